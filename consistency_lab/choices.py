@@ -1,0 +1,112 @@
+"""One notation for everything that is chosen by name: ``"unet"``, ``"clts(center=0.3, width=0.2)"``.
+
+The same text works in Python, in a settings file and on the command line. A `Registry` turns it into the object, and says
+what exists when a name or an option does not.
+"""
+
+from __future__ import annotations
+
+import ast
+import fnmatch
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from consistency_lab.errors import UserError, unknown_name
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A name with options.
+
+    >>> Choice.parse("clts(width=0.2, center=0.3)")
+    Choice(name='clts', options={'width': 0.2, 'center': 0.3})
+    >>> str(Choice.parse("clts(width=0.2, center=0.3)"))
+    'clts(center=0.3, width=0.2)'
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str | Choice) -> Choice:
+        """Read ``name`` or ``name(option=literal, ...)``. Raises `UserError` on anything else."""
+        if isinstance(text, Choice):
+            return text
+        if "(" not in text:
+            # Names may hold characters that Python identifiers may not ("squeeze-rounded"), so a bare name is not parsed.
+            if not text.strip():
+                raise UserError("an empty name was given; write a name such as 'unet' or 'unet(width=32)'.")
+            return cls(text.strip())
+        name, _, inside = text.strip().partition("(")
+        try:
+            call = ast.parse(f"_({inside}", mode="eval").body
+            if not isinstance(call, ast.Call) or call.args:
+                raise SyntaxError
+            options = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords if word.arg is not None}
+        except (SyntaxError, ValueError):
+            raise UserError(f"cannot read {text!r}: write it as name(option=value, ...), for example 'clts(center=0.3)'.") from None
+        return cls(name.strip(), options)
+
+    def __str__(self) -> str:
+        if not self.options:
+            return self.name
+        return f"{self.name}({', '.join(f'{key}={value!r}' for key, value in sorted(self.options.items()))})"
+
+
+class Registry(Generic[T]):
+    """Builders by name. The keyword-only parameters of a builder are the options that a `Choice` may set.
+
+    Args:
+        kind: what is registered, for messages ("network").
+        builders: name -> class or function.
+    """
+
+    def __init__(self, kind: str, builders: Mapping[str, Callable[..., T]]):
+        self.kind = kind
+        self._builders = dict(builders)
+
+    def register(self, name: str, builder: Callable[..., T]) -> None:
+        """Add a builder. Raises `UserError` if the name is taken."""
+        if name in self._builders:
+            raise UserError(f"the {self.kind} {name!r} exists already; choose another name.")
+        self._builders[name] = builder
+
+    def names(self, pattern: str = "*") -> list[str]:
+        """The registered names that match a shell pattern, sorted."""
+        return sorted(fnmatch.filter(self._builders, pattern))
+
+    def builder(self, name: str) -> Callable[..., T]:
+        """The builder of that name. Raises `UserError` with the nearest name."""
+        if name not in self._builders:
+            raise unknown_name(self.kind, name, self._builders)
+        return self._builders[name]
+
+    def options(self, name: str) -> dict[str, Any]:
+        """The options of a builder with their defaults (`inspect.Parameter.empty` where one is required)."""
+        parameters = inspect.signature(self.builder(name)).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+    def resolve(self, text: str | Choice) -> Choice:
+        """The choice with every default filled in: what a spec's hash must cover.
+
+        Raises `UserError` for an unknown name or option, and for a required option that is missing.
+        """
+        choice = Choice.parse(text)
+        options = self.options(choice.name)
+        for key in choice.options:
+            if key not in options:
+                raise unknown_name(f"option of the {self.kind} {choice.name!r}", key, options)
+        merged = {**options, **choice.options}
+        missing = [key for key, value in merged.items() if value is inspect.Parameter.empty]
+        if missing:
+            raise UserError(f"the {self.kind} {choice.name!r} needs {', '.join(missing)}: write {choice.name}({missing[0]}=...).")
+        return Choice(choice.name, merged)
+
+    def build(self, text: str | Choice, *args: Any) -> T:
+        """Make the object: ``args`` are the builder's positional arguments, the choice gives its options."""
+        choice = self.resolve(text)
+        return self.builder(choice.name)(*args, **choice.options)

@@ -1,0 +1,1 @@
+"""The mathematics of diffusion: schedules, denoisers, the loss, shared noise, sampling, closed-form references."""

@@ -1,0 +1,37 @@
+"""The one loss of the package. Its signature is what makes shared noise, difficulty per timestep, curricula and landscapes possible."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from consistency_lab.diffusion.denoiser import Denoiser, Prediction, per_sample
+from consistency_lab.diffusion.schedule import Schedule
+
+
+def noisy_state(schedule: Schedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    """``x_t = alpha(t) x0 + sigma(t) eps`` for images ``(B, C, H, W)`` and times ``(B,)``."""
+    return per_sample(schedule.alpha(t), x0) * x0 + per_sample(schedule.sigma(t), x0) * eps
+
+
+def truth(prediction: Prediction, x0: Tensor, eps: Tensor) -> Prediction:
+    """What a prediction made at ``x_t = alpha x0 + sigma eps`` should have been."""
+    return Prediction(prediction.x_t, prediction.alpha, prediction.sigma, x0, eps)
+
+
+def denoising_loss(denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor, cond: Tensor | None = None, units: str = "eps") -> Tensor:
+    """Squared error of the denoiser per sample: ``(B,)``, the mean over pixels, unweighted, in the named units.
+
+    Time and noise come from outside and nothing is averaged over the batch (Ho et al. 2006.11239, equation 14, before its expectation).
+
+    Args:
+        x0: clean images ``(B, C, H, W)`` in [-1, 1].
+        t: times ``(B,)`` in ``[t_min, t_max]``.
+        eps: standard normal noise shaped as ``x0``.
+        units: ``"eps"``, ``"x0"``, ``"v"`` or ``"flow"``, whatever the network predicts.
+
+    Raises:
+        UserError: times outside the schedule's range, another image shape, unknown units.
+    """
+    prediction = denoiser(noisy_state(denoiser.schedule, x0, t, eps), t, cond)
+    error = prediction.in_units(units) - truth(prediction, x0, eps).in_units(units)
+    return error.pow(2).flatten(1).mean(1)

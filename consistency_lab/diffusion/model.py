@@ -1,0 +1,90 @@
+"""A denoiser with a name: what training returns, what is compared and what is probed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from consistency_lab.devices import measuring
+from consistency_lab.diffusion.denoiser import Denoiser
+from consistency_lab.diffusion.noise import SharedNoise
+from consistency_lab.diffusion.sampling import Sampler, SamplerStep, sample_path, start_state
+
+CHUNK = 256  # images that are computed together; images agree to the bit for equal chunks, and to rounding for others
+
+
+class GenerativeModel(Protocol):
+    """What any model must offer to be compared under shared noise.
+
+    Models whose ``noise_shape`` differs cannot be given the same noise.
+    """
+
+    name: str
+    noise_shape: tuple[int, ...]
+    facts: Mapping[str, Any]
+
+    def generate(self, noise: SharedNoise, indices: Sequence[int]) -> Tensor:
+        """The images of those indices, float32 ``(N, C, H, W)`` on the CPU."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class DiffusionModel:
+    """A denoiser, and what is known of where it came from.
+
+    Attributes:
+        name: how tables and figures call it.
+        denoiser: in eval mode, on the device on which it is to be used.
+        facts: provenance for results: network, parameters, seeds, steps, which weights (``"ema"`` or ``"raw"``), ...
+        sampler: how `generate` samples when it is not told.
+        folder: the run folder that it was loaded from; None where there is none.
+    """
+
+    name: str
+    denoiser: Denoiser
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    sampler: Sampler = field(default_factory=Sampler)
+    folder: Path | None = None
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """Name and facts for the provenance of a result; the full spec stays with the run."""
+        return {"name": self.name, **{key: value for key, value in self.facts.items() if key != "spec"}}
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        return tuple(self.denoiser.shape)
+
+    @property
+    def device(self) -> torch.device:
+        tensors = [*self.denoiser.parameters(), *self.denoiser.buffers()]
+        return tensors[0].device if tensors else torch.device("cpu")
+
+    def path(self, noise: SharedNoise, indices: Sequence[int], sampler: Sampler | None = None, times: Tensor | None = None) -> Iterator[SamplerStep]:
+        """Sample the images of those indices together, yielding every step (see `sample_path`)."""
+        start = start_state(self.denoiser, noise.initial(indices, self.noise_shape, self.device))
+        with measuring():
+            yield from sample_path(self.denoiser, start, sampler or self.sampler, times=times, path_noise=(noise, indices))
+
+    def generate(self, noise: SharedNoise, indices: Sequence[int], sampler: Sampler | None = None) -> Tensor:
+        """The images of those indices ``(N, C, H, W)``, float32 on the CPU, computed `CHUNK` at a time."""
+        images = []
+        for chunk in chunks(indices):
+            for step in self.path(noise, chunk, sampler):
+                last = step
+            images.append(last.x_t.float().cpu())
+        return torch.cat(images)
+
+    def __repr__(self) -> str:
+        return f"DiffusionModel({self.name!r}, {'x'.join(map(str, self.noise_shape))}, {self.denoiser.schedule.spec})"
+
+
+def chunks(indices: Sequence[int], size: int = CHUNK) -> Iterator[Sequence[int]]:
+    """The indices in order, ``size`` at a time."""
+    for first in range(0, len(indices), size):
+        yield indices[first : first + size]

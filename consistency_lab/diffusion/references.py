@@ -1,0 +1,141 @@
+"""Denoisers in closed form: what is known of a data set without training anything.
+
+They are denoisers like any other: sampled, compared and probed through the same calls, and the oracles of the tests.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from consistency_lab.diffusion.denoiser import Denoiser, Prediction, convert
+from consistency_lab.diffusion.schedule import Schedule
+from consistency_lab.errors import UserError
+
+_CHUNK_BYTES = 2**28  # largest temporary of the optimal denoiser
+
+
+class GaussianDenoiser(Denoiser):
+    """The best denoiser for Gaussian data: the Wiener filter (Wang & Vastola 2311.10892, section 3).
+
+        x0(x, s) = mean + Cov (Cov + s^2 I)^-1 (x - mean),        x = x_t / alpha, s = sigma / alpha
+
+    Args:
+        mean: ``(C, H, W)``.
+        covariance: ``(D, D)`` with D = C H W, symmetric and positive semi-definite.
+        schedule: the noise schedule.
+    """
+
+    mean: Tensor
+    variances: Tensor
+    axes: Tensor
+
+    def __init__(self, mean: Tensor, covariance: Tensor, schedule: Schedule):
+        super().__init__()
+        size = mean.numel()
+        if covariance.shape != (size, size):
+            raise UserError(f"a covariance for {size} pixels is {size} x {size}, not {' x '.join(map(str, covariance.shape))}.")
+        self.schedule, self.shape = schedule, (int(mean.shape[0]), int(mean.shape[1]), int(mean.shape[2]))
+        variances, axes = torch.linalg.eigh(covariance.double())
+        self.register_buffer("mean", mean.double().flatten())
+        self.register_buffer("variances", variances.clamp_min(0.0))  # rounding leaves tiny negative eigenvalues
+        self.register_buffer("axes", axes)
+
+    @classmethod
+    def fit(cls, images: Tensor, schedule: Schedule) -> GaussianDenoiser:
+        """With the mean and the (population) covariance of images ``(N, C, H, W)``."""
+        if len(images) < 2:
+            raise UserError("a covariance needs at least two images.")
+        flat = images.double().flatten(1)
+        centred = flat - flat.mean(0)
+        return cls(flat.mean(0).reshape(images.shape[1:]), centred.T @ centred / len(flat), schedule)
+
+    def _predict(self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> Prediction:
+        # Filter in float64: at low noise the gain is 1 - s^2 / variance, and its error would be divided by s again.
+        level = (self.schedule.noise_to_signal(t) ** 2)[:, None]
+        centred = (x_t.double() / self.schedule.alpha(t).reshape(-1, 1, 1, 1)).flatten(1) - self.mean
+        gain = self.variances / (self.variances + level)
+        x0 = self.mean + ((centred @ self.axes) * gain) @ self.axes.T
+        return convert(x_t, x0.reshape(x_t.shape).to(x_t.dtype), "x0", alpha, sigma)
+
+    def flow_map(self, x_t: Tensor, t: float) -> Tensor:
+        """The exact solution at t = 0 of the probability-flow ODE through ``x_t`` ``(B, C, H, W)``, float64.
+
+            x(0) = mean + Cov^1/2 (Cov + s^2 I)^-1/2 (x_t / alpha - mean)        (2311.10892, equation 11)
+        """
+        level = self.schedule.noise_to_signal(t) ** 2
+        centred = (x_t.double() / self.schedule.alpha(t)).flatten(1) - self.mean
+        gain = torch.sqrt(self.variances / (self.variances + level))
+        return (self.mean + ((centred @ self.axes) * gain) @ self.axes.T).reshape(x_t.shape)
+
+
+class OptimalDenoiser(Denoiser):
+    """The minimiser of the training loss over all functions: it memorises (De Bortoli 2208.05314; Kamb & Ganguli 2412.20292, equation 4).
+
+        x0(x, s) = sum_i softmax_i(-|x - y_i|^2 / 2 s^2) y_i
+
+    One streaming pass over the images with an online log-sum-exp; the distances come from a matrix product in float64.
+
+    Args:
+        images: the training set ``(N, C, H, W)`` in [-1, 1].
+        schedule: the noise schedule.
+    """
+
+    images: Tensor
+
+    def __init__(self, images: Tensor, schedule: Schedule):
+        super().__init__()
+        if len(images) == 0:
+            raise UserError("the optimal denoiser needs at least one image.")
+        self.schedule, self.shape = schedule, (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
+        self.register_buffer("images", images.flatten(1).float())
+
+    def _predict(self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> Prediction:
+        state = (x_t.double() / self.schedule.alpha(t).reshape(-1, 1, 1, 1)).flatten(1)
+        x0 = self._posterior_mean(state, self.schedule.noise_to_signal(t)[:, None])
+        return convert(x_t, x0.reshape(x_t.shape).to(x_t.dtype), "x0", alpha, sigma)
+
+    def _posterior_mean(self, state: Tensor, level: Tensor) -> Tensor:
+        """``state`` (B, D) and its noise ``level`` (B, 1), both float64."""
+        rows = max(1, _CHUNK_BYTES // (8 * (len(state) + self.images.shape[1])))
+        highest = state.new_full((len(state), 1), -torch.inf)
+        weight, mean = torch.zeros_like(highest), torch.zeros_like(state)
+        for chunk in self.images.split(rows):
+            points = chunk.double()
+            # |x|^2 is common to all images and drops out of the softmax.
+            logits = (state @ points.T - 0.5 * points.pow(2).sum(1)) / level**2
+            raised = torch.maximum(highest, logits.amax(1, keepdim=True))
+            keep, shares = torch.exp(highest - raised), torch.exp(logits - raised)
+            weight = weight * keep + shares.sum(1, keepdim=True)
+            mean = mean * keep + shares @ points
+            highest = raised
+        return mean / weight
+
+
+class ConstantDenoiser(Denoiser):
+    """Answers every question with one image, the data mean: the baseline that knows nothing of its input.
+
+    Args:
+        image: ``(C, H, W)``.
+        schedule: the noise schedule.
+    """
+
+    image: Tensor
+
+    def __init__(self, image: Tensor, schedule: Schedule):
+        super().__init__()
+        self.schedule, self.shape = schedule, (int(image.shape[0]), int(image.shape[1]), int(image.shape[2]))
+        self.register_buffer("image", image)
+
+    def _predict(self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> Prediction:
+        return convert(x_t, self.image.to(x_t.dtype).expand_as(x_t), "x0", alpha, sigma)
+
+
+def closed_form(name: str, images: Tensor, schedule: Schedule) -> Denoiser:
+    """The reference of that name for a training set: ``"gaussian"``, ``"optimal"`` or ``"mean"``."""
+    if name == "gaussian":
+        return GaussianDenoiser.fit(images, schedule)
+    return OptimalDenoiser(images, schedule) if name == "optimal" else ConstantDenoiser(images.mean(0), schedule)
+
+
+REFERENCES = ("gaussian", "optimal", "mean")

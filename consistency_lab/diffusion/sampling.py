@@ -1,0 +1,183 @@
+"""Samplers as generators: each yields every state it visits, and the caller decides what to keep.
+
+A sampler walks from noise to data along a grid of times. Its state is float64 whatever the network computes in (as in EDM's
+sampler): the difference between two samplers is then the sampler's and not rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from consistency_lab.diffusion.denoiser import Denoiser
+from consistency_lab.diffusion.noise import SharedNoise
+from consistency_lab.errors import UserError, unknown_name
+
+
+class SamplerStep(NamedTuple):
+    """Where a sampler is: the time, the state ``x_t``, and the estimate ``x0`` made there, both ``(B, C, H, W)`` float64.
+
+    The last step has t = 0 and ``x_t = x0 =`` the image.
+    """
+
+    t: float
+    x_t: Tensor
+    x0: Tensor
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How images are made from noise.
+
+    Attributes:
+        method: ``"ddim"`` (Song et al. 2010.02502, eta = 0; first order), ``"heun"`` (Karras et al. 2206.00364, algorithm 1; second
+            order, two evaluations a step), ``"dpm++2m"`` (Lu et al. 2211.01095, algorithm 2; second order, one evaluation a step), or
+            ``"ancestral"`` (Ho et al. 2006.11239, algorithm 2; stochastic, its noise is shared too).
+        steps: steps of the solver.
+        clip: clamp each x0 estimate to [-1, 1]. Off by default: it makes models more alike than they are. It is recorded.
+    """
+
+    method: str = "ddim"
+    steps: int = 50
+    clip: bool = False
+
+    def __post_init__(self) -> None:
+        if self.method not in _UPDATES:
+            raise unknown_name("sampler", self.method, _UPDATES)
+        if self.steps < 1:
+            raise UserError(f"a sampler needs at least 1 step, not {self.steps}.")
+
+    @property
+    def stochastic(self) -> bool:
+        return self.method == "ancestral"
+
+    def evaluations(self, steps: int | None = None) -> int:
+        """Network evaluations (NFE) an image costs, in ``steps`` steps or the sampler's own."""
+        steps = self.steps if steps is None else steps
+        return 2 * steps - 1 if self.method == "heun" else steps
+
+
+class _Estimate(NamedTuple):
+    """A denoiser's answer at one level: ``s = sigma / alpha`` and the two estimates, float64."""
+
+    s: Tensor
+    x0: Tensor
+    eps: Tensor
+
+
+class _Walk(NamedTuple):
+    """What an update may use beside the estimate at hand: the next level, another evaluation, the last estimate, path noise."""
+
+    next_alpha: Tensor
+    next_s: Tensor
+    evaluate: Callable[[Tensor], _Estimate]  # at the next time
+    previous: _Estimate | None
+    path: Callable[[], Tensor]
+
+
+# Updates are written for y = x / alpha, in which every schedule's probability-flow ODE is dy/ds = eps. They return the next x.
+
+
+def _ddim(here: _Estimate, walk: _Walk) -> Tensor:
+    return walk.next_alpha * (here.x0 + walk.next_s * here.eps)
+
+
+def _heun(here: _Estimate, walk: _Walk) -> Tensor:
+    if float(walk.next_s) == 0.0:
+        return walk.next_alpha * here.x0
+    slope = 0.5 * (here.eps + walk.evaluate(_ddim(here, walk)).eps)
+    return walk.next_alpha * (here.x0 + here.s * here.eps + (walk.next_s - here.s) * slope)
+
+
+def _dpm_2m(here: _Estimate, walk: _Walk) -> Tensor:
+    if walk.previous is None or float(walk.next_s) == 0.0:
+        return _ddim(here, walk)
+    step, last = torch.log(here.s / walk.next_s), torch.log(walk.previous.s / here.s)  # in lambda = log(alpha / sigma)
+    x0 = here.x0 + 0.5 * step / last * (here.x0 - walk.previous.x0)
+    ratio = walk.next_s / here.s
+    return walk.next_alpha * (ratio * (here.x0 + here.s * here.eps) + (1 - ratio) * x0)
+
+
+def _ancestral(here: _Estimate, walk: _Walk) -> Tensor:
+    # The posterior q(x_s | x_t, x0): DDIM's equation 16 with eta = 1.
+    kept = walk.next_s**2 / here.s
+    mean = here.x0 + kept * here.eps
+    if float(walk.next_s) > 0.0:
+        mean = mean + torch.sqrt(walk.next_s**2 - kept**2) * walk.path()
+    return walk.next_alpha * mean
+
+
+_UPDATES = {"ddim": _ddim, "heun": _heun, "dpm++2m": _dpm_2m, "ancestral": _ancestral}
+SAMPLERS = tuple(sorted(_UPDATES))
+
+
+def start_state(denoiser: Denoiser, noise: Tensor, t: float | None = None) -> Tensor:
+    """``sigma(t) noise``, at t_max unless told otherwise: the state that sampling starts from, float64."""
+    return denoiser.schedule.sigma(denoiser.schedule.t_max if t is None else t).to(noise.device) * noise.double()
+
+
+@torch.no_grad()
+def sample_path(
+    denoiser: Denoiser,
+    start: Tensor,
+    sampler: Sampler,
+    *,
+    times: Tensor | None = None,
+    path_noise: tuple[SharedNoise, Sequence[int]] | None = None,
+    cond: Tensor | None = None,
+) -> Iterator[SamplerStep]:
+    """Walk from the state ``start`` at ``times[0]`` to data.
+
+    Args:
+        denoiser: what estimates the clean image.
+        start: ``x_t`` at the first time, ``(B, C, H, W)``; `start_state` makes it from noise.
+        sampler: the method; its ``steps`` give the grid unless ``times`` does.
+        times: decreasing times, the last being 0; the schedule's own grid by default.
+        path_noise: the shared noise and the image indices that a stochastic sampler draws from.
+        cond: class labels ``(B,)``.
+
+    Yields:
+        `SamplerStep` at every time of the grid.
+
+    Raises:
+        UserError: a stochastic sampler without path noise, or times that do not decrease to 0.
+    """
+    if sampler.stochastic and path_noise is None:
+        raise UserError(f"the sampler {sampler.method!r} is stochastic: give it path noise, (SharedNoise(seed), indices).")
+    times = denoiser.schedule.grid(sampler.steps) if times is None else times.double()
+    if len(times) < 2 or float(times[-1]) != 0.0 or bool((times.diff() >= 0).any()):
+        raise UserError("the times of a sampler must decrease strictly and end at 0.")
+    schedule, update = denoiser.schedule, _UPDATES[sampler.method]
+    dtype = next((p.dtype for p in denoiser.parameters()), torch.float64)
+    x, previous = start.double(), None
+
+    def evaluate(state: Tensor, t: float) -> _Estimate:
+        prediction = denoiser(state.to(dtype), t, cond)
+        x0, eps, s = prediction.x0.double(), prediction.eps.double(), schedule.noise_to_signal(t).to(state.device)
+        if sampler.clip:
+            x0 = x0.clamp(-1.0, 1.0)
+            eps = (state / schedule.alpha(t).to(state.device) - x0) / s
+        return _Estimate(s, x0, eps)
+
+    def increment(start_time: float, end_time: float) -> Tensor:
+        assert path_noise is not None  # only stochastic samplers ask, and they were refused above without it
+        noise, indices = path_noise
+        return noise.increment(indices, x.shape[1:], start_time, end_time, x.device).double()
+
+    for t, after in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
+        here = evaluate(x, t)
+        yield SamplerStep(t, x, here.x0)
+        walk = _Walk(
+            schedule.alpha(after).to(x.device),
+            schedule.noise_to_signal(after).to(x.device),
+            partial(evaluate, t=after),
+            previous,
+            partial(increment, t, after),
+        )
+        x, previous = update(here, walk), here
+    yield SamplerStep(0.0, x, x)

@@ -1,0 +1,22 @@
+"""Errors that are the user's to mend: one clear sentence, exit status 2 on the command line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Input that cannot be used; the message says what was wrong and what to do."""
+
+
+class StoreError(UserError):
+    """A file or folder of the store that cannot be read, written or trusted."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a name that nobody has registered: what exists, and the nearest name."""
+    names = sorted(known)
+    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    return UserError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}.")

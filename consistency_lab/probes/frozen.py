@@ -1,0 +1,114 @@
+"""What a probe looks at: a loss on data that never changes, of a model that is left as it was."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from consistency_lab.data.imageset import ImageSet
+from consistency_lab.diffusion.noise import SharedNoise
+from consistency_lab.diffusion.schedule import Schedule
+from consistency_lab.errors import UserError
+
+SampleLoss = Callable[..., Tensor]
+"""``loss(model, *tensors) -> (B,)``."""
+
+
+class FrozenBatch:
+    """Tensors that share their first dimension, fixed once and fingerprinted; for a diffusion model ``(x0, t, eps)``.
+
+    Args:
+        tensors: each ``(B, ...)``.
+        chunk: samples that are evaluated together.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor], chunk: int = 1024):
+        if not tensors or not len(tensors[0]) or any(len(x) != len(tensors[0]) for x in tensors):
+            raise UserError("a frozen batch needs tensors of one and the same length, at least 1.")
+        self.tensors, self.chunk = tuple(tensors), chunk
+
+    def __len__(self) -> int:
+        return len(self.tensors[0])
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over dtypes, shapes and contents."""
+        digest = hashlib.sha256()
+        for tensor in self.tensors:
+            digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def losses(self, model: nn.Module, loss: SampleLoss) -> Tensor:
+        """``(B,)``, evaluated chunk by chunk, always through the same chunks."""
+        pieces = [loss(model, *parts) for parts in zip(*(x.split(self.chunk) for x in self.tensors), strict=True)]
+        return torch.cat(pieces)
+
+
+def frozen_grid(
+    images: ImageSet, schedule: Schedule, count: int, bins: int, seed: int = 0, device: torch.device | str = "cpu"
+) -> tuple[FrozenBatch, Tensor]:
+    """The same images with the same noise at every time of a grid: ``(x0, t, eps)`` of ``bins * count`` samples, t major.
+
+    Times are the centres of ``bins`` equal cells of ``[t_min, t_max]``. Noise comes from the ``"probe"`` stream, image i with noise i.
+
+    Returns:
+        the batch and its times ``(bins,)`` float64.
+
+    Raises:
+        UserError: more images are asked for than there are, or none.
+    """
+    if not 1 <= count <= len(images):
+        raise UserError(f"a probe of {count} images was asked for, and {images.name!r} has {len(images)}; choose between 1 and that.")
+    if bins < 1:
+        raise UserError(f"a probe needs at least 1 noise level, not {bins}.")
+    x0 = images.batch(torch.arange(count)).to(device)
+    eps = SharedNoise(seed).draw(range(count), images.shape, stream="probe", device=device)
+    width = (schedule.t_max - schedule.t_min) / bins
+    times = schedule.t_min + (torch.arange(bins, dtype=torch.float64) + 0.5) * width
+    repeated = (x0.repeat(bins, 1, 1, 1), times.repeat_interleave(count).to(device), eps.repeat(bins, 1, 1, 1))
+    return FrozenBatch(repeated), times
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Leave the model bit-identical afterwards, whatever happens inside: weights, buffers, ``requires_grad``, gradients, mode."""
+    tensors = [*model.parameters(), *model.buffers()]
+    contents = [tensor.detach().clone() for tensor in tensors]
+    flags = [(p, p.requires_grad, p.grad) for p in model.parameters()]
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, content in zip(tensors, contents, strict=True):
+                tensor.copy_(content)
+        for parameter, flag, grad in flags:
+            parameter.requires_grad_(flag)
+            parameter.grad = grad
+        for module, mode in modes:
+            module.training = mode
+
+
+def check_deterministic(model: nn.Module, loss: SampleLoss, batch: FrozenBatch) -> None:
+    """Refuse a loss that gives two answers to one question, before any time is spent on it.
+
+    One chunk is evaluated twice, in the mode that the model is in. Dropout, and noise that the loss draws itself, show here.
+
+    Raises:
+        UserError: the two differ in any bit.
+    """
+    small = FrozenBatch([x[: batch.chunk] for x in batch.tensors], batch.chunk)
+    with torch.no_grad():
+        first, second = small.losses(model, loss), small.losses(model, loss)
+    if first.shape != (len(small),):
+        raise UserError(f"the loss of a probe must give one value per sample, ({len(small)},), not {tuple(first.shape)}.")
+    if not torch.equal(first, second):
+        raise UserError(
+            "the loss gives different values for the same model and batch: it draws random numbers (dropout, its own noise). "
+            "Call model.eval(), and take noise from the frozen batch."
+        )
