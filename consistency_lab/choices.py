@@ -44,9 +44,9 @@ class Choice:
         name, _, inside = text.strip().partition("(")
         try:
             call = ast.parse(f"_({inside}", mode="eval").body
-            if not isinstance(call, ast.Call) or call.args:
+            if not isinstance(call, ast.Call) or call.args or any(word.arg is None for word in call.keywords):
                 raise SyntaxError
-            options = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords if word.arg is not None}
+            options = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
         except (SyntaxError, ValueError):
             raise UserError(f"cannot read {text!r}: write it as name(option=value, ...), for example 'clts(center=0.3)'.") from None
         return cls(name.strip(), options)

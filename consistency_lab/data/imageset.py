@@ -1,0 +1,204 @@
+"""`ImageSet`: images in [-1, 1] with a name, perhaps labels, and a fingerprint that says which images they are."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from consistency_lab.data.arrays import as_labels, as_pixels, finite_range
+from consistency_lab.errors import UserError
+
+_FINGERPRINT_CHUNK = 4096  # images hashed at a time, so that a set on a GPU is never copied back whole
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ImageSet:
+    """Images, their labels where they exist, and a name.
+
+    Large sets stay uint8 (a byte a value, also on a GPU); `batch` makes floats of the few images that are asked for.
+
+    Args:
+        name: what reports call the set.
+        pixels: (N, C, H, W); uint8, where 0..255 stands for -1..1 (x / 127.5 - 1), or float32 in [-1, 1].
+        labels: (N,) int64 class numbers from 0, or None.
+        class_names: the class of label i is ``class_names[i]``; numbers when left out.
+
+    Raises `UserError` for a wrong type or shape, NaN, values outside [-1, 1], an empty set, labels that do not fit.
+    """
+
+    name: str
+    pixels: torch.Tensor
+    labels: torch.Tensor | None = None
+    class_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_pixels(self.name, self.pixels)
+        object.__setattr__(self, "class_names", tuple(self.class_names))
+        if self.labels is None:
+            if self.class_names:
+                raise UserError(f"the images {self.name!r} have class names but no labels; give labels too.")
+            return
+        classes = _check_labels(self.name, self.labels, len(self.pixels))
+        if not self.class_names:
+            # Filled in here, so that a part of the set that lacks the last class still has the same number of classes.
+            object.__setattr__(self, "class_names", tuple(str(i) for i in range(classes)))
+        if classes > len(self.class_names):
+            raise UserError(
+                f"the images {self.name!r} have {len(self.class_names)} class names but a label {classes - 1}; "
+                "name every class."
+            )
+        object.__setattr__(self, "labels", self.labels.to(self.pixels.device))
+
+    @classmethod
+    def from_array(
+        cls,
+        array: Any,
+        name: str,
+        labels: Any = None,
+        value_range: tuple[float, float] | None = None,
+        class_names: Sequence[str] = (),
+    ) -> ImageSet:
+        """Images from a numpy array or torch tensor of shape (N, H, W), (N, H, W, C) or (N, C, H, W) with C in (1, 3).
+
+        uint8 is taken as 0..255 and stays uint8. Everything else becomes float32; ``value_range=(lo, hi)`` says which
+        values stand for -1 and 1, and may be left out only for floats in [-1, 1] of which some are negative: floats in
+        [0, 1] are so often given without a word that they are refused rather than taken for the bright half.
+
+        Raises `UserError` for a wrong type, shape or range, NaN, an empty set, labels that do not fit.
+        """
+        pixels = as_pixels(array, name, value_range)
+        return cls(name, pixels, None if labels is None else as_labels(labels, name), tuple(class_names))
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __repr__(self) -> str:
+        kind = str(self.pixels.dtype).removeprefix("torch.")
+        return f"ImageSet({self.name!r}, {len(self)} images, shape={self.shape}, {kind}, classes={self.classes})"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+        channels, height, width = self.pixels.shape[1:]
+        return channels, height, width
+
+    @property
+    def classes(self) -> int:
+        """Number of classes; 0 without labels."""
+        return len(self.class_names)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the pixels live."""
+        return self.pixels.device
+
+    def batch(self, indices: Any, device: torch.device | str | None = None) -> torch.Tensor:
+        """The images at ``indices`` as float32 (B, C, H, W) in [-1, 1].
+
+        Args:
+            indices: whole numbers in 0..N-1, as a sequence, array or tensor.
+            device: where the batch goes; the set's own device when left out.
+        """
+        chosen = self.pixels[self._positions(indices)]
+        return _to_float(chosen if device is None else chosen.to(device))
+
+    def all(self) -> torch.Tensor:
+        """Every image as float32 (N, C, H, W) in [-1, 1], a tensor of the caller's own."""
+        return _to_float(self.pixels)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of type, shape, pixels, labels and number of classes; the name and the device do not enter."""
+        digest = hashlib.sha256(f"{self.pixels.dtype}{tuple(self.pixels.shape)}{self.classes}".encode())
+        for part in self.pixels.split(_FINGERPRINT_CHUNK):
+            digest.update(_little_endian(part))
+        if self.labels is not None:
+            digest.update(b"labels")
+            digest.update(_little_endian(self.labels))
+        return digest.hexdigest()
+
+    def take(self, indices: Any, name: str) -> ImageSet:
+        """The images at ``indices``, in that order, as a set of its own; the classes stay."""
+        chosen = self._positions(indices)
+        labels = None if self.labels is None else self.labels[chosen]
+        return ImageSet(name, self.pixels[chosen], labels, self.class_names)
+
+    def split(self, *sizes: int, seed: int = 0) -> tuple[ImageSet, ...]:
+        """Disjoint random parts of the given sizes; images left over belong to none.
+
+        The order is a function of (number of images, seed) alone: the stable sort of raw PCG64 output, a stream that
+        numpy keeps across versions as it does not keep ``permutation``. Raises `UserError` if the sizes do not fit.
+        """
+        if not sizes or any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in sizes):
+            raise UserError(f"cannot split {self.name!r} into {sizes}: give one or more positive whole numbers.")
+        if sum(sizes) > len(self):
+            raise UserError(f"cannot split {self.name!r} into {sizes}: it has {len(self)} images, not {sum(sizes)}.")
+        if seed < 0:
+            raise UserError(f"the seed of a split must be 0 or more, not {seed}.")
+        order = np.argsort(np.random.PCG64(seed).random_raw(len(self)), kind="stable")
+        ends = np.cumsum(sizes)
+        return tuple(
+            self.take(order[end - size : end], f"{self.name}/split{i}-of-{len(sizes)}@seed{seed}")
+            for i, (size, end) in enumerate(zip(sizes, ends, strict=True))
+        )
+
+    def to(self, device: torch.device | str) -> ImageSet:
+        """The same set on another device."""
+        moved = replace(self, pixels=self.pixels.to(device))  # the labels follow
+        if "fingerprint" in self.__dict__:
+            moved.__dict__["fingerprint"] = self.fingerprint
+        return moved
+
+    def _positions(self, indices: Any) -> torch.Tensor:
+        """Checked here because an index out of range on a GPU kills the process instead of raising."""
+        chosen = torch.as_tensor(indices)
+        if chosen.ndim != 1 or len(chosen) == 0 or chosen.is_floating_point() or chosen.dtype == torch.bool:
+            raise UserError(f"indices into {self.name!r} must be a non-empty list of whole numbers.")
+        if int(chosen.min()) < 0 or int(chosen.max()) >= len(self):
+            raise UserError(f"indices into {self.name!r} must lie in 0..{len(self) - 1}.")
+        return chosen.to(self.device, torch.int64)
+
+
+def _check_pixels(name: str, pixels: torch.Tensor) -> None:
+    if not isinstance(pixels, torch.Tensor) or pixels.dtype not in (torch.uint8, torch.float32):
+        kind = str(pixels.dtype) if isinstance(pixels, torch.Tensor) else type(pixels).__name__
+        raise UserError(f"the images {name!r} must be a uint8 or float32 tensor, not {kind}; use ImageSet.from_array.")
+    if pixels.ndim != 4 or 0 in pixels.shape[1:]:
+        raise UserError(f"the images {name!r} must have the shape (N, C, H, W), not {tuple(pixels.shape)}.")
+    if len(pixels) == 0:
+        raise UserError(f"the image set {name!r} is empty; give at least one image.")
+    if pixels.dtype == torch.float32:
+        low, high = finite_range(pixels, name)
+        if low < -1 or high > 1:
+            raise UserError(
+                f"the images {name!r} have values in [{low:.4g}, {high:.4g}] outside [-1, 1]; "
+                "use ImageSet.from_array with value_range=(lo, hi)."
+            )
+
+
+def _check_labels(name: str, labels: torch.Tensor, images: int) -> int:
+    """One more than the largest label."""
+    if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64 or labels.shape != (images,):
+        raise UserError(f"the labels of {name!r} must be one whole number (int64) for each of its {images} images.")
+    if int(labels.min()) < 0:
+        raise UserError(f"the labels of {name!r} must count from 0; one is {int(labels.min())}.")
+    return int(labels.max()) + 1
+
+
+def _to_float(pixels: torch.Tensor) -> torch.Tensor:
+    floats = pixels.to(torch.float32, copy=True)
+    if pixels.dtype == torch.uint8:
+        # By a tensor: CUDA turns division by a number into a product with 1 / 127.5, which differs in the last bit.
+        floats.div_(torch.full((), 127.5, device=pixels.device)).sub_(1)
+    return floats
+
+
+def _little_endian(tensor: torch.Tensor) -> memoryview:
+    array = tensor.cpu().contiguous().numpy()
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).reshape(-1).data

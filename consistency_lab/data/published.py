@@ -1,0 +1,153 @@
+"""Builders of the published sets, from the data folder or downloaded: MNIST, Fashion-MNIST, CIFAR, CelebA."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from consistency_lab.data.arrays import as_labels, as_pixels
+from consistency_lab.data.catalogue import CIFAR10, CIFAR100, FASHION_MNIST, MNIST, CifarSet, IdxSet
+from consistency_lab.data.download import Remote, fetch
+from consistency_lab.data.folders import read_folder
+from consistency_lab.data.formats import read_bytes, read_cifar_batch, read_idx, verify
+from consistency_lab.data.imageset import ImageSet
+from consistency_lab.data.views import View
+from consistency_lab.errors import UserError, unknown_name
+
+_CELEBA_SPLITS = {"train": "0", "valid": "1", "test": "2"}  # as list_eval_partition.txt numbers them
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where published files lie, and whether what is missing may be downloaded to there."""
+
+    data_dir: Path
+    download: bool = True
+
+    def first(self, candidates: Iterable[str]) -> Path | None:
+        """The first of these paths below the data folder that exists."""
+        return next((path for path in (self.data_dir / name for name in candidates) if path.exists()), None)
+
+    def fetch(self, remote: Remote, folder: str) -> Path:
+        """Download a file into a folder of the data folder. Raises `UserError` where that is not allowed or fails."""
+        if not self.download:
+            raise UserError(f"{remote.name} is not in {self.data_dir / folder}; put it there, or allow the download.")
+        return fetch(remote, self.data_dir / folder)
+
+
+def mnist(place: Place, *, split: str = "train", crop: int | None = None, size: int | None = None) -> ImageSet:
+    """MNIST (LeCun et al. 1998): 60,000 and 10,000 grey 28x28 digits, 10 classes."""
+    return _idx_set(place, MNIST, split, View(crop, size))
+
+
+def fashion_mnist(place: Place, *, split: str = "train", crop: int | None = None, size: int | None = None) -> ImageSet:
+    """Fashion-MNIST (Xiao et al. 1708.07747): 60,000 and 10,000 grey 28x28 pictures of clothes, 10 classes."""
+    return _idx_set(place, FASHION_MNIST, split, View(crop, size))
+
+
+def cifar10(
+    place: Place, *, split: str = "train", crop: int | None = None, size: int | None = None, grey: bool = False
+) -> ImageSet:
+    """CIFAR-10 (Krizhevsky 2009): 50,000 and 10,000 colour 32x32 images, 10 classes."""
+    return _cifar_set(place, CIFAR10, split, ("labels", "label_names"), View(crop, size, grey))
+
+
+def cifar100(
+    place: Place,
+    *,
+    split: str = "train",
+    coarse: bool = False,
+    crop: int | None = None,
+    size: int | None = None,
+    grey: bool = False,
+) -> ImageSet:
+    """CIFAR-100 (Krizhevsky 2009): 50,000 and 10,000 colour 32x32 images, 100 classes or the 20 ``coarse`` ones."""
+    level = "coarse" if coarse else "fine"
+    return _cifar_set(place, CIFAR100, split, (f"{level}_labels", f"{level}_label_names"), View(crop, size, grey))
+
+
+def celeba(
+    place: Place, *, split: str = "train", crop: int | None = 140, size: int | None = 64, grey: bool = False
+) -> ImageSet:
+    """CelebA, aligned (Liu et al. 1411.7766): 162,770, 19,867 and 19,962 faces; ``split`` may also be "valid" or "all".
+
+    The defaults, a centred square of 140 pixels at 64x64, are those of Song et al. 2011.13456. Read from the folder or
+    the zip ``img_align_celeba``; it is offered for research under terms to be agreed to, so it is never downloaded.
+    """
+    known = ("all", *_CELEBA_SPLITS)
+    if split not in known:
+        raise unknown_name("split of celeba", split, known)
+    found = place.first(f"{base}img_align_celeba{suffix}" for base in ("celeba/", "") for suffix in ("", ".zip"))
+    if found is None:
+        raise UserError(
+            f"there is no img_align_celeba.zip in {place.data_dir / 'celeba'}; fetch it with list_eval_partition.txt "
+            "from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html and put both there."
+        )
+    partition, view = found.with_name("list_eval_partition.txt"), View(crop, size, grey)
+    if split != "all" and not partition.exists():
+        raise UserError(f"{partition} says which faces are the {split} split; put it there, or give split='all'.")
+    only = None if split == "all" else _celeba_files(partition, _CELEBA_SPLITS[split])
+    pixels, _ = read_folder(found, view, only)
+    return ImageSet(f"celeba/{split}{view}", pixels)
+
+
+def _celeba_files(partition: Path, number: str) -> set[str]:
+    lines = (line.split() for line in read_bytes(partition).decode("utf-8", "replace").splitlines())
+    return {words[0] for words in lines if len(words) == 2 and words[1] == number}
+
+
+def _idx_set(place: Place, idx: IdxSet, split: str, view: View) -> ImageSet:
+    prefixes = {"train": "train", "test": "t10k"}
+    if split not in prefixes:
+        raise unknown_name(f"split of {idx.name}", split, prefixes)
+    arrays = []
+    for file in (f"{prefixes[split]}-images-idx3-ubyte", f"{prefixes[split]}-labels-idx1-ubyte"):
+        found = place.first(f"{folder}/{file}{suffix}".lstrip("/") for folder in idx.folders for suffix in ("", ".gz"))
+        path = found or place.fetch(idx.remote(file), idx.folders[0])
+        arrays.append(read_idx(path, f"sha256:{idx.files[file][1]}"))
+    name = f"{idx.name}/{split}"
+    pixels = view.apply(as_pixels(arrays[0], name), name)
+    return ImageSet(f"{name}{view}", pixels, as_labels(arrays[1], name), idx.class_names)
+
+
+def _cifar_set(place: Place, cifar: CifarSet, split: str, keys: tuple[str, str], view: View) -> ImageSet:
+    if split not in cifar.batches:
+        raise unknown_name(f"split of {cifar.name}", split, cifar.batches)
+    labels_key, names_key = keys
+    wanted = (*cifar.batches[split], cifar.names_file)
+    *batches, names = _cifar_batches(place, cifar, wanted)
+    name = f"{cifar.name}/{split}"
+    # A row holds the red, then the green, then the blue 32x32 plane.
+    array = np.concatenate([batch["data"] for batch in batches]).reshape(-1, 3, 32, 32)
+    labels = as_labels(np.concatenate([batch[labels_key] for batch in batches]), name)
+    return ImageSet(f"{name}{view}", view.apply(as_pixels(array, name), name), labels, tuple(names[names_key]))
+
+
+def _cifar_batches(place: Place, cifar: CifarSet, wanted: tuple[str, ...]) -> list[dict]:
+    """The batches of these names, from the extracted folder or else from the archive; verified either way."""
+    extracted = place.first((f"{cifar.name}/{cifar.folder}", cifar.folder))
+    if extracted is not None:
+        where, contents = extracted, {batch: read_bytes(extracted / batch) for batch in wanted}
+    else:
+        archive = place.first((f"{cifar.name}/{cifar.archive.name}", cifar.archive.name))
+        where = archive or place.fetch(cifar.archive, cifar.name)
+        packed = read_bytes(where)
+        verify(packed, f"sha256:{cifar.archive.sha256}", str(where))
+        contents = _members(packed, {f"{cifar.folder}/{batch}": batch for batch in wanted})
+    return [read_cifar_batch(contents[batch], f"md5:{cifar.md5[batch]}", str(where / batch)) for batch in wanted]
+
+
+def _members(packed: bytes, wanted: dict[str, str]) -> dict[str, bytes]:
+    """Members of a verified .tar.gz by name, in one pass: going back would unpack it again."""
+    contents = {}
+    with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as archive:
+        for member in archive:
+            file = archive.extractfile(member) if member.name in wanted else None
+            if file is not None:
+                contents[wanted[member.name]] = file.read()
+    return contents

@@ -1,0 +1,142 @@
+"""Images by name or path: ``load_images("digits")``, ``load_images("cifar10(size=16)")``, ``load_images("my.npz")``."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from consistency_lab.choices import Choice, Registry
+from consistency_lab.data import published, synthetic
+from consistency_lab.data.arrays import as_labels, as_pixels
+from consistency_lab.data.folders import classes_of, read_folder
+from consistency_lab.data.formats import read_npz
+from consistency_lab.data.imageset import ImageSet
+from consistency_lab.data.published import Place
+from consistency_lab.data.views import View
+from consistency_lab.errors import UserError
+
+DATA_DIR = Path("data")  # relative to the working directory: where published sets are looked for and downloaded to
+
+
+def load_images(
+    source: str | Path | Choice | ImageSet,
+    *,
+    data_dir: str | Path | None = None,
+    download: bool = True,
+    **options: Any,
+) -> ImageSet:
+    """Images by name, with options, or by path.
+
+    >>> load_images("digits")
+    ImageSet('digits', 1797 images, shape=(1, 8, 8), float32, classes=10)
+
+    Args:
+        source: a name of `DATASETS`, perhaps with options ("cifar10(split='test', size=16)"); or the path of a folder
+            or zip of images or of an .npz file; or an image set, which is handed back.
+        data_dir: where the files of published sets lie; "data" in the working directory when left out.
+        download: whether files of published sets that are missing there may be downloaded to there.
+        options: further options of the set, for example ``size=16``.
+
+    Raises `UserError` for an unknown name or option and for files that are missing, damaged or not what they should be.
+    """
+    if isinstance(source, ImageSet):
+        if options:
+            raise UserError(f"options ({', '.join(options)}) apply where images are read; {source!r} is read already.")
+        return source
+    choice = _choice(source)
+    place = Place(Path(data_dir or DATA_DIR).expanduser(), download)
+    return DATASETS.build(Choice(choice.name, {**choice.options, **options}), place)
+
+
+def _choice(source: str | Path | Choice) -> Choice:
+    """Names win over paths of the same name; "./digits" is a path for sure."""
+    if isinstance(source, Choice):
+        return source
+    if isinstance(source, str):
+        name = source.partition("(")[0].strip()
+        looks_like_path = any(mark in source for mark in ("/", "\\")) or Path(source).suffix in (".npz", ".zip")
+        if name in DATASETS.names() or not (looks_like_path or Path(source).expanduser().exists()):
+            return Choice.parse(source)
+    path = Path(source).expanduser()
+    return Choice("npz" if path.suffix == ".npz" else "folder", {"path": str(path)})
+
+
+def _digits(_place: Place, *, size: int | None = None) -> ImageSet:
+    """The 1,797 grey 8x8 digits that scikit-learn carries with it (UCI optdigits, test part), 10 classes."""
+    from sklearn.datasets import load_digits
+
+    values, labels = load_digits(return_X_y=True)
+    view = View(size=size)
+    pixels = as_pixels(values.reshape(-1, 8, 8), "digits", value_range=(0, 16))
+    return ImageSet(f"digits{view}", view.apply(pixels, "digits"), as_labels(labels, "digits"))
+
+
+def _folder(
+    _place: Place, *, path: str, crop: int | None = None, size: int | None = None, grey: bool = False
+) -> ImageSet:
+    """Every image below a folder or in a zip; the sub-folders, if there are several, are the classes."""
+    where, view = _existing(path), View(crop, size, grey)
+    pixels, names = read_folder(where, view)
+    labels, class_names = classes_of(names, str(where))
+    return ImageSet(f"{where.stem}{view}", pixels, labels, class_names)
+
+
+def _npz(
+    _place: Place,
+    *,
+    path: str,
+    key: str = "images",
+    label_key: str = "labels",
+    value_range: tuple[float, float] | None = None,
+    crop: int | None = None,
+    size: int | None = None,
+    grey: bool = False,
+) -> ImageSet:
+    """Arrays saved by numpy: images as `ImageSet.from_array` takes them, labels if ``label_key`` is there."""
+    where, view = _existing(path), View(crop, size, grey)
+    array, labels = read_npz(where, key, label_key)
+    name = where.stem
+    pixels = view.apply(as_pixels(array, name, value_range), name)
+    return ImageSet(f"{name}{view}", pixels, None if labels is None else as_labels(labels, name))
+
+
+def _existing(path: str) -> Path:
+    if not isinstance(path, str | Path):
+        raise UserError(f"path must be the text of a path, not {path!r}.")
+    where = Path(path).expanduser()
+    if not where.exists():
+        raise UserError(
+            f"there is no file or folder {path}; images are loaded from a path or by one of the names "
+            f"{', '.join(DATASETS.names())}."
+        )
+    return where
+
+
+def _anywhere(builder: Callable[..., ImageSet]) -> Callable[..., ImageSet]:
+    """A builder that needs no place, with its own options."""
+
+    @functools.wraps(builder)
+    def build(_place: Place, **options: Any) -> ImageSet:
+        return builder(**options)
+
+    return build
+
+
+DATASETS: Registry[ImageSet] = Registry(
+    "dataset",
+    {
+        "digits": _digits,
+        "mnist": published.mnist,
+        "fashion-mnist": published.fashion_mnist,
+        "cifar10": published.cifar10,
+        "cifar100": published.cifar100,
+        "celeba": published.celeba,
+        "folder": _folder,
+        "npz": _npz,
+        "gaussian": _anywhere(synthetic.gaussian),
+        "low-rank": _anywhere(synthetic.low_rank),
+        "mixture": _anywhere(synthetic.mixture),
+    },
+)

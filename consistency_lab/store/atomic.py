@@ -1,0 +1,88 @@
+"""Files that are whole or absent: written under a temporary name beside the target, flushed, then renamed over it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from consistency_lab.errors import StoreError
+
+_TEMPORARY = ".tmp-"
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary name beside ``path`` to write to; it takes the place of ``path`` when the block ends well.
+
+    The temporary name keeps the suffix, since many writers choose their format by it. If the block fails the temporary
+    file is removed and whatever stood at ``path`` stays. A kill leaves at most a ``.tmp-`` file, which `sweep` removes.
+    Folders on the way are made.
+
+    Raises:
+        StoreError: the folder or file cannot be written.
+    """
+    target = Path(path)
+    temporary = target.with_name(f"{_TEMPORARY}{secrets.token_hex(6)}{target.suffix}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+        _flush_folder(target.parent)
+    except OSError as error:
+        raise cannot("write", target, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def atomic_write(path: str | os.PathLike[str], content: bytes | memoryview | str) -> None:
+    """Write a whole file or none; text as UTF-8. Raises `StoreError` if ``path`` cannot be written."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left in a folder and below. Only for a folder in which nobody else is writing."""
+    for left in folder.rglob(f"{_TEMPORARY}*"):
+        with contextlib.suppress(OSError):
+            left.unlink()
+
+
+def ensure_writable(folder: str | os.PathLike[str]) -> None:
+    """Check, without leaving anything behind, that files can be made in ``folder``, or that ``folder`` can be made.
+
+    Permission bits do not tell (the superuser, read-only mounts, a file in the way), so a nameless file is really made
+    in the nearest folder that exists.
+
+    Raises:
+        StoreError: nothing can be written there.
+    """
+    wanted = Path(folder)
+    try:
+        nearest = next(place for place in (wanted.absolute(), *wanted.absolute().parents) if place.exists())
+        tempfile.TemporaryFile(dir=nearest).close()
+    except OSError as error:
+        raise cannot("write to", wanted, error) from error
+
+
+def cannot(verb: str, path: Path, error: OSError) -> StoreError:
+    """The sentence for an operating system's refusal."""
+    return StoreError(
+        f"cannot {verb} {path} ({(error.strerror or str(error)).lower()}); choose a place that is writable."
+    )
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the rename itself durable, where the platform lets a folder be opened."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

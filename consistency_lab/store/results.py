@@ -1,0 +1,233 @@
+"""Results on disk: an `xarray.Dataset` as netCDF 3, its provenance as one JSON text, its numbers as a tidy frame.
+
+netCDF 3 needs nothing but scipy and every tool reads it, but it lacks many types. What it lacks is stored as a wider
+type that it has, marked, and made what it was when read: nothing is rounded.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from consistency_lab.errors import StoreError
+from consistency_lab.store.atomic import atomic_write
+from consistency_lab.store.spec import NUMERICS_VERSION
+
+_MARK = "stored_from"
+# Widest first choice; int64 takes the first that holds its values exactly.
+_STORED_AS = {
+    "bool": ("int8",),
+    "uint8": ("int16",),
+    "uint16": ("int32",),
+    "uint32": ("int32", "float64"),
+    "int64": ("int32", "float64"),
+    "uint64": ("int32", "float64"),
+    "float16": ("float32",),
+}
+_PACKAGES = {
+    "consistency_lab": "consistency-lab",
+    "torch": "torch",
+    "numpy": "numpy",
+    "scipy": "scipy",
+    "xarray": "xarray",
+}
+
+
+def save_result(ds: xr.Dataset, path: str | os.PathLike[str]) -> None:
+    """Write a dataset, whole or not at all; `load_result` gives back the same values, types, names and attributes.
+
+    Attributes are texts and numbers; anything nested belongs in the provenance (`with_provenance`).
+
+    Raises:
+        StoreError: ``path`` cannot be written, or netCDF cannot hold an attribute, variable or dimension (named).
+    """
+    for dimension, length in ds.sizes.items():
+        if length == 0:  # to netCDF 3 that is a dimension that grows
+            raise StoreError(f"the dimension {str(dimension)!r} of the result is empty; there is nothing to save.")
+    stored = ds.copy()
+    stored.attrs = _plain_attributes(ds.attrs, "the result")
+    for name, variable in ds.variables.items():
+        stored[name] = _storable(variable, str(name))
+    atomic_write(path, stored.to_netcdf(engine="scipy"))
+
+
+def load_result(path: str | os.PathLike[str]) -> xr.Dataset:
+    """A dataset that `save_result` wrote, in memory. Raises `StoreError` if the file is missing or damaged."""
+    if not Path(path).is_file():
+        raise StoreError(f"there is no result {path}; give the path of a .nc file.")
+    try:
+        # From memory, so that the file is closed. Nothing is to be guessed from attributes: `units: "seconds"` would
+        # become a time, a fill value a NaN.
+        options: dict[str, Any] = {"decode_times": False, "decode_timedelta": False, "mask_and_scale": False}
+        stored = xr.load_dataset(io.BytesIO(Path(path).read_bytes()), engine="scipy", **options)
+    except Exception as error:  # the reader fails on damaged bytes with whatever it trips over
+        raise StoreError(f"{path} is truncated or is not a netCDF result; remove it and compute it again.") from error
+    stored.attrs = {key: _python(value) for key, value in stored.attrs.items()}
+    for name, variable in stored.variables.items():
+        stored[name] = _restored(variable)
+    stored.encoding = {}
+    return stored
+
+
+def with_provenance(ds: xr.Dataset, kind: str, **facts: Any) -> xr.Dataset:
+    """A copy that says what it is: ``attrs["kind"]``, and ``attrs["provenance"]``, facts and `environment()` as JSON.
+
+    A fact replaces an entry of the environment with the same name; say ``device`` where a GPU is present.
+
+    Raises:
+        StoreError: a fact is not JSON.
+    """
+    try:
+        text = json.dumps({**environment(), **facts}, default=_jsonable)
+    except TypeError as error:
+        raise StoreError(
+            f"the provenance cannot be written as JSON ({error}); give numbers, texts, lists and dicts."
+        ) from None
+    return ds.assign_attrs(kind=kind, provenance=text)
+
+
+def provenance(ds: xr.Dataset) -> dict[str, Any]:
+    """The facts that `with_provenance` recorded. Raises `StoreError` if there are none."""
+    try:
+        return dict(json.loads(ds.attrs["provenance"]))
+    except (KeyError, TypeError, ValueError):
+        raise StoreError(
+            "this dataset does not say how it was made (no provenance); give a result of this package."
+        ) from None
+
+
+def environment() -> dict[str, Any]:
+    """What a number may depend on beside its settings.
+
+    ``versions`` of Python and packages, ``platform``, ``threads`` of torch, ``accelerator`` (the GPU's name or None),
+    ``device`` ("cpu" where there is no GPU; None where there is one, since only the caller knows what it used),
+    ``git_commit`` of the current folder (with "-dirty" if files differ; None outside a checkout), ``numerics_version``.
+    """
+    import torch  # here, so that reading a result does not wait for it
+
+    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "versions": {"python": platform.python_version(), **{key: _version(name) for key, name in _PACKAGES.items()}},
+        "platform": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "accelerator": accelerator,
+        "device": "cpu" if accelerator is None else None,
+        "git_commit": _git_commit(),
+        "numerics_version": NUMERICS_VERSION,
+    }
+
+
+def to_frame(ds: xr.Dataset, *names: str) -> pd.DataFrame:
+    """A tidy frame: one row per cell, a column per dimension, per coordinate along them and per variable.
+
+    Args:
+        names: variables to take; by default the dataset's first one and all that have the same dimensions.
+
+    Raises:
+        StoreError: the dataset has no such variable.
+    """
+    variables = list(ds.data_vars)
+    for name in names:
+        if name not in variables:
+            raise StoreError(f"the result has no variable {name!r}; it has {', '.join(map(str, variables)) or 'none'}.")
+    if not variables:
+        raise StoreError("the result has no variables, so there is nothing to tabulate.")
+    first = ds[variables[0]].dims
+    chosen: list[Hashable] = list(names) or [name for name in variables if ds[name].dims == first]
+    order = list(dict.fromkeys(dimension for name in chosen for dimension in ds[name].dims))
+    if not order:
+        return pd.DataFrame([{name: ds[name].item() for name in chosen}])
+    return ds[chosen].to_dataframe(dim_order=order).reset_index()
+
+
+def save_frame(table: xr.Dataset | pd.DataFrame, path: str | os.PathLike[str]) -> None:
+    """Write a frame, or `to_frame` of a result, as CSV without loss. Raises `StoreError` if it cannot be written."""
+    frame = to_frame(table) if isinstance(table, xr.Dataset) else table
+    atomic_write(path, frame.to_csv(index=False))
+
+
+def _storable(variable: xr.Variable, name: str) -> xr.Variable:
+    values, attributes = np.asarray(variable.values), _plain_attributes(variable.attrs, f"the variable {name!r}")
+    kind = values.dtype.name
+    if values.dtype.kind in "OT":
+        if not all(isinstance(value, str) for value in values.flat):
+            raise StoreError(f"the variable {name!r} holds Python objects; make it numbers or texts.")
+        values = values.astype(str)
+    elif kind in _STORED_AS:
+        exact = (wide for wide in _STORED_AS[kind] if _fits(values, wide))
+        wide = next(exact, None)
+        if wide is None:
+            raise StoreError(f"the variable {name!r} holds integers beyond 2**53; put them into the provenance.")
+        values, attributes[_MARK] = values.astype(wide), kind
+    elif values.dtype.kind not in "USif":
+        raise StoreError(
+            f"the variable {name!r} has the type {values.dtype}, which netCDF lacks; make it numbers or texts."
+        )
+    # No fill value: xarray would add one to floats, and NaN is a value here.
+    return xr.Variable(variable.dims, values, attributes, {"_FillValue": None})
+
+
+def _restored(variable: xr.Variable) -> xr.Variable:
+    attributes = {key: _python(value) for key, value in variable.attrs.items()}
+    dtype = attributes.pop(_MARK, str if variable.dtype.kind in "OSUT" else variable.dtype.newbyteorder("="))
+    return xr.Variable(variable.dims, variable.values.astype(dtype), attributes)
+
+
+def _fits(values: np.ndarray, wide: str) -> bool:
+    """Whether integers survive the way through the wider type; small types always do."""
+    if values.dtype.kind not in "iu" or not values.size:
+        return True
+    limit = 2**53 if wide == "float64" else np.iinfo(wide).max
+    return -limit <= int(values.min()) and int(values.max()) <= limit
+
+
+def _plain_attributes(attributes: dict[Any, Any], where: str) -> dict[str, str | int | float]:
+    plain = {str(key): _python(value) for key, value in attributes.items()}
+    for key, value in plain.items():
+        small = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
+        if not (small or isinstance(value, str | float)):
+            raise StoreError(
+                f"the attribute {key!r} of {where} cannot be stored: write {type(value).__name__} as JSON text."
+            )
+    return plain
+
+
+def _python(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"a {type(value).__name__} is not JSON")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=10, env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,134 @@
+"""The store: run folders ``<root>/<kind>-<name>-<hash>``, one per spec.
+
+torch and xarray are not imported until a result is asked for, so that ``status`` is fast.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from consistency_lab.errors import StoreError, UserError, unknown_name
+from consistency_lab.store.atomic import ensure_writable
+from consistency_lab.store.run import SPEC, Run
+from consistency_lab.store.spec import NUMERICS_VERSION
+
+if TYPE_CHECKING:
+    from xarray import Dataset
+
+__all__ = ["Run", "Store"]
+
+_RESULT = "result.nc"
+_logger = logging.getLogger(__name__)
+
+
+class Store:
+    """The run folders under one root. Making a store touches no disk.
+
+    >>> run = Store("runs").run("model", "unet", {"network": "unet", "steps": 1500, "seed": 0})
+    >>> with run.begin():
+    ...     run.log({"step": 0, "loss": 1.0})
+    ...     run.finish({"loss": 1.0})
+    """
+
+    def __init__(self, root: str | os.PathLike[str]):
+        self.root = Path(root).expanduser()
+
+    def check(self) -> None:
+        """Raise `StoreError` if nothing can be written under the root; to be asked before any work is done."""
+        ensure_writable(self.root)
+
+    def run(self, kind: str, name: str, spec: Mapping[str, Any]) -> Run:
+        """The run of a spec: new, unfinished or done. A spec begun under another name is that run, with that name.
+
+        Raises:
+            StoreError: the spec is not JSON, or the folder that it belongs in holds another spec.
+        """
+        run = Run(self.root, kind, name, spec, NUMERICS_VERSION)
+        run.folder = self.root / f"{_file_name(kind)}-{_file_name(name)}-{run.hash[:12]}"
+        for folder in sorted(self.root.glob(f"*-{run.hash[:12]}")):
+            if (folder / SPEC).exists():
+                (existing := Run.open(folder)).check_same(run)
+                return existing
+        return run
+
+    def runs(self) -> list[Run]:
+        """Every run under the root by folder name, unfinished and stale ones too. Folders of others are passed over."""
+        found = []
+        for path in sorted(self.root.glob(f"[!.]*/{SPEC}")):
+            try:
+                found.append(Run.open(path.parent))
+            except StoreError as error:
+                _logger.warning("%s", error)
+        return found
+
+    def find(self, text: str | os.PathLike[str], kind: str | None = None, stale: bool = False) -> Run:
+        """The run that is meant by a path, a folder's name, a run's name, or a beginning of either that fits only one.
+
+        Args:
+            kind: look among runs of this kind only ("model").
+            stale: accept a run of another `NUMERICS_VERSION` too.
+
+        Raises:
+            UserError: no run fits (with the nearest name), or several do.
+            StoreError: the run is stale, or its ``spec.json`` is damaged.
+        """
+        wanted = str(text)
+        if os.path.isfile(Path(wanted, SPEC)):  # (pathlib would raise for a name that is too long)
+            return _fresh([Run.open(wanted)], stale)[0]
+        runs = [run for run in self.runs() if kind in (None, run.kind)]
+        fits: tuple[Callable[[Run], bool], ...] = (
+            lambda run: run.folder.name == wanted,
+            lambda run: run.name == wanted,
+            lambda run: run.name.startswith(wanted) or run.folder.name.startswith(wanted),
+        )
+        matches = next((found for fit in fits if (found := [run for run in runs if fit(run)])), [])
+        if not matches or not wanted:
+            raise unknown_name(kind or "run", wanted, {run.name for run in runs})
+        matches = _fresh(matches, stale)
+        if len(matches) > 1:
+            folders = ", ".join(run.folder.name for run in matches)
+            raise UserError(f"{wanted!r} fits {len(matches)} runs; write the folder's name, one of {folders}.")
+        return matches[0]
+
+    def result(
+        self, kind: str, name: str, spec: Mapping[str, Any], compute: Callable[[], Dataset], force: bool = False
+    ) -> Dataset:
+        """The cached dataset of a spec: computed, saved and read back the first time, read ever after.
+
+        Args:
+            compute: called only when there is no finished run, with the run's lock held.
+            force: discard a finished run and compute it again.
+
+        Raises:
+            StoreError: the folder cannot be written, is held by another process, or holds a damaged result.
+        """
+        from consistency_lab.store.results import load_result, save_result
+
+        run = self.run(kind, name, spec)
+        if force:
+            run.discard()
+        if not run.done:
+            with run.begin():
+                if not run.done:
+                    save_result(compute(), run.folder / _RESULT)
+                    run.finish({"result": _RESULT})
+        return load_result(run.folder / _RESULT)
+
+
+def _fresh(runs: list[Run], stale: bool) -> list[Run]:
+    """Runs of today's numerics before others, and others only where the caller accepts them."""
+    fresh = [run for run in runs if not run.stale]
+    if not fresh and not stale:
+        made = runs[0].numerics_version
+        raise StoreError(f"{runs[0].folder} is stale (numerics version {made}, now {NUMERICS_VERSION}); run it again.")
+    return fresh or runs
+
+
+def _file_name(text: str) -> str:
+    """A name that every file system takes; the hash beside it keeps names apart that become equal here."""
+    return re.sub(r"[^A-Za-z0-9._]+", "_", text).strip("._")[:60] or "unnamed"

@@ -1,0 +1,1 @@
+"""From an image set to a model: one loop, its timestep samplers, momentum rules, averages and settings."""

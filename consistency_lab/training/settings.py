@@ -1,0 +1,118 @@
+"""What a training run is made of. This module imports no torch, so that the command line can read it at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cattrs
+
+from consistency_lab.errors import UserError, unknown_name
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """The settings of one training run; together with the data they decide its result.
+
+    Anything that is chosen by name is written ``name`` or ``name(option=value)``.
+    """
+
+    network: str = "unet"
+    """network, for example 'unet', 'dit(depth=3)', 'mlp(width=512)'"""
+    predicts: str = "eps"
+    """what the network predicts: eps, x0, v or flow"""
+    schedule: str = "linear"
+    """noise schedule: linear (the paper's), cosine, edm, flow"""
+    timesteps: str = "uniform"
+    """density of training times: uniform, 'clts(center=0.3, width=0.2)', ..."""
+    steps: int = 1500
+    """optimizer steps"""
+    batch: int = 128
+    """images per step, over all devices"""
+    optimizer: str = "adam"
+    """adam, 'adamw(weight_decay=0.01)' or 'sgd(momentum=0.9)'"""
+    lr: float = 2e-3
+    """peak learning rate"""
+    lr_warmup: int = 50
+    """steps over which the learning rate rises linearly from 0"""
+    lr_final: float = 1.0
+    """learning rate at the end as a fraction of the peak, reached linearly (1: constant)"""
+    momentum: str = "constant"
+    """momentum rule: constant, mdlrc, beta_decay_only, effective_lr"""
+    clip_norm: float = 1.0
+    """gradients are scaled down to this norm; 0: never"""
+    ema_half_life: float = 0.03
+    """half-life of the weight average as a fraction of the run"""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16: autocast in training; measurements are always float32"""
+    snapshots: int = 8
+    """weights kept along the run, at log-spaced steps"""
+    seed: int = 0
+    """seed of all three streams that are not set below"""
+    init_seed: int | None = None
+    """initialisation of the network"""
+    order_seed: int | None = None
+    """order of the data"""
+    noise_seed: int | None = None
+    """training times and noise"""
+
+    def __post_init__(self) -> None:
+        positive = {"steps": self.steps, "batch": self.batch, "lr": self.lr, "ema_half_life": self.ema_half_life}
+        for key, value in positive.items():
+            if not value > 0:
+                raise UserError(f"{key} must be above 0, not {value!r}.")
+        for key in ("lr_warmup", "clip_norm", "snapshots", "seed", "init_seed", "order_seed", "noise_seed", "lr_final"):
+            if (value := getattr(self, key)) is not None and not value >= 0:
+                raise UserError(f"{key} must be 0 or more, not {value!r}.")
+
+    @classmethod
+    def of(cls, **settings: Any) -> TrainingSettings:
+        """From keywords. Raises `UserError` for an unknown key, with the nearest, or a value of the wrong type."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        for key in settings:
+            if key not in known:
+                raise unknown_name("training setting", key, known)
+        try:
+            return _CONVERTER.structure(settings, cls)
+        except cattrs.BaseValidationError as group:
+            if refused := group.subgroup(UserError):  # by __post_init__, in a sentence of its own
+                raise refused.exceptions[0] from None
+            raise UserError(f"training settings: {'; '.join(cattrs.transform_error(group))}.") from None
+
+    @classmethod
+    def read(cls, path: str | Path) -> TrainingSettings:
+        """From a JSON file with the same keys."""
+        try:
+            content = json.loads(Path(path).read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot read the settings file {path}: {error}.") from None
+        if not isinstance(content, dict):
+            raise UserError(f"the settings file {path} must hold one JSON object with training settings.")
+        return cls.of(**content)
+
+    @property
+    def seeds(self) -> dict[str, int]:
+        """The three streams, resolved."""
+        chosen = {"init": self.init_seed, "order": self.order_seed, "noise": self.noise_seed}
+        return {name: self.seed if value is None else value for name, value in chosen.items()}
+
+    def replace(self, **changes: Any) -> TrainingSettings:
+        """A copy with some settings changed, checked like `of`."""
+        return self.of(**{**dataclasses.asdict(self), **changes})
+
+
+def _strict(value: Any, kind: type) -> Any:
+    """A number may be given for a float, and nothing is converted otherwise: "10" steps is a mistake."""
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"{value!r} is not of type {kind.__name__}")
+    return value
+
+
+_CONVERTER = cattrs.Converter(forbid_extra_keys=True)
+for _kind in (int, float, str):
+    _CONVERTER.register_structure_hook(_kind, _strict)

@@ -1,0 +1,160 @@
+import json
+import math
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from consistency_lab.errors import StoreError, UserError
+from consistency_lab.store.runs import Store
+
+SPEC = {"network": "unet(width=32)", "steps": 1500, "seeds": (0, 2**40), "rate": 1e-3}
+
+CHILD = """
+import sys
+from consistency_lab.store.runs import Store
+with Store(sys.argv[1]).run("model", "a", {"seed": 0}).begin() as run:
+    run.log({"step": 0})
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "runs")
+
+
+def finished(store, name="a", kind="model", **spec):
+    run = store.run(kind, name, spec)
+    with run.begin():
+        run.finish({"name": name})
+    return run
+
+
+def test_a_run_from_nothing_to_a_result(store):
+    run = store.run("model", "unet", SPEC)
+    assert not store.root.exists()
+    with run.begin():
+        assert json.loads((run.folder / "spec.json").read_text())["spec"]["seeds"] == [0, 2**40]
+        run.log({"step": 0, "loss": 1.0})
+        assert not run.done
+        assert run.summary is None
+        run.finish({"loss": 0.5})
+    again = store.run("model", "unet", SPEC)
+    assert again.done
+    assert again.summary == {"loss": 0.5}
+    assert again.folder == run.folder
+    assert again.folder.name == f"model-unet-{run.hash[:12]}"
+    assert again.spec == {**SPEC, "seeds": [0, 2**40]}
+
+
+def test_a_folder_without_done_is_no_result(store):
+    run = store.run("model", "a", {})
+    with run.begin():
+        run.log({"step": 0})
+    assert [(found.name, found.done) for found in store.runs()] == [("a", False)]
+
+
+def test_a_block_that_writes_nothing_leaves_nothing(store):
+    with pytest.raises(UserError), store.run("model", "a", {}).begin():
+        raise UserError("the batch is larger than the data.")
+    assert list(store.root.iterdir()) == []
+
+
+def test_a_second_holder_is_refused_and_a_killed_holder_lets_go(store):
+    run = store.run("model", "a", {"seed": 0})
+    with subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(store.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout.readline() == "held\n"
+        try:
+            for attempt in (lambda: run.begin().__enter__(), run.discard):
+                with pytest.raises(StoreError, match="another process holds"):
+                    attempt()
+            assert not run.done
+            assert run.records() == [{"step": 0}]
+        finally:
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+    (run.folder / "snapshots").mkdir()
+    left = [run.folder / ".tmp-0123", run.folder / "snapshots" / ".tmp-45.safetensors"]
+    for path in left:
+        path.write_text("half of a file")
+    with run.begin():
+        assert not any(path.exists() for path in left)
+        assert run.records() == [{"step": 0}]
+        run.finish({})
+    assert run.done
+
+
+def test_one_process_cannot_begin_a_run_twice(store):
+    run = store.run("model", "a", {})
+    with run.begin(), pytest.raises(StoreError, match="another process holds"), store.run("model", "a", {}).begin():
+        pass
+
+
+def test_writing_needs_begin(store):
+    run = finished(store)
+    for attempt in (lambda: run.log({"step": 0}), lambda: run.finish({}), run.truncate_log):
+        with pytest.raises(RuntimeError, match="begin"):
+            attempt()
+
+
+def test_the_log_keeps_numbers_exactly_and_forgets_what_a_resume_repeats(store):
+    run = store.run("model", "a", {})
+    losses = [0.1, 1 / 3, math.inf, math.nan, 1e-300]
+    with run.begin():
+        assert run.records() == []
+        for step, loss in enumerate(losses):
+            run.log({"step": step, "loss": np.float64(loss), "count": np.int64(step)})
+        run.truncate_log(3)
+        run.log({"step": 4, "loss": 2.0, "count": 4})
+        with pytest.raises(ValueError, match="step"):
+            run.log({"loss": 1.0})
+    np.testing.assert_array_equal([record["loss"] for record in run.records()], [*losses[:4], 2.0])
+    assert [record["count"] for record in run.records()] == [0, 1, 2, 3, 4]
+
+
+def test_a_torn_last_line_is_dropped_and_mended(store):
+    run = store.run("model", "a", {})
+    with run.begin():
+        run.log({"step": 0})
+        run.log({"step": 1})
+    log = run.folder / "metrics.jsonl"
+    log.write_text(log.read_text() + '{"step": 2, "lo')
+    assert run.records() == [{"step": 0}, {"step": 1}]
+    with run.begin():
+        run.log({"step": 2})
+    assert run.records() == [{"step": 0}, {"step": 1}, {"step": 2}]
+
+
+def test_a_log_that_is_damaged_inside_is_named(store):
+    run = store.run("model", "a", {})
+    with run.begin():
+        run.log({"step": 0})
+    (run.folder / "metrics.jsonl").write_text('{"st\n{"step": 1}\n')
+    with pytest.raises(StoreError, match=r"metrics\.jsonl is damaged at line 1"):
+        run.records()
+
+
+def test_discard_removes_the_run_and_only_a_run(store, tmp_path):
+    run = finished(store)
+    (run.folder / "sub").mkdir()
+    run.discard()
+    run.discard()
+    assert list(store.root.iterdir()) == []
+    (run.folder / "precious").mkdir(parents=True)
+    for attempt in (run.discard, lambda: run.begin().__enter__()):
+        with pytest.raises(StoreError, match=r"spec\.json"):
+            attempt()
+    assert (run.folder / "precious").is_dir()
+
+
+def test_a_damaged_done_file_is_named(store):
+    run = finished(store)
+    (run.folder / "done.json").write_text('{"na')
+    with pytest.raises(StoreError, match=r"done\.json is truncated"):
+        _ = run.summary

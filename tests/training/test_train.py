@@ -1,0 +1,268 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from consistency_lab.data.imageset import ImageSet
+from consistency_lab.data.sources import load_images
+from consistency_lab.diffusion.noise import SharedNoise
+from consistency_lab.errors import StoreError, UserError
+from consistency_lab.recipe import Recipe
+from consistency_lab.store.run import Run
+from consistency_lab.store.runs import Store
+from consistency_lab.training import train as module
+from consistency_lab.training.ema import WeightAverage
+from consistency_lab.training.loop import TrainingLoop, annealing, stream_generator
+from consistency_lab.training.settings import TrainingSettings
+from consistency_lab.training.train import DenoisingBatches, load_model, load_snapshots, settings_of, snapshot_steps, train, training_curves, training_spec
+
+TINY = {"network": "mlp(width=16, depth=1)", "steps": 60, "batch": 32, "lr_warmup": 5, "snapshots": 3}
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def images():
+    return load_images("digits").take(range(200), "some digits")
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.denoiser.parameters()])
+
+
+def test_training_learns(images):
+    untrained = train(images, **{**TINY, "steps": 1})
+    trained = train(images, network="mlp(width=64, depth=1)", steps=300, batch=64)
+    eps = SharedNoise(5).initial(range(200), images.shape)
+    t = torch.linspace(0.001, 1, 200, dtype=torch.float64)
+    with torch.no_grad():
+        losses = [module.denoising_loss(m.denoiser, images.all(), t, eps).mean() for m in (untrained, trained)]
+    assert losses[1] < 0.5 * losses[0]
+
+
+def test_equal_specs_give_equal_bits_and_each_stream_matters(images):
+    first = weights(train(images, **TINY))
+    assert torch.equal(first, weights(train(images, **TINY)))
+    for stream in ("init_seed", "order_seed", "noise_seed"):
+        assert not torch.equal(first, weights(train(images, **TINY, **{stream: 9})))
+        assert torch.equal(first, weights(train(images, **TINY, **{stream: 0})))
+
+
+def test_streams_are_separate(images):
+    def first_batch(**seeds):
+        source = DenoisingBatches(images, TrainingSettings.of(**TINY, **seeds), CPU)
+        return source.batch(7).data
+
+    x0, t, eps = first_batch()
+    x1, t1, eps1 = first_batch(order_seed=4)
+    assert not torch.equal(x0, x1)
+    assert torch.equal(t, t1)
+    assert torch.equal(eps, eps1)
+    x2, t2, eps2 = first_batch(noise_seed=4)
+    assert torch.equal(x0, x2)
+    assert not torch.equal(t, t2)
+    assert not torch.equal(eps, eps2)
+    assert all(torch.equal(a, b) for a, b in zip(first_batch(init_seed=4), (x0, t, eps), strict=True))
+
+
+def test_an_epoch_shows_every_image_once(images):
+    source = DenoisingBatches(images, TrainingSettings.of(**{**TINY, "batch": 50}), CPU)
+    seen = torch.cat([source._indices(step) for step in range(4)])
+    assert sorted(seen.tolist()) == list(range(200))
+    assert not torch.equal(seen, torch.cat([source._indices(step) for step in range(4, 8)]))
+
+
+def test_the_same_spec_is_trained_once(images, tmp_path, monkeypatch):
+    first = train(images, **TINY, store=tmp_path)
+    monkeypatch.setattr(module, "_train_in", lambda *_: pytest.fail("trained twice"))
+    again = train(images, **TINY, store=tmp_path, name="other name")
+    assert again.name == "other name"
+    assert torch.equal(weights(first), weights(again))
+    monkeypatch.undo()
+    assert torch.equal(weights(first), weights(train(images, **TINY, store=tmp_path, force=True)))
+    assert torch.equal(weights(first), weights(train(images, **TINY)))  # the store changes nothing
+    assert len(Store(tmp_path).runs()) == 1
+
+
+def test_a_stopped_run_goes_on_to_the_bit(images, tmp_path, monkeypatch):
+    whole = train(images, **TINY, timesteps="clts", momentum="mdlrc", store=tmp_path / "a")
+    monkeypatch.setattr(module, "_CHECKPOINT_SECONDS", 0.0)
+    original = TrainingLoop._advance
+
+    def stop_late(loop):
+        if loop.step == 55:
+            raise KeyboardInterrupt
+        return original(loop)
+
+    monkeypatch.setattr(TrainingLoop, "_advance", stop_late)
+    with pytest.raises(KeyboardInterrupt):
+        train(images, **TINY, timesteps="clts", momentum="mdlrc", store=tmp_path / "b")
+    (run,) = Store(tmp_path / "b").runs()
+    assert not run.done
+    with pytest.raises(UserError, match="not a finished model"):
+        load_model(run)
+    steps = []
+
+    def counted(loop):
+        steps.append(loop.step)
+        return original(loop)
+
+    monkeypatch.setattr(TrainingLoop, "_advance", counted)
+    resumed = train(images, **TINY, timesteps="clts", momentum="mdlrc", store=tmp_path / "b")
+    assert steps[0] == 50  # the last checkpoint, not the beginning
+    assert torch.equal(weights(whole), weights(resumed))
+    logs = [[(r["step"], r["loss"], r["lr"]) for r in Run.open(m.folder).records()] for m in (whole, resumed)]
+    assert logs[0] == logs[1]
+    assert not (run.folder / "checkpoint.pt").exists()
+
+
+def test_a_killed_process_leaves_a_run_that_goes_on(images, tmp_path):
+    code = f"""
+import consistency_lab as cl
+from consistency_lab.training import train as module
+module._CHECKPOINT_SECONDS = 0.0
+images = cl.load_images("digits").take(range(200), "some digits")
+settings = {TINY!r}
+settings["steps"] = 100000
+cl.train(images, **settings, store={str(tmp_path)!r})
+"""
+    process = subprocess.Popen([sys.executable, "-c", code])
+    for _ in range(1200):
+        if list(tmp_path.glob("*/checkpoint.pt")):
+            break
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    (run,) = Store(tmp_path).runs()
+    assert not run.done
+    state = module.load_state(run.folder / "checkpoint.pt")
+    assert state["loop"]["step"] >= 25
+    with run.begin():  # the lock died with the process
+        run.truncate_log(state["loop"]["step"])
+    assert run.records()[-1]["step"] <= state["loop"]["step"]
+
+
+def test_a_loaded_model_generates_what_it_did(images, tmp_path):
+    model = train(images, **TINY, store=tmp_path)
+    loaded = load_model(model.folder)
+    assert torch.equal(model.generate(SharedNoise(0), range(4)), loaded.generate(SharedNoise(0), range(4)))
+    raw = load_model(model.folder, weights="raw")
+    assert not torch.equal(weights(raw), weights(loaded))
+    assert raw.facts["weights"] == "raw"
+    assert loaded.facts["weights"] == "ema"
+    with pytest.raises(UserError, match="'ema' or 'raw'"):
+        load_model(model.folder, weights="best")
+
+
+def test_snapshots_end_with_the_model(images, tmp_path):
+    model = train(images, **TINY, store=tmp_path)
+    steps, models = zip(*load_snapshots(model), strict=True)
+    assert list(steps) == snapshot_steps(TrainingSettings.of(**TINY))
+    assert steps[-1] == 60
+    assert torch.equal(weights(models[-1]), weights(model))
+    assert not torch.equal(weights(models[0]), weights(model))
+    curves = training_curves([model])
+    assert curves["loss"].shape == (1, 3)
+    with pytest.raises(UserError, match="without a store"):
+        next(load_snapshots(train(images, **TINY)))
+
+
+def test_settings_survive_the_spec(images):
+    settings = TrainingSettings.of(**TINY, timesteps="density(values=[1, 2])", seed=2**40, init_seed=1)
+    spec = training_spec(images, settings, CPU)
+    assert training_spec(images, settings_of(spec), CPU) == spec
+    explicit = TrainingSettings.of(**{**TINY, "network": "mlp(depth=1, width=16)"}, optimizer="adam(beta1=0.9)")
+    assert training_spec(images, explicit, CPU) == training_spec(images, TrainingSettings.of(**TINY), CPU)
+
+
+def test_a_recipe_changes_the_settings(images, tmp_path):
+    recipe = Recipe({"momentum": "mdlrc", "timesteps": "clts(width=0.1)"}, ("because",))
+    model = train(images, **TINY, store=tmp_path, recipe=recipe)
+    assert model.facts["spec"]["settings"]["momentum"]["name"] == "mdlrc"
+    assert [r["beta1"] for r in Run.open(model.folder).records()][-1] < 0.5
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"network": "resnet"}, "unknown network 'resnet'"),
+        ({"network": "mlp(widht=3)"}, "Did you mean 'width'"),
+        ({"batch": 500}, "larger than the 200 images"),
+        ({"optimizer": "sgd", "momentum": "mdlrc"}, "SGD has no beta1"),
+        ({"optimizer": "adamm"}, "Did you mean 'adam'"),
+        ({"schedule": "lineal"}, "Did you mean 'linear'"),
+        ({"predicts": "noise"}, "unknown prediction"),
+        ({"device": "cuda:77"}, "cannot be used here"),
+        ({"device": "gpu"}, "cannot be used here"),
+    ],
+)
+def test_wrong_input_leaves_nothing_behind(images, tmp_path, settings, message):
+    with pytest.raises(UserError, match=message):
+        train(images, **{**TINY, **settings}, store=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_divergence_is_named(images, tmp_path):
+    with pytest.raises(UserError, match="diverged"):
+        train(images, **{**TINY, "optimizer": "sgd", "lr": 1e30, "clip_norm": 0.0}, store=tmp_path)
+
+
+def test_broken_weights_are_named(images, tmp_path):
+    model = train(images, **TINY, store=tmp_path)
+    path = model.folder / "ema.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(StoreError, match=r"ema\.safetensors"):
+        load_model(model.folder)
+
+
+def test_sgd_and_bfloat16_train(images):
+    assert weights(train(images, **{**TINY, "optimizer": "sgd(momentum=0.5)", "lr": 0.01})).isfinite().all()
+    half = train(images, **TINY, precision="bfloat16")
+    assert weights(half).dtype == torch.float32
+    assert not torch.equal(weights(half), weights(train(images, **TINY)))
+
+
+def test_annealing_warms_up_and_falls_linearly():
+    settings = TrainingSettings(steps=100, lr_warmup=10, lr_final=0.1)
+    assert annealing(settings, 0) == pytest.approx(0.1)
+    assert annealing(settings, 50) == pytest.approx(0.55)
+    assert annealing(settings, 100) == pytest.approx(0.1)
+    assert annealing(TrainingSettings(lr_warmup=0), 0) == 1.0
+
+
+def test_the_average_has_its_half_life():
+    module_ = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        module_.weight.fill_(0.0)
+    average = WeightAverage(module_, half_life=10)
+    with torch.no_grad():
+        module_.weight.fill_(1.0)
+    for _ in range(10):
+        average.update(step=10**6)  # past the warm-up
+    assert average.weights["weight"].item() == pytest.approx(0.5, rel=1e-5)
+    # Young averages follow the weights closely: after k steps, half of it is at most 5 % of the run old.
+    assert average.decay(20) == pytest.approx(0.5)
+
+
+def test_generators_are_functions_of_their_keys():
+    draws = {
+        (seed, stream, step): float(torch.rand(1, generator=stream_generator(seed, stream, step)))
+        for seed in (0, 1)
+        for stream in ("order", "noise")
+        for step in (0, 1)
+    }
+    assert len(set(draws.values())) == len(draws)
+    assert float(torch.rand(1, generator=stream_generator(1, "noise", 1))) == draws[1, "noise", 1]
+
+
+def test_grey_levels_stay_bytes_on_the_device():
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (64, 1, 8, 8), dtype=np.uint8))
+    source = DenoisingBatches(ImageSet("bytes", pixels), TrainingSettings.of(**TINY), CPU)
+    assert source.images.pixels.dtype == torch.uint8
+    assert source.batch(0).data[0].dtype == torch.float32
