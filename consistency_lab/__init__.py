@@ -1,0 +1,89 @@
+"""How alike are the images that different generative models make from the same noise, why, and what does that buy in training time?
+
+    import consistency_lab as cl
+
+    images = cl.load_images("digits")
+    a, b = cl.train(images, network="unet", seed=0), cl.train(images, network="unet", seed=1)
+    likeness = cl.compare([a, b], cl.SharedNoise(0), count=256, images=images)
+    cl.report([likeness, cl.probe_difficulty(a, images), cl.probe_landscape(a, images)], "report.html")
+
+Names are imported when they are first used: ``import consistency_lab`` alone loads neither torch nor matplotlib.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "DiffusionModel": "diffusion.model",
+    "GaussianDenoiser": "diffusion.references",
+    "ImageSet": "data.imageset",
+    "METRICS": "metrics.distances",
+    "MomentumSchedule": "training.momentum",
+    "NETWORKS": "networks.registry",
+    "NetworkDenoiser": "diffusion.denoiser",
+    "OptimalDenoiser": "diffusion.references",
+    "Recipe": "recipe",
+    "SCHEDULES": "diffusion.schedule",
+    "Sampler": "diffusion.sampling",
+    "SharedNoise": "diffusion.noise",
+    "Store": "store.runs",
+    "TIMESTEPS": "training.timesteps",
+    "TrainingSettings": "training.settings",
+    "UserError": "errors",
+    "compare": "similarity.compare",
+    "denoising_loss": "diffusion.loss",
+    "load_images": "data.sources",
+    "load_model": "training.train",
+    "load_result": "store.results",
+    "probe_difficulty": "probes.difficulty",
+    "probe_landscape": "probes.landscape",
+    "report": "report.html",
+    "sample_path": "diffusion.sampling",
+    "save_result": "store.results",
+    "train": "training.train",
+}
+__all__ = sorted(_HOMES)  # noqa: PLE0605
+
+# `report` is both a room and the function that everybody wants from it; the function's module overwrites the name below.
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'consistency_lab' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"consistency_lab.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
+
+
+if TYPE_CHECKING:
+    from consistency_lab.data.imageset import ImageSet
+    from consistency_lab.data.sources import load_images
+    from consistency_lab.diffusion.denoiser import NetworkDenoiser
+    from consistency_lab.diffusion.loss import denoising_loss
+    from consistency_lab.diffusion.model import DiffusionModel
+    from consistency_lab.diffusion.noise import SharedNoise
+    from consistency_lab.diffusion.references import GaussianDenoiser, OptimalDenoiser
+    from consistency_lab.diffusion.sampling import Sampler, sample_path
+    from consistency_lab.diffusion.schedule import SCHEDULES
+    from consistency_lab.errors import UserError
+    from consistency_lab.metrics.distances import METRICS
+    from consistency_lab.networks.registry import NETWORKS
+    from consistency_lab.probes.difficulty import probe_difficulty
+    from consistency_lab.probes.landscape import probe_landscape
+    from consistency_lab.recipe import Recipe
+    from consistency_lab.report.html import report
+    from consistency_lab.similarity.compare import compare
+    from consistency_lab.store.results import load_result, save_result
+    from consistency_lab.store.runs import Store
+    from consistency_lab.training.momentum import MomentumSchedule
+    from consistency_lab.training.settings import TrainingSettings
+    from consistency_lab.training.timesteps import TIMESTEPS
+    from consistency_lab.training.train import load_model, train

@@ -44,8 +44,10 @@ class FrozenBatch:
         return digest.hexdigest()
 
     def losses(self, model: nn.Module, loss: SampleLoss) -> Tensor:
-        """``(B,)``, evaluated chunk by chunk, always through the same chunks."""
+        """``(B,)``, evaluated chunk by chunk, always through the same chunks. Raises `UserError` for a loss that has been averaged."""
         pieces = [loss(model, *parts) for parts in zip(*(x.split(self.chunk) for x in self.tensors), strict=True)]
+        if any(piece.dim() == 0 for piece in pieces) or sum(map(len, pieces)) != len(self):
+            raise UserError(f"the loss of a probe must give one value per sample, ({len(self)},); do not average over the batch.")
         return torch.cat(pieces)
 
 
@@ -105,8 +107,6 @@ def check_deterministic(model: nn.Module, loss: SampleLoss, batch: FrozenBatch) 
     small = FrozenBatch([x[: batch.chunk] for x in batch.tensors], batch.chunk)
     with torch.no_grad():
         first, second = small.losses(model, loss), small.losses(model, loss)
-    if first.shape != (len(small),):
-        raise UserError(f"the loss of a probe must give one value per sample, ({len(small)},), not {tuple(first.shape)}.")
     if not torch.equal(first, second):
         raise UserError(
             "the loss gives different values for the same model and batch: it draws random numbers (dropout, its own noise). "

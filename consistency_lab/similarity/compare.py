@@ -204,12 +204,13 @@ def _add_pairs(result: xr.Dataset, walked: Sequence[Trajectories], distances: Se
     scored = np.array([d.scored for d in distances])
     dims = ("pair", "t", "sample", "metric")
     result["distance"], result["null"] = (dims, distance.astype(np.float32)), (dims, null.astype(np.float32))
+    distance, null = (np.where(scored, x, np.nan) for x in (distance, null))  # PSNR is shown, and never scored
     alone = pair_score(distance, null, axis=2)
     for key, values in zip(("score", "score_low", "score_high"), alone, strict=True):
-        result[key] = (("pair", "t", "metric"), np.where(scored, values, np.nan))
+        result[key] = (("pair", "t", "metric"), values)
     family = family_score(distance.mean(2), null.mean(2), len(walked)) if len(walked) > 2 else [values[0] for values in alone]
     for key, values in zip(("family_score", "family_low", "family_high"), family, strict=True):
-        result[key] = (("t", "metric"), np.where(scored, values, np.nan))
+        result[key] = (("t", "metric"), values)
     result.attrs["interval"] = FAMILY.format(dof=len(walked) - 1, count=len(walked)) if len(walked) > 2 else PAIR
     result.attrs["pair_interval"] = PAIR
 

@@ -42,7 +42,7 @@ def family_score(distance: Array, null: Array, models: int) -> Interval:
     pairs = pairs_of(models)
     without = [[p for p, pair in enumerate(pairs) if model not in pair] for model in range(models)]
     replicates = np.stack([score(distance[keep].mean(0), null[keep].mean(0)) for keep in without])
-    return jackknife(score(distance.mean(0), null.mean(0)), replicates)
+    return _bounded(jackknife(score(distance.mean(0), null.mean(0)), replicates))
 
 
 def pair_score(distance: Array, null: Array, axis: int = -1) -> Interval:
@@ -63,4 +63,9 @@ def pair_score(distance: Array, null: Array, axis: int = -1) -> Interval:
         return Interval(estimate, np.full_like(estimate, np.nan), np.full_like(estimate, np.nan))
     d_without = (d.sum(0) - d) / (n - 1)
     u_without = (u.sum(0) - 2 * u) / (n - 2)  # the sum over all i != j is (n - 1) sum(u); sample i is in 2 (n - 1) u_i of it
-    return jackknife(estimate, score(d_without, u_without))
+    return _bounded(jackknife(estimate, score(d_without, u_without)))
+
+
+def _bounded(interval: Interval) -> Interval:
+    """No score exceeds 1: a bound beyond it is drawn back, which cannot change whether the interval covers the truth."""
+    return interval._replace(high=np.minimum(interval.high, 1.0))

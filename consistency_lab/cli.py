@@ -1,0 +1,362 @@
+"""The command line: it parses, calls and prints. torch is imported by the commands that need it, never by ``--help``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+
+import tyro
+
+from consistency_lab.errors import UserError
+from consistency_lab.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from consistency_lab.diffusion.model import DiffusionModel
+    from consistency_lab.store.run import Run
+    from consistency_lab.store.runs import Store
+
+
+@dataclass(frozen=True)
+class Common:
+    """What every command that computes understands."""
+
+    device: str | None = None
+    """cpu, cuda, cuda:1, ...; by default a GPU where there is one"""
+    dry_run: bool = False
+    """print what would be done, and stop"""
+    force: bool = False
+    """do it again although the store has it"""
+    quiet: bool = False
+    """no progress bars"""
+
+    @property
+    def progress(self) -> bool | None:
+        return False if self.quiet else None
+
+
+@dataclass(frozen=True)
+class Demo(Common):
+    """Train four models on real images, compare them under shared noise, ask why, and write a report.
+
+    Example: consistency-lab demo --out demo
+    """
+
+    preset: str = "digits"
+    """what to train and compare"""
+    seed: int = 0
+    """seed of the shared noise"""
+    out: Path = Path("demo")
+    """folder for report, figures, results and (in its runs/) the trained models"""
+
+    def run(self) -> None:
+        from consistency_lab.presets import demo_plan
+        from consistency_lab.store.runs import Store
+        from consistency_lab.studies.demo import run_demo
+
+        plan, store = demo_plan(self.preset), Store(self.out / "runs")
+        if self.dry_run:
+            _print_json({"out": str(self.out), "seed": self.seed, **dataclasses.asdict(plan)})
+            return
+        store.check()
+        options: dict[str, Any] = {"seed": self.seed, "device": self.device, "force": self.force, "progress": self.progress}
+        done = run_demo(plan, store, say=lambda line: print(line, flush=True), **options)
+        print("writing results, figures and the report", flush=True)
+        _write(done.results, self.out, f"Same noise, same image? Preset {self.preset}")
+        _print_headline(done.results["comparison"])
+        print("\nRecipe from the findings:")
+        print(done.recipe)
+
+
+@dataclass(frozen=True)
+class Train(Common):
+    """Train one model, or one per seed.
+
+    Example: consistency-lab train --network mlp --steps 500 --seeds 0-3
+    """
+
+    settings: TrainingSettings = field(default_factory=TrainingSettings)
+    config: Path | None = None
+    """JSON file with training settings; options given here override it"""
+    data: str = "digits"
+    """training set"""
+    name: str | None = None
+    """how tables call the model; NETWORK-sSEED by default"""
+    seeds: str | None = None
+    """several models: 0-3,7"""
+    out: Path = Path("runs")
+    """the store"""
+
+    def run(self) -> None:
+        from consistency_lab.data.sources import load_images
+        from consistency_lab.devices import resolve_device
+        from consistency_lab.store.runs import Store
+        from consistency_lab.training.train import KIND, build_denoiser, model_name, train, training_spec
+
+        seeds = [self.settings.seed] if self.seeds is None else parse_seeds(self.seeds)
+        jobs = [self.settings.replace(seed=seed) for seed in seeds]
+        names = [f"{self.name}-s{job.seed}" if self.name and len(jobs) > 1 else self.name or model_name(job) for job in jobs]
+        images, store = load_images(self.data), Store(self.out)
+        store.check()
+        if self.dry_run:
+            place = resolve_device(self.device)
+            for name, job in zip(names, jobs, strict=True):
+                run = store.run(KIND, name, training_spec(images, job, place))
+                parameters = sum(p.numel() for p in build_denoiser(job, images.shape).parameters())
+                _print_json({"name": name, "folder": str(run.folder), "done": run.done, "parameters": parameters, **run.spec})
+            return
+        for name, job in zip(names, jobs, strict=True):
+            options: dict[str, Any] = {"device": self.device, "force": self.force, "progress": self.progress}
+            model = train(images, settings=job, name=name, store=store, **options)
+            print(f"{model.name}: {model.folder}")
+
+
+@dataclass(frozen=True)
+class Compare(Common):
+    """Compare trained models under shared noise, against the null and the closed-form references.
+
+    Example: consistency-lab compare unet-s0 unet-s1 --out comparison
+    """
+
+    models: tyro.conf.Positional[tuple[str, ...]] = ()
+    """run folders, or names of runs in the store"""
+    store: Path = Path("runs")
+    """where names are looked up"""
+    seed: int = 0
+    """seed of the shared noise"""
+    count: int = 256
+    """samples"""
+    metrics: tuple[str, ...] = ("mse", "psnr", "cosine")
+    """distances"""
+    sampler: str = "ddim"
+    """ddim, heun, dpm++2m or ancestral"""
+    sampler_steps: int = 50
+    """steps of the sampler"""
+    data: str | None = None
+    """training set, for the references and the nearest training images"""
+    out: Path = Path("comparison")
+    """folder for the result, its figures and its report"""
+
+    def run(self) -> None:
+        from consistency_lab.diffusion.noise import SharedNoise
+        from consistency_lab.diffusion.sampling import Sampler
+        from consistency_lab.similarity.compare import compare
+
+        store = _store(self.store)
+        sampler = Sampler(self.sampler, self.sampler_steps)
+        runs = [store.find(text, kind="model") for text in self.models]
+        if self.dry_run:
+            evaluations = len(runs) * self.count * (sampler.evaluations() + sampler.evaluations(2 * sampler.steps))
+            _print_json({"models": [str(run.folder) for run in runs], "samples": self.count, "network_evaluations": evaluations, "out": str(self.out)})
+            return
+        _check_writable(self.out)
+        models = _load(runs, self.device)
+        images = _training_images(self.data)
+        result = compare(models, SharedNoise(self.seed), count=self.count, metrics=self.metrics, sampler=sampler, images=images)
+        _write({"comparison": result}, self.out, "Comparison of " + ", ".join(model.name for model in models))
+        _print_headline(result)
+
+
+@dataclass(frozen=True)
+class Probe(Common):
+    """Ask a model why: its difficulty per noise level, or the loss landscape around it (with two models: between them).
+
+    Example: consistency-lab probe difficulty unet-s0 --data digits
+    """
+
+    what: tyro.conf.Positional[Literal["difficulty", "landscape"]] = "difficulty"
+    """difficulty or landscape"""
+    models: tyro.conf.Positional[tuple[str, ...]] = ()
+    """run folders, or names of runs in the store"""
+    store: Path = Path("runs")
+    """where names are looked up"""
+    data: str = "digits"
+    """images that the loss is taken on"""
+    seed: int = 0
+    """seed of the noise and of random directions"""
+    count: int | None = None
+    """images; 256 for difficulty, 64 for a landscape"""
+    out: Path = Path("probe")
+    """folder for the result, its figures and its report"""
+
+    def run(self) -> None:
+        from consistency_lab.data.sources import load_images
+        from consistency_lab.probes.difficulty import probe_difficulty
+        from consistency_lab.probes.landscape import probe_landscape
+
+        store = _store(self.store)
+        runs = [store.find(text, kind="model") for text in self.models]
+        most = 2 if self.what == "landscape" else 1
+        if not 1 <= len(runs) <= most:
+            raise UserError(f"probe {self.what} takes {'one or two models' if most == 2 else 'one model'}, not {len(runs)}.")
+        if self.dry_run:
+            _print_json({"probe": self.what, "models": [str(run.folder) for run in runs], "data": self.data, "out": str(self.out)})
+            return
+        _check_writable(self.out)
+        images, models = load_images(self.data), _load(runs, self.device)
+        if self.what == "difficulty":
+            result = probe_difficulty(models[0], images, count=min(self.count or 256, len(images)), seed=self.seed)
+        else:
+            towards = models[1] if len(models) > 1 else None
+            result = probe_landscape(models[0], images, towards=towards, count=min(self.count or 64, len(images)), seed=self.seed)
+        _write({f"{self.what}-{models[0].name}": result}, self.out, f"{self.what.capitalize()} of {models[0].name}")
+
+
+@dataclass(frozen=True)
+class Report:
+    """Make one page out of results (.nc files, or folders that hold them).
+
+    Example: consistency-lab report demo/results --out report.html
+    """
+
+    results: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """.nc files, or folders"""
+    title: str | None = None
+    """heading of the page"""
+    out: Path = Path("report.html")
+    """the page; .json and .md are written beside it"""
+    dry_run: bool = False
+    """print which results would be read, and stop"""
+
+    def run(self) -> None:
+        from consistency_lab.reports.html import report
+        from consistency_lab.store.results import load_result
+
+        paths = [path for given in self.results for path in (sorted(given.glob("*.nc")) if given.is_dir() else [given])]
+        if not paths:
+            raise UserError("there is nothing to report: name .nc files or a folder that holds some.")
+        if self.dry_run:
+            _print_json({"results": [str(path) for path in paths], "out": str(self.out)})
+            return
+        print(report([load_result(path) for path in paths], self.out, title=self.title))
+
+
+@dataclass(frozen=True)
+class Status:
+    """List the runs of a store.
+
+    Example: consistency-lab status --store demo/runs
+    """
+
+    store: Path = Path("runs")
+    """where runs are kept"""
+
+    def run(self) -> None:
+        runs = _store(self.store).runs()
+        if not runs:
+            print(f"no runs in {self.store}")
+        for run in runs:
+            state = "stale" if run.stale else "done" if run.done else "unfinished"
+            print(f"{state:<10}  {run.kind:<8}  {run.name:<24}  {run.folder.name}")
+
+
+def parse_seeds(text: str) -> list[int]:
+    """``"0-3,7"`` -> [0, 1, 2, 3, 7]. Raises `UserError` for anything else."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+            raise UserError(f"cannot read the seeds {text!r}: write numbers and rising ranges, for example 0-3,7.")
+        seeds.extend(range(int(first), int(last or first) + 1))
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"the seeds {text!r} name one seed twice.")
+    return seeds
+
+
+def _store(root: Path) -> Store:
+    from consistency_lab.store.runs import Store
+
+    return Store(root)
+
+
+def _load(runs: Sequence[Run], device: str | None) -> list[DiffusionModel]:
+    from consistency_lab.training.train import load_model
+
+    return [load_model(run, device=device) for run in runs]
+
+
+def _training_images(data: str | None) -> Any:
+    from consistency_lab.data.sources import load_images
+
+    return None if data is None else load_images(data)
+
+
+def _check_writable(folder: Path) -> None:
+    from consistency_lab.store.atomic import ensure_writable
+
+    ensure_writable(folder)
+
+
+def _write(results: dict[str, xr.Dataset], out: Path, title: str) -> None:
+    """Results as netCDF and CSV, their figures, and the report."""
+    from consistency_lab.plots.gallery import figures_of
+    from consistency_lab.plots.save import save_figure
+    from consistency_lab.reports.html import report
+    from consistency_lab.store.results import save_frame, save_result
+
+    for name, result in results.items():
+        save_result(result, out / "results" / f"{name}.nc")
+        save_frame(result, out / "results" / f"{name}.csv")
+        for figure_name, figure, frame in figures_of(result):
+            save_figure(figure, out / "figures" / f"{name}-{figure_name}", frame)
+    path = report(list(results.values()), out / "report.html", title=title)
+    print(f"report: {path}")
+
+
+def _print_headline(comparison: xr.Dataset) -> None:
+    from consistency_lab.reports.numbers import headline
+
+    print()
+    print(headline(comparison))
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    print(json.dumps(content, indent=2, default=str))
+
+
+_HELP = """How alike are the images that different generative models make from the same noise, why, and what does that buy?
+
+Begin with: consistency-lab demo"""
+COMMANDS = {"demo": Demo, "train": Train, "compare": Compare, "probe": Probe, "report": Report, "status": Status}
+
+
+def _parse(arguments: list[str]) -> Any:
+    """The command that the arguments ask for. A settings file gives the defaults of ``train``, so it is looked for first."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--config")
+    config = early.parse_known_args(arguments[1:])[0].config if arguments[:1] == ["train"] else None
+    made: dict[str, Any] = {"train": Train(settings=TrainingSettings.read(config))} if config else {}
+    kinds = tuple(
+        Annotated[kind, tyro.conf.subcommand(name=name, default=made.get(name, kind()))] for name, kind in COMMANDS.items()
+    )
+    shape = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+    return tyro.cli(Union[kinds], prog="consistency-lab", description=_HELP, args=arguments, config=shape)  # type: ignore[call-overload]  # noqa: UP007
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. Returns 0, or 2 for input that cannot be used."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    try:
+        command = _parse(arguments)
+        command.run()
+    except UserError as error:
+        print(f"consistency-lab: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of a pipe has seen enough (`... --help | head`)
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the interpreter flushes it on its way out
+        return 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""The main job in one run: train models that differ in seed and architecture, compare them, ask why, and try what follows.
+
+Everything is kept in a store: a second run reads what the first one made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+import xarray as xr
+
+from consistency_lab.data.imageset import ImageSet
+from consistency_lab.data.sources import load_images
+from consistency_lab.diffusion.model import DiffusionModel
+from consistency_lab.diffusion.noise import SharedNoise
+from consistency_lab.diffusion.sampling import Sampler
+from consistency_lab.errors import UserError
+from consistency_lab.probes.difficulty import probe_difficulty
+from consistency_lab.probes.landscape import probe_landscape
+from consistency_lab.recipe import Recipe
+from consistency_lab.similarity.compare import compare
+from consistency_lab.store.runs import Store
+from consistency_lab.training.settings import TrainingSettings
+from consistency_lab.training.train import train, training_curves
+
+
+@dataclass(frozen=True)
+class DemoPlan:
+    """What the demo does.
+
+    Attributes:
+        data: the data set, by name.
+        held_out: images that no model is trained on; difficulty and landscape are measured on them.
+        runs: the models: name -> settings. The first two share an architecture and differ in seed.
+        pilot: the model whose findings give the recipe, and which is trained again with it.
+        count: samples of the comparison.
+        sampler: of the comparison.
+    """
+
+    data: str
+    held_out: int
+    runs: dict[str, TrainingSettings]
+    pilot: str
+    count: int = 256
+    sampler: dict[str, Any] = field(default_factory=dict)
+
+
+class DemoResults(NamedTuple):
+    """Models by name, and results by the name of the file that each belongs in."""
+
+    models: dict[str, DiffusionModel]
+    results: dict[str, xr.Dataset]
+    recipe: Recipe
+
+
+def demo_data(plan: DemoPlan) -> tuple[ImageSet, ImageSet]:
+    """The training set and the held-out images of a plan."""
+    images = load_images(plan.data)
+    if not 0 < plan.held_out < len(images):
+        raise UserError(f"{plan.held_out} images cannot be held out of the {len(images)} of {images.name!r}.")
+    train_part, held_out = images.split(len(images) - plan.held_out, plan.held_out, seed=0)
+    return train_part, held_out
+
+
+def run_demo(
+    plan: DemoPlan,
+    store: Store,
+    *,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    force: bool = False,
+    progress: bool | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> DemoResults:
+    """Train, compare, probe, derive a recipe, train with it.
+
+    Args:
+        plan: what to do; see `presets`.
+        store: where models and results are kept.
+        seed: of the shared noise; the models' seeds are in the plan.
+        device: by default a GPU where there is one.
+        force: do everything again.
+        progress: show progress bars; by default on a terminal only.
+        say: is told what happens.
+
+    Raises:
+        StoreError: the store cannot be written.
+    """
+    store.check()
+    images, held_out = demo_data(plan)
+    how: dict[str, Any] = {"store": store, "device": device, "force": force, "progress": progress}
+    models = {}
+    for name, settings in plan.runs.items():
+        say(f"training {name}: {settings.steps} steps of {settings.batch} images")
+        models[name] = train(images, name=name, settings=settings, **how)
+    pilot = models[plan.pilot]
+    cached = _Cache(store, force, {"plan": dataclasses.asdict(plan), "seed": seed, "device": pilot.device.type, "threads": torch.get_num_threads()})
+    say("comparing all pairs under shared noise")
+    family = list(models.values())
+    sampler = Sampler(**plan.sampler)
+    noise = SharedNoise(seed)
+    results = {
+        "comparison": cached("comparison", family, lambda: compare(family, noise, count=plan.count, sampler=sampler, images=images)),
+    }
+    say("probing difficulty and landscape")
+    for model in (family[0], pilot) if family[0] is not pilot else (pilot,):
+        results[f"difficulty-{model.name}"] = cached(
+            f"difficulty-{model.name}", [model], lambda m=model: probe_difficulty(m, held_out, training_images=images)  # type: ignore[misc]
+        )
+        results[f"landscape-{model.name}"] = cached(
+            f"landscape-{model.name}", [model], lambda m=model: probe_landscape(m, held_out)  # type: ignore[misc]
+        )
+    results["landscape-between"] = cached("landscape-between", family[:2], lambda: probe_landscape(family[0], held_out, towards=family[1]))
+    recipe = Recipe.from_findings(results[f"difficulty-{plan.pilot}"], results[f"landscape-{plan.pilot}"])
+    results["recipe"] = recipe.to_dataset(f"recipe from {plan.pilot}")
+    say(f"training {plan.pilot} with the recipe")
+    taught = train(images, name=f"{plan.pilot}-recipe", settings=plan.runs[plan.pilot], recipe=recipe, **how)
+    results[f"difficulty-{taught.name}"] = cached(
+        f"difficulty-{taught.name}", [taught], lambda: probe_difficulty(taught, held_out, training_images=images)
+    )
+    models[taught.name] = taught
+    results["training"] = training_curves(list(models.values()))
+    return DemoResults(models, results, recipe)
+
+
+class _Cache:
+    """Results by what they were computed from: the plan, and the runs of the models."""
+
+    def __init__(self, store: Store, force: bool, facts: dict[str, Any]):
+        self.store, self.force, self.facts = store, force, facts
+
+    def __call__(self, name: str, models: Sequence[DiffusionModel], compute: Callable[[], xr.Dataset]) -> xr.Dataset:
+        spec = {**self.facts, "result": name, "models": [model.facts["run"] for model in models]}
+        return self.store.result("result", name, spec, compute, force=self.force)

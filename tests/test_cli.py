@@ -1,0 +1,148 @@
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from consistency_lab.cli import COMMANDS, main, parse_seeds
+from consistency_lab.errors import UserError
+from consistency_lab.store.results import load_result
+from consistency_lab.training.settings import TrainingSettings
+
+TINY = ["--network", "mlp(width=16, depth=1)", "--steps", "30", "--batch", "32", "--quiet", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    store = tmp_path_factory.mktemp("cli") / "runs"
+    assert main(["train", *TINY, "--seeds", "0-1", "--out", str(store)]) == 0
+    return store
+
+
+def test_help_waits_for_no_heavy_import():
+    code = (
+        "import sys\nfrom consistency_lab.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'scipy', 'seaborn', 'xarray', 'matplotlib', 'pandas', 'sklearn'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself_with_an_example(name, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([name, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert stopped.value.code == 0
+    assert f"consistency-lab {name}" in text
+    assert "Example:" in text
+    for option in dataclasses.fields(COMMANDS[name]):
+        assert option.name in ("settings", "models", "results", "what") or f"--{option.name.replace('_', '-')}" in text
+
+
+def test_models_are_trained_listed_compared_probed_and_reported(trained, tmp_path, capsys):
+    assert main(["status", "--store", str(trained)]) == 0
+    assert capsys.readouterr().out.count("done") == 2
+    common = ["--store", str(trained), "--quiet", "--device", "cpu"]
+    out = tmp_path / "comparison"
+    assert main(["compare", "mlp-s0", "mlp-s1", *common, "--count", "16", "--sampler-steps", "5", "--data", "digits", "--out", str(out)]) == 0
+    assert "0." in capsys.readouterr().out
+    assert load_result(out / "results" / "comparison.nc").sizes["sample"] == 16
+    for name in ("report.html", "report.json", "report.md", "results/comparison.csv"):
+        assert (out / name).stat().st_size > 100
+    assert {p.suffix for p in (out / "figures").iterdir()} >= {".png", ".pdf", ".csv"}
+    for what, models in (("difficulty", ["mlp-s0"]), ("landscape", ["mlp-s0", "mlp-s1"])):
+        assert main(["probe", what, *models, *common, "--count", "8", "--out", str(tmp_path / what)]) == 0
+    pages = [str(tmp_path / what / "results") for what in ("comparison", "difficulty", "landscape")]
+    assert main(["report", *pages, "--out", str(tmp_path / "all.html")]) == 0
+    assert (tmp_path / "all.html").exists()
+
+
+def test_dry_runs_do_nothing(trained, tmp_path, capsys):
+    assert main(["train", *TINY, "--seeds", "0,5", "--out", str(trained), "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    assert text.count('"parameters"') == 2
+    assert '"done": true' in text
+    assert '"done": false' in text
+    assert main(["demo", "--dry-run", "--out", str(tmp_path / "demo")]) == 0
+    assert json.loads(capsys.readouterr().out)["data"] == "digits"
+    assert main(["compare", "mlp-s0", "mlp-s1", "--store", str(trained), "--dry-run", "--out", str(tmp_path / "c")]) == 0
+    assert json.loads(capsys.readouterr().out)["network_evaluations"] == 2 * 256 * 150
+    assert main(["probe", "difficulty", "mlp-s0", "--store", str(trained), "--dry-run"]) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_settings_file_gives_defaults_that_options_override(tmp_path, capsys):
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps({"network": "mlp", "steps": 77, "lr": 0.01}))
+    assert main(["train", "--config", str(path), "--steps", "5", "--dry-run", "--out", str(tmp_path)]) == 0
+    spec = json.loads(capsys.readouterr().out)
+    assert (spec["settings"]["steps"], spec["settings"]["lr"]) == (5, 0.01)
+    assert spec["settings"]["batch"] == TrainingSettings().batch
+
+
+def test_seed_ranges():
+    assert parse_seeds("0-3, 7,10-10") == [0, 1, 2, 3, 7, 10]
+    for text in ("", "a", "3-1", "1,,2", "1-", "0-2,1"):
+        with pytest.raises(UserError, match="seed"):
+            parse_seeds(text)
+
+
+def corrupt(trained, tmp_path):
+    """A copy of a trained run whose weights are cut in half."""
+    import shutil
+
+    folder = next(trained.glob("model-mlp_s0*"))
+    copy = tmp_path / "store" / folder.name
+    shutil.copytree(folder, copy)
+    weights = copy / "ema.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    return str(copy)
+
+
+BAD = {
+    "unknown network": (["train", "--network", "unett"], "Did you mean 'unet'"),
+    "unknown data set": (["train", "--data", "digit"], "Did you mean 'digits'"),
+    "unknown metric": (["compare", "mlp-s0", "mlp-s1", "--store", "{store}", "--metrics", "mze", "--count", "4"], "Did you mean 'mse'"),
+    "unknown model": (["compare", "mlp-s0", "mlp-s9", "--store", "{store}"], "Did you mean"),
+    "unknown preset": (["demo", "--preset", "digit"], "Did you mean 'digits'"),
+    "unknown key in a file": (["train", "--config", "{tmp}/bad.json"], "Did you mean 'steps'"),
+    "batch too large": (["train", "--batch", "5000"], "larger than the 1797 images"),
+    "empty folder": (["train", "--data", "{tmp}/empty"], "empty"),
+    "unwritable store": (["train", *TINY, "--out", "{tmp}/file/runs"], "file"),
+    "unwritable output": (["compare", "mlp-s0", "mlp-s1", "--store", "{store}", "--out", "{tmp}/file/out"], "file"),
+    "truncated weights": (["probe", "difficulty", "{corrupt}", "--out", "{tmp}/p"], "ema.safetensors"),
+    "one model": (["compare", "mlp-s0", "--store", "{store}", "--out", "{tmp}/o"], "at least two models"),
+    "three models on a line": (["probe", "landscape", "mlp-s0", "mlp-s1", "mlp-s0", "--store", "{store}"], "one or two models"),
+    "no results": (["report"], "nothing to report"),
+    "missing result": (["report", "{tmp}/none.nc"], "none.nc"),
+    "bad seeds": (["train", "--seeds", "3-1"], "rising"),
+    "no such device": (["train", *TINY[:-1], "cuda:99"], "cannot be used"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_sentence_and_status_two(name, trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.json").write_text('{"stepz": 3}')
+    places = {"store": str(trained), "tmp": str(tmp_path), "corrupt": corrupt(trained, tmp_path)}
+    before = sorted(str(p) for p in Path(tmp_path).rglob("*") if ".lock" not in p.name)
+    arguments, message = BAD[name]
+    assert main([word.format(**places) if "{" in word and "}" in word else word for word in arguments]) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert len(printed.err.strip().splitlines()) == 1
+    assert sorted(str(p) for p in Path(tmp_path).rglob("*") if ".lock" not in p.name) == before
+
+
+def test_an_unknown_option_is_status_two():
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "--stepz", "3"])
+    assert stopped.value.code == 2
