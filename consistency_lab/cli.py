@@ -111,7 +111,7 @@ class Train(Common):
             place = resolve_device(self.device)
             for name, job in zip(names, jobs, strict=True):
                 run = store.run(KIND, name, training_spec(images, job, place))
-                parameters = sum(p.numel() for p in build_denoiser(job, images.shape).parameters())
+                parameters = sum(p.numel() for p in build_denoiser(run.spec).parameters())
                 _print_json({"name": name, "folder": str(run.folder), "done": run.done, "parameters": parameters, **run.spec})
             return
         for name, job in zip(names, jobs, strict=True):

@@ -14,10 +14,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from consistency_lab.choices import Choice, Registry
 from consistency_lab.diffusion.schedule import Schedule
 from consistency_lab.errors import UserError, unknown_name
 
@@ -93,6 +95,57 @@ def convert(x_t: Tensor, output: Tensor, units: str, alpha: Tensor, sigma: Tenso
     return Prediction(x_t, alpha, sigma, x0, eps)
 
 
+class Parametrisation(ABC):
+    """What a network is shown and what its output means. All tensors are ``(B, C, H, W)``; alpha and sigma broadcast to them."""
+
+    def network_input(self, x_t: Tensor, alpha: Tensor, sigma: Tensor, schedule: Schedule) -> Tensor:
+        scale = schedule.input_scale(alpha, sigma)
+        return x_t if scale is None else x_t * scale
+
+    @abstractmethod
+    def estimate(self, x_t: Tensor, output: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction: ...
+
+
+class Direct(Parametrisation):
+    """The network's output is the estimate itself, in the units ``"eps"``, ``"x0"``, ``"v"`` or ``"flow"``."""
+
+    def __init__(self, units: str):
+        self.units = units
+
+    def estimate(self, x_t: Tensor, output: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction:
+        return convert(x_t, output, self.units, alpha, sigma)
+
+
+class EDMPreconditioning(Parametrisation):
+    """Karras et al. (2206.00364, table 1) for y = x_t / alpha and s = sigma / alpha, on any schedule:
+
+        x0 = c_skip y + c_out F(c_in y),   c_skip = d^2 / (s^2 + d^2),   c_out = s d / sqrt(s^2 + d^2),   c_in = 1 / sqrt(s^2 + d^2)
+
+    Args:
+        sigma_data: d, the standard deviation of the data's pixels. Training measures it on its set where it is None.
+    """
+
+    def __init__(self, *, sigma_data: float | None = None):
+        if sigma_data is None or not sigma_data > 0:
+            raise UserError(f"edm preconditioning needs the data's standard deviation, above 0: write edm(sigma_data=0.5), not {sigma_data!r}.")
+        self.sigma_data = sigma_data
+
+    def network_input(self, x_t: Tensor, alpha: Tensor, sigma: Tensor, schedule: Schedule) -> Tensor:
+        return x_t * torch.rsqrt(sigma**2 + (self.sigma_data * alpha) ** 2)
+
+    def estimate(self, x_t: Tensor, output: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction:
+        d, power = self.sigma_data, sigma**2 + (self.sigma_data * alpha) ** 2
+        x0 = d**2 * alpha / power * x_t + sigma * d * torch.rsqrt(power) * output
+        # eps from its own formula: (x_t - alpha x0) / sigma would lose digits where sigma is small.
+        eps = sigma / power * x_t - alpha * d * torch.rsqrt(power) * output
+        return Prediction(x_t, alpha, sigma, x0, eps)
+
+
+PREDICTIONS: Registry[Parametrisation] = Registry(
+    "prediction", {**{units: partial(Direct, units) for units in UNITS}, "edm": EDMPreconditioning}
+)
+
+
 class Denoiser(nn.Module, ABC):
     """Anything that estimates the clean image from a noisy one: trained, borrowed or in closed form.
 
@@ -128,16 +181,39 @@ class NetworkDenoiser(Denoiser):
         network: ``(x, t, cond) -> x-shaped tensor``; it knows no schedule.
         schedule: the noise schedule.
         shape: the image shape ``(C, H, W)``.
-        predicts: the units of the network's output: ``"eps"``, ``"x0"``, ``"v"`` or ``"flow"``.
+        predicts: what the network's output means: ``"eps"``, ``"x0"``, ``"v"``, ``"flow"`` or ``"edm(sigma_data=...)"``.
     """
 
-    def __init__(self, network: nn.Module, schedule: Schedule, shape: tuple[int, int, int], predicts: str = "eps"):
+    def __init__(self, network: nn.Module, schedule: Schedule, shape: tuple[int, int, int], predicts: str | Choice = "eps"):
         super().__init__()
-        if predicts not in _CONVERSIONS:
-            raise unknown_name("prediction", predicts, _CONVERSIONS)
-        self.network, self.schedule, self.shape, self.predicts = network, schedule, shape, predicts
+        self.parametrisation = PREDICTIONS.build(predicts)
+        self.network, self.schedule, self.shape, self.predicts = network, schedule, shape, str(predicts)
 
     def _predict(self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> Prediction:
-        output = self.network(x_t, t.to(x_t.dtype), cond)
+        shown = self.parametrisation.network_input(x_t, alpha, sigma, self.schedule)
+        output = self.network(shown, t.to(x_t.dtype), cond)
         # Under autocast the output is bfloat16: conversions divide by alpha and sigma and are done in the state's precision.
-        return convert(x_t, output.to(x_t.dtype), self.predicts, alpha, sigma)
+        return self.parametrisation.estimate(x_t, output.to(x_t.dtype), alpha, sigma)
+
+
+class GuidedDenoiser(Denoiser):
+    """Classifier-free guidance (Ho & Salimans 2207.12598, equation 6, in the form of scale 1 = the conditional model):
+
+        eps = eps(no label) + scale (eps(label) - eps(no label))
+
+    Each estimate costs two forward passes.
+
+    Args:
+        inner: a class-conditional denoiser that was trained with dropped labels.
+        scale: 1 follows the label as trained, above 1 exaggerates it, 0 ignores it.
+    """
+
+    def __init__(self, inner: Denoiser, scale: float):
+        super().__init__()
+        self.inner, self.scale, self.schedule, self.shape = inner, scale, inner.schedule, inner.shape
+
+    def _predict(self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> Prediction:
+        if cond is None:
+            raise UserError("a guided denoiser needs a label for every image.")
+        free, bound = self.inner(x_t, t), self.inner(x_t, t, cond)
+        return convert(x_t, free.eps + self.scale * (bound.eps - free.eps), "eps", alpha, sigma)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from consistency_lab.devices import measuring
-from consistency_lab.diffusion.denoiser import Denoiser
+from consistency_lab.diffusion.denoiser import Denoiser, GuidedDenoiser
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler, SamplerStep, sample_path, start_state
+from consistency_lab.errors import UserError
 
 CHUNK = 256  # images that are computed together; images agree to the bit for equal chunks, and to rounding for others
 
@@ -42,6 +43,8 @@ class DiffusionModel:
         denoiser: in eval mode, on the device on which it is to be used.
         facts: provenance for results: network, parameters, seeds, steps, which weights (``"ema"`` or ``"raw"``), ...
         sampler: how `generate` samples when it is not told.
+        classes: number of labels of a class-conditional model, 0 for any other. Image i is asked for with the label i mod classes, so that
+            models that are compared are asked for the same.
         folder: the run folder that it was loaded from; None where there is none.
     """
 
@@ -49,6 +52,7 @@ class DiffusionModel:
     denoiser: Denoiser
     facts: Mapping[str, Any] = field(default_factory=dict)
     sampler: Sampler = field(default_factory=Sampler)
+    classes: int = 0
     folder: Path | None = None
 
     @property
@@ -67,9 +71,23 @@ class DiffusionModel:
 
     def path(self, noise: SharedNoise, indices: Sequence[int], sampler: Sampler | None = None, times: Tensor | None = None) -> Iterator[SamplerStep]:
         """Sample the images of those indices together, yielding every step (see `sample_path`)."""
-        start = start_state(self.denoiser, noise.initial(indices, self.noise_shape, self.device))
+        first = None if times is None else float(times[0])
+        start = start_state(self.denoiser, noise.initial(indices, self.noise_shape, self.device), first)
         with measuring():
-            yield from sample_path(self.denoiser, start, sampler or self.sampler, times=times, path_noise=(noise, indices))
+            yield from sample_path(
+                self.denoiser, start, sampler or self.sampler, times=times, path_noise=(noise, indices), cond=self.labels(indices)
+            )
+
+    def labels(self, indices: Sequence[int]) -> Tensor | None:
+        """The labels ``(N,)`` that the images of those indices are asked for with; None for an unconditional model."""
+        return torch.tensor([i % self.classes for i in indices], device=self.device) if self.classes else None
+
+    def guided(self, scale: float) -> DiffusionModel:
+        """The model with classifier-free guidance of that scale. Raises `UserError` for a model without labels."""
+        if not self.classes:
+            raise UserError(f"{self.name!r} has no labels to be guided by; train it with conditional=True.")
+        facts = {**self.facts, "guidance": scale}
+        return replace(self, name=f"{self.name}-cfg{scale:g}", denoiser=GuidedDenoiser(self.denoiser, scale).eval(), facts=facts)
 
     def generate(self, noise: SharedNoise, indices: Sequence[int], sampler: Sampler | None = None) -> Tensor:
         """The images of those indices ``(N, C, H, W)``, float32 on the CPU, computed `CHUNK` at a time."""

@@ -48,6 +48,10 @@ class Schedule(ABC):
     @abstractmethod
     def _time_from_log_snr(self, log_snr: Tensor) -> Tensor: ...
 
+    def input_scale(self, alpha: Tensor, sigma: Tensor) -> Tensor | None:
+        """What a state is multiplied by before a network sees it, or None for nothing: states whose size varies a lot need it."""
+        return None
+
     def noise_to_signal(self, t: Time) -> Tensor:
         """``s = sigma / alpha``: the noise level of ``x_t / alpha``, the clock that all schedules share. Zero at t = 0."""
         return self.sigma(t) / self.alpha(t)
@@ -204,6 +208,10 @@ class EDM(Schedule):
 
     def _time_from_log_snr(self, log_snr: Tensor) -> Tensor:
         return (torch.exp(-0.5 * log_snr) / self.sigma_max) ** (1 / self.rho)
+
+    def input_scale(self, alpha: Tensor, sigma: Tensor) -> Tensor | None:
+        """``1 / sqrt(1 + sigma^2)``: the state of the variance-preserving schedule at the same log-SNR."""
+        return torch.rsqrt(alpha**2 + sigma**2)
 
     def grid(self, steps: int) -> Tensor:
         """Equation 5's noise levels, the lowest being sigma_min, and then 0."""

@@ -28,9 +28,11 @@ UNITS = ("eps", "x0", "v")
 REFERENCES = ("gaussian", "optimal")
 
 
-def errors_per_sample(denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor, units: Sequence[str] = UNITS) -> Tensor:
+def errors_per_sample(
+    denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor, cond: Tensor | None = None, units: Sequence[str] = UNITS
+) -> Tensor:
     """Squared error in several units from one forward pass: ``(B, len(units))``, the mean over pixels."""
-    prediction = denoiser(noisy_state(denoiser.schedule, x0, t, eps), t)
+    prediction = denoiser(noisy_state(denoiser.schedule, x0, t, eps), t, cond)
     target = truth(prediction, x0, eps)
     return torch.stack([(prediction.in_units(u) - target.in_units(u)).pow(2).flatten(1).mean(1) for u in units], 1)
 
@@ -60,7 +62,7 @@ def probe_difficulty(
     Raises:
         UserError: too few images, other shapes, or a model that answers differently each time.
     """
-    batch, times = frozen_grid(images, model.denoiser.schedule, count, bins, seed, model.device)
+    batch, times = frozen_grid(images, model, count, bins, seed)
     with measuring(), untouched(model.denoiser), torch.no_grad():
         model.denoiser.eval()
         check_deterministic(model.denoiser, lambda m, *parts: errors_per_sample(m, *parts)[:, 0], batch)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from consistency_lab.data.imageset import ImageSet
+from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.noise import SharedNoise
-from consistency_lab.diffusion.schedule import Schedule
 from consistency_lab.errors import UserError
 
 SampleLoss = Callable[..., Tensor]
@@ -52,9 +52,11 @@ class FrozenBatch:
 
 
 def frozen_grid(
-    images: ImageSet, schedule: Schedule, count: int, bins: int, seed: int = 0, device: torch.device | str = "cpu"
+    images: ImageSet, model: DiffusionModel, count: int, bins: int, seed: int = 0
 ) -> tuple[FrozenBatch, Tensor]:
     """The same images with the same noise at every time of a grid: ``(x0, t, eps)`` of ``bins * count`` samples, t major.
+
+    For a class-conditional model the images' labels follow as a fourth tensor.
 
     Times are the centres of ``bins`` equal cells of ``[t_min, t_max]``. Noise comes from the ``"probe"`` stream, image i with noise i.
 
@@ -62,8 +64,9 @@ def frozen_grid(
         the batch and its times ``(bins,)`` float64.
 
     Raises:
-        UserError: more images are asked for than there are, or none.
+        UserError: more images are asked for than there are, or none, or a conditional model is probed on images without labels.
     """
+    schedule, device = model.denoiser.schedule, model.device
     if not 1 <= count <= len(images):
         raise UserError(f"a probe of {count} images was asked for, and {images.name!r} has {len(images)}; choose between 1 and that.")
     if bins < 1:
@@ -72,7 +75,11 @@ def frozen_grid(
     eps = SharedNoise(seed).draw(range(count), images.shape, stream="probe", device=device)
     width = (schedule.t_max - schedule.t_min) / bins
     times = schedule.t_min + (torch.arange(bins, dtype=torch.float64) + 0.5) * width
-    repeated = (x0.repeat(bins, 1, 1, 1), times.repeat_interleave(count).to(device), eps.repeat(bins, 1, 1, 1))
+    repeated = [x0.repeat(bins, 1, 1, 1), times.repeat_interleave(count).to(device), eps.repeat(bins, 1, 1, 1)]
+    if model.classes:
+        if images.labels is None:
+            raise UserError(f"{model.name!r} is class-conditional and {images.name!r} has no labels; probe it on a labelled set.")
+        repeated.append(images.labels[:count].to(device).repeat(bins))
     return FrozenBatch(repeated), times
 
 

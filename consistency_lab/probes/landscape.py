@@ -88,7 +88,7 @@ def probe_landscape(
     if points < 5:
         raise UserError(f"a landscape needs at least 5 points, not {points}.")
     denoiser = model.denoiser
-    batch, times = frozen_grid(images, denoiser.schedule, count, bins, seed, model.device)
+    batch, times = frozen_grid(images, model, count, bins, seed)
     denoiser.eval()
     check_deterministic(denoiser, denoising_loss, batch)
     if towards is None:

@@ -16,8 +16,7 @@ from consistency_lab.diffusion.denoiser import Denoiser
 from consistency_lab.diffusion.model import DiffusionModel, chunks
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.references import REFERENCES, closed_form
-from consistency_lab.diffusion.sampling import Sampler, sample_path, start_state
-from consistency_lab.devices import measuring
+from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.distances import METRICS, Distance, check_samples, nearest
 from consistency_lab.similarity.statistics import family_score, pair_score, pairs_of, score
@@ -73,17 +72,17 @@ def compare(
     _check(models, count, images)
     indices = range(count)
     times, kept = common_times([model.denoiser for model in models], sampler.steps, levels)
-    walked = [_walk(m.name, m.denoiser, noise, indices, sampler, t, kept) for m, t in zip(models, times, strict=True)]
+    walked = [_walk(m, noise, indices, sampler, t, kept) for m, t in zip(models, times, strict=True)]
     finer = sampler_with(sampler, 2 * sampler.steps)
     doubled = common_times([model.denoiser for model in models], finer.steps, 2)
-    again = [_walk(m.name, m.denoiser, noise, indices, finer, t, doubled[1]) for m, t in zip(models, doubled[0], strict=True)]
+    again = [_walk(m, noise, indices, finer, t, doubled[1]) for m, t in zip(models, doubled[0], strict=True)]
     clock = times[0][kept]
     result = xr.Dataset(coords=_coordinates([m.name for m in models], clock, models[0].denoiser, [d.name for d in distances]))
     _add_pairs(result, walked, distances)
     _add_ceiling(result, walked, again, distances)
     result["images"] = (("model", "shown", "t", "channel", "row", "column"), np.stack([_shown(w.estimates, shown) for w in walked]))
     if images is not None:
-        _add_references(result, walked, images, noise, indices, sampler, (times[0], kept), models[0].denoiser, distances, shown)
+        _add_references(result, walked, images, noise, indices, sampler, (times[0], kept), models[0], distances, shown)
         _add_nearest(result, walked, images, shown)
     for distance in distances:
         result.attrs[f"units_{distance.name}"] = distance.unit
@@ -151,23 +150,20 @@ def common_times(denoisers: Sequence[Denoiser], steps: int, levels: int) -> tupl
 
 
 def _walk(
-    name: str, denoiser: Denoiser, noise: SharedNoise, indices: Sequence[int], sampler: Sampler, times: Tensor, kept: Tensor
+    model: DiffusionModel, noise: SharedNoise, indices: Sequence[int], sampler: Sampler, times: Tensor, kept: Tensor
 ) -> Trajectories:
     """Sample, keeping the x0 estimates at the kept grid points."""
     wanted = set(kept.tolist())
-    device = next((p.device for p in [*denoiser.parameters(), *denoiser.buffers()]), torch.device("cpu"))
     parts = []
     for chunk in chunks(indices):
-        start = start_state(denoiser, noise.initial(chunk, denoiser.shape, device), float(times[0]))
-        with measuring():
-            steps = sample_path(denoiser, start, sampler, times=times, path_noise=(noise, chunk))
-            parts.append(torch.stack([step.x0.float().cpu() for number, step in enumerate(steps) if number in wanted]))
+        steps = enumerate(model.path(noise, chunk, sampler, times))
+        parts.append(torch.stack([step.x0.float().cpu() for number, step in steps if number in wanted]))
     estimates = torch.cat(parts, dim=1)
     bad = (~estimates.flatten(2).isfinite().all(2)).nonzero()
     if len(bad):
         t, sample = float(times[kept[bad[0, 0]]]), int(bad[0, 1])
-        raise UserError(f"the model {name!r} gives values that are not finite at t = {t:.3g} for sample {sample}; leave it out or train it again.")
-    return Trajectories(name, estimates)
+        raise UserError(f"the model {model.name!r} gives values that are not finite at t = {t:.3g} for sample {sample}; leave it out or train it again.")
+    return Trajectories(model.name, estimates)
 
 
 def _coordinates(names: list[str], clock: Tensor, denoiser: Denoiser, metrics: list[str]) -> dict[str, Any]:
@@ -230,12 +226,12 @@ def _add_references(
     indices: Sequence[int],
     sampler: Sampler,
     grid: tuple[Tensor, Tensor],
-    like: Denoiser,
+    like: DiffusionModel,
     distances: Sequence[Distance],
     shown: int,
 ) -> None:
-    references = [closed_form(name, images.all(), like.schedule) for name in REFERENCES]
-    paths = [_walk(name, r, noise, indices, sampler, *grid) for name, r in zip(REFERENCES, references, strict=True)]
+    references = [DiffusionModel(name, closed_form(name, images.all(), like.denoiser.schedule).to(like.device)) for name in REFERENCES]
+    paths = [_walk(reference, noise, indices, sampler, *grid) for reference in references]
     pairs = [(k, len(walked) + r) for k in range(len(walked)) for r in range(len(paths))]
     shape = (len(walked), len(paths))
     distance, null = (x.reshape(*shape, *x.shape[1:]) for x in _cube([*walked, *paths], pairs, distances))

@@ -27,7 +27,7 @@ def stream_generator(seed: int, stream: str, step: int, device: torch.device | s
 class Batch(NamedTuple):
     """What one step trains on: whatever the loss takes, and a weight per sample ``(B,)``."""
 
-    data: tuple[Tensor | None, ...]
+    data: tuple[Tensor, ...]
     weight: Tensor
 
 

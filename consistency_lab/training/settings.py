@@ -23,7 +23,11 @@ class TrainingSettings:
     network: str = "unet"
     """network, for example 'unet', 'dit(depth=3)', 'mlp(width=512)'"""
     predicts: str = "eps"
-    """what the network predicts: eps, x0, v or flow"""
+    """what the network predicts: eps, x0, v, flow or edm (preconditioned; its sigma_data is measured on the set)"""
+    conditional: bool = False
+    """give the network the labels of the images"""
+    label_dropout: float = 0.1
+    """share of labels that a conditional model is not shown, for guidance"""
     schedule: str = "linear"
     """noise schedule: linear (the paper's), cosine, edm, flow"""
     timesteps: str = "uniform"
@@ -64,6 +68,8 @@ class TrainingSettings:
         for key, value in positive.items():
             if not value > 0:
                 raise UserError(f"{key} must be above 0, not {value!r}.")
+        if not 0 <= self.label_dropout <= 1:
+            raise UserError(f"label_dropout is a share, from 0 to 1, not {self.label_dropout!r}.")
         for key in ("lr_warmup", "clip_norm", "snapshots", "seed", "init_seed", "order_seed", "noise_seed", "lr_final"):
             if (value := getattr(self, key)) is not None and not value >= 0:
                 raise UserError(f"{key} must be 0 or more, not {value!r}.")
@@ -114,5 +120,5 @@ def _strict(value: Any, kind: type) -> Any:
 
 
 _CONVERTER = cattrs.Converter(forbid_extra_keys=True)
-for _kind in (int, float, str):
+for _kind in (int, float, str, bool):
     _CONVERTER.register_structure_hook(_kind, _strict)

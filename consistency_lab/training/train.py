@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from consistency_lab.choices import Choice
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import resolve_device
-from consistency_lab.diffusion.denoiser import NetworkDenoiser
+from consistency_lab.diffusion.denoiser import PREDICTIONS, NetworkDenoiser
 from consistency_lab.diffusion.loss import denoising_loss
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.schedule import SCHEDULES
@@ -53,6 +53,7 @@ class DenoisingBatches:
         self.sampler = TIMESTEPS.build(settings.timesteps, SCHEDULES.build(settings.schedule), settings.steps)
         self.per_epoch = len(images) // settings.batch
         self._order: tuple[int, Tensor] | None = None
+        self.dropout = settings.label_dropout if settings.conditional else None
 
     def _indices(self, step: int) -> Tensor:
         epoch, place = divmod(step, self.per_epoch)
@@ -62,17 +63,25 @@ class DenoisingBatches:
         return self._order[1][place * self.size : (place + 1) * self.size]
 
     def batch(self, step: int) -> Batch:
-        x0 = self.images.batch(self._indices(step))
-        t, weight = self.sampler.sample(self.size, step, stream_generator(self.seeds["noise"], "noise", 2 * step))
+        indices = self._indices(step)
+        x0 = self.images.batch(indices)
+        times = stream_generator(self.seeds["noise"], "noise", 2 * step)
+        t, weight = self.sampler.sample(self.size, step, times)
         # Noise is drawn on the device: a GPU's noise is its own, and the device is part of the spec.
         generator = stream_generator(self.seeds["noise"], "noise", 2 * step + 1, self.device)
         eps = torch.randn(x0.shape, generator=generator, device=self.device)
-        return Batch((x0, t.to(self.device), eps), weight.to(self.device, torch.float32))
+        data = [x0, t.to(self.device), eps]
+        if self.dropout is not None:
+            data.append(self._labels(indices, torch.rand(self.size, generator=times) < self.dropout))
+        return Batch(tuple(data), weight.to(self.device, torch.float32))
+
+    def _labels(self, indices: Tensor, dropped: Tensor) -> Tensor:
+        assert self.images.labels is not None  # training_spec has refused conditional training without labels
+        labels = self.images.labels[indices]
+        return torch.where(dropped.to(labels.device), torch.full_like(labels, self.images.classes), labels)
 
     def observe(self, batch: Batch, losses: Tensor) -> None:
-        t = batch.data[1]
-        assert t is not None
-        self.sampler.update(t, losses)
+        self.sampler.update(batch.data[1], losses)
 
     def state_dict(self) -> dict[str, Any]:
         return self.sampler.state_dict()
@@ -87,6 +96,11 @@ def training_spec(images: ImageSet, settings: TrainingSettings, device: torch.de
     Raises:
         UserError: a network, schedule, sampler, optimizer or momentum rule, or an option of one, that does not exist.
     """
+    if settings.conditional and images.labels is None:
+        raise UserError(f"{images.name!r} has no labels; set conditional=False, or load a labelled set.")
+    predicts = PREDICTIONS.resolve(settings.predicts)
+    if predicts.name == "edm" and predicts.options["sigma_data"] is None:
+        predicts = Choice("edm", {"sigma_data": pixel_deviation(images)})
     registries = {
         "network": NETWORKS,
         "schedule": SCHEDULES,
@@ -94,7 +108,7 @@ def training_spec(images: ImageSet, settings: TrainingSettings, device: torch.de
         "optimizer": OPTIMIZERS,
         "momentum": MOMENTUM_RULES,
     }
-    facts = dataclasses.asdict(settings)
+    facts = {**dataclasses.asdict(settings), "predicts": {"name": predicts.name, **predicts.options}}
     for stream in ("seed", "init_seed", "order_seed", "noise_seed"):
         del facts[stream]
     for key, registry in registries.items():
@@ -102,15 +116,29 @@ def training_spec(images: ImageSet, settings: TrainingSettings, device: torch.de
         facts[key] = {"name": choice.name, **choice.options}
     return {
         "settings": {**facts, "seeds": settings.seeds},
-        "data": {"name": images.name, "fingerprint": images.fingerprint, "images": len(images), "shape": list(images.shape)},
+        "data": {
+            "name": images.name,
+            "fingerprint": images.fingerprint,
+            "images": len(images),
+            "shape": list(images.shape),
+            "classes": images.classes if settings.conditional else 0,
+        },
         "dtype": "float32",
         "device": device.type,
     }
 
 
-def build_denoiser(settings: TrainingSettings, shape: tuple[int, int, int]) -> NetworkDenoiser:
-    """The untrained denoiser of some settings, on the CPU."""
-    network = build_network(settings.network, shape, 0, settings.seeds["init"])
+def pixel_deviation(images: ImageSet) -> float:
+    """Standard deviation over all pixels of (at most the first 10,000) images, to four decimals: EDM's sigma_data."""
+    return round(float(images.batch(torch.arange(min(len(images), 10_000))).double().std()), 4)
+
+
+def build_denoiser(spec: dict[str, Any]) -> NetworkDenoiser:
+    """The untrained denoiser of a spec, on the CPU."""
+    settings, data = settings_of(spec), spec["data"]
+    channels, height, width = data["shape"]
+    shape = (channels, height, width)
+    network = build_network(settings.network, shape, data["classes"], settings.seeds["init"])
     return NetworkDenoiser(network, SCHEDULES.build(settings.schedule), shape, settings.predicts)
 
 
@@ -160,7 +188,7 @@ def train(
     spec = training_spec(images, settings, place)
     name = name or model_name(settings)
     loop = TrainingLoop(
-        (denoiser := build_denoiser(settings, images.shape).to(place)),
+        (denoiser := build_denoiser(spec).to(place)),
         denoising_loss,
         DenoisingBatches(images, settings, place),
         settings,
@@ -170,7 +198,7 @@ def train(
         for _ in _watched(loop, name, progress):
             pass
         denoiser.load_state_dict(loop.average.weights)
-        return DiffusionModel(name, denoiser.eval(), _facts(spec, denoiser, "ema"))
+        return DiffusionModel(name, denoiser.eval(), _facts(spec, denoiser, "ema"), classes=spec["data"]["classes"])
     store = store if isinstance(store, Store) else Store(store)
     run = store.run(KIND, name, spec)
     if force:
@@ -243,7 +271,7 @@ def _facts(spec: dict[str, Any], denoiser: NetworkDenoiser, weights: str, **more
     return {
         "kind": "diffusion",
         "network": settings["network"]["name"],
-        "predicts": settings["predicts"],
+        "predicts": settings["predicts"]["name"],
         "schedule": settings["schedule"]["name"],
         "parameters": sum(p.numel() for p in denoiser.parameters()),
         "seeds": settings["seeds"],
@@ -285,13 +313,13 @@ def load_model(
         raise UserError(f"{run.folder} is not a finished model; train it first (the same command goes on where it stopped).")
     if weights not in _WEIGHTS:
         raise UserError(f"the weights of a run are 'ema' or 'raw', not {weights!r}.")
-    settings, place = settings_of(run.spec), resolve_device(device)
-    denoiser = build_denoiser(settings, tuple(run.spec["data"]["shape"]))  # type: ignore[arg-type]
+    place, denoiser = resolve_device(device), build_denoiser(run.spec)
     path = run.folder / _WEIGHTS[weights]
     load_weights(denoiser.network, load_tensors(path)[0], str(path))
     summary = run.summary or {}
     facts = _facts(run.spec, denoiser, weights, run=run.hash[:12], seconds=summary.get("seconds"))
-    return DiffusionModel(name or run.name, denoiser.to(place).eval(), facts, folder=run.folder)
+    classes = run.spec["data"]["classes"]
+    return DiffusionModel(name or run.name, denoiser.to(place).eval(), facts, classes=classes, folder=run.folder)
 
 
 def load_snapshots(model: DiffusionModel) -> Iterator[tuple[int, DiffusionModel]]:
@@ -303,12 +331,12 @@ def load_snapshots(model: DiffusionModel) -> Iterator[tuple[int, DiffusionModel]
     if model.folder is None:
         raise UserError(f"{model.name!r} was trained without a store, so no weights were kept along the way; train it with store=....")
     run = Run.open(model.folder)
-    settings = settings_of(run.spec)
     for path in sorted((model.folder / "snapshots").glob("step-*.safetensors")):
-        denoiser = build_denoiser(settings, tuple(run.spec["data"]["shape"]))  # type: ignore[arg-type]
+        denoiser = build_denoiser(run.spec)
         load_weights(denoiser.network, load_tensors(path)[0], str(path))
         step = int(path.stem.removeprefix("step-"))
-        yield step, DiffusionModel(f"{model.name}@{step}", denoiser.to(model.device).eval(), {**model.facts, "steps": step})
+        facts = {**model.facts, "steps": step}
+        yield step, DiffusionModel(f"{model.name}@{step}", denoiser.to(model.device).eval(), facts, classes=model.classes)
 
 
 def training_curves(models: Sequence[DiffusionModel]) -> xr.Dataset:

@@ -117,3 +117,43 @@ def test_noisy_state_broadcasts_one_time_per_image():
     x0, eps = torch.ones(3, 1, 2, 2), torch.full((3, 1, 2, 2), 5.0)
     state = noisy_state(schedule, x0, torch.tensor([0.1, 0.5, 0.9]), eps)
     assert torch.allclose(state[:, 0, 0, 0], torch.tensor([1.4, 3.0, 4.6]))
+
+
+@pytest.mark.parametrize("name", SCHEDULES.names())
+def test_edm_preconditioning_is_table_one(name):
+    schedule, t, x0, eps, alpha, sigma = case(name, torch.float64)
+    d, output = 0.6, torch.randn(x0.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    seen = []
+
+    class Record(Echo):
+        def forward(self, x, t, cond):
+            seen.append(x)
+            return self.answer
+
+    denoiser = NetworkDenoiser(Record(output), schedule, (1, 4, 4), f"edm(sigma_data={d})")
+    prediction = denoiser(alpha * x0 + sigma * eps, t)
+    y, s = x0 + sigma / alpha * eps, sigma / alpha
+    skip, out, scale = d**2 / (s**2 + d**2), s * d / (s**2 + d**2).sqrt(), 1 / (s**2 + d**2).sqrt()
+    assert torch.allclose(seen[0], scale * y, rtol=1e-8)
+    assert torch.allclose(prediction.x0, skip * y + out * output, rtol=1e-6, atol=1e-8)
+    assert torch.allclose(alpha * prediction.x0 + sigma * prediction.eps, prediction.x_t, atol=1e-8)
+    with pytest.raises(UserError, match="standard deviation"):
+        NetworkDenoiser(nn.Identity(), schedule, (1, 4, 4), "edm")
+
+
+def test_a_network_on_the_edm_schedule_sees_the_state_of_the_vp_schedule():
+    edm, vp = SCHEDULES.build("edm"), SCHEDULES.build("linear")
+    t = torch.tensor([0.5, 0.7])
+    level = edm.log_snr(t)
+    x0, eps = torch.randn(2, 2, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    seen = []
+
+    class Record(nn.Module):
+        def forward(self, x, t, cond):
+            seen.append(x)
+            return x
+
+    for schedule in (edm, vp):
+        at = schedule.time_from_log_snr(level)
+        NetworkDenoiser(Record(), schedule, (1, 4, 4))(noisy_state(schedule, x0, at, eps), at)
+    assert torch.allclose(seen[0], seen[1], atol=1e-9)

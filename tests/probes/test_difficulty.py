@@ -25,7 +25,7 @@ def model(images, schedule="linear"):
 
 def test_one_pass_gives_the_loss_in_every_unit(digits):
     denoiser = model(digits).denoiser
-    batch, _ = frozen_grid(digits, denoiser.schedule, count=6, bins=3)
+    batch, _ = frozen_grid(digits, model(digits), count=6, bins=3)
     together = errors_per_sample(denoiser, *batch.tensors)
     for column, units in enumerate(UNITS):
         assert torch.allclose(together[:, column], denoising_loss(denoiser, *batch.tensors, units=units), rtol=1e-5)
@@ -40,7 +40,7 @@ def test_the_wiener_filters_error_is_its_formula(schedule):
     images = ImageSet("gaussian", pixels.clamp(-1, 1))
     denoiser = GaussianDenoiser(torch.zeros(1, 4, 4), torch.diag(variances), SCHEDULES.build(schedule))
     result = probe_difficulty(DiffusionModel("exact", denoiser), images, count=4000, bins=5)
-    s2 = denoiser.schedule.noise_to_signal(torch.from_numpy(result["t"].values))[:, None] ** 2
+    s2 = denoiser.schedule.noise_to_signal(torch.tensor(result["t"].values))[:, None] ** 2
     x0_error = (variances * s2 / (variances + s2)).mean(1)
     expected = {"x0": x0_error, "eps": x0_error / s2[:, 0]}
     for units, values in expected.items():

@@ -2,10 +2,17 @@ import pytest
 import torch
 from torch import nn
 
+from consistency_lab.data.imageset import ImageSet
 from consistency_lab.data.sources import load_images
+from consistency_lab.diffusion.model import DiffusionModel
+from consistency_lab.diffusion.references import ConstantDenoiser
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
 from consistency_lab.probes.frozen import FrozenBatch, check_deterministic, frozen_grid, untouched
+
+
+def model_on(schedule, classes=0):
+    return DiffusionModel("m", ConstantDenoiser(torch.zeros(1, 8, 8), schedule), classes=classes)
 
 
 def square(model, x):
@@ -14,7 +21,7 @@ def square(model, x):
 
 def test_the_grid_repeats_images_and_noise_at_every_level():
     images, schedule = load_images("digits"), SCHEDULES.build("linear")
-    batch, times = frozen_grid(images, schedule, count=5, bins=4, seed=3)
+    batch, times = frozen_grid(images, model_on(schedule), count=5, bins=4, seed=3)
     x0, t, eps = (x.reshape(4, 5, *x.shape[1:]) for x in batch.tensors)
     assert torch.equal(x0, images.batch(torch.arange(5)).expand(4, -1, -1, -1, -1))
     assert (eps == eps[:1]).all()
@@ -75,6 +82,14 @@ def test_impossible_batches_are_refused():
         with pytest.raises(UserError, match="frozen batch"):
             FrozenBatch(tensors)
     with pytest.raises(UserError, match="has 1797"):
-        frozen_grid(images, schedule, count=2000, bins=3)
+        frozen_grid(images, model_on(schedule), count=2000, bins=3)
     with pytest.raises(UserError, match="noise level"):
-        frozen_grid(images, schedule, count=2, bins=0)
+        frozen_grid(images, model_on(schedule), count=2, bins=0)
+
+
+def test_conditional_models_are_probed_with_the_labels_of_the_images():
+    images, schedule = load_images("digits"), SCHEDULES.build("linear")
+    batch, _ = frozen_grid(images, model_on(schedule, classes=10), count=5, bins=2)
+    assert torch.equal(batch.tensors[3].reshape(2, 5), images.labels[:5].expand(2, 5))
+    with pytest.raises(UserError, match="no labels"):
+        frozen_grid(ImageSet("bare", images.pixels), model_on(schedule, classes=10), count=5, bins=2)

@@ -61,7 +61,7 @@ def test_the_centre_is_the_loss_itself_to_the_bit():
     result = probe_landscape(model, images, points=7, count=8, bins=3)
     from consistency_lab.probes.frozen import frozen_grid
 
-    batch, _ = frozen_grid(images, model.denoiser.schedule, 8, 3)
+    batch, _ = frozen_grid(images, model, 8, 3)
     with torch.no_grad():
         own = batch.losses(model.denoiser, denoising_loss).double().numpy().reshape(3, 8)
     centre = result.sel(position=0.0)
@@ -74,7 +74,7 @@ def test_linear_interpolation_equals_loss_landscapes_where_it_is_right():
     a, b, images = network_model(0), network_model(1), load_images("digits")
     from consistency_lab.probes.frozen import frozen_grid
 
-    batch, _ = frozen_grid(images, a.denoiser.schedule, 8, 3)
+    batch, _ = frozen_grid(images, a, 8, 3)
 
     def metric(wrapper):
         with torch.no_grad():

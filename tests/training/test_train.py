@@ -266,3 +266,57 @@ def test_grey_levels_stay_bytes_on_the_device():
     source = DenoisingBatches(ImageSet("bytes", pixels), TrainingSettings.of(**TINY), CPU)
     assert source.images.pixels.dtype == torch.uint8
     assert source.batch(0).data[0].dtype == torch.float32
+
+
+def test_conditional_training_sees_labels_and_drops_some(images):
+    settings = TrainingSettings.of(**{**TINY, "batch": 200}, conditional=True, label_dropout=0.25)
+    source = DenoisingBatches(images, settings, CPU)
+    x0, t, _, cond = source.batch(3).data
+    truth = images.labels[source._indices(3)]
+    dropped = cond == images.classes
+    assert torch.equal(cond[~dropped], truth[~dropped])
+    assert 0.1 < dropped.float().mean() < 0.4
+    free = DenoisingBatches(images, settings.replace(conditional=False), CPU).batch(3).data
+    assert torch.equal(free[0], x0)
+    assert torch.equal(free[1], t)
+
+
+def test_a_conditional_model_follows_its_labels(images, tmp_path):
+    model = train(images, **{**TINY, "network": "mlp(width=64, depth=1)", "steps": 200}, conditional=True, store=tmp_path)
+    assert model.classes == 10
+    again = load_model(model.folder)
+    assert torch.equal(again.generate(SharedNoise(0), [3, 14]), model.generate(SharedNoise(0), [3, 14]))
+    assert model.labels([0, 7, 13]).tolist() == [0, 7, 3]
+    x = SharedNoise(0).initial(range(4), images.shape)
+    with torch.no_grad():
+        free = model.denoiser(x, 0.5).eps
+        one, two = (model.denoiser(x, 0.5, torch.full((4,), label)).eps for label in (0, 1))
+        guided = model.guided(2.5).denoiser(x, 0.5, torch.zeros(4, dtype=torch.long)).eps
+    assert not torch.allclose(one, two)
+    assert torch.allclose(guided, free + 2.5 * (one - free), atol=1e-5)
+    assert torch.allclose(model.guided(1.0).generate(SharedNoise(0), range(3)), model.generate(SharedNoise(0), range(3)), atol=1e-4)
+    assert model.guided(3).name == "mlp-s0-cfg3"
+
+
+def test_labels_that_are_not_there_are_refused(images):
+    with pytest.raises(UserError, match="no labels"):
+        train(ImageSet("bare", images.pixels), **TINY, conditional=True)
+    with pytest.raises(UserError, match="conditional=True"):
+        train(images, **TINY).guided(2.0)
+    with pytest.raises(UserError, match="label_dropout"):
+        train(images, **TINY, label_dropout=2.0)
+
+
+@pytest.mark.parametrize("predicts", ["eps", "x0", "v", "flow", "edm"])
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "edm", "flow"])
+def test_every_prediction_trains_on_every_schedule(images, predicts, schedule):
+    # Times away from t_min, where an eps error of a network that predicts x0 is divided by sigma.
+    density = "density(values=[0, 1, 1, 1])"
+    model = train(images, **TINY, predicts=predicts, schedule=schedule, timesteps=density)
+    assert model.generate(SharedNoise(0), range(2)).isfinite().all()
+
+
+def test_edm_measures_the_data(images):
+    spec = training_spec(images, TrainingSettings.of(**TINY, predicts="edm"), CPU)
+    assert spec["settings"]["predicts"]["sigma_data"] == pytest.approx(float(images.all().std()), abs=1e-3)
+    assert training_spec(images, settings_of(spec), CPU) == spec
