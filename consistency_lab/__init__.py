@@ -41,14 +41,12 @@ _HOMES = {
     "load_result": "store.results",
     "probe_difficulty": "probes.difficulty",
     "probe_landscape": "probes.landscape",
-    "report": "report.html",
+    "report": "reports.html",
     "sample_path": "diffusion.sampling",
     "save_result": "store.results",
     "train": "training.train",
 }
-__all__ = sorted(_HOMES)  # noqa: PLE0605
-
-# `report` is both a room and the function that everybody wants from it; the function's module overwrites the name below.
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
@@ -79,7 +77,7 @@ if TYPE_CHECKING:
     from consistency_lab.probes.difficulty import probe_difficulty
     from consistency_lab.probes.landscape import probe_landscape
     from consistency_lab.recipe import Recipe
-    from consistency_lab.report.html import report
+    from consistency_lab.reports.html import report
     from consistency_lab.similarity.compare import compare
     from consistency_lab.store.results import load_result, save_result
     from consistency_lab.store.runs import Store

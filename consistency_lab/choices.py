@@ -48,7 +48,9 @@ class Choice:
                 raise SyntaxError
             options = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
         except (SyntaxError, ValueError):
-            raise UserError(f"cannot read {text!r}: write it as name(option=value, ...), for example 'clts(center=0.3)'.") from None
+            raise UserError(
+                f"cannot read {text!r}: write it as name(option=value, ...), for example 'clts(center=0.3)'."
+            ) from None
         return cls(name.strip(), options)
 
     def __str__(self) -> str:
@@ -103,7 +105,9 @@ class Registry(Generic[T]):
         merged = {**options, **choice.options}
         missing = [key for key, value in merged.items() if value is inspect.Parameter.empty]
         if missing:
-            raise UserError(f"the {self.kind} {choice.name!r} needs {', '.join(missing)}: write {choice.name}({missing[0]}=...).")
+            raise UserError(
+                f"the {self.kind} {choice.name!r} needs {', '.join(missing)}: write {choice.name}({missing[0]}=...)."
+            )
         return Choice(choice.name, merged)
 
     def build(self, text: str | Choice, *args: Any) -> T:

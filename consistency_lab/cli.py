@@ -68,7 +68,12 @@ class Demo(Common):
             _print_json({"out": str(self.out), "seed": self.seed, **dataclasses.asdict(plan)})
             return
         store.check()
-        options: dict[str, Any] = {"seed": self.seed, "device": self.device, "force": self.force, "progress": self.progress}
+        options: dict[str, Any] = {
+            "seed": self.seed,
+            "device": self.device,
+            "force": self.force,
+            "progress": self.progress,
+        }
         done = run_demo(plan, store, say=lambda line: print(line, flush=True), **options)
         print("writing results, figures and the report", flush=True)
         _write(done.results, self.out, f"Same noise, same image? Preset {self.preset}")
@@ -104,7 +109,9 @@ class Train(Common):
 
         seeds = [self.settings.seed] if self.seeds is None else parse_seeds(self.seeds)
         jobs = [self.settings.replace(seed=seed) for seed in seeds]
-        names = [f"{self.name}-s{job.seed}" if self.name and len(jobs) > 1 else self.name or model_name(job) for job in jobs]
+        names = [
+            f"{self.name}-s{job.seed}" if self.name and len(jobs) > 1 else self.name or model_name(job) for job in jobs
+        ]
         images, store = load_images(self.data), Store(self.out)
         store.check()
         if self.dry_run:
@@ -112,7 +119,9 @@ class Train(Common):
             for name, job in zip(names, jobs, strict=True):
                 run = store.run(KIND, name, training_spec(images, job, place))
                 parameters = sum(p.numel() for p in build_denoiser(run.spec).parameters())
-                _print_json({"name": name, "folder": str(run.folder), "done": run.done, "parameters": parameters, **run.spec})
+                _print_json(
+                    {"name": name, "folder": str(run.folder), "done": run.done, "parameters": parameters, **run.spec}
+                )
             return
         for name, job in zip(names, jobs, strict=True):
             options: dict[str, Any] = {"device": self.device, "force": self.force, "progress": self.progress}
@@ -156,12 +165,21 @@ class Compare(Common):
         runs = [store.find(text, kind="model") for text in self.models]
         if self.dry_run:
             evaluations = len(runs) * self.count * (sampler.evaluations() + sampler.evaluations(2 * sampler.steps))
-            _print_json({"models": [str(run.folder) for run in runs], "samples": self.count, "network_evaluations": evaluations, "out": str(self.out)})
+            _print_json(
+                {
+                    "models": [str(run.folder) for run in runs],
+                    "samples": self.count,
+                    "network_evaluations": evaluations,
+                    "out": str(self.out),
+                }
+            )
             return
         _check_writable(self.out)
         models = _load(runs, self.device)
         images = _training_images(self.data)
-        result = compare(models, SharedNoise(self.seed), count=self.count, metrics=self.metrics, sampler=sampler, images=images)
+        result = compare(
+            models, SharedNoise(self.seed), count=self.count, metrics=self.metrics, sampler=sampler, images=images
+        )
         _write({"comparison": result}, self.out, "Comparison of " + ", ".join(model.name for model in models))
         _print_headline(result)
 
@@ -197,9 +215,18 @@ class Probe(Common):
         runs = [store.find(text, kind="model") for text in self.models]
         most = 2 if self.what == "landscape" else 1
         if not 1 <= len(runs) <= most:
-            raise UserError(f"probe {self.what} takes {'one or two models' if most == 2 else 'one model'}, not {len(runs)}.")
+            raise UserError(
+                f"probe {self.what} takes {'one or two models' if most == 2 else 'one model'}, not {len(runs)}."
+            )
         if self.dry_run:
-            _print_json({"probe": self.what, "models": [str(run.folder) for run in runs], "data": self.data, "out": str(self.out)})
+            _print_json(
+                {
+                    "probe": self.what,
+                    "models": [str(run.folder) for run in runs],
+                    "data": self.data,
+                    "out": str(self.out),
+                }
+            )
             return
         _check_writable(self.out)
         images, models = load_images(self.data), _load(runs, self.device)
@@ -207,7 +234,9 @@ class Probe(Common):
             result = probe_difficulty(models[0], images, count=min(self.count or 256, len(images)), seed=self.seed)
         else:
             towards = models[1] if len(models) > 1 else None
-            result = probe_landscape(models[0], images, towards=towards, count=min(self.count or 64, len(images)), seed=self.seed)
+            result = probe_landscape(
+                models[0], images, towards=towards, count=min(self.count or 64, len(images)), seed=self.seed
+            )
         _write({f"{self.what}-{models[0].name}": result}, self.out, f"{self.what.capitalize()} of {models[0].name}")
 
 
@@ -298,7 +327,7 @@ def _check_writable(folder: Path) -> None:
 
 def _write(results: dict[str, xr.Dataset], out: Path, title: str) -> None:
     """Results as netCDF and CSV, their figures, and the report."""
-    from consistency_lab.plots.gallery import figures_of
+    from consistency_lab.plots.figures import figures_of
     from consistency_lab.plots.save import save_figure
     from consistency_lab.reports.html import report
     from consistency_lab.store.results import save_frame, save_result
@@ -316,7 +345,7 @@ def _print_headline(comparison: xr.Dataset) -> None:
     from consistency_lab.reports.numbers import headline
 
     print()
-    print(headline(comparison))
+    print(headline(comparison).sentence)
 
 
 def _print_json(content: dict[str, Any]) -> None:
@@ -336,7 +365,8 @@ def _parse(arguments: list[str]) -> Any:
     config = early.parse_known_args(arguments[1:])[0].config if arguments[:1] == ["train"] else None
     made: dict[str, Any] = {"train": Train(settings=TrainingSettings.read(config))} if config else {}
     kinds = tuple(
-        Annotated[kind, tyro.conf.subcommand(name=name, default=made.get(name, kind()))] for name, kind in COMMANDS.items()
+        Annotated[kind, tyro.conf.subcommand(name=name, default=made.get(name, kind()))]
+        for name, kind in COMMANDS.items()
     )
     shape = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
     return tyro.cli(Union[kinds], prog="consistency-lab", description=_HELP, args=arguments, config=shape)  # type: ignore[call-overload]  # noqa: UP007

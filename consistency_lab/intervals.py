@@ -32,10 +32,20 @@ def jackknife(estimate: Array, replicates: Array) -> Interval:
     return Interval(estimate, estimate - half, estimate + half)
 
 
-def mean_interval(values: Array, axis: int = -1) -> Interval:
-    """Mean with its 95 % t interval along an axis of independent values."""
+def mean_interval(values: Array, axis: int = -1, degree: int = 1) -> Interval:
+    """Mean with its 95 % t interval along an axis of independent values; bounds are NaN for fewer than two.
+
+    Args:
+        values: any shape.
+        axis: the axis of independent values.
+        degree: 2 for rows of a pairwise mean, such as nulls, into which every value enters twice: the variance of a U-statistic of
+            degree 2 is 4 Var(row) / n (Hoeffding 1948).
+    """
     values = np.asarray(values, dtype=np.float64)
     n = values.shape[axis]
     mean = values.mean(axis)
-    half = stats.t.ppf(0.975, n - 1) * values.std(axis, ddof=1) / np.sqrt(n) if n > 1 else np.full_like(mean, np.nan)
+    if n < 2:
+        return Interval(mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan))
+    with np.errstate(invalid="ignore"):  # the PSNR of equal images is infinite
+        half = degree * stats.t.ppf(0.975, n - 1) * values.std(axis, ddof=1) / np.sqrt(n)
     return Interval(mean, mean - half, mean + half)

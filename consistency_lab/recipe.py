@@ -2,9 +2,9 @@
 
 Two rules, after 2404.07946:
 
-* Density over t. The paper trains hard timesteps more often. Difficulty is read as the root of the second moment of the loss at each t, in the
-  units of the objective (eps): the density that Nichol & Dhariwal (2102.09672, equation 18) derive for importance sampling. It is used without
-  importance weights, as in the paper, so it changes the objective; a uniform floor keeps every time trained.
+* Density over t. The paper trains hard timesteps more often. Difficulty is read as the root of the second moment of the loss at each
+  t, in the units of the objective (eps): the density that Nichol & Dhariwal (2102.09672, equation 18) derive for importance sampling. It
+  is used without importance weights, as in the paper, so it changes the objective; a uniform floor keeps every time trained.
 * Momentum. The paper argues that on a smooth landscape a large momentum wastes steps, and lets it decay with a compensated learning rate
   (MDLRC). Smooth means here that the line through the model deviates from its best quadratic by less than `SMOOTH` of its range.
 """
@@ -41,7 +41,9 @@ class Recipe:
     density: tuple[tuple[float, float], ...] = field(default=(), repr=False)
 
     @classmethod
-    def from_findings(cls, difficulty: xr.Dataset, landscape: xr.Dataset | Sequence[xr.Dataset] | None = None) -> Recipe:
+    def from_findings(
+        cls, difficulty: xr.Dataset, landscape: xr.Dataset | Sequence[xr.Dataset] | None = None
+    ) -> Recipe:
         """Derive a recipe.
 
         Args:
@@ -56,7 +58,9 @@ class Recipe:
             if result.attrs.get("kind") != kind:
                 raise UserError(f"a recipe needs a {kind} result here, not {result.attrs.get('kind')!r}.")
         values, reasons = _density(difficulty)
-        changes: dict[str, object] = {"timesteps": f"density(floor={FLOOR}, values={[round(float(v), 4) for v in values]})"}
+        changes: dict[str, object] = {
+            "timesteps": f"density(floor={FLOOR}, values={[round(float(v), 4) for v in values]})"
+        }
         if landscapes:
             momentum, reason = _momentum(landscapes)
             changes["momentum"] = momentum
@@ -86,26 +90,31 @@ def _density(difficulty: xr.Dataset) -> tuple[np.ndarray, list[str]]:
     error = difficulty["error"].sel(units="eps").values.astype(np.float64)  # (t, sample)
     values = np.sqrt((error**2).mean(1))
     if not np.isfinite(values).all() or not values.max() > 0:
-        raise UserError("the difficulty result has no finite, positive errors in eps; probe a model that has been trained.")
+        raise UserError(
+            "the difficulty result has no finite, positive errors in eps; probe a model that has been trained."
+        )
     values = values / values.max()
     t = difficulty["t"].values
     cumulative = np.cumsum(values) / values.sum()
     quarter, half, most = (float(t[np.searchsorted(cumulative, share)]) for share in (0.25, 0.5, 0.9))
     reason = (
-        f"Times are drawn in proportion to the root mean square eps-error of {difficulty.attrs.get('model', 'the pilot')} at each t, with a uniform "
-        f"share of {FLOOR:g}: a quarter of the remaining draws fall below t = {quarter:.2f}, half below {half:.2f}, nine tenths below {most:.2f}."
+        f"Times are drawn in proportion to the root mean square eps-error of {difficulty.attrs.get('model', 'the pilot')} at each t, "
+        f"with a uniform share of {FLOOR:g}: a quarter of the remaining draws fall below t = {quarter:.2f}, half below {half:.2f}, "
+        f"nine tenths below {most:.2f}."
     )
     return values, [reason]
 
 
 def _momentum(landscapes: Sequence[xr.Dataset]) -> tuple[str, str]:
     rough = [float(x.attrs["roughness"]) for x in landscapes]
-    worst = float(np.nanmax(rough)) if np.isfinite(rough).any() else float("nan")
-    if worst < SMOOTH:
-        return "mdlrc", (
-            f"Momentum decays with learning-rate compensation (MDLRC): on {len(rough)} line(s) through the model the loss deviates from a quadratic by "
-            f"at most {100 * worst:.1f} % of its range, below the {100 * SMOOTH:g} % that count as smooth."
+    if not np.isfinite(rough).all():
+        return (
+            "constant",
+            "Momentum stays constant: the roughness of the landscape is undefined (the loss does not change along the line).",
         )
-    return "constant", (
-        f"Momentum stays constant: the loss deviates from a quadratic by {100 * worst:.1f} % of its range, above the {100 * SMOOTH:g} % that count as smooth."
-    )
+    worst = max(rough)
+    deviation = f"on {len(rough)} line(s) through the model the loss deviates from a quadratic by up to {100 * worst:.1f} % of its range"
+    if worst < SMOOTH:
+        reason = f"{deviation}, below the {100 * SMOOTH:g} % that count as smooth."
+        return "mdlrc", f"Momentum decays with learning-rate compensation (MDLRC): {reason}"
+    return "constant", f"Momentum stays constant: {deviation}, above the {100 * SMOOTH:g} % that count as smooth."

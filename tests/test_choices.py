@@ -15,7 +15,9 @@ def needs(size, *, width):
 REGISTRY = Registry("thing", {"make": make, "needs": needs})
 
 
-@pytest.mark.parametrize("text", ["make", "make(width=4)", "make(name='a, b=(c)', width=-1.5)", "make(width=[1, (2, None)])"])
+@pytest.mark.parametrize(
+    "text", ["make", "make(width=4)", "make(name='a, b=(c)', width=-1.5)", "make(width=[1, (2, None)])"]
+)
 def test_text_and_choice_round_trip(text):
     choice = Choice.parse(text)
     assert Choice.parse(str(choice)) == choice

@@ -50,7 +50,25 @@ def test_models_are_trained_listed_compared_probed_and_reported(trained, tmp_pat
     assert capsys.readouterr().out.count("done") == 2
     common = ["--store", str(trained), "--quiet", "--device", "cpu"]
     out = tmp_path / "comparison"
-    assert main(["compare", "mlp-s0", "mlp-s1", *common, "--count", "16", "--sampler-steps", "5", "--data", "digits", "--out", str(out)]) == 0
+    assert (
+        main(
+            [
+                "compare",
+                "mlp-s0",
+                "mlp-s1",
+                *common,
+                "--count",
+                "16",
+                "--sampler-steps",
+                "5",
+                "--data",
+                "digits",
+                "--out",
+                str(out),
+            ]
+        )
+        == 0
+    )
     assert "0." in capsys.readouterr().out
     assert load_result(out / "results" / "comparison.nc").sizes["sample"] == 16
     for name in ("report.html", "report.json", "report.md", "results/comparison.csv"):
@@ -71,7 +89,9 @@ def test_dry_runs_do_nothing(trained, tmp_path, capsys):
     assert '"done": false' in text
     assert main(["demo", "--dry-run", "--out", str(tmp_path / "demo")]) == 0
     assert json.loads(capsys.readouterr().out)["data"] == "digits"
-    assert main(["compare", "mlp-s0", "mlp-s1", "--store", str(trained), "--dry-run", "--out", str(tmp_path / "c")]) == 0
+    assert (
+        main(["compare", "mlp-s0", "mlp-s1", "--store", str(trained), "--dry-run", "--out", str(tmp_path / "c")]) == 0
+    )
     assert json.loads(capsys.readouterr().out)["network_evaluations"] == 2 * 256 * 150
     assert main(["probe", "difficulty", "mlp-s0", "--store", str(trained), "--dry-run"]) == 0
     assert list(tmp_path.iterdir()) == []
@@ -108,7 +128,10 @@ def corrupt(trained, tmp_path):
 BAD = {
     "unknown network": (["train", "--network", "unett"], "Did you mean 'unet'"),
     "unknown data set": (["train", "--data", "digit"], "Did you mean 'digits'"),
-    "unknown metric": (["compare", "mlp-s0", "mlp-s1", "--store", "{store}", "--metrics", "mze", "--count", "4"], "Did you mean 'mse'"),
+    "unknown metric": (
+        ["compare", "mlp-s0", "mlp-s1", "--store", "{store}", "--metrics", "mze", "--count", "4"],
+        "Did you mean 'mse'",
+    ),
     "unknown model": (["compare", "mlp-s0", "mlp-s9", "--store", "{store}"], "Did you mean"),
     "unknown preset": (["demo", "--preset", "digit"], "Did you mean 'digits'"),
     "unknown key in a file": (["train", "--config", "{tmp}/bad.json"], "Did you mean 'steps'"),
@@ -118,7 +141,10 @@ BAD = {
     "unwritable output": (["compare", "mlp-s0", "mlp-s1", "--store", "{store}", "--out", "{tmp}/file/out"], "file"),
     "truncated weights": (["probe", "difficulty", "{corrupt}", "--out", "{tmp}/p"], "ema.safetensors"),
     "one model": (["compare", "mlp-s0", "--store", "{store}", "--out", "{tmp}/o"], "at least two models"),
-    "three models on a line": (["probe", "landscape", "mlp-s0", "mlp-s1", "mlp-s0", "--store", "{store}"], "one or two models"),
+    "three models on a line": (
+        ["probe", "landscape", "mlp-s0", "mlp-s1", "mlp-s0", "--store", "{store}"],
+        "one or two models",
+    ),
     "no results": (["report"], "nothing to report"),
     "missing result": (["report", "{tmp}/none.nc"], "none.nc"),
     "bad seeds": (["train", "--seeds", "3-1"], "rising"),

@@ -17,7 +17,9 @@ def difficulty(profile, samples=50):
     error = np.sqrt(profile)[:, None] * np.ones((20, samples))
     stack = np.stack([error, error, error])
     return xr.Dataset(
-        {"error": (("units", "t", "sample"), stack)}, coords={"units": ["eps", "x0", "v"], "t": T}, attrs={"kind": "difficulty", "model": "pilot"}
+        {"error": (("units", "t", "sample"), stack)},
+        coords={"units": ["eps", "x0", "v"], "t": T},
+        attrs={"kind": "difficulty", "model": "pilot"},
     )
 
 
@@ -50,7 +52,10 @@ def test_the_density_is_the_root_of_the_second_moment():
     assert total_variation(found, FLOOR / BINS + (1 - FLOOR) * expected / expected.sum()) < 1e-3
 
 
-@pytest.mark.parametrize(("rough", "momentum"), [([0.01], "mdlrc"), ([0.01, 0.2], "constant"), ([0.2], "constant"), ([float("nan")], "constant")])
+@pytest.mark.parametrize(
+    ("rough", "momentum"),
+    [([0.01], "mdlrc"), ([0.01, 0.2], "constant"), ([0.2], "constant"), ([float("nan")], "constant")],
+)
 def test_momentum_decays_on_smooth_landscapes_only(rough, momentum):
     recipe = Recipe.from_findings(difficulty(np.ones(20)), [landscape(r) for r in rough])
     assert recipe.apply(TrainingSettings()).momentum == momentum

@@ -127,7 +127,9 @@ class EDMPreconditioning(Parametrisation):
 
     def __init__(self, *, sigma_data: float | None = None):
         if sigma_data is None or not sigma_data > 0:
-            raise UserError(f"edm preconditioning needs the data's standard deviation, above 0: write edm(sigma_data=0.5), not {sigma_data!r}.")
+            raise UserError(
+                f"edm preconditioning needs the data's standard deviation, above 0: write edm(sigma_data=0.5), not {sigma_data!r}."
+            )
         self.sigma_data = sigma_data
 
     def network_input(self, x_t: Tensor, alpha: Tensor, sigma: Tensor, schedule: Schedule) -> Tensor:
@@ -164,7 +166,9 @@ class Denoiser(nn.Module, ABC):
             UserError: a state of another shape, or a time at which conversions are undefined.
         """
         if tuple(x_t.shape[1:]) != tuple(self.shape):
-            raise UserError(f"states of shape {tuple(x_t.shape[1:])} were given to a denoiser of {tuple(self.shape)} images.")
+            raise UserError(
+                f"states of shape {tuple(x_t.shape[1:])} were given to a denoiser of {tuple(self.shape)} images."
+            )
         times = self.schedule.check(t).to(x_t.device).expand(len(x_t))
         alpha, sigma = per_sample(self.schedule.alpha(times), x_t), per_sample(self.schedule.sigma(times), x_t)
         return self._predict(x_t, times, alpha, sigma, cond)
@@ -184,7 +188,9 @@ class NetworkDenoiser(Denoiser):
         predicts: what the network's output means: ``"eps"``, ``"x0"``, ``"v"``, ``"flow"`` or ``"edm(sigma_data=...)"``.
     """
 
-    def __init__(self, network: nn.Module, schedule: Schedule, shape: tuple[int, int, int], predicts: str | Choice = "eps"):
+    def __init__(
+        self, network: nn.Module, schedule: Schedule, shape: tuple[int, int, int], predicts: str | Choice = "eps"
+    ):
         super().__init__()
         self.parametrisation = PREDICTIONS.build(predicts)
         self.network, self.schedule, self.shape, self.predicts = network, schedule, shape, str(predicts)

@@ -18,7 +18,9 @@ def truth(prediction: Prediction, x0: Tensor, eps: Tensor) -> Prediction:
     return Prediction(prediction.x_t, prediction.alpha, prediction.sigma, x0, eps)
 
 
-def denoising_loss(denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor, cond: Tensor | None = None, units: str = "eps") -> Tensor:
+def denoising_loss(
+    denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor, cond: Tensor | None = None, units: str = "eps"
+) -> Tensor:
     """Squared error of the denoiser per sample: ``(B,)``, the mean over pixels, unweighted, in the named units.
 
     Time and noise come from outside and nothing is averaged over the batch (Ho et al. 2006.11239, equation 14, before its expectation).

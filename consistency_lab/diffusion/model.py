@@ -69,13 +69,20 @@ class DiffusionModel:
         tensors = [*self.denoiser.parameters(), *self.denoiser.buffers()]
         return tensors[0].device if tensors else torch.device("cpu")
 
-    def path(self, noise: SharedNoise, indices: Sequence[int], sampler: Sampler | None = None, times: Tensor | None = None) -> Iterator[SamplerStep]:
+    def path(
+        self, noise: SharedNoise, indices: Sequence[int], sampler: Sampler | None = None, times: Tensor | None = None
+    ) -> Iterator[SamplerStep]:
         """Sample the images of those indices together, yielding every step (see `sample_path`)."""
         first = None if times is None else float(times[0])
         start = start_state(self.denoiser, noise.initial(indices, self.noise_shape, self.device), first)
         with measuring():
             yield from sample_path(
-                self.denoiser, start, sampler or self.sampler, times=times, path_noise=(noise, indices), cond=self.labels(indices)
+                self.denoiser,
+                start,
+                sampler or self.sampler,
+                times=times,
+                path_noise=(noise, indices),
+                cond=self.labels(indices),
             )
 
     def labels(self, indices: Sequence[int]) -> Tensor | None:
@@ -87,7 +94,9 @@ class DiffusionModel:
         if not self.classes:
             raise UserError(f"{self.name!r} has no labels to be guided by; train it with conditional=True.")
         facts = {**self.facts, "guidance": scale}
-        return replace(self, name=f"{self.name}-cfg{scale:g}", denoiser=GuidedDenoiser(self.denoiser, scale).eval(), facts=facts)
+        return replace(
+            self, name=f"{self.name}-cfg{scale:g}", denoiser=GuidedDenoiser(self.denoiser, scale).eval(), facts=facts
+        )
 
     def generate(self, noise: SharedNoise, indices: Sequence[int], sampler: Sampler | None = None) -> Tensor:
         """The images of those indices ``(N, C, H, W)``, float32 on the CPU, computed `CHUNK` at a time."""

@@ -49,7 +49,13 @@ class SharedNoise:
         self.seed = int(seed)
 
     def draw(
-        self, indices: Sequence[int] | Tensor, shape: Sequence[int], *, stream: str, step: int = 0, device: torch.device | str = "cpu"
+        self,
+        indices: Sequence[int] | Tensor,
+        shape: Sequence[int],
+        *,
+        stream: str,
+        step: int = 0,
+        device: torch.device | str = "cpu",
     ) -> Tensor:
         """Standard normal noise ``(len(indices), *shape)``, float32, on ``device``.
 
@@ -67,12 +73,19 @@ class SharedNoise:
         noise = np.stack(rows) if rows else np.empty((0, size), np.float32)
         return torch.from_numpy(noise).reshape(len(numbers), *shape).to(device)
 
-    def initial(self, indices: Sequence[int] | Tensor, shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+    def initial(
+        self, indices: Sequence[int] | Tensor, shape: Sequence[int], device: torch.device | str = "cpu"
+    ) -> Tensor:
         """The noise that sampling starts from."""
         return self.draw(indices, shape, stream="initial", device=device)
 
     def increment(
-        self, indices: Sequence[int] | Tensor, shape: Sequence[int], start: float, end: float, device: torch.device | str = "cpu"
+        self,
+        indices: Sequence[int] | Tensor,
+        shape: Sequence[int],
+        start: float,
+        end: float,
+        device: torch.device | str = "cpu",
     ) -> Tensor:
         """The normalised Brownian increment between two times: standard normal, shared between solvers of any step count.
 

@@ -34,7 +34,9 @@ class GaussianDenoiser(Denoiser):
         super().__init__()
         size = mean.numel()
         if covariance.shape != (size, size):
-            raise UserError(f"a covariance for {size} pixels is {size} x {size}, not {' x '.join(map(str, covariance.shape))}.")
+            raise UserError(
+                f"a covariance for {size} pixels is {size} x {size}, not {' x '.join(map(str, covariance.shape))}."
+            )
         self.schedule, self.shape = schedule, (int(mean.shape[0]), int(mean.shape[1]), int(mean.shape[2]))
         variances, axes = torch.linalg.eigh(covariance.double())
         self.register_buffer("mean", mean.double().flatten())
@@ -61,7 +63,7 @@ class GaussianDenoiser(Denoiser):
     def flow_map(self, x_t: Tensor, t: float) -> Tensor:
         """The exact solution at t = 0 of the probability-flow ODE through ``x_t`` ``(B, C, H, W)``, float64.
 
-            x(0) = mean + Cov^1/2 (Cov + s^2 I)^-1/2 (x_t / alpha - mean)        (2311.10892, equation 11)
+        x(0) = mean + Cov^1/2 (Cov + s^2 I)^-1/2 (x_t / alpha - mean)        (2311.10892, equation 11)
         """
         level = self.schedule.noise_to_signal(t) ** 2
         centred = (x_t.double() / self.schedule.alpha(t)).flatten(1) - self.mean

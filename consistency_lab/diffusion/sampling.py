@@ -148,7 +148,9 @@ def sample_path(
         UserError: a stochastic sampler without path noise, or times that do not decrease to 0.
     """
     if sampler.stochastic and path_noise is None:
-        raise UserError(f"the sampler {sampler.method!r} is stochastic: give it path noise, (SharedNoise(seed), indices).")
+        raise UserError(
+            f"the sampler {sampler.method!r} is stochastic: give it path noise, (SharedNoise(seed), indices)."
+        )
     times = denoiser.schedule.grid(sampler.steps) if times is None else times.double()
     if len(times) < 2 or float(times[-1]) != 0.0 or bool((times.diff() >= 0).any()):
         raise UserError("the times of a sampler must decrease strictly and end at 0.")

@@ -103,7 +103,9 @@ class Schedule(ABC):
             raise UserError(f"a sampler needs at least 1 step, not {steps}.")
         times = torch.linspace(self.t_max, 0.0, steps + 1, dtype=torch.float64)
         if times[-2] < self.t_min - _TOLERANCE:
-            raise UserError(f"{steps} steps fall below t_min = {self.t_min:g} of the schedule {self.spec!r}; use at most {int(self.t_max / self.t_min)}.")
+            raise UserError(
+                f"{steps} steps fall below t_min = {self.t_min:g} of {self.spec!r}; use at most {int(self.t_max / self.t_min)}."
+            )
         return times
 
     def __eq__(self, other: object) -> bool:
@@ -129,7 +131,9 @@ class TableVP(Schedule):
     def __init__(self, log_alpha_bar: Sequence[float] | np.ndarray, spec: str | None = None):
         table = np.concatenate([[0.0], np.asarray(log_alpha_bar, dtype=np.float64)])
         if len(table) < 3 or not np.isfinite(table).all() or (np.diff(table) >= 0).any():
-            raise UserError("a discrete schedule needs at least two steps whose alpha-bar is finite and strictly decreasing from below 1.")
+            raise UserError(
+                "a discrete schedule needs at least two steps whose alpha-bar is finite and strictly decreasing from below 1."
+            )
         self.discrete_steps = len(table) - 1
         self.spec = spec or f"table({hashlib.sha256(table.tobytes()).hexdigest()[:12]})"
         self.t_min, self.t_max = 1.0 / self.discrete_steps, 1.0
@@ -238,4 +242,6 @@ class RectifiedFlow(Schedule):
         return torch.sigmoid(-0.5 * log_snr)
 
 
-SCHEDULES: Registry[Schedule] = Registry("schedule", {"linear": linear_vp, "cosine": CosineVP, "edm": EDM, "flow": RectifiedFlow})
+SCHEDULES: Registry[Schedule] = Registry(
+    "schedule", {"linear": linear_vp, "cosine": CosineVP, "edm": EDM, "flow": RectifiedFlow}
+)

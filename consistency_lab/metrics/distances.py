@@ -105,13 +105,17 @@ class PeakSignalToNoise(Distance):
         return 10 * torch.log10(RANGE**2 / (a - b).pow(2).mean(1))
 
 
-METRICS: Registry[Distance] = Registry("metric", {"mse": MeanSquaredError, "cosine": CosineDistance, "psnr": PeakSignalToNoise})
+METRICS: Registry[Distance] = Registry(
+    "metric", {"mse": MeanSquaredError, "cosine": CosineDistance, "psnr": PeakSignalToNoise}
+)
 
 
 def check_samples(images: Tensor) -> None:
     """Raise `UserError` for fewer than two samples."""
     if len(images) < 2:
-        raise UserError(f"a comparison needs at least 2 samples for its null (the same models under other noise), not {len(images)}; raise count.")
+        raise UserError(
+            f"a comparison needs at least 2 samples for its null (the same models under other noise), not {len(images)}; raise count."
+        )
 
 
 def nearest(images: Tensor, candidates: Tensor, chunk: int = 4096) -> tuple[Tensor, Tensor]:

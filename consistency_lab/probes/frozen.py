@@ -47,7 +47,9 @@ class FrozenBatch:
         """``(B,)``, evaluated chunk by chunk, always through the same chunks. Raises `UserError` for a loss that has been averaged."""
         pieces = [loss(model, *parts) for parts in zip(*(x.split(self.chunk) for x in self.tensors), strict=True)]
         if any(piece.dim() == 0 for piece in pieces) or sum(map(len, pieces)) != len(self):
-            raise UserError(f"the loss of a probe must give one value per sample, ({len(self)},); do not average over the batch.")
+            raise UserError(
+                f"the loss of a probe must give one value per sample, ({len(self)},); do not average over the batch."
+            )
         return torch.cat(pieces)
 
 
@@ -68,7 +70,9 @@ def frozen_grid(
     """
     schedule, device = model.denoiser.schedule, model.device
     if not 1 <= count <= len(images):
-        raise UserError(f"a probe of {count} images was asked for, and {images.name!r} has {len(images)}; choose between 1 and that.")
+        raise UserError(
+            f"a probe of {count} images was asked for, and {images.name!r} has {len(images)}; choose between 1 and that."
+        )
     if bins < 1:
         raise UserError(f"a probe needs at least 1 noise level, not {bins}.")
     x0 = images.batch(torch.arange(count)).to(device)
@@ -78,7 +82,9 @@ def frozen_grid(
     repeated = [x0.repeat(bins, 1, 1, 1), times.repeat_interleave(count).to(device), eps.repeat(bins, 1, 1, 1)]
     if model.classes:
         if images.labels is None:
-            raise UserError(f"{model.name!r} is class-conditional and {images.name!r} has no labels; probe it on a labelled set.")
+            raise UserError(
+                f"{model.name!r} is class-conditional and {images.name!r} has no labels; probe it on a labelled set."
+            )
         repeated.append(images.labels[:count].to(device).repeat(bins))
     return FrozenBatch(repeated), times
 

@@ -20,7 +20,9 @@ from consistency_lab.probes.frozen import FrozenBatch, SampleLoss, check_determi
 from consistency_lab.store.results import with_provenance
 
 
-def losses_along(model: nn.Module, loss: SampleLoss, batch: FrozenBatch, direction: Sequence[Tensor], positions: Sequence[float]) -> Tensor:
+def losses_along(
+    model: nn.Module, loss: SampleLoss, batch: FrozenBatch, direction: Sequence[Tensor], positions: Sequence[float]
+) -> Tensor:
     """Loss per sample at ``weights + position * direction``: ``(positions, B)``, float64 on the CPU.
 
     Each point starts again from the stored weights, so that no error adds up along the walk, and position 0 is the model itself to
@@ -138,7 +140,9 @@ def probe_landscape(
 def _check_same_shape(a: DiffusionModel, b: DiffusionModel) -> None:
     shapes = [[(name, tuple(p.shape)) for name, p in m.denoiser.named_parameters()] for m in (a, b)]
     if shapes[0] != shapes[1]:
-        raise UserError(f"{a.name!r} and {b.name!r} have different parameters; there is a line only between models of one architecture.")
+        raise UserError(
+            f"{a.name!r} and {b.name!r} have different parameters; there is a line only between models of one architecture."
+        )
 
 
 def curvature(positions: np.ndarray, loss: np.ndarray) -> float:

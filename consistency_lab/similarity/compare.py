@@ -77,10 +77,15 @@ def compare(
     doubled = common_times([model.denoiser for model in models], finer.steps, 2)
     again = [_walk(m, noise, indices, finer, t, doubled[1]) for m, t in zip(models, doubled[0], strict=True)]
     clock = times[0][kept]
-    result = xr.Dataset(coords=_coordinates([m.name for m in models], clock, models[0].denoiser, [d.name for d in distances]))
+    result = xr.Dataset(
+        coords=_coordinates([m.name for m in models], clock, models[0].denoiser, [d.name for d in distances])
+    )
     _add_pairs(result, walked, distances)
     _add_ceiling(result, walked, again, distances)
-    result["images"] = (("model", "shown", "t", "channel", "row", "column"), np.stack([_shown(w.estimates, shown) for w in walked]))
+    result["images"] = (
+        ("model", "shown", "t", "channel", "row", "column"),
+        np.stack([_shown(w.estimates, shown) for w in walked]),
+    )
     if images is not None:
         _add_references(result, walked, images, noise, indices, sampler, (times[0], kept), models[0], distances, shown)
         _add_nearest(result, walked, images, shown)
@@ -96,7 +101,9 @@ def compare(
         samples=count,
         noise_seed=noise.seed,
         chunk=len(next(iter(chunks(indices)))),
-        data=None if images is None else {"name": images.name, "fingerprint": images.fingerprint, "images": len(images)},
+        data=None
+        if images is None
+        else {"name": images.name, "fingerprint": images.fingerprint, "images": len(images)},
         device=str(models[0].device),
     )
 
@@ -118,9 +125,13 @@ def _check(models: Sequence[DiffusionModel], count: int, images: ImageSet | None
             )
     names = [model.name for model in models]
     if len(set(names)) < len(names):
-        raise UserError(f"two models are called {next(n for n in names if names.count(n) > 1)!r}; give each its own name.")
+        raise UserError(
+            f"two models are called {next(n for n in names if names.count(n) > 1)!r}; give each its own name."
+        )
     if images is not None and images.shape != models[0].noise_shape:
-        raise UserError(f"the models make images of {models[0].noise_shape}, but {images.name!r} has images of {images.shape}.")
+        raise UserError(
+            f"the models make images of {models[0].noise_shape}, but {images.name!r} has images of {images.shape}."
+        )
 
 
 def common_times(denoisers: Sequence[Denoiser], steps: int, levels: int) -> tuple[list[Tensor], Tensor]:
@@ -141,7 +152,9 @@ def common_times(denoisers: Sequence[Denoiser], steps: int, levels: int) -> tupl
     ranges = [denoiser.schedule.log_snr_range for denoiser in denoisers]
     low, high = max(r[0] for r in ranges), min(r[1] for r in ranges)
     if not low < high:
-        raise UserError(f"the schedules share no noise level: their log-SNR ranges are {', '.join(f'{a:.3g} to {b:.3g}' for a, b in ranges)}.")
+        raise UserError(
+            f"the schedules share no noise level: their log-SNR ranges are {', '.join(f'{a:.3g} to {b:.3g}' for a, b in ranges)}."
+        )
     ends = first.time_from_log_snr(torch.tensor([low, high], dtype=torch.float64))
     clock = torch.linspace(float(ends[0]), float(ends[1]), steps, dtype=torch.float64)
     levels_shared = first.log_snr(clock).clamp(low, high)
@@ -162,7 +175,9 @@ def _walk(
     bad = (~estimates.flatten(2).isfinite().all(2)).nonzero()
     if len(bad):
         t, sample = float(times[kept[bad[0, 0]]]), int(bad[0, 1])
-        raise UserError(f"the model {model.name!r} gives values that are not finite at t = {t:.3g} for sample {sample}; leave it out or train it again.")
+        raise UserError(
+            f"the model {model.name!r} gives values that are not finite at t = {t:.3g} for sample {sample}; leave it out or train it again."
+        )
     return Trajectories(model.name, estimates)
 
 
@@ -204,14 +219,20 @@ def _add_pairs(result: xr.Dataset, walked: Sequence[Trajectories], distances: Se
     alone = pair_score(distance, null, axis=2)
     for key, values in zip(("score", "score_low", "score_high"), alone, strict=True):
         result[key] = (("pair", "t", "metric"), values)
-    family = family_score(distance.mean(2), null.mean(2), len(walked)) if len(walked) > 2 else [values[0] for values in alone]
+    family = (
+        family_score(distance.mean(2), null.mean(2), len(walked))
+        if len(walked) > 2
+        else [values[0] for values in alone]
+    )
     for key, values in zip(("family_score", "family_low", "family_high"), family, strict=True):
         result[key] = (("t", "metric"), values)
     result.attrs["interval"] = FAMILY.format(dof=len(walked) - 1, count=len(walked)) if len(walked) > 2 else PAIR
     result.attrs["pair_interval"] = PAIR
 
 
-def _add_ceiling(result: xr.Dataset, walked: Sequence[Trajectories], again: Sequence[Trajectories], distances: Sequence[Distance]) -> None:
+def _add_ceiling(
+    result: xr.Dataset, walked: Sequence[Trajectories], again: Sequence[Trajectories], distances: Sequence[Distance]
+) -> None:
     """The same model with twice the steps: how alike two sets of images are that differ by the solver alone."""
     ends = [Trajectories(w.name, w.estimates[-1:]) for w in [*walked, *again]]
     values = _cube(ends, [(k, k + len(walked)) for k in range(len(walked))], distances)[0][:, 0]
@@ -230,7 +251,10 @@ def _add_references(
     distances: Sequence[Distance],
     shown: int,
 ) -> None:
-    references = [DiffusionModel(name, closed_form(name, images.all(), like.denoiser.schedule).to(like.device)) for name in REFERENCES]
+    references = [
+        DiffusionModel(name, closed_form(name, images.all(), like.denoiser.schedule).to(like.device))
+        for name in REFERENCES
+    ]
     paths = [_walk(reference, noise, indices, sampler, *grid) for reference in references]
     pairs = [(k, len(walked) + r) for k in range(len(walked)) for r in range(len(paths))]
     shape = (len(walked), len(paths))

@@ -56,13 +56,18 @@ def pair_score(distance: Array, null: Array, axis: int = -1) -> Interval:
         null: per sample, the mean over j != i of both directions; the same shape.
         axis: the axis of samples.
     """
-    d, u = np.moveaxis(np.asarray(distance, dtype=np.float64), axis, 0), np.moveaxis(np.asarray(null, dtype=np.float64), axis, 0)
+    d, u = (
+        np.moveaxis(np.asarray(distance, dtype=np.float64), axis, 0),
+        np.moveaxis(np.asarray(null, dtype=np.float64), axis, 0),
+    )
     n = len(d)
     estimate = score(d.mean(0), u.mean(0))
     if n < 3:
         return Interval(estimate, np.full_like(estimate, np.nan), np.full_like(estimate, np.nan))
     d_without = (d.sum(0) - d) / (n - 1)
-    u_without = (u.sum(0) - 2 * u) / (n - 2)  # the sum over all i != j is (n - 1) sum(u); sample i is in 2 (n - 1) u_i of it
+    u_without = (u.sum(0) - 2 * u) / (
+        n - 2
+    )  # the sum over all i != j is (n - 1) sum(u); sample i is in 2 (n - 1) u_i of it
     return _bounded(jackknife(estimate, score(d_without, u_without)))
 
 

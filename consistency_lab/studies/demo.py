@@ -98,23 +98,40 @@ def run_demo(
         say(f"training {name}: {settings.steps} steps of {settings.batch} images")
         models[name] = train(images, name=name, settings=settings, **how)
     pilot = models[plan.pilot]
-    cached = _Cache(store, force, {"plan": dataclasses.asdict(plan), "seed": seed, "device": pilot.device.type, "threads": torch.get_num_threads()})
+    cached = _Cache(
+        store,
+        force,
+        {
+            "plan": dataclasses.asdict(plan),
+            "seed": seed,
+            "device": pilot.device.type,
+            "threads": torch.get_num_threads(),
+        },
+    )
     say("comparing all pairs under shared noise")
     family = list(models.values())
     sampler = Sampler(**plan.sampler)
     noise = SharedNoise(seed)
     results = {
-        "comparison": cached("comparison", family, lambda: compare(family, noise, count=plan.count, sampler=sampler, images=images)),
+        "comparison": cached(
+            "comparison", family, lambda: compare(family, noise, count=plan.count, sampler=sampler, images=images)
+        ),
     }
     say("probing difficulty and landscape")
     for model in (family[0], pilot) if family[0] is not pilot else (pilot,):
         results[f"difficulty-{model.name}"] = cached(
-            f"difficulty-{model.name}", [model], lambda m=model: probe_difficulty(m, held_out, training_images=images)  # type: ignore[misc]
+            f"difficulty-{model.name}",
+            [model],
+            lambda m=model: probe_difficulty(m, held_out, training_images=images),  # type: ignore[misc]
         )
         results[f"landscape-{model.name}"] = cached(
-            f"landscape-{model.name}", [model], lambda m=model: probe_landscape(m, held_out)  # type: ignore[misc]
+            f"landscape-{model.name}",
+            [model],
+            lambda m=model: probe_landscape(m, held_out),  # type: ignore[misc]
         )
-    results["landscape-between"] = cached("landscape-between", family[:2], lambda: probe_landscape(family[0], held_out, towards=family[1]))
+    results["landscape-between"] = cached(
+        "landscape-between", family[:2], lambda: probe_landscape(family[0], held_out, towards=family[1])
+    )
     recipe = Recipe.from_findings(results[f"difficulty-{plan.pilot}"], results[f"landscape-{plan.pilot}"])
     results["recipe"] = recipe.to_dataset(f"recipe from {plan.pilot}")
     say(f"training {plan.pilot} with the recipe")

@@ -52,7 +52,9 @@ class TrainingStep(NamedTuple):
     beta1: float
 
 
-def _adam(parameters: list[nn.Parameter], lr: float, *, beta1: float = 0.9, beta2: float = 0.999) -> torch.optim.Optimizer:
+def _adam(
+    parameters: list[nn.Parameter], lr: float, *, beta1: float = 0.9, beta2: float = 0.999
+) -> torch.optim.Optimizer:
     return torch.optim.Adam(parameters, lr=lr, betas=(beta1, beta2))
 
 
@@ -62,7 +64,9 @@ def _adamw(
     return torch.optim.AdamW(parameters, lr=lr, betas=(beta1, beta2), weight_decay=weight_decay)
 
 
-def _sgd(parameters: list[nn.Parameter], lr: float, *, momentum: float = 0.9, weight_decay: float = 0.0) -> torch.optim.Optimizer:
+def _sgd(
+    parameters: list[nn.Parameter], lr: float, *, momentum: float = 0.9, weight_decay: float = 0.0
+) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
 
 
@@ -90,13 +94,21 @@ class TrainingLoop:
     """
 
     def __init__(
-        self, module: nn.Module, loss: Callable[..., Tensor], source: BatchSource, settings: TrainingSettings, device: torch.device
+        self,
+        module: nn.Module,
+        loss: Callable[..., Tensor],
+        source: BatchSource,
+        settings: TrainingSettings,
+        device: torch.device,
     ):
         self.module, self.loss, self.source, self.settings, self.device = module, loss, source, settings, device
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.optimizer = OPTIMIZERS.build(settings.optimizer, self.parameters, settings.lr)
         self.momentum = None
-        if isinstance(self.optimizer, torch.optim.Adam | torch.optim.AdamW) or Choice.parse(settings.momentum).name != "constant":
+        if (
+            isinstance(self.optimizer, torch.optim.Adam | torch.optim.AdamW)
+            or Choice.parse(settings.momentum).name != "constant"
+        ):
             self.momentum = MomentumSchedule(self.optimizer, settings.momentum, settings.steps)
         self.average = WeightAverage(module, settings.ema_half_life * settings.steps)
         self.step = 0
@@ -123,7 +135,9 @@ class TrainingLoop:
         self.average.update(self.step)
         self.source.observe(batch, losses.detach())
         group = self.optimizer.param_groups[0]
-        return TrainingStep(self.step, objective.detach(), group["lr"], group["betas"][0] if "betas" in group else group["momentum"])
+        return TrainingStep(
+            self.step, objective.detach(), group["lr"], group["betas"][0] if "betas" in group else group["momentum"]
+        )
 
     def _set_rates(self) -> None:
         factor = annealing(self.settings, self.step)
@@ -157,4 +171,6 @@ class TrainingLoop:
 def check_finite(loss: float, step: int, what: str) -> None:
     """Raise `UserError` for a loss that is no longer a number."""
     if not np.isfinite(loss):
-        raise UserError(f"the training of {what} diverged: its loss is {loss} at step {step}. Lower lr, or raise lr_warmup.")
+        raise UserError(
+            f"the training of {what} diverged: its loss is {loss} at step {step}. Lower lr, or raise lr_warmup."
+        )

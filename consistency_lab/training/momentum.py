@@ -47,7 +47,8 @@ def _effective_lr(beta0: float) -> Rule:
 
 
 MOMENTUM_RULES: Registry[Rule] = Registry(
-    "momentum rule", {"constant": _constant, "beta_decay_only": _beta_decay_only, "mdlrc": _mdlrc, "effective_lr": _effective_lr}
+    "momentum rule",
+    {"constant": _constant, "beta_decay_only": _beta_decay_only, "mdlrc": _mdlrc, "effective_lr": _effective_lr},
 )
 
 
@@ -75,7 +76,7 @@ class MomentumSchedule:
     def __init__(self, optimizer: torch.optim.Optimizer, rule: str, total_steps: int):
         if not isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
             raise UserError(
-                f"a momentum rule sets beta1 of Adam or AdamW and corrects its bias; {type(optimizer).__name__} has no beta1. Use adam or adamw."
+                f"a momentum rule sets beta1 of Adam or AdamW; {type(optimizer).__name__} has no beta1. Use adam or adamw."
             )
         if total_steps < 1:
             raise UserError(f"a momentum rule needs a run of at least 1 step, not {total_steps}.")
@@ -83,12 +84,16 @@ class MomentumSchedule:
         self._base = [(group["lr"], group["betas"], group["weight_decay"]) for group in optimizer.param_groups]
         self._products = [1.0] * len(self._base)
         self._rules = [MOMENTUM_RULES.build(rule, betas[0]) for _, betas, _ in self._base]
-        self._decoupled = isinstance(optimizer, torch.optim.AdamW) or bool(optimizer.defaults.get("decoupled_weight_decay", False))
+        self._decoupled = isinstance(optimizer, torch.optim.AdamW) or bool(
+            optimizer.defaults.get("decoupled_weight_decay", False)
+        )
 
     def step(self, lr_factor: float = 1.0) -> None:
         """Prepare the next optimizer step; ``lr_factor`` multiplies the learning rate (warm-up, annealing)."""
         tau, count = self.taken / self.total_steps, self.taken + 1
-        for i, (group, (lr, betas, weight_decay)) in enumerate(zip(self.optimizer.param_groups, self._base, strict=True)):
+        for i, (group, (lr, betas, weight_decay)) in enumerate(
+            zip(self.optimizer.param_groups, self._base, strict=True)
+        ):
             beta, factor = self._rules[i](tau)
             self._products[i] *= beta
             correction = (1.0 - beta**count) / (1.0 - self._products[i])

@@ -113,7 +113,14 @@ class CLTS(TimestepSampler):
     """
 
     def __init__(
-        self, schedule: Schedule, total_steps: int, *, center: float = 0.3, width: float = 0.2, horizon: float = 1.0, floor: float = 0.05
+        self,
+        schedule: Schedule,
+        total_steps: int,
+        *,
+        center: float = 0.3,
+        width: float = 0.2,
+        horizon: float = 1.0,
+        floor: float = 0.05,
     ):
         super().__init__(schedule, total_steps)
         if width <= 0 or horizon <= 0:
@@ -123,7 +130,9 @@ class CLTS(TimestepSampler):
         self.horizon, self.floor = horizon * total_steps, floor
         gaussian = np.exp(-0.5 * ((self.centres - center) / width) ** 2)
         if not gaussian.sum() > 0:
-            raise UserError(f"the Gaussian of clts at center={center!r} with width={width!r} has no mass in [{self.low:g}, {self.high:g}].")
+            raise UserError(
+                f"the Gaussian of clts at center={center!r} with width={width!r} has no mass in [{self.low:g}, {self.high:g}]."
+            )
         self.gaussian = gaussian / gaussian.sum()
 
     def share(self, step: int) -> float:
@@ -152,7 +161,13 @@ class Density(TimestepSampler):
     def __init__(self, schedule: Schedule, total_steps: int, *, values: Sequence[float], floor: float = 0.0):
         super().__init__(schedule, total_steps)
         knots = np.asarray(values, dtype=np.float64)
-        if knots.ndim != 1 or len(knots) < 2 or not np.isfinite(knots).all() or (knots < 0).any() or not knots.sum() > 0:
+        if (
+            knots.ndim != 1
+            or len(knots) < 2
+            or not np.isfinite(knots).all()
+            or (knots < 0).any()
+            or not knots.sum() > 0
+        ):
             raise UserError("a density over t needs at least two values, finite, none negative and not all zero.")
         if not 0 <= floor <= 1:
             raise UserError(f"the uniform floor of a density lies in [0, 1], not {floor!r}.")
@@ -166,7 +181,9 @@ class Density(TimestepSampler):
         return None
 
 
-TIMESTEPS: Registry[TimestepSampler] = Registry("timestep sampler", {"uniform": Uniform, "clts": CLTS, "density": Density})
+TIMESTEPS: Registry[TimestepSampler] = Registry(
+    "timestep sampler", {"uniform": Uniform, "clts": CLTS, "density": Density}
+)
 
 
 def total_variation(p: np.ndarray, q: np.ndarray) -> float:

@@ -48,7 +48,9 @@ class DenoisingBatches:
 
     def __init__(self, images: ImageSet, settings: TrainingSettings, device: torch.device):
         if settings.batch > len(images):
-            raise UserError(f"a batch of {settings.batch} is larger than the {len(images)} images of {images.name!r}; lower batch.")
+            raise UserError(
+                f"a batch of {settings.batch} is larger than the {len(images)} images of {images.name!r}; lower batch."
+            )
         self.images, self.device, self.size, self.seeds = images.to(device), device, settings.batch, settings.seeds
         self.sampler = TIMESTEPS.build(settings.timesteps, SCHEDULES.build(settings.schedule), settings.steps)
         self.per_epoch = len(images) // settings.batch
@@ -213,7 +215,9 @@ def train(
 def _watched(loop: TrainingLoop, name: str, progress: bool | None) -> Iterator[tuple[int, float, float, float]]:
     """Run the loop, show it, and yield (step, mean loss since the last, lr, beta1) every `_LOG_EVERY` steps."""
     total, pending = loop.settings.steps, []
-    with tqdm(total=total, initial=loop.step, desc=name, unit="step", disable=None if progress is None else not progress) as bar:
+    with tqdm(
+        total=total, initial=loop.step, desc=name, unit="step", disable=None if progress is None else not progress
+    ) as bar:
         for done in loop:
             pending.append(done.loss)
             bar.update()
@@ -240,7 +244,9 @@ def _train_in(run: Run, loop: TrainingLoop, progress: bool | None) -> None:
     if state.exists():
         saved = load_state(state)
         if saved["threads"] != torch.get_num_threads() and loop.device.type == "cpu":
-            torch.set_num_threads(saved["threads"])  # sums on a CPU depend on how they are divided: the resume is to the bit
+            torch.set_num_threads(
+                saved["threads"]
+            )  # sums on a CPU depend on how they are divided: the resume is to the bit
         loop.load_state_dict(saved["loop"])
         seconds = saved["seconds"]
     run.truncate_log(loop.step)
@@ -250,7 +256,11 @@ def _train_in(run: Run, loop: TrainingLoop, progress: bool | None) -> None:
         now = time.monotonic()
         run.log({"step": step, "loss": loss, "lr": lr, "beta1": beta1, "seconds": seconds + now - started})
         if step in keep:
-            save_tensors(run.folder / "snapshots" / f"step-{step:07d}.safetensors", _network(loop.average.weights), {"step": step})
+            save_tensors(
+                run.folder / "snapshots" / f"step-{step:07d}.safetensors",
+                _network(loop.average.weights),
+                {"step": step},
+            )
         if now - saved_at > _CHECKPOINT_SECONDS:
             facts = {"loop": loop.state_dict(), "seconds": seconds + now - started, "threads": torch.get_num_threads()}
             save_state(state, facts)
@@ -310,7 +320,9 @@ def load_model(
     """
     run = run if isinstance(run, Run) else Run.open(run)
     if run.kind != KIND or not run.done:
-        raise UserError(f"{run.folder} is not a finished model; train it first (the same command goes on where it stopped).")
+        raise UserError(
+            f"{run.folder} is not a finished model; train it first (the same command goes on where it stopped)."
+        )
     if weights not in _WEIGHTS:
         raise UserError(f"the weights of a run are 'ema' or 'raw', not {weights!r}.")
     place, denoiser = resolve_device(device), build_denoiser(run.spec)
@@ -329,20 +341,25 @@ def load_snapshots(model: DiffusionModel) -> Iterator[tuple[int, DiffusionModel]
         UserError: the model was not loaded from a run folder.
     """
     if model.folder is None:
-        raise UserError(f"{model.name!r} was trained without a store, so no weights were kept along the way; train it with store=....")
+        raise UserError(
+            f"{model.name!r} was trained without a store, so no weights were kept along the way; train it with store=...."
+        )
     run = Run.open(model.folder)
     for path in sorted((model.folder / "snapshots").glob("step-*.safetensors")):
         denoiser = build_denoiser(run.spec)
         load_weights(denoiser.network, load_tensors(path)[0], str(path))
         step = int(path.stem.removeprefix("step-"))
         facts = {**model.facts, "steps": step}
-        yield step, DiffusionModel(f"{model.name}@{step}", denoiser.to(model.device).eval(), facts, classes=model.classes)
+        yield (
+            step,
+            DiffusionModel(f"{model.name}@{step}", denoiser.to(model.device).eval(), facts, classes=model.classes),
+        )
 
 
 def training_curves(models: Sequence[DiffusionModel]) -> xr.Dataset:
     """The logged training losses of models that were trained with a store: ``loss (model, step)``, NaN where one has no such step.
 
-    Losses are the means of `_LOG_EVERY` steps of what each run itself minimised; runs with other densities over t are not comparable by them.
+    Losses are means over `_LOG_EVERY` steps of what each run itself minimised: they do not compare runs with different densities over t.
     """
     records = {model.name: Run.open(model.folder).records() for model in models if model.folder is not None}
     if not records:
@@ -352,5 +369,7 @@ def training_curves(models: Sequence[DiffusionModel]) -> xr.Dataset:
     for row, rows in enumerate(records.values()):
         for record in rows:
             loss[row, steps.index(record["step"])] = record["loss"]
-    result = xr.Dataset({"loss": (("model", "step"), loss)}, coords={"model": list(records), "step": np.array(steps, dtype=np.int32)})
+    result = xr.Dataset(
+        {"loss": (("model", "step"), loss)}, coords={"model": list(records), "step": np.array(steps, dtype=np.int32)}
+    )
     return with_provenance(result, "training", models=[model.described for model in models])

@@ -54,7 +54,7 @@ def test_conversions_round_trip_in_float32_relative_to_alpha_and_sigma(name, uni
 
 
 def test_score_is_the_gradient_of_the_log_density():
-    schedule, t, x0, eps, alpha, sigma = case("linear", torch.float64)
+    *_, x0, eps, alpha, sigma = case("linear", torch.float64)
     x_t = (alpha * x0 + sigma * eps).requires_grad_()
     log_density = -((x_t - alpha * x0) ** 2 / (2 * sigma**2)).sum()  # of q(x_t | x0)
     (score,) = torch.autograd.grad(log_density, x_t)
@@ -72,7 +72,12 @@ def test_loss_is_the_mean_squared_error_in_the_named_units(predicts, units):
     denoiser = NetworkDenoiser(Echo(target[predicts] + off), schedule, (1, 4, 4), predicts)
     loss = denoising_loss(denoiser, x0, t, eps, units=units)
     # An error e in eps is -sigma / alpha e in x0: both sides in closed form.
-    from_x0 = {"x0": torch.ones_like(alpha), "eps": -alpha / sigma, "v": -(alpha**2 + sigma**2) / sigma, "flow": -(alpha + sigma) / sigma}
+    from_x0 = {
+        "x0": torch.ones_like(alpha),
+        "eps": -alpha / sigma,
+        "v": -(alpha**2 + sigma**2) / sigma,
+        "flow": -(alpha + sigma) / sigma,
+    }
     expected = (off / from_x0[predicts] * from_x0[units]).pow(2).mean((1, 2, 3))
     assert loss.shape == (16,)
     assert torch.allclose(loss, expected, rtol=1e-9)

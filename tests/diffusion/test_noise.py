@@ -18,10 +18,19 @@ def test_golden_values():
     # The noise of every published number: a change here is a change of all of them.
     noise = SharedNoise(0).initial([0, 1], (1, 1, 3)).flatten().tolist()
     assert noise == pytest.approx(GOLDEN, abs=0)
-    assert SharedNoise(2**40).draw([5], (1, 1, 2), stream="path", step=3).flatten().tolist() == pytest.approx(GOLDEN_PATH, abs=0)
+    assert SharedNoise(2**40).draw([5], (1, 1, 2), stream="path", step=3).flatten().tolist() == pytest.approx(
+        GOLDEN_PATH, abs=0
+    )
 
 
-GOLDEN = [0.15853384137153625, 2.982879400253296, -1.9256919622421265, 0.00537724606692791, -0.6427663564682007, -0.8871989250183105]
+GOLDEN = [
+    0.15853384137153625,
+    2.982879400253296,
+    -1.9256919622421265,
+    0.00537724606692791,
+    -0.6427663564682007,
+    -0.8871989250183105,
+]
 GOLDEN_PATH = [-0.17442160844802856, 0.04772147536277771]
 
 
@@ -57,7 +66,9 @@ def test_image_i_depends_on_seed_and_i_alone(order, seed):
 def test_seed_and_index_do_not_mix():
     assert not torch.equal(SharedNoise(0).initial([1], SHAPE), SharedNoise(1).initial([0], SHAPE))
     assert not torch.equal(SharedNoise(0).initial([0], SHAPE), SharedNoise(0).draw([0], SHAPE, stream="probe"))
-    assert not torch.equal(SharedNoise(0).draw([0], SHAPE, stream="path", step=0), SharedNoise(0).draw([0], SHAPE, stream="path", step=1))
+    assert not torch.equal(
+        SharedNoise(0).draw([0], SHAPE, stream="path", step=0), SharedNoise(0).draw([0], SHAPE, stream="path", step=1)
+    )
 
 
 def test_another_process_draws_the_same():

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -31,7 +33,9 @@ def test_gaussian_denoiser_is_the_wiener_filter(name):
     for i in range(len(t)):
         alpha, sigma = schedule.alpha(t[i]), schedule.sigma(t[i])
         # E[x0 | x_t] of a joint Gaussian, from the normal equations and not from an eigendecomposition.
-        gain = alpha * covariance @ torch.linalg.inv(alpha**2 * covariance + sigma**2 * torch.eye(6, dtype=torch.float64))
+        gain = (
+            alpha * covariance @ torch.linalg.inv(alpha**2 * covariance + sigma**2 * torch.eye(6, dtype=torch.float64))
+        )
         expected = mean.flatten() + gain @ (x[i].flatten() - alpha * mean.flatten())
         assert torch.allclose(x0[i].flatten(), expected, atol=1e-7)
 
@@ -92,7 +96,7 @@ def test_the_gaussian_map_is_approached_at_the_solvers_order(name, method, order
     for steps in (100, 200, 400):
         *_, last = sample_path(denoiser, start, Sampler(method, steps))
         errors.append(float((last.x_t - exact).pow(2).mean().sqrt()))
-    gains = [a / b for a, b in zip(errors[:-1], errors[1:], strict=True)]
+    gains = [a / b for a, b in pairwise(errors)]
     # Near data the linear schedule has s ~ sqrt(t): the last step, from s(1/n) to 0, is an Euler step whose error falls as 1/n whatever
     # the solver does before.
     reached = 1 if name == "linear" else order

@@ -92,7 +92,9 @@ def last_state(denoiser, method, indices):
 def test_images_agree_across_chunks_in_float32(denoiser, monkeypatch):
     network = build_network("unet", SHAPE, seed=0)
     network.load_state_dict(denoiser.network.state_dict())
-    model = DiffusionModel("m", NetworkDenoiser(network.float(), denoiser.schedule, SHAPE).eval(), sampler=Sampler(steps=10))
+    model = DiffusionModel(
+        "m", NetworkDenoiser(network.float(), denoiser.schedule, SHAPE).eval(), sampler=Sampler(steps=10)
+    )
     whole = model.generate(SharedNoise(0), range(8))
     monkeypatch.setattr("consistency_lab.diffusion.model.CHUNK", 3)
     monkeypatch.setattr("consistency_lab.diffusion.model.chunks.__defaults__", (3,))

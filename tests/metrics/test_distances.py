@@ -22,8 +22,12 @@ def values(name, a, b):
 def test_distances_equal_scikit_learns():
     a, b = two()
     flat = a.double().flatten(1).numpy(), b.double().flatten(1).numpy()
-    assert torch.allclose(values("mse", a, b)[0], torch.from_numpy(pairwise_distances(*flat, "sqeuclidean").diagonal() / 16))
-    assert torch.allclose(values("cosine", a, b)[0], torch.from_numpy(pairwise_distances(*flat, "cosine").diagonal().copy()))
+    assert torch.allclose(
+        values("mse", a, b)[0], torch.from_numpy(pairwise_distances(*flat, "sqeuclidean").diagonal() / 16)
+    )
+    assert torch.allclose(
+        values("cosine", a, b)[0], torch.from_numpy(pairwise_distances(*flat, "cosine").diagonal().copy())
+    )
 
 
 def test_psnr_equals_torchmetrics():

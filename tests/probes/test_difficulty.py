@@ -36,7 +36,11 @@ def test_the_wiener_filters_error_is_its_formula(schedule):
     # Gaussian data of known covariance: E|x0hat - x0|^2 = sum_k v_k s^2 / (v_k + s^2).
     variances = torch.linspace(0.002, 0.03, 16, dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
-    pixels = (torch.randn(4000, 16, generator=generator, dtype=torch.float64) * variances.sqrt()).reshape(-1, 1, 4, 4).float()
+    pixels = (
+        (torch.randn(4000, 16, generator=generator, dtype=torch.float64) * variances.sqrt())
+        .reshape(-1, 1, 4, 4)
+        .float()
+    )
     images = ImageSet("gaussian", pixels.clamp(-1, 1))
     denoiser = GaussianDenoiser(torch.zeros(1, 4, 4), torch.diag(variances), SCHEDULES.build(schedule))
     result = probe_difficulty(DiffusionModel("exact", denoiser), images, count=4000, bins=5)

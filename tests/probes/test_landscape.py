@@ -51,7 +51,9 @@ def test_a_symmetric_quadratic_is_a_symmetric_bowl():
     model, batch, loss, _ = linear_case()
     with torch.no_grad():
         model.weight.zero_()
-    values = losses_along(model, loss, batch, [torch.ones(1, 5, dtype=torch.float64)], np.linspace(-1, 1, 11).tolist()).mean(1)
+    values = losses_along(
+        model, loss, batch, [torch.ones(1, 5, dtype=torch.float64)], np.linspace(-1, 1, 11).tolist()
+    ).mean(1)
     assert torch.allclose(values, values.flip(0), rtol=1e-12)
     assert values.argmin() == 5
 
@@ -81,7 +83,9 @@ def test_linear_interpolation_equals_loss_landscapes_where_it_is_right():
             return float(batch.losses(wrapper.modules[0], denoising_loss).mean())
 
     theirs = loss_landscapes.linear_interpolation(a.denoiser, b.denoiser, metric, steps=5, deepcopy_model=True)
-    ours = losses_along(a.denoiser, denoising_loss, batch, difference(a.denoiser, b.denoiser), [0.2, 0.4, 0.6, 0.8, 1.0]).mean(1)
+    ours = losses_along(
+        a.denoiser, denoising_loss, batch, difference(a.denoiser, b.denoiser), [0.2, 0.4, 0.6, 0.8, 1.0]
+    ).mean(1)
     assert np.allclose(theirs, ours, rtol=1e-4)
 
 

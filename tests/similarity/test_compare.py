@@ -93,7 +93,10 @@ def test_chunks_and_counts_change_nothing(family, monkeypatch):
 
 def test_models_on_different_schedules_meet_at_equal_log_snr():
     half = load_images("digits").split(898, 899, seed=0)[0].all()
-    models = [DiffusionModel(name, GaussianDenoiser.fit(half, SCHEDULES.build(name))) for name in ("linear", "cosine", "edm", "flow")]
+    models = [
+        DiffusionModel(name, GaussianDenoiser.fit(half, SCHEDULES.build(name)))
+        for name in ("linear", "cosine", "edm", "flow")
+    ]
     result = compare(models, **{**FEW, "sampler": Sampler(steps=40)})
     # The same function on four schedules, walked through the same noise levels: the same images.
     assert result["distance"].sel(metric="mse").isel(t=-1).max() < 1e-6
@@ -131,7 +134,9 @@ def test_references_ceiling_and_nearest_images(family, digits):
     own = result["reference_distance"].sel(model="gaussian", reference="gaussian", metric="mse")
     assert own.max() < 1e-8
     assert result["reference_score"].sel(model="gaussian", reference="gaussian", metric="mse").min() > 0.999
-    assert result["reference_score"].sel(model="gaussian", reference="mean", metric="mse", t=0.0) == pytest.approx(0, abs=1e-6)
+    assert result["reference_score"].sel(model="gaussian", reference="mean", metric="mse", t=0.0) == pytest.approx(
+        0, abs=1e-6
+    )
     assert 0 < result["ceiling"].sel(metric="mse").mean() < 0.05
     last = pure.generate(SharedNoise(0), range(24), FEW["sampler"])
     brute = (last[:, None] - digits.all()).pow(2).flatten(2).mean(2).amin(1)

@@ -14,14 +14,19 @@ def small_plan():
     plan = demo_plan("digits")
     runs = {
         name: TrainingSettings.of(network=network, steps=25, batch=32, snapshots=1, seed=seed)
-        for seed, (name, network) in enumerate({"a": "mlp(width=16, depth=1)", "b": "mlp(width=16, depth=1)", "c": "mlp(width=8, depth=1)"}.items())
+        for seed, (name, network) in enumerate(
+            {"a": "mlp(width=16, depth=1)", "b": "mlp(width=16, depth=1)", "c": "mlp(width=8, depth=1)"}.items()
+        )
     }
     return dataclasses.replace(plan, runs=runs, pilot="c", count=16, sampler={"steps": 8}, held_out=300)
 
 
 @pytest.fixture(scope="module")
 def twice(tmp_path_factory):
-    return [demo.run_demo(small_plan(), Store(tmp_path_factory.mktemp("demo")), device="cpu", progress=False) for _ in range(2)]
+    return [
+        demo.run_demo(small_plan(), Store(tmp_path_factory.mktemp("demo")), device="cpu", progress=False)
+        for _ in range(2)
+    ]
 
 
 def test_two_fresh_stores_give_the_same_bits(twice):
@@ -29,7 +34,9 @@ def test_two_fresh_stores_give_the_same_bits(twice):
     assert first.keys() == second.keys()
     for name, result in first.items():
         for variable in result.variables:
-            assert np.array_equal(result[variable].values, second[name][variable].values, equal_nan=result[variable].dtype.kind == "f"), (name, variable)
+            assert np.array_equal(
+                result[variable].values, second[name][variable].values, equal_nan=result[variable].dtype.kind == "f"
+            ), (name, variable)
 
 
 def test_everything_that_was_promised_is_there(twice):

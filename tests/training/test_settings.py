@@ -39,7 +39,7 @@ def test_wrong_settings_are_refused(settings, message):
 @pytest.mark.parametrize("content", ["[1]", "{", ""])
 def test_files_that_hold_no_settings_are_refused(tmp_path, content):
     (tmp_path / "s.json").write_text(content)
-    with pytest.raises(UserError, match="s.json"):
+    with pytest.raises(UserError, match=r"s\.json"):
         TrainingSettings.read(tmp_path / "s.json")
     with pytest.raises(UserError, match="cannot read"):
         TrainingSettings.read(tmp_path / "missing.json")

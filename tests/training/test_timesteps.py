@@ -8,7 +8,12 @@ from consistency_lab.errors import UserError
 from consistency_lab.training.timesteps import BINS, TIMESTEPS, total_variation
 
 STEPS = 1000
-CHOICES = ["uniform", "clts(center=0.3, width=0.2)", "clts(width=0.05, horizon=0.5, floor=0.0)", "density(values=[1, 4, 0, 2], floor=0.1)"]
+CHOICES = [
+    "uniform",
+    "clts(center=0.3, width=0.2)",
+    "clts(width=0.05, horizon=0.5, floor=0.0)",
+    "density(values=[1, 4, 0, 2], floor=0.1)",
+]
 
 
 def build(text, schedule="linear"):

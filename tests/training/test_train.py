@@ -20,7 +20,16 @@ from consistency_lab.training import train as module
 from consistency_lab.training.ema import WeightAverage
 from consistency_lab.training.loop import TrainingLoop, annealing, stream_generator
 from consistency_lab.training.settings import TrainingSettings
-from consistency_lab.training.train import DenoisingBatches, load_model, load_snapshots, settings_of, snapshot_steps, train, training_curves, training_spec
+from consistency_lab.training.train import (
+    DenoisingBatches,
+    load_model,
+    load_snapshots,
+    settings_of,
+    snapshot_steps,
+    train,
+    training_curves,
+    training_spec,
+)
 
 TINY = {"network": "mlp(width=16, depth=1)", "steps": 60, "batch": 32, "lr_warmup": 5, "snapshots": 3}
 CPU = torch.device("cpu")
@@ -282,7 +291,9 @@ def test_conditional_training_sees_labels_and_drops_some(images):
 
 
 def test_a_conditional_model_follows_its_labels(images, tmp_path):
-    model = train(images, **{**TINY, "network": "mlp(width=64, depth=1)", "steps": 200}, conditional=True, store=tmp_path)
+    model = train(
+        images, **{**TINY, "network": "mlp(width=64, depth=1)", "steps": 200}, conditional=True, store=tmp_path
+    )
     assert model.classes == 10
     again = load_model(model.folder)
     assert torch.equal(again.generate(SharedNoise(0), [3, 14]), model.generate(SharedNoise(0), [3, 14]))
@@ -294,7 +305,9 @@ def test_a_conditional_model_follows_its_labels(images, tmp_path):
         guided = model.guided(2.5).denoiser(x, 0.5, torch.zeros(4, dtype=torch.long)).eps
     assert not torch.allclose(one, two)
     assert torch.allclose(guided, free + 2.5 * (one - free), atol=1e-5)
-    assert torch.allclose(model.guided(1.0).generate(SharedNoise(0), range(3)), model.generate(SharedNoise(0), range(3)), atol=1e-4)
+    assert torch.allclose(
+        model.guided(1.0).generate(SharedNoise(0), range(3)), model.generate(SharedNoise(0), range(3)), atol=1e-4
+    )
     assert model.guided(3).name == "mlp-s0-cfg3"
 
 

@@ -1,0 +1,60 @@
+"""Networks by name, and the one function that builds them from a seed."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from consistency_lab.choices import Choice, Registry
+from consistency_lab.networks.blocks import ImageNetwork
+from consistency_lab.networks.dit import DiT
+from consistency_lab.networks.mlp import MLP
+from consistency_lab.networks.unet import UNet
+from consistency_lab.networks.uvit import UViT
+
+# The network of Ho et al. 2020 for 32x32 images, 35.7 M parameters, with the settings of google/ddpm-cifar10-32.
+_DDPM: dict[str, Any] = {
+    "width": 128,
+    "multipliers": (1, 2, 2, 2),
+    "blocks": 2,
+    "attention": (1,),
+    "groups": 32,
+    "norm_eps": 1e-6,
+    "symmetric_padding": False,
+    "shift": 1.0,
+}
+
+NETWORKS: Registry[ImageNetwork] = Registry(
+    "network",
+    {
+        "unet": UNet,
+        "dit": DiT,
+        "mlp": MLP,
+        "unet-ddpm": partial(UNet, **_DDPM),
+        "dit-s2": partial(DiT, width=384, depth=12, heads=6, patch=2),
+        "uvit-s": UViT,
+    },
+)
+
+
+def build_network(choice: str | Choice, shape: tuple[int, int, int], classes: int = 0, seed: int = 0) -> ImageNetwork:
+    """Build a network with initial weights that are a function of the seed alone.
+
+    Args:
+        choice: name and options, ``"unet"`` or ``"unet(width=32)"``.
+        shape: (C, H, W) of the images.
+        classes: number of labels; 0 for an unconditional network.
+        seed: seed of the initialisation. The global random state is left as it was.
+
+    Returns:
+        The network on the CPU in float32, ``network(x, t, cond)`` -> shaped as x.
+
+    Raises:
+        UserError: an unknown name or option, or options and image sizes that do not fit together.
+    """
+    # The default CPU generator is seeded directly: torch.manual_seed would reset the generators of every GPU as well.
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)
+        return NETWORKS.build(choice, shape, classes)

@@ -1,0 +1,185 @@
+"""What each figure draws, as tidy frames. Compute, then data, then plot: figures, tables and downloads read these."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from consistency_lab.intervals import mean_interval
+from consistency_lab.plots.reading import HIGHER_IS_ALIKE, REFERENCE_NAMES, check_metric, model_of, names, need
+from consistency_lab.similarity.statistics import COLLAPSED
+
+# A value and the ends of its 95 % interval.
+Bounds = tuple[float, float, float]
+
+
+def overview(ds: xr.Dataset, metric: str) -> pd.DataFrame:
+    """One row a thing that is compared, at the last time: distance and score, each with its 95 % interval.
+
+    Columns: group ("family", "pair", "null", "ceiling", "reference"), name, distance, distance_low, distance_high,
+    score, score_low, score_high, interval (which interval the score has).
+    """
+    family_names = ("family_score", "family_low", "family_high")
+    need(ds, "comparison", "distance", "null", "score", "score_low", "score_high", *family_names)
+    check_metric(ds, metric)
+    last = ds.isel(t=-1).sel(metric=metric)
+    distance, null = (last[name].transpose("pair", "sample").values for name in ("distance", "null"))
+    rows = []
+
+    def add(group: str, name: str, samples: np.ndarray, score: Bounds, why: str, degree: int = 1) -> None:
+        rows.append([group, name, *map(float, mean_interval(samples, degree=degree)), *map(float, score), why])
+
+    family = (float(last["family_score"]), float(last["family_low"]), float(last["family_high"]))
+    interval = str(ds.attrs.get("interval", "not recorded"))
+    add("family", "all models, same noise", distance.mean(axis=0), family, interval)
+    for i, pair in enumerate(names(ds, "pair")):
+        bounds = (float(last["score"][i]), float(last["score_low"][i]), float(last["score_high"][i]))
+        add("pair", pair, distance[i], bounds, "over noise: this pair, not this family")
+    zero = np.nan if metric in HIGHER_IS_ALIKE or null.mean() < COLLAPSED else 0.0
+    add("null", "other noise (null)", null.mean(axis=0), (zero, np.nan, np.nan), "0 by definition", degree=2)
+    held = "over noise, null held fixed"
+    if "ceiling" in ds:
+        samples = last["ceiling"].transpose("model", "sample").values.mean(axis=0)
+        bounds = _against(samples, float(null.mean()), metric)
+        add("ceiling", "same model, other step count (ceiling)", samples, bounds, held)
+    for i, reference in enumerate(names(ds, "reference") if "reference_distance" in ds else []):
+        samples = last["reference_distance"].isel(reference=i).transpose("model", "sample").values.mean(axis=0)
+        middle = float(last["reference_score"].isel(reference=i).mean())
+        # The score fixes its own null: d / (1 - score).
+        own_null = float(samples.mean()) / (1 - middle) if middle < 1 else np.nan
+        _, low, high = _against(samples, own_null, metric)
+        label = f"models to the {REFERENCE_NAMES.get(reference, reference)}"
+        add("reference", label, samples, (middle, low, high), held)
+    values = [f"{value}{end}" for value in ("distance", "score") for end in ("", "_low", "_high")]
+    columns = ["group", "name", *values, "interval"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _against(samples: np.ndarray, null: float, metric: str) -> Bounds:
+    """1 - d/null with its interval, the null held fixed; NaN where that is not defined."""
+    if metric in HIGHER_IS_ALIKE or not null >= COLLAPSED:
+        return np.nan, np.nan, np.nan
+    mean, low, high = (float(value) for value in mean_interval(samples))
+    return 1 - mean / null, 1 - high / null, 1 - low / null
+
+
+def matrix(ds: xr.Dataset, metric: str) -> pd.DataFrame:
+    """Models x (models + references) at the last time: scores, or means of a metric without; NaN on the diagonal."""
+    need(ds, "comparison", "distance", "score", "first", "second")
+    check_metric(ds, metric)
+    last = ds.isel(t=-1).sel(metric=metric)
+    models, scored = names(ds, "model"), metric not in HIGHER_IS_ALIKE
+    table = pd.DataFrame(np.nan, index=pd.Index(models, name="model"), columns=models)
+    values = last["score"].values if scored else last["distance"].mean("sample").values
+    for value, i, j in zip(values, ds["first"].values, ds["second"].values, strict=True):
+        table.iat[int(i), int(j)] = table.iat[int(j), int(i)] = float(value)
+    if "reference_score" in ds:
+        against = last["reference_score"] if scored else last["reference_distance"].mean("sample")
+        for i, reference in enumerate(names(ds, "reference")):
+            table[REFERENCE_NAMES.get(reference, reference)] = against.isel(reference=i).values
+    return table
+
+
+def curves(ds: xr.Dataset, metric: str) -> pd.DataFrame:
+    """Along t: columns quantity ("score", "distance"), group, name, t, log_snr, value, low, high.
+
+    Groups are "family", "pair", "null" and "reference". Bounds are 95 % intervals; for the score of a reference they
+    are the range over models.
+    """
+    need(ds, "comparison", "distance", "null", "score", "family_score", "family_low", "family_high")
+    check_metric(ds, metric)
+    one = ds.sel(metric=metric)
+    t, log_snr = ds["t"].values, ds["log_snr"].values
+    parts = []
+
+    def add(what: str, group: str, name: str, value: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
+        columns = {"quantity": what, "group": group, "name": name, "t": t, "log_snr": log_snr}
+        parts.append(pd.DataFrame({**columns, "value": value, "low": low, "high": high}))
+
+    if metric not in HIGHER_IS_ALIKE:
+        add("score", "family", "all models", *(one[f"family_{part}"].values for part in ("score", "low", "high")))
+        for i, pair in enumerate(names(ds, "pair")):
+            add("score", "pair", pair, *(one[part].values[i] for part in ("score", "score_low", "score_high")))
+    distance = one["distance"].transpose("t", "pair", "sample").values
+    add("distance", "family", "same noise", *mean_interval(distance.mean(axis=1)))
+    null = one["null"].transpose("t", "pair", "sample").values
+    add("distance", "null", "other noise (null)", *mean_interval(null.mean(axis=1), degree=2))
+    for i, reference in enumerate(names(ds, "reference") if "reference_distance" in ds else []):
+        name = REFERENCE_NAMES.get(reference, reference)
+        if metric not in HIGHER_IS_ALIKE:
+            score = one["reference_score"].isel(reference=i).transpose("t", "model").values
+            add("score", "reference", name, score.mean(axis=1), score.min(axis=1), score.max(axis=1))
+        samples = one["reference_distance"].isel(reference=i).transpose("t", "model", "sample").values
+        add("distance", "reference", name, *mean_interval(samples.mean(axis=1)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def distribution(ds: xr.Dataset, metric: str) -> pd.DataFrame:
+    """One row a sample at the last time; columns "same: a | b" and "null: a | b" for each pair."""
+    need(ds, "comparison", "distance", "null")
+    check_metric(ds, metric)
+    last = ds.isel(t=-1).sel(metric=metric)
+    columns = {}
+    for word, variable in (("same", "distance"), ("null", "null")):
+        for i, pair in enumerate(names(ds, "pair")):
+            columns[f"{word}: {pair}"] = last[variable].isel(pair=i).values
+    return pd.DataFrame(columns).rename_axis("sample")
+
+
+def difficulty(ds: xr.Dataset) -> pd.DataFrame:
+    """Columns quantity ("error", "excess"), name (model or reference), units, t, log_snr, value, low, high."""
+    need(ds, "difficulty", "error_mean", "error_low", "error_high")
+    t, log_snr = ds["t"].values, ds["log_snr"].values
+    parts = []
+
+    def add(what: str, name: str, unit: str, value: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
+        columns = {"quantity": what, "name": name, "units": unit, "t": t, "log_snr": log_snr}
+        parts.append(pd.DataFrame({**columns, "value": value, "low": low, "high": high}))
+
+    for unit in names(ds, "units"):
+        one = ds.sel(units=unit)
+        add(
+            "error",
+            model_of(ds),
+            unit,
+            *(one[f"error_{part}"].values for part in ("mean", "low", "high")),
+        )
+        for i, reference in enumerate(names(ds, "reference")):
+            name = REFERENCE_NAMES.get(reference, reference)
+            if "reference_error" in ds:
+                samples = one["reference_error"].isel(reference=i).transpose("t", "sample").values
+                add("error", name, unit, *mean_interval(samples))
+            if "excess" in ds:
+                add("excess", name, unit, *(one[part].values[i] for part in ("excess", "excess_low", "excess_high")))
+    return pd.concat(parts, ignore_index=True)
+
+
+def landscape(ds: xr.Dataset) -> pd.DataFrame:
+    """Columns name ("all t" or "t = 0.3"), position, loss, low, high (NaN for single bins of t)."""
+    need(ds, "landscape", "loss", "loss_low", "loss_high")
+    position = ds["position"].values
+    parts = [pd.DataFrame({"name": "all t", "position": position, "loss": ds["loss"].values})]
+    parts[0] = parts[0].assign(low=ds["loss_low"].values, high=ds["loss_high"].values)
+    if "loss_by_t" in ds:
+        for i, t in enumerate(ds["t"].values):
+            values = ds["loss_by_t"].isel(t=i).values
+            parts.append(
+                pd.DataFrame(
+                    {"name": f"t = {t:.2g}", "position": position, "loss": values, "low": np.nan, "high": np.nan}
+                )
+            )
+    return pd.concat(parts, ignore_index=True)
+
+
+def training(ds: xr.Dataset) -> pd.DataFrame:
+    """Columns model, step, loss: only the steps that a model has."""
+    need(ds, "training", "loss")
+    frame = ds["loss"].to_dataframe("loss").reset_index()[["model", "step", "loss"]]
+    return frame.dropna(subset="loss").reset_index(drop=True)
+
+
+def recipe(ds: xr.Dataset) -> pd.DataFrame:
+    """Columns t, density: of the timestep sampler, over t in [0, 1]; uniform is 1."""
+    need(ds, "recipe", "density")
+    return pd.DataFrame({"t": ds["t"].values, "density": ds["density"].values})

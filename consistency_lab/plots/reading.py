@@ -1,0 +1,70 @@
+"""What every figure and table asks of a result: its names, units, intervals, and why a score is undefined."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from consistency_lab.errors import UserError, unknown_name
+from consistency_lab.similarity.statistics import COLLAPSED
+
+# Shown, never scored: a consistency score needs a distance.
+HIGHER_IS_ALIKE = frozenset({"psnr"})
+REFERENCE_NAMES = {"gaussian": "Gaussian denoiser", "optimal": "optimal denoiser", "mean": "data mean"}
+
+
+def names(ds: xr.Dataset, dim: str) -> list[str]:
+    """The string labels along a dimension, empty when the result does not have it."""
+    return [str(name) for name in ds[dim].values] if dim in ds.coords else []
+
+
+def model_of(ds: xr.Dataset) -> str:
+    """The name of the model that a probe looked at."""
+    return str(ds.attrs.get("model", "the model"))
+
+
+def need(ds: xr.Dataset, kind: str, *variables: str) -> None:
+    """Raise `UserError` unless the result is of that kind and holds those variables."""
+    if ds.attrs.get("kind") != kind:
+        raise UserError(f"this figure needs a result of kind {kind!r}, not {ds.attrs.get('kind')!r}.")
+    missing = [name for name in variables if name not in ds.variables]
+    if missing:
+        raise UserError(f"the {kind} result lacks {', '.join(missing)}: compute it again with this version.")
+
+
+def check_metric(ds: xr.Dataset, metric: str) -> None:
+    """Raise `UserError` with the nearest name unless the comparison has this metric."""
+    if metric not in names(ds, "metric"):
+        raise unknown_name("metric of this comparison", metric, names(ds, "metric"))
+
+
+def units(ds: xr.Dataset, metric: str) -> str:
+    """Units of a metric as the result states them ("1" means without unit)."""
+    return str(ds.attrs.get(f"units_{metric}", "units not recorded"))
+
+
+def quantity(ds: xr.Dataset, metric: str) -> str:
+    """The name of a metric with its unit and, where it is not a distance, its direction: for axes and tables."""
+    unit = units(ds, metric)
+    shown = metric.upper() if metric in {"mse", "psnr", "ssim", "lpips"} else metric
+    said = "no unit" if unit in {"", "1"} else unit
+    return f"{shown} ({said}; higher is more alike)" if metric in HIGHER_IS_ALIKE else f"{shown} ({said})"
+
+
+def why_undefined(ds: xr.Dataset, metric: str) -> str:
+    """The reason for which a consistency score of this metric is not a number."""
+    if metric in HIGHER_IS_ALIKE:
+        return f"{metric.upper()} is a similarity, not a distance: shown, never scored"
+    null = float(ds["null"].isel(t=-1).sel(metric=metric).mean())
+    if null < COLLAPSED:
+        return "collapsed: images from different noise do not differ (null below 1e-8)"
+    return "too few models or samples for an estimate"
+
+
+def headline_metric(ds: xr.Dataset) -> str:
+    """The metric of a comparison's headline: MSE where it was measured, else the first whose score is defined, else the first."""
+    metrics = names(ds, "metric")
+    if "mse" in metrics:
+        return "mse"
+    defined = [m for m in metrics if np.isfinite(float(ds["family_score"].isel(t=-1).sel(metric=m)))]
+    return (defined or metrics)[0]

@@ -1,0 +1,175 @@
+"""One look for every figure: colours that a page can exchange for the dark, labels at the lines, one direction of time.
+
+Figures are `matplotlib.figure.Figure` objects made here; pyplot and its global state are never touched.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# name -> (on white, on dark). The page swaps the first for the second, so no first colour may appear twice. Series
+# follow Okabe and Ito's colour-blind safe hues, darkened or lightened to the contrast that text needs (4.5 to 1).
+PALETTE: dict[str, tuple[str, str]] = {
+    "ink": ("#1d2430", "#e8ebf0"),
+    "muted": ("#586474", "#a3aebd"),
+    "grid": ("#dfe3e8", "#333b47"),
+    "same": ("#0068a6", "#56b4e9"),
+    "null": ("#c04a00", "#ff9a55"),
+    "ceiling": ("#007a5a", "#35c79c"),
+    "reference": ("#8d4a86", "#dd9bd6"),
+    "series-ochre": ("#8a6100", "#e0b040"),
+    "series-teal": ("#20707f", "#74cfdf"),
+    "series-rose": ("#b02a56", "#ff8fb0"),
+    "series-slate": ("#4a4f9c", "#a8aef0"),
+}
+INK, MUTED, GRID, SAME, NULL, CEILING, REFERENCE = (light for light, _ in list(PALETTE.values())[:7])
+SERIES: tuple[str, ...] = (SAME, NULL, CEILING, REFERENCE, *(light for light, _ in list(PALETTE.values())[7:]))
+# A second cue beside colour, in the order of SERIES.
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
+# Text on coloured cells: not in the palette, because the cell keeps its colour in the dark.
+ON_LIGHT, ON_DARK = "#101318", "#fefefe"
+
+# Any: matplotlib's stubs want literal names of settings, which differ between its versions.
+STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9.0,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9.0,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "axes.formatter.useoffset": False,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "consistency_lab",
+    "pdf.fonttype": 42,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "white",
+    "savefig.dpi": 160,
+}
+
+
+def themed(plot: Callable[P, R]) -> Callable[P, R]:
+    """Run a plot function under `STYLE`, leaving the caller's matplotlib settings as they were."""
+
+    @functools.wraps(plot)
+    def inside(*args: P.args, **kwargs: P.kwargs) -> R:
+        with matplotlib.rc_context(STYLE):
+            return plot(*args, **kwargs)
+
+    return inside
+
+
+def new_figure(
+    width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
+) -> tuple[Figure, np.ndarray]:
+    """A figure of ``width`` x ``height`` inches and its axes (rows, columns); options go to `Figure.subplots`."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def time_axis(ax: Axes, t: np.ndarray, log_snr: np.ndarray | None = None, labels: bool = True) -> None:
+    """Noise at the left, data at the right: the order of sampling, in which log-SNR grows. log-SNR is marked above.
+
+    Args:
+        t: (T,) times in [0, 1] that are drawn. log_snr: (T,) natural log of alpha^2/sigma^2, infinite at t = 0.
+        labels: write the names of the axes (off for all but the outer panels).
+    """
+    ax.set_xlim(float(np.max(t)), float(np.min(t)))
+    ax.set_xlabel("time t  (1 = noise, 0 = data)" if labels else "")
+    if log_snr is None:
+        return
+    good = np.isfinite(log_snr)
+    if good.sum() < 2:
+        return
+    order = np.argsort(log_snr[good])
+    known, times = log_snr[good][order], t[good][order]
+    marks = [mark for mark in range(-16, 17, 2) if known[0] <= mark <= known[-1]]
+    gap = 0.07 * float(np.ptp(t))
+    kept: list[tuple[float, int]] = []
+    for mark in marks:
+        at = float(np.interp(mark, known, times))
+        if all(abs(at - other) >= gap for other, _ in kept):
+            kept.append((at, mark))
+    top = ax.secondary_xaxis("top")
+    top.set_ticks([at for at, _ in kept], labels=[f"{mark:+d}".replace("-", "−") if mark else "0" for _, mark in kept])
+    top.tick_params(labelsize=7.5, length=2.5, labelcolor=MUTED)
+    top.spines["top"].set_visible(False)
+    if labels:
+        top.set_xlabel("log-SNR = ln(α²/σ²)", fontsize=7.5, color=MUTED)
+
+
+def spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Move heights (fractions of an axis) as little as needed so that neighbours are ``gap`` apart, order kept."""
+    order = np.argsort(heights, kind="stable")
+    placed = np.asarray(heights, dtype=float)[order]
+    for _ in range(200):
+        overlap = gap - np.diff(placed)
+        if not (overlap > 1e-6).any():
+            break
+        for i in np.flatnonzero(overlap > 1e-6):
+            middle = (placed[i] + placed[i + 1]) / 2
+            placed[i], placed[i + 1] = middle - gap / 2, middle + gap / 2
+    # The whole column is moved, never a single label, so that the gaps survive.
+    placed -= max(0.0, placed[-1] - 1.0) if len(placed) else 0.0
+    placed += max(0.0, -placed[0]) if len(placed) and placed[-1] - placed[0] <= 1 else 0.0
+    result = np.empty(len(placed))
+    result[order] = placed
+    return result.tolist()
+
+
+def label_lines(ax: Axes, ends: Sequence[tuple[float, str, str]], size: float = 8.0) -> None:
+    """Write names right of the axes at the height where their lines end: (y in data units, text, colour).
+
+    Call it last: it reads the limits and the scale of the axis. Lines that end outside are labelled at the edge.
+    """
+    if not ends:
+        return
+    to_fraction = ax.transData + ax.transAxes.inverted()
+    low, high = ax.get_ylim()
+    middle = ax.get_xlim()[1]
+    heights = []
+    for y, _, _ in ends:
+        inside = float(np.clip(y, min(low, high), max(low, high))) if np.isfinite(y) else low
+        heights.append(float(to_fraction.transform((middle, inside))[1]))
+    box = ax.get_position()
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    gap = size * 1.25 / 72 / max(box.height * figure.get_size_inches()[1] * 0.85, 0.1)
+    for (_, text, colour), height in zip(ends, spread(heights, gap), strict=True):
+        ax.text(1.012, height, text, color=colour, fontsize=size, va="center", ha="left", transform=ax.transAxes)
+
+
+def note(ax: Axes, text: str) -> None:
+    """Say in the middle of empty axes why nothing is drawn."""
+    ax.text(0.5, 0.5, text, color=MUTED, ha="center", va="center", transform=ax.transAxes, wrap=True, style="italic")

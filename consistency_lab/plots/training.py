@@ -1,0 +1,68 @@
+"""Figures of training: loss over steps, and the density over t that a recipe draws from."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from consistency_lab.plots import frames
+from consistency_lab.plots.theme import (
+    DASHES,
+    MUTED,
+    NULL,
+    SAME,
+    SERIES,
+    label_lines,
+    new_figure,
+    note,
+    themed,
+    time_axis,
+)
+
+DRAWN = 300
+
+
+@themed
+def loss(ds: xr.Dataset) -> Figure:
+    """Training loss of each model: as recorded (faint), and the running median over the last fifth of the steps."""
+    table = frames.training(ds)
+    figure, axes = new_figure(7.2, 3.4)
+    ax = axes[0, 0]
+    ends = []
+    for i, (name, line) in enumerate(table.groupby("model", sort=False)):
+        colour = SERIES[i % len(SERIES)]
+        steps, losses = line["step"].to_numpy(dtype=float), line["loss"].to_numpy(dtype=float)
+        # Evenly on the log axis: a long run need not be drawn record by record.
+        shown = np.unique(np.geomspace(1, len(steps), min(len(steps), DRAWN)).round().astype(int)) - 1
+        smooth = np.array([np.median(losses[(steps >= 0.8 * step) & (steps <= step)]) for step in steps[shown]])
+        ax.plot(steps[shown], losses[shown], ".", color=colour, ms=2, alpha=0.3, label=f"_{name} as recorded")
+        ax.plot(steps[shown], smooth, color=colour, ls=DASHES[(i // len(SERIES) + i) % len(DASHES)], label=str(name))
+        ends.append((float(smooth[-1]), str(name), colour))
+    if not ends:
+        note(ax, "no training step was recorded")
+    else:
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        ax.margins(x=0)
+    ax.set_xlabel("training step (log scale)")
+    ax.set_ylabel("training loss, batch mean\n(log scale, units of the objective)")
+    label_lines(ax, ends)
+    return figure
+
+
+@themed
+def recipe_density(ds: xr.Dataset) -> Figure:
+    """The density over t from which a recipe draws timesteps, beside the uniform one."""
+    table = frames.recipe(ds)
+    figure, axes = new_figure(7.2, 2.6)
+    ax = axes[0, 0]
+    ax.axhline(1, color=NULL, ls=(0, (6, 2)), lw=1.4, label="uniform")
+    ax.fill_between(table["t"], 0, table["density"], color=SAME, alpha=0.18, lw=0)
+    ax.plot(table["t"], table["density"], color=SAME, label="recipe")
+    ax.set_ylim(0, max(1.15, float(table["density"].max()) * 1.1))
+    ax.set_ylabel("density of timesteps\n(per unit of t)")
+    time_axis(ax, table["t"].to_numpy(), ds["log_snr"].values if "log_snr" in ds else None)
+    label_lines(ax, [(1.0, "uniform", NULL), (float(table["density"].iloc[0]), "recipe", SAME)])
+    ax.axhline(0, color=MUTED, lw=0.8)
+    return figure

@@ -1,0 +1,1 @@
+"""The report: results in, one page out."""

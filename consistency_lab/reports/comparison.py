@@ -1,0 +1,183 @@
+"""From a comparison to what the page's template needs: figures as SVG with their words and data, tables as text."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from consistency_lab.intervals import mean_interval
+from consistency_lab.plots import frames, reading, similarity
+from consistency_lab.plots.gallery import gallery as still
+from consistency_lab.reports import words
+from consistency_lab.reports.gallery import extremes, gallery
+from consistency_lab.reports.numbers import Headline, headline, score_text, with_interval
+from consistency_lab.reports.svg import Picture, picture
+
+_SCORE_CURVES = (
+    "Above: the score; thick with its 95 % interval, all models; thin, each pair; "
+    "dotted and dashed, references (mean over models). "
+)
+
+
+def comparison(ds: xr.Dataset, key: str) -> dict[str, Any]:
+    """Everything the page shows of a comparison."""
+    facts = words.facts_of(ds)
+    first = headline(ds)
+    metrics = reading.names(ds, "metric")
+    metrics.sort(key=lambda metric: metric != first.metric)
+    pictures = gallery(ds)
+    return {
+        "kind": "comparison",
+        "key": key,
+        "headline": first,
+        "score": score_text(first.score, float("nan"), float("nan")),
+        "bounds": _bounds(first.low, first.high),
+        "plain_words": _plain_words(first),
+        "metrics": metrics,
+        "panels": [_panel(ds, metric, f"{key}-{metric}") for metric in metrics],
+        "compared": words.compared(ds, facts),
+        "models": _models(ds, facts),
+        "gallery": pictures,
+        "extremes": [(metric, *extremes(ds, metric)) for metric in metrics] if pictures else [],
+        "still": still_image(ds) if pictures else "",
+        "methods": words.methods(ds, facts),
+        "caveats": words.caveats(ds, facts),
+    }
+
+
+def _bounds(low: float, high: float) -> str:
+    return "" if np.isnan(low) or np.isnan(high) else f"{low:.3f} to {high:.3f}".replace("-", "−")
+
+
+def _plain_words(first: Headline) -> str:
+    if np.isnan(first.score):
+        return ""
+    share = f"{100 * (1 - first.score):.3g} %"
+    if not (np.isnan(first.low) or np.isnan(first.high)):
+        # Values of a score above one are not possible: a share below zero is shown as zero.
+        share += f" ({max(0.0, 100 * (1 - first.high)):.3g} to {100 * (1 - first.low):.3g} %)"
+    return (
+        f"From the same noise, the {first.metric} between two models' images is {share} "
+        "of what it is from different noise."
+    )
+
+
+def _panel(ds: xr.Dataset, metric: str, key: str) -> dict[str, Any]:
+    """The parts of a comparison that change with the metric."""
+    table = frames.overview(ds, metric)
+    undefined = bool(table.loc[table["group"] == "family", "score"].isna().all())
+    return {
+        "metric": metric,
+        "quantity": reading.quantity(ds, metric),
+        "rows": _rows(table[table["group"] != "pair"]),
+        "reason": reading.why_undefined(ds, metric) if undefined else "",
+        **_pictures(ds, metric, key, table, undefined),
+    }
+
+
+def _rows(table: pd.DataFrame) -> list[tuple[str, str, str, str]]:
+    """Name, distance, score and the score's kind of interval, as text."""
+    rows = []
+    for row in table.to_dict("records"):
+        distance = with_interval(row["distance"], row["distance_low"], row["distance_high"])
+        score = score_text(row["score"], row["score_low"], row["score_high"])
+        rows.append((str(row["name"]), distance, score, str(row["interval"])))
+    return rows
+
+
+def _ranking(table: pd.DataFrame, column: str) -> str:
+    """Which pairs are most and least alike, or nothing where that cannot be said."""
+    pairs = table[table["group"] == "pair"].dropna(subset=column).sort_values(column)
+    if len(pairs) < 2:
+        return ""
+    return f"Most alike: {pairs['name'].iloc[-1]}; least: {pairs['name'].iloc[0]}."
+
+
+def _pictures(ds: xr.Dataset, metric: str, key: str, table: pd.DataFrame, undefined: bool) -> dict[str, Picture]:
+    scored, what = metric not in reading.HIGHER_IS_ALIKE, reading.quantity(ds, metric)
+    value = "consistency score" if scored else what
+    ranking = _ranking(table, "score" if scored else "distance")
+    return {
+        "scores": picture(
+            similarity.scores(ds, metric),
+            f"{key}-scores",
+            f"{value} at t = 0 of all models, each pair, the null, the ceiling and the references. {ranking}".strip(),
+            "Diamond: all models; open circles: each pair; cross: null; triangle: ceiling; squares: references, "
+            f"mean over models. Lines: 95 % intervals. {ranking}".strip(),
+            table,
+        ),
+        "heatmap": picture(
+            similarity.heatmap(ds, metric),
+            f"{key}-heatmap",
+            f"Table of {value} for each model with each model and each reference at t = 0. {ranking}".strip(),
+            "Each model with each model"
+            + (" (left block) and with each reference (right block)" if "reference_score" in ds else "")
+            + ". A dot marks a model with itself, left out. Intervals of the pairs are in the figure of scores.",
+            frames.matrix(ds, metric),
+        ),
+        "curves": picture(
+            similarity.curves(ds, metric),
+            f"{key}-curves",
+            f"{what} between x0 estimates along t, under the same and under other noise"
+            + (", and the score." if scored else "."),
+            (_SCORE_CURVES if scored and not undefined else "")
+            + ("Below: mean" if scored else "Mean")
+            + " over pairs with 95 % interval over noise.",
+            frames.curves(ds, metric),
+        ),
+        "distribution": picture(
+            similarity.distribution(ds, metric),
+            f"{key}-distribution",
+            f"Distribution of {what} over samples at t = 0, same noise against other noise, all together and by pair.",
+            "Above: every sample of every pair. Below: median, middle 50 % (thick) and middle 95 % (thin) of a pair's "
+            "samples; circles and full outline: same noise; crosses and dashed outline: other noise, each value the "
+            "mean over all other noise.",
+            frames.distribution(ds, metric),
+        ),
+    }
+
+
+def _models(ds: xr.Dataset, facts: words.Facts) -> dict[str, Any]:
+    """A row a model: what is recorded of it, its own ceiling and its distance to the training images."""
+    recorded = {str(model.get("name")): dict(model) for model in words.models_of(facts)}
+    for model in recorded.values():
+        model |= {"weights": words.weights_name(model)} if "weights" in model else {}
+    columns: list[tuple[str, list[str]]] = []
+    names = reading.names(ds, "model")
+    for field in ("network", "parameters", "seed", "steps", "weights"):
+        values = [recorded.get(name, {}).get(field) for name in names]
+        if any(value is not None for value in values):
+            columns.append((field, [_recorded(field, value) for value in values]))
+    metric = reading.headline_metric(ds)
+    if "ceiling" in ds:
+        samples = ds["ceiling"].sel(metric=metric).transpose("model", "sample").values
+        columns.append((f"ceiling, {reading.quantity(ds, metric)}", _intervals(samples)))
+    if "nearest_distance" in ds:
+        samples = ds["nearest_distance"].transpose("model", "sample").values
+        columns.append(("nearest training image, mean-squared error", _intervals(samples)))
+    return {"names": names, "columns": columns}
+
+
+def _recorded(field: str, value: Any) -> str:
+    if value is None:
+        return "–"
+    # Counts are grouped in threes; a seed is a name, not a count.
+    counted = field in ("parameters", "steps") and isinstance(value, int)
+    return f"{value:,}".replace(",", "\u202f") if counted else str(value)
+
+
+def _intervals(samples: np.ndarray) -> list[str]:
+    means, lows, highs = mean_interval(samples)
+    return [with_interval(float(a), float(b), float(c)) for a, b, c in zip(means, lows, highs, strict=True)]
+
+
+def still_image(ds: xr.Dataset) -> str:
+    """The final images as a PNG data URI, for readers without scripts."""
+    buffer = io.BytesIO()
+    still(ds, columns=8).savefig(buffer, format="png", dpi=80, facecolor="white")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,126 @@
+"""The report: one HTML file that needs nothing else, with the same numbers as JSON and as Markdown beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import xarray as xr
+from markupsafe import Markup
+
+from consistency_lab.errors import UserError, unknown_name
+from consistency_lab.plots import frames, reading
+from consistency_lab.plots.theme import PALETTE
+from consistency_lab.reports import findings, words
+from consistency_lab.reports.comparison import comparison
+from consistency_lab.reports.numbers import headline, plain, records
+from consistency_lab.store.atomic import atomic_write
+
+SECTIONS: dict[str, Callable[[xr.Dataset, str], dict[str, Any]]] = {
+    "comparison": comparison,
+    "difficulty": findings.difficulty,
+    "landscape": findings.landscape,
+    "training": findings.training_curves,
+    "recipe": findings.recipe,
+}
+HERE = Path(__file__).parent
+DEFAULT_TITLE = "How alike are the images that these models make from the same noise?"
+
+
+def report(results: Sequence[xr.Dataset], path: str | Path, title: str | None = None) -> Path:
+    """Write a report on results of any known kinds, in the order comparison, difficulty, landscape, training, recipe.
+
+    Three files are written, each atomically: ``path`` (self-contained HTML), and beside it ``.json`` (numbers and
+    provenance, strict JSON: undefined is null) and ``.md``. What a result does not hold is left out of the page.
+
+    Args:
+        results: at least one result with ``attrs["kind"]``; several of a kind are shown one after the other.
+        path: ends in ``.html``. title: of the page.
+
+    Raises:
+        UserError: no results, something that is no result or of unknown kind, or a path that does not end in ``.html``.
+        StoreError: the folder cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".html":
+        raise UserError(f"the report is a web page: end its path in .html (got {str(path)!r}).")
+    ordered = _ordered(results)
+    sections = [SECTIONS[kind](ds, f"{kind}-{i}") for i, (kind, ds) in enumerate(ordered, start=1)]
+    title = title or DEFAULT_TITLE
+    numbers = {"kind": "report", "title": title, **_numbers(ordered)}
+    environment = _environment()
+    context = {"title": title, "sections": sections}
+    page = environment.get_template("page.html.j2").render(context)
+    markdown = environment.get_template("report.md.j2").render(context)
+    atomic_write(path.with_suffix(".json"), json.dumps(numbers, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    atomic_write(path.with_suffix(".md"), markdown)
+    # The page comes last: where it is, the other two are.
+    atomic_write(path, page)
+    return path
+
+
+def _ordered(results: Sequence[xr.Dataset]) -> list[tuple[str, xr.Dataset]]:
+    if isinstance(results, xr.Dataset):
+        raise UserError("report() takes a list of results; write report([result], path).")
+    results = list(results)
+    if not results:
+        raise UserError("there is nothing to report: give at least one result.")
+    found = []
+    for ds in results:
+        if not isinstance(ds, xr.Dataset):
+            raise UserError(f"a report is made of results (xarray datasets), not of {type(ds).__name__}.")
+        kind = str(ds.attrs.get("kind", ""))
+        if kind not in SECTIONS:
+            raise unknown_name("kind of result", kind, SECTIONS)
+        found.append((kind, ds))
+    return sorted(found, key=lambda item: list(SECTIONS).index(item[0]))
+
+
+def _numbers(ordered: Sequence[tuple[str, xr.Dataset]]) -> dict[str, Any]:
+    """The report as strict JSON: the first comparison's headline, then each result with its numbers and provenance."""
+    entries = []
+    for kind, ds in ordered:
+        entry: dict[str, Any] = {"kind": kind}
+        if kind == "comparison":
+            entry["headline"] = headline(ds).as_dict()
+            entry["metrics"] = {
+                m: {**headline(ds, m).as_dict(), "rows": records(frames.overview(ds, m))}
+                for m in reading.names(ds, "metric")
+            }
+        elif kind == "difficulty":
+            entry["rows"] = records(frames.difficulty(ds))
+        elif kind == "landscape":
+            entry["numbers"] = {
+                name: plain(float(ds.attrs[name])) for name in ("curvature", "roughness", "barrier") if name in ds.attrs
+            }
+        texts = {name: ds.attrs[name] for name in ("model", "path", "title", "reasons", "settings") if name in ds.attrs}
+        entry |= {name: json.loads(text) if name in ("reasons", "settings") else text for name, text in texts.items()}
+        entry["provenance"] = plain(words.facts_of(ds))
+        entries.append(entry)
+    first = next((entry["headline"] for entry in entries if entry["kind"] == "comparison"), None)
+    return {"headline": first, "results": entries}
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        # Markdown has no markup to protect, and escapes would show.
+        autoescape=lambda name: name is None or ".html" in name,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    # Our own files, inlined; everything that comes from a result is escaped.
+    environment.globals["style"] = Markup(_colours() + (HERE / "style.css").read_text(encoding="utf-8"))
+    environment.globals["script"] = Markup((HERE / "page.js").read_text(encoding="utf-8"))
+    return environment
+
+
+def _colours() -> str:
+    """The figures' palette as CSS variables: light, and dark where the reader's system asks for it on a screen."""
+    light = "".join(f"--{name}:{colours[0]};" for name, colours in PALETTE.items())
+    dark = "".join(f"--{name}:{colours[1]};" for name, colours in PALETTE.items())
+    return f":root{{{light}}}\n@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}\n"

@@ -1,0 +1,120 @@
+"""Numbers as the reader and as a program gets them: every one with its interval, none as ``nan``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from consistency_lab.plots import frames, reading
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A value to ``digits`` significant digits, with a true minus sign; "undefined" for NaN."""
+    value = float(value)
+    if math.isnan(value):
+        return "undefined"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    return f"{value:.{digits}g}".replace("-", "−")
+
+
+def with_interval(value: float, low: float, high: float, digits: int = 3) -> str:
+    """``0.91 [0.83, 0.98]``; says so when there is no interval."""
+    if math.isnan(value):
+        return "undefined"
+    if math.isnan(low) or math.isnan(high):
+        return f"{number(value, digits)} (no interval)"
+    return f"{number(value, digits)} [{number(low, digits)}, {number(high, digits)}]"
+
+
+def score_text(value: float, low: float, high: float) -> str:
+    """A score with its interval to three decimals, the precision at which scores are compared."""
+    if math.isnan(value):
+        return "undefined"
+    # + 0.0 takes the minus off a rounded zero.
+    parts = [f"{round(part, 3) + 0.0:.3f}".replace("-", "−") for part in (value, low, high)]
+    return parts[0] if math.isnan(low) or math.isnan(high) else f"{parts[0]} [{parts[1]}, {parts[2]}]"
+
+
+def plain(value: Any) -> Any:
+    """The value as strict JSON: numpy types become Python's, values that are not finite become None."""
+    if isinstance(value, dict):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [plain(inner) for inner in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame as strict JSON."""
+    return [plain(row) for row in table.to_dict("records")]
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The first number of a comparison: the family's consistency score at t = 0, with everything needed to read it.
+
+    ``score``, ``low``, ``high`` have no unit and are NaN where undefined (then ``reason`` says why); ``distance``,
+    ``null`` and ``ceiling`` are (mean, low, high) in ``units``; ``interval`` names the interval of the score.
+    """
+
+    metric: str
+    units: str
+    models: int
+    pairs: int
+    samples: int
+    score: float
+    low: float
+    high: float
+    interval: str
+    distance: tuple[float, float, float]
+    null: tuple[float, float, float]
+    ceiling: tuple[float, float, float] | None
+    reason: str | None
+
+    @property
+    def sentence(self) -> str:
+        """One sentence that can stand alone in a terminal or a paper."""
+        between = f"{self.models} models, {self.pairs} pair{'s' if self.pairs > 1 else ''}, {self.samples} samples"
+        if self.reason:
+            return f"consistency score ({self.metric}) undefined: {self.reason} ({between})."
+        text = score_text(self.score, self.low, self.high)
+        return f"consistency score ({self.metric}) {text} at t = 0; interval: {self.interval}; {between}."
+
+    def as_dict(self) -> dict[str, Any]:
+        """As strict JSON: undefined numbers are None beside their reason."""
+        return plain({**vars(self), "sentence": self.sentence})
+
+
+def headline(ds: xr.Dataset, metric: str | None = None) -> Headline:
+    """The headline of a comparison. Raises `UserError` for another kind of result or an unknown metric."""
+    metric = metric or reading.headline_metric(ds)
+    table = {row["group"]: row for row in frames.overview(ds, metric).to_dict("records") if row["group"] != "pair"}
+
+    def values(group: str, what: str) -> tuple[float, float, float]:
+        row = table[group]
+        return float(row[what]), float(row[f"{what}_low"]), float(row[f"{what}_high"])
+
+    score, low, high = values("family", "score")
+    return Headline(
+        metric=metric,
+        units=reading.units(ds, metric),
+        models=ds.sizes["model"],
+        pairs=ds.sizes["pair"],
+        samples=ds.sizes["sample"],
+        score=score,
+        low=low,
+        high=high,
+        interval=str(table["family"]["interval"]),
+        distance=values("family", "distance"),
+        null=values("null", "distance"),
+        ceiling=values("ceiling", "distance") if "ceiling" in table else None,
+        reason=reading.why_undefined(ds, metric) if math.isnan(score) else None,
+    )

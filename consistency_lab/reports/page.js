@@ -1,0 +1,78 @@
+"use strict";
+// Everything is in the page: pixels as base64 bytes (row, time, column, height, width, channel), drawn at their own size and
+// enlarged by the style sheet without smoothing.
+for (const section of document.querySelectorAll(".comparison")) {
+  showMetric(section);
+  const block = section.querySelector(".payload");
+  if (block) showGallery(section, JSON.parse(block.textContent));
+}
+
+function showMetric(section) {
+  const radios = [...section.querySelectorAll(".switch input")];
+  const choose = (metric) => {
+    for (const radio of radios) radio.checked = radio.value === metric;
+    for (const panel of section.querySelectorAll(".panel")) panel.hidden = panel.dataset.metric !== metric;
+  };
+  const first = section.querySelector(".panel");
+  if (first) choose(first.dataset.metric);
+  for (const radio of radios) radio.addEventListener("change", () => {
+    const before = radio.getBoundingClientRect().top;
+    choose(radio.value);
+    // The panels above change height too: keep the switch under the reader's hand.
+    window.scrollBy(0, radio.getBoundingClientRect().top - before);
+  });
+}
+
+function showGallery(section, data) {
+  const bytes = Uint8Array.from(atob(data.bytes), (letter) => letter.charCodeAt(0));
+  const size = data.height * data.width * data.channels;
+  const last = data.times.length - 1;
+
+  function draw(canvas, time) {
+    const row = data.rows[canvas.dataset.row];
+    const at = Math.min(time, row.times - 1);
+    const start = row.offset + (at * data.columns + Number(canvas.dataset.column)) * size;
+    const context = canvas.getContext("2d");
+    const image = context.createImageData(data.width, data.height);
+    for (let pixel = 0; pixel < data.width * data.height; pixel++) {
+      for (let channel = 0; channel < 3; channel++) {
+        image.data[4 * pixel + channel] = bytes[start + pixel * data.channels + Math.min(channel, data.channels - 1)];
+      }
+      image.data[4 * pixel + 3] = 255;
+    }
+    context.putImageData(image, 0, 0);
+  }
+
+  for (const canvas of section.querySelectorAll("canvas")) draw(canvas, last);
+  const slider = section.querySelector(".time");
+  const now = section.querySelector(".now");
+  const moving = [...section.querySelectorAll("canvas[data-moves]")];
+  const show = () => {
+    const time = Number(slider.value);
+    now.textContent = data.times[time];
+    slider.setAttribute("aria-valuetext", data.times[time]);
+    for (const canvas of moving) draw(canvas, time);
+  };
+  slider.addEventListener("input", show);
+  // Browsers keep the slider's place over a reload.
+  show();
+
+  const play = section.querySelector(".play");
+  let timer = null;
+  const stop = () => {
+    clearInterval(timer);
+    timer = null;
+    play.textContent = "Play";
+  };
+  play.addEventListener("click", () => {
+    if (timer) return stop();
+    if (Number(slider.value) === last) slider.value = 0;
+    play.textContent = "Stop";
+    show();
+    timer = setInterval(() => {
+      slider.value = Number(slider.value) + 1;
+      show();
+      if (Number(slider.value) >= last) stop();
+    }, 250);
+  });
+}

@@ -1,0 +1,74 @@
+"""A matplotlib figure as a piece of the page: inline SVG whose text is text and whose colours follow the theme."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from dataclasses import dataclass
+
+import matplotlib
+import pandas as pd
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure
+
+from consistency_lab.plots.save import to_csv
+from consistency_lab.plots.theme import PALETTE, STYLE
+
+_NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
+_COLOURS = {light: f"var(--{name})" for name, (light, _) in PALETTE.items()}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the page: the drawing, what it says, and a link that saves the data behind it."""
+
+    svg: Markup
+    caption: str
+    csv_name: str
+    csv_href: str
+
+
+def picture(figure: Figure, key: str, alt: str, caption: str, frame: pd.DataFrame) -> Picture:
+    """Bring a figure and its frame into the page; ``key`` is unique on the page and names the file of the data."""
+    data = base64.b64encode(to_csv(frame).encode()).decode()
+    return Picture(inline_svg(figure, key, alt), caption, f"{key}.csv", f"data:text/csv;base64,{data}")
+
+
+def inline_svg(figure: Figure, prefix: str, alt: str) -> Markup:
+    """The figure as an ``<svg role="img">`` element.
+
+    Args:
+        prefix: put before every id, so that figures of one page do not share clip paths and markers.
+        alt: what a reader who cannot see the figure is told.
+    """
+    buffer = io.StringIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format="svg", metadata=_NO_METADATA, facecolor="none")
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href=", "href=")
+    # Two decimals of a point are finer than a screen shows; matplotlib writes six.
+    svg = re.sub(r'(\s(?:d|x|y|transform)=")([^"]*)"', lambda found: found[1] + _shorten(found[2]) + '"', svg)
+    svg = re.sub("|".join(_COLOURS), lambda found: _COLOURS[found[0]], svg)
+    svg = _own_ids(svg, prefix)
+    width = figure.get_size_inches()[0] * 72
+    opening = f'<svg role="img" aria-label="{escape(alt)}" style="max-width: {width * 4 / 3:.0f}px"'
+    svg = re.sub(r'^<svg\s+height="[^"]*"|^<svg', "<svg", svg)
+    svg = re.sub(r'^(<svg[^>]*?)\s(?:width|height)="[^"]*"', r"\1", svg)
+    svg = re.sub(r'^(<svg[^>]*?)\s(?:width|height)="[^"]*"', r"\1", svg)
+    return Markup(svg.replace("<svg", opening, 1).strip())
+
+
+def _shorten(numbers: str) -> str:
+    return re.sub(r"(\.\d\d)\d+", r"\1", numbers)
+
+
+def _own_ids(svg: str, prefix: str) -> str:
+    """Keep the ids that something refers to, under a prefix; drop the rest."""
+    used = set(re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', svg))
+    names = {a or b for a, b in used}
+    svg = re.sub(r'\sid="([^"]+)"', lambda found: f' id="{prefix}-{found[1]}"' if found[1] in names else "", svg)
+    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", svg)
+    return re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', svg)

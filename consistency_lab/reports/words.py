@@ -1,0 +1,154 @@
+"""Methods and caveats in words, made from what a result recorded about itself and from nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import xarray as xr
+
+from consistency_lab.errors import StoreError
+from consistency_lab.plots import reading
+from consistency_lab.store.results import provenance
+
+Facts = Mapping[str, Any]
+
+
+def facts_of(ds: xr.Dataset) -> dict[str, Any]:
+    """The provenance of a result, empty when it recorded none."""
+    try:
+        return provenance(ds)
+    except StoreError:
+        return {}
+
+
+def compared(ds: xr.Dataset, facts: Facts) -> list[tuple[str, str]]:
+    """What was compared, as (term, text): only what is recorded."""
+    sampler, data = _mapping(facts.get("sampler")), _mapping(facts.get("data"))
+    entries: list[tuple[str, Any]] = [
+        ("models", ds.sizes["model"]),
+        ("pairs", ds.sizes["pair"]),
+        ("samples a model", ds.sizes["sample"]),
+        ("noise seed", facts.get("noise_seed")),
+        ("training seeds", ", ".join(dict.fromkeys(str(m["seed"]) for m in models_of(facts) if "seed" in m))),
+        ("weights", ", ".join(dict.fromkeys(weights_name(m) for m in models_of(facts) if "weights" in m))),
+        ("sampler", _listed(sampler)),
+        ("network evaluations a sample (NFE)", facts.get("nfe")),
+        ("data", _data(data)),
+        *machine(facts),
+    ]
+    return [(term, str(value)) for term, value in entries if value not in (None, "")]
+
+
+def machine(facts: Facts) -> list[tuple[str, str]]:
+    """Device, threads and versions, as (term, text): only what is recorded."""
+    device = " ".join(str(facts[key]) for key in ("device", "accelerator") if facts.get(key))
+    versions = ", ".join(f"{name} {version}" for name, version in _mapping(facts.get("versions")).items() if version)
+    entries = [
+        ("device", device),
+        ("threads", facts.get("threads")),
+        ("versions", versions),
+        ("numerics version", facts.get("numerics_version")),
+        ("git commit", facts.get("git_commit")),
+    ]
+    return [(term, str(value)) for term, value in entries if value not in (None, "")]
+
+
+def models_of(facts: Facts) -> list[dict[str, Any]]:
+    """The models that a comparison recorded, in its order."""
+    return [dict(model) for model in facts.get("models") or [] if isinstance(model, Mapping)]
+
+
+def methods(ds: xr.Dataset, facts: Facts) -> list[str]:
+    """How the numbers of a comparison were made, a sentence an entry."""
+    sampler = _mapping(facts.get("sampler"))
+    lin = (
+        " For the mean-squared error it equals Lin's concordance coefficient."
+        if "mse" in reading.names(ds, "metric")
+        else ""
+    )
+    pairs = f"each of the {ds.sizes['pair']} pairs was" if ds.sizes["pair"] > 1 else "the pair was"
+    said = [
+        f"{ds.sizes['model']} models each turned the same {ds.sizes['sample']} noise images into images"
+        + (f" with {_listed(sampler)}" if sampler else "")
+        + f"; {pairs} compared sample by sample at {ds.sizes['t']} times.",
+        "Before the last time, what is compared is each model's estimate of the final image (x0) at that time.",
+        "The consistency score is 1 − E d(A_i, B_i) / E d(A_i, B_j), i ≠ j: 1 when the images are the same, 0 when "
+        "sharing the noise brings them no closer." + lin,
+        "The null is the same distance between images from different noise, over all pairs of different samples.",
+        f"Interval of the score over all models: {ds.attrs.get('interval', 'not recorded')}. The interval of a pair is "
+        "over noise and speaks of this pair, not of the family. Intervals of mean distances are normal 95 % intervals "
+        "over noise; that of the null counts each sample twice, as a U-statistic of degree two must.",
+    ]
+    if "ceiling" in ds:
+        said.append(
+            "The ceiling is a model compared with itself at another number of solver steps; no pair should beat it."
+        )
+    if "reference_distance" in ds:
+        named = [reading.REFERENCE_NAMES.get(name, name) for name in reading.names(ds, "reference")]
+        said.append(f"Closed-form references started from the same noise: {', '.join(named)}.")
+    if "nearest_distance" in ds:
+        said.append("Memorisation check: the mean-squared error of each final image to its nearest training image.")
+    unscored = [metric.upper() for metric in reading.names(ds, "metric") if metric in reading.HIGHER_IS_ALIKE]
+    if unscored:
+        said.append(f"{', '.join(unscored)} is a similarity, not a distance: it is shown and never scored.")
+    return said
+
+
+def caveats(ds: xr.Dataset, facts: Facts) -> list[str]:
+    """What a reader should hold against these numbers; empty when nothing applies."""
+    count, said = ds.sizes["model"], []
+    if count == 2:
+        said.append("Two models make one pair: the interval is over noise only and says nothing about other models.")
+    elif count < 4:
+        said.append(f"{count} models are few: a statement about a family of models should rest on at least four.")
+    networks = dict.fromkeys(str(m["network"]).split("(")[0] for m in models_of(facts) if "network" in m)
+    if len(networks) > 1:
+        said.append(
+            f"The models differ in architecture ({', '.join(networks)}) and the interval treats them as one family; "
+            "the pairs show where it does not."
+        )
+    if _mapping(facts.get("sampler")).get("clip"):
+        said.append("x0 was clipped while sampling, which raises similarity by itself.")
+    if any(m.get("weights") == "raw" for m in models_of(facts)):
+        said.append("Raw weights were compared for at least one model; averaged (EMA) weights usually agree more.")
+    if "nearest_distance" not in ds:
+        said.append(
+            "No training images were given, so memorisation was not checked: models that copy the data agree as well."
+        )
+    if "ceiling" not in ds:
+        said.append("No ceiling was measured, so it is not known how much of the difference is the solver's.")
+    for metric in reading.names(ds, "metric"):
+        score = float(ds["family_score"].isel(t=-1).sel(metric=metric))
+        if score != score and metric not in reading.HIGHER_IS_ALIKE:
+            said.append(f"The score in {metric} is undefined: {reading.why_undefined(ds, metric)}.")
+    if not facts:
+        said.append("This result does not record how it was made (no provenance).")
+    return said
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _listed(settings: Facts) -> str:
+    """``ddim, 50 steps, x0 not clipped``: what this report knows how to say, then the rest as key = value."""
+    parts = [str(settings["name"])] if "name" in settings else []
+    if "steps" in settings:
+        parts.append(f"{settings['steps']} steps")
+    if "clip" in settings:
+        parts.append("x0 clipped" if settings["clip"] else "x0 not clipped")
+    rest = {key: value for key, value in settings.items() if key not in ("name", "steps", "clip")}
+    return ", ".join(parts + [f"{key} = {value}" for key, value in rest.items()])
+
+
+def weights_name(model: Facts) -> str:
+    """Raw weights, or their exponential moving average (EMA)."""
+    return {"ema": "EMA", "raw": "raw"}.get(str(model["weights"]), str(model["weights"]))
+
+
+def _data(data: Facts) -> str:
+    print_of = str(data.get("fingerprint", ""))[:12]
+    return " ".join(
+        part for part in (str(data.get("name", "")), f"(fingerprint {print_of}…)" if print_of else "") if part
+    )

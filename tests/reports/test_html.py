@@ -1,0 +1,282 @@
+import base64
+import html.parser
+import io
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from consistency_lab.errors import StoreError, UserError
+from consistency_lab.plots import frames
+from consistency_lab.reports.html import report
+from consistency_lab.store.results import load_result, save_result
+
+
+class Page(html.parser.HTMLParser):
+    """What the tests ask of a page: elements with attributes, ids, the text that a reader sees."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.words, self.open = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in ("meta", "input", "img", "br", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert tag == self.open.pop(), f"</{tag}> closes nothing"
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        if not {"script", "style"} & set(self.open):
+            self.words.append(data)
+
+    def all(self, tag, **wanted):
+        return [
+            a
+            for t, a in self.elements
+            if t == tag and all(a.get(key.rstrip("_")) == value for key, value in wanted.items())
+        ]
+
+    @property
+    def text(self):
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+@pytest.fixture(scope="module")
+def written(results, tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    assert report(results.everything(), path) == path
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(written):
+    return Page(written.read_text(encoding="utf-8"))
+
+
+def test_the_page_is_well_formed_and_its_ids_are_unique(page):
+    assert page.open == []
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+
+
+def test_nothing_is_fetched(page, written):
+    for tag, attributes in page.elements:
+        for key in ("src", "href", "xlink:href", "action", "data", "poster", "srcset"):
+            assert attributes.get(key, "#").startswith(("#", "data:")), (tag, key, attributes[key])
+    text = written.read_text(encoding="utf-8")
+    assert not re.search(r"@import|url\((?!#)", text)
+    policy = page.all("meta", **{"http-equiv": "Content-Security-Policy"})[0]["content"]
+    assert policy.startswith("default-src 'none'")
+
+
+def test_every_reference_inside_a_figure_finds_its_target(written):
+    text = written.read_text(encoding="utf-8")
+    ids = set(re.findall(r'\sid="([^"]+)"', text))
+    assert set(re.findall(r"url\(#([^)]+)\)", text)) <= ids
+    assert set(re.findall(r'href="#([^"]+)"', text)) <= ids
+
+
+def test_the_headline_has_its_interval_kind_null_ceiling_and_references(page, results):
+    last = results.comparison().isel(t=-1).sel(metric="mse")
+    score, low, high = (f"{float(last[f'family_{part}']):.3f}" for part in ("score", "low", "high"))
+    assert score in page.text
+    assert f"{low} to {high}" in page.text
+    for words in (
+        "delete-one-model jackknife",
+        "other noise (null)",
+        "other step count (ceiling)",
+        "Gaussian denoiser",
+        "data mean",
+    ):
+        assert words in page.text
+
+
+def test_what_was_compared_is_said(page):
+    for words in (
+        "1099511627776",
+        "ddim, 50 steps, x0 not clipped",
+        "network evaluations",
+        "EMA",
+        "torch 2.6.0",
+        "digits",
+        "cpu",
+    ):
+        assert words in page.text
+
+
+def test_the_gallery_has_a_canvas_for_each_row_and_noise_with_a_name(page, results):
+    ds = results.comparison()
+    rows = 4 + 3 + 4
+    moving = page.all("canvas")
+    assert all(canvas["role"] == "img" and canvas["aria-label"] for canvas in moving)
+    assert len([c for c in moving if "data-moves" in c]) == (4 + 3) * ds.sizes["shown"]
+    assert len({(c["data-row"], c["data-column"]) for c in moving}) == rows * ds.sizes["shown"]
+    slider = page.all("input", type="range")[0]
+    assert (slider["min"], slider["max"], slider["value"]) == ("0", str(ds.sizes["t"] - 1), str(ds.sizes["t"] - 1))
+    assert slider["aria-label"]
+
+
+def test_figures_have_alternatives_and_vector_text(page):
+    figures = page.all("svg")
+    assert len(figures) == 4 * 3 + 1 + 2 + 1 + 1
+    assert all(figure["role"] == "img" and len(figure["aria-label"]) > 30 for figure in figures)
+    assert "consistency score, mse" in page.text
+    assert "log-SNR" in page.text
+
+
+def test_the_data_behind_each_figure_can_be_saved(page, results):
+    links = {a["download"]: a["href"] for a in page.all("a") if "download" in a}
+    assert len(links) == len(page.all("svg"))
+    text = base64.b64decode(links["comparison-1-mse-curves.csv"].split(",")[1]).decode()
+    back = pd.read_csv(io.StringIO(text))
+    expected = frames.curves(results.comparison(), "mse")
+    np.testing.assert_allclose(back["value"], expected["value"], rtol=1e-5)
+
+
+def test_undefined_is_a_word_with_a_reason(page):
+    assert not re.search(r"\bnan\b", page.text, re.IGNORECASE)
+    assert "PSNR is a similarity, not a distance: shown, never scored" in page.text
+    assert "undefined: a barrier needs two models" in page.text
+
+
+def test_text_of_a_result_is_escaped(page, written, results):
+    assert "has a barrier <0.5>." in page.text
+    ds = results.recipe().assign_attrs(title="<script>alert(1)</script>")
+    path = written.with_name("escaped.html")
+    report([ds], path, title="a </title> b")
+    other = Page(path.read_text(encoding="utf-8"))
+    assert "<script>alert(1)</script>" in other.text
+    assert len(other.all("script")) == 1
+    assert "a </title> b" in other.text
+
+
+def test_json_is_strict_and_complete(written, results):
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    numbers = json.loads(written.with_suffix(".json").read_text(encoding="utf-8"), parse_constant=refuse)
+    ds = results.comparison()
+    assert numbers["headline"]["score"] == pytest.approx(float(ds["family_score"].isel(t=-1).sel(metric="mse")))
+    assert numbers["headline"]["interval"] == ds.attrs["interval"]
+    assert [entry["kind"] for entry in numbers["results"]] == [
+        "comparison",
+        "difficulty",
+        "landscape",
+        "landscape",
+        "training",
+        "recipe",
+    ]
+    psnr = numbers["results"][0]["metrics"]["psnr"]
+    assert psnr["score"] is None
+    assert "never scored" in psnr["reason"]
+    assert numbers["results"][0]["provenance"]["noise_seed"] == 2**40
+    assert numbers["results"][3]["numbers"]["barrier"] is None
+    assert numbers["results"][5]["settings"]["floor"] == 0.1
+
+
+def test_markdown_has_the_same_headline(written):
+    text = written.with_suffix(".md").read_text(encoding="utf-8")
+    numbers = json.loads(written.with_suffix(".json").read_text(encoding="utf-8"))
+    assert numbers["headline"]["sentence"] in text
+    assert "| other noise (null) |" in text
+    assert "nan" not in text.lower().split()
+
+
+def test_the_same_results_give_the_same_page(results, tmp_path):
+    given = [results.comparison(3, samples=12).sel(metric=["mse"]), results.landscape()]
+    first, second = (report(given, tmp_path / f"{name}.html") for name in "ab")
+    assert first.read_bytes() == second.read_bytes()
+    assert first.with_suffix(".json").read_bytes() == second.with_suffix(".json").read_bytes()
+
+
+def test_two_models_are_this_pair_and_missing_parts_are_left_out(results, tmp_path):
+    ds = results.comparison(2, nearest=False, references=False).drop_vars(["images", "ceiling"])
+    text = Page(report([ds], tmp_path / "two.html").read_text(encoding="utf-8"))
+    assert "this pair, not this family" in text.text
+    assert "Two models make one pair" in text.text
+    assert "memorisation was not checked" in text.text
+    assert text.all("canvas") == []
+    assert "Gallery" not in text.text
+    assert "Gaussian denoiser" not in text.text
+
+
+def test_a_result_without_provenance_is_reported_and_says_so(results, tmp_path):
+    ds = results.comparison(3, samples=12)
+    del ds.attrs["provenance"], ds.attrs["interval"]
+    text = Page(report([ds], tmp_path / "bare.html").read_text(encoding="utf-8")).text
+    assert "does not record how it was made" in text
+    assert "not recorded" in text
+
+
+def test_a_collapsed_comparison_is_undefined_and_says_why(results, tmp_path):
+    ds = results.comparison(3, samples=12)
+    ds["null"] = 0 * ds["null"]
+    for name in ("score", "score_low", "score_high", "family_score", "family_low", "family_high", "reference_score"):
+        ds[name] = np.nan * ds[name]
+    path = report([ds], tmp_path / "collapsed.html")
+    text = Page(path.read_text(encoding="utf-8")).text
+    assert "Undefined: collapsed: images from different noise do not differ" in text
+    assert not re.search(r"\bnan\b", text, re.IGNORECASE)
+    assert "undefined: collapsed" in path.with_suffix(".md").read_text(encoding="utf-8")
+
+
+def test_several_comparisons_share_a_page(results, tmp_path):
+    given = [results.comparison(count, samples=12).sel(metric=["mse"]) for count in (2, 3)]
+    page = Page(report(given, tmp_path / "report.html").read_text(encoding="utf-8"))
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+    assert len(page.all("section", class_="comparison")) == 2
+    # One metric needs no switch.
+    assert page.all("input", type="radio") == []
+
+
+def test_results_that_were_saved_and_loaded_give_the_same_page(results, tmp_path):
+    given = [ds.sel(metric=["mse"]) if "metric" in ds.dims else ds for ds in results.everything(3, samples=12)]
+    loaded = []
+    for i, ds in enumerate(given):
+        save_result(ds, tmp_path / f"{i}.nc")
+        loaded.append(load_result(tmp_path / f"{i}.nc"))
+    first, second = report(given, tmp_path / "a.html"), report(loaded, tmp_path / "b.html")
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ([], "nothing to report"),
+        (["likeness.nc"], "not of str"),
+        ([xr.Dataset(attrs={"kind": "comparision"})], "Did you mean 'comparison'"),
+        ([xr.Dataset()], "unknown kind of result"),
+        (xr.Dataset(attrs={"kind": "recipe"}), r"report\(\[result\], path\)"),
+        ([xr.Dataset(attrs={"kind": "training"})], "lacks loss"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_nothing(given, sentence, tmp_path):
+    with pytest.raises(UserError, match=sentence):
+        report(given, tmp_path / "report.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_paths_are_one_sentence(results, tmp_path):
+    with pytest.raises(UserError, match=r"end its path in \.html"):
+        report([results.recipe()], tmp_path / "report.pdf")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError):
+        report([results.recipe()], tmp_path / "file" / "report.html")
+
+
+def test_eight_colour_models_stay_small(results, tmp_path):
+    ds = results.comparison(8, size=32, channels=3, samples=12, shown=10, times=8)
+    # Twice the times and twenty times the samples, without computing them anew.
+    ds = ds.isel(t=np.repeat(np.arange(8), 3), sample=np.tile(np.arange(12), 20)).assign_coords(t=np.linspace(1, 0, 24))
+    path = report([ds, *results.everything(8, samples=12)[1:]], tmp_path / "eight.html")
+    assert path.stat().st_size < 15e6
