@@ -36,6 +36,8 @@ _HOMES = {
     "UserError": "errors",
     "compare": "similarity.compare",
     "denoising_loss": "diffusion.loss",
+    "export_diffusers": "interop.export",
+    "load": "loading",
     "load_images": "data.sources",
     "load_model": "training.train",
     "load_result": "store.results",
@@ -45,6 +47,7 @@ _HOMES = {
     "sample_path": "diffusion.sampling",
     "save_result": "store.results",
     "train": "training.train",
+    "wrap_module": "interop.module",
 }
 __all__ = sorted(_HOMES)
 
@@ -72,6 +75,9 @@ if TYPE_CHECKING:
     from consistency_lab.diffusion.sampling import Sampler, sample_path
     from consistency_lab.diffusion.schedule import SCHEDULES
     from consistency_lab.errors import UserError
+    from consistency_lab.interop.export import export_diffusers
+    from consistency_lab.interop.module import wrap_module
+    from consistency_lab.loading import load
     from consistency_lab.metrics.distances import METRICS
     from consistency_lab.networks.registry import NETWORKS
     from consistency_lab.probes.difficulty import probe_difficulty

@@ -92,6 +92,13 @@ class Registry(Generic[T]):
         parameters = inspect.signature(self.builder(name)).parameters.values()
         return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
+    def describe(self, name: str) -> str:
+        """The name as it would be written with all its options at their defaults; required ones as ``...``."""
+        options = {
+            key: "..." if value is inspect.Parameter.empty else repr(value) for key, value in self.options(name).items()
+        }
+        return f"{name}({', '.join(f'{key}={value}' for key, value in options.items())})" if options else name
+
     def resolve(self, text: str | Choice) -> Choice:
         """The choice with every default filled in: what a spec's hash must cover.
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from consistency_lab.diffusion.model import DiffusionModel
-    from consistency_lab.store.run import Run
     from consistency_lab.store.runs import Store
 
 
@@ -137,7 +136,7 @@ class Compare(Common):
     """
 
     models: tyro.conf.Positional[tuple[str, ...]] = ()
-    """run folders, or names of runs in the store"""
+    """names of runs in the store, run folders, diffusers:DIR, torchscript:FILE?schedule=...&..."""
     store: Path = Path("runs")
     """where names are looked up"""
     seed: int = 0
@@ -150,6 +149,8 @@ class Compare(Common):
     """ddim, heun, dpm++2m or ancestral"""
     sampler_steps: int = 50
     """steps of the sampler"""
+    guidance: float | None = None
+    """scale of classifier-free guidance, for the class-conditional models among them"""
     data: str | None = None
     """training set, for the references and the nearest training images"""
     out: Path = Path("comparison")
@@ -160,14 +161,13 @@ class Compare(Common):
         from consistency_lab.diffusion.sampling import Sampler
         from consistency_lab.similarity.compare import compare
 
-        store = _store(self.store)
         sampler = Sampler(self.sampler, self.sampler_steps)
-        runs = [store.find(text, kind="model") for text in self.models]
+        found = _find(self.models, self.store)
         if self.dry_run:
-            evaluations = len(runs) * self.count * (sampler.evaluations() + sampler.evaluations(2 * sampler.steps))
+            evaluations = len(found) * self.count * (sampler.evaluations() + sampler.evaluations(2 * sampler.steps))
             _print_json(
                 {
-                    "models": [str(run.folder) for run in runs],
+                    "models": found,
                     "samples": self.count,
                     "network_evaluations": evaluations,
                     "out": str(self.out),
@@ -175,7 +175,9 @@ class Compare(Common):
             )
             return
         _check_writable(self.out)
-        models = _load(runs, self.device)
+        models = _load(self.models, self.store, self.device)
+        if self.guidance is not None:
+            models = [model.guided(self.guidance) if model.classes else model for model in models]
         images = _training_images(self.data)
         result = compare(
             models, SharedNoise(self.seed), count=self.count, metrics=self.metrics, sampler=sampler, images=images
@@ -194,7 +196,7 @@ class Probe(Common):
     what: tyro.conf.Positional[Literal["difficulty", "landscape"]] = "difficulty"
     """difficulty or landscape"""
     models: tyro.conf.Positional[tuple[str, ...]] = ()
-    """run folders, or names of runs in the store"""
+    """names of runs in the store, run folders, diffusers:DIR, torchscript:FILE?schedule=...&..."""
     store: Path = Path("runs")
     """where names are looked up"""
     data: str = "digits"
@@ -211,25 +213,24 @@ class Probe(Common):
         from consistency_lab.probes.difficulty import probe_difficulty
         from consistency_lab.probes.landscape import probe_landscape
 
-        store = _store(self.store)
-        runs = [store.find(text, kind="model") for text in self.models]
+        found = _find(self.models, self.store)
         most = 2 if self.what == "landscape" else 1
-        if not 1 <= len(runs) <= most:
+        if not 1 <= len(found) <= most:
             raise UserError(
-                f"probe {self.what} takes {'one or two models' if most == 2 else 'one model'}, not {len(runs)}."
+                f"probe {self.what} takes {'one or two models' if most == 2 else 'one model'}, not {len(found)}."
             )
         if self.dry_run:
             _print_json(
                 {
                     "probe": self.what,
-                    "models": [str(run.folder) for run in runs],
+                    "models": found,
                     "data": self.data,
                     "out": str(self.out),
                 }
             )
             return
         _check_writable(self.out)
-        images, models = load_images(self.data), _load(runs, self.device)
+        images, models = load_images(self.data), _load(self.models, self.store, self.device)
         if self.what == "difficulty":
             result = probe_difficulty(models[0], images, count=min(self.count or 256, len(images)), seed=self.seed)
         else:
@@ -288,6 +289,76 @@ class Status:
             print(f"{state:<10}  {run.kind:<8}  {run.name:<24}  {run.folder.name}")
 
 
+LISTS = {
+    "networks": ("networks.registry", "NETWORKS"),
+    "datasets": ("data.sources", "DATASETS"),
+    "metrics": ("metrics.distances", "METRICS"),
+    "samplers": ("diffusion.sampling", "SAMPLERS"),
+    "schedules": ("diffusion.schedule", "SCHEDULES"),
+    "predictions": ("diffusion.denoiser", "PREDICTIONS"),
+    "timesteps": ("training.timesteps", "TIMESTEPS"),
+    "momentum": ("training.momentum", "MOMENTUM_RULES"),
+    "optimizers": ("training.loop", "OPTIMIZERS"),
+}
+
+
+@dataclass(frozen=True)
+class List:
+    """List what can be chosen by name, with its options.
+
+    Example: consistency-lab list networks "unet*"
+    """
+
+    what: tyro.conf.Positional[
+        Literal[
+            "networks",
+            "datasets",
+            "metrics",
+            "samplers",
+            "schedules",
+            "predictions",
+            "timesteps",
+            "momentum",
+            "optimizers",
+        ]
+    ] = "networks"
+    """what to list"""
+    pattern: tyro.conf.Positional[str] = "*"
+    """shell pattern that names must match"""
+
+    def run(self) -> None:
+        from importlib import import_module
+
+        module, name = LISTS[self.what]
+        registry = getattr(import_module(f"consistency_lab.{module}"), name)
+        names = registry.names(self.pattern)
+        if not names:
+            raise UserError(f"no {self.what} match {self.pattern!r}; there are {', '.join(registry.names())}.")
+        for entry in names:
+            print(registry.describe(entry))
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a trained model in the layout of diffusers.
+
+    Example: consistency-lab export unet-s0 unet-for-diffusers
+    """
+
+    model: tyro.conf.Positional[str] = ""
+    """name of a run in the store, or a run folder"""
+    out: tyro.conf.Positional[Path] = Path("exported")
+    """folder to make; it must not exist or be empty"""
+    store: Path = Path("runs")
+    """where names are looked up"""
+
+    def run(self) -> None:
+        from consistency_lab.interop.export import export_diffusers
+
+        (model,) = _load([self.model], self.store, "cpu")
+        print(export_diffusers(model, self.out))
+
+
 def parse_seeds(text: str) -> list[int]:
     """``"0-3,7"`` -> [0, 1, 2, 3, 7]. Raises `UserError` for anything else."""
     seeds: list[int] = []
@@ -307,10 +378,17 @@ def _store(root: Path) -> Store:
     return Store(root)
 
 
-def _load(runs: Sequence[Run], device: str | None) -> list[DiffusionModel]:
-    from consistency_lab.training.train import load_model
+def _find(texts: Sequence[str], store: Path) -> list[str]:
+    """What each text means, for a dry run: the run's folder, or the foreign address itself. Nothing is loaded."""
+    from consistency_lab.interop.load import is_foreign
 
-    return [load_model(run, device=device) for run in runs]
+    return [text if is_foreign(text) else str(_store(store).find(text, kind="model").folder) for text in texts]
+
+
+def _load(texts: Sequence[str], store: Path, device: str | None) -> list[DiffusionModel]:
+    from consistency_lab.loading import load
+
+    return [load(text, store=store, device=device) for text in texts]
 
 
 def _training_images(data: str | None) -> Any:
@@ -342,10 +420,13 @@ def _write(results: dict[str, xr.Dataset], out: Path, title: str) -> None:
 
 
 def _print_headline(comparison: xr.Dataset) -> None:
-    from consistency_lab.reports.numbers import headline
+    from consistency_lab.plots.frames import overview
+    from consistency_lab.reports.numbers import headline, score_text
 
-    print()
-    print(headline(comparison).sentence)
+    head = headline(comparison)
+    print(f"\n{head.sentence}\n")
+    for row in overview(comparison, head.metric).to_dict("records"):
+        print(f"  {row['name']:<40}  {score_text(row['score'], row['score_low'], row['score_high'])}")
 
 
 def _print_json(content: dict[str, Any]) -> None:
@@ -355,7 +436,16 @@ def _print_json(content: dict[str, Any]) -> None:
 _HELP = """How alike are the images that different generative models make from the same noise, why, and what does that buy?
 
 Begin with: consistency-lab demo"""
-COMMANDS = {"demo": Demo, "train": Train, "compare": Compare, "probe": Probe, "report": Report, "status": Status}
+COMMANDS = {
+    "demo": Demo,
+    "train": Train,
+    "compare": Compare,
+    "probe": Probe,
+    "report": Report,
+    "status": Status,
+    "list": List,
+    "export": Export,
+}
 
 
 def _parse(arguments: list[str]) -> Any:

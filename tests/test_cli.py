@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from consistency_lab.cli import COMMANDS, main, parse_seeds
+from consistency_lab.cli import COMMANDS, LISTS, main, parse_seeds
 from consistency_lab.errors import UserError
 from consistency_lab.store.results import load_result
 from consistency_lab.training.settings import TrainingSettings
@@ -42,7 +42,8 @@ def test_every_command_explains_itself_with_an_example(name, capsys):
     assert f"consistency-lab {name}" in text
     assert "Example:" in text
     for option in dataclasses.fields(COMMANDS[name]):
-        assert option.name in ("settings", "models", "results", "what") or f"--{option.name.replace('_', '-')}" in text
+        positional = "Positional" in str(option.type)
+        assert positional or option.name == "settings" or f"--{option.name.replace('_', '-')}" in text
 
 
 def test_models_are_trained_listed_compared_probed_and_reported(trained, tmp_path, capsys):
@@ -104,6 +105,66 @@ def test_a_settings_file_gives_defaults_that_options_override(tmp_path, capsys):
     spec = json.loads(capsys.readouterr().out)
     assert (spec["settings"]["steps"], spec["settings"]["lr"]) == (5, 0.01)
     assert spec["settings"]["batch"] == TrainingSettings().batch
+
+
+def test_everything_that_has_a_name_is_listed(capsys):
+    for what in LISTS:
+        assert main(["list", what]) == 0
+    text = capsys.readouterr().out
+    for name in (
+        "unet-ddpm(",
+        "dit-s2(",
+        "uvit-s(",
+        "fashion-mnist",
+        "cifar10",
+        "celeba",
+        "mse",
+        "dpm++2m",
+        "edm(",
+        "mdlrc",
+        "clts(center=0.3",
+    ):
+        assert name in text
+    assert main(["list", "networks", "unet*"]) == 0
+    assert "dit" not in capsys.readouterr().out
+    assert main(["list", "networks", "resnet*"]) == 2
+
+
+def test_an_exported_model_meets_its_own_run(trained, tmp_path, capsys):
+    folder = tmp_path / "exported"
+    assert (
+        main(
+            [
+                "train",
+                "--network",
+                "unet(width=8, groups=4)",
+                "--steps",
+                "3",
+                "--quiet",
+                "--device",
+                "cpu",
+                "--out",
+                str(tmp_path),
+            ]
+        )
+        == 0
+    )
+    assert main(["export", "unet-s0", str(folder), "--store", str(tmp_path)]) == 0
+    arguments = [
+        "compare",
+        "unet-s0",
+        f"diffusers:{folder}?name=theirs",
+        "--store",
+        str(tmp_path),
+        "--quiet",
+        "--device",
+        "cpu",
+    ]
+    assert main([*arguments, "--count", "4", "--sampler-steps", "3", "--out", str(tmp_path / "c")]) == 0
+    result = load_result(tmp_path / "c" / "results" / "comparison.nc")
+    assert result["distance"].sel(metric="mse").isel(t=-1).max() < 1e-6
+    assert main(["export", "unet-s0", str(folder), "--store", str(tmp_path)]) == 2
+    assert "exported" in capsys.readouterr().err
 
 
 def test_seed_ranges():

@@ -14,9 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from consistency_lab.choices import Registry
 from consistency_lab.diffusion.denoiser import Denoiser
 from consistency_lab.diffusion.noise import SharedNoise
-from consistency_lab.errors import UserError, unknown_name
+from consistency_lab.errors import UserError
 
 
 class SamplerStep(NamedTuple):
@@ -47,8 +48,7 @@ class Sampler:
     clip: bool = False
 
     def __post_init__(self) -> None:
-        if self.method not in _UPDATES:
-            raise unknown_name("sampler", self.method, _UPDATES)
+        SAMPLERS.builder(self.method)  # an unknown one is refused by name
         if self.steps < 1:
             raise UserError(f"a sampler needs at least 1 step, not {self.steps}.")
 
@@ -112,8 +112,11 @@ def _ancestral(here: _Estimate, walk: _Walk) -> Tensor:
     return walk.next_alpha * mean
 
 
-_UPDATES = {"ddim": _ddim, "heun": _heun, "dpm++2m": _dpm_2m, "ancestral": _ancestral}
-SAMPLERS = tuple(sorted(_UPDATES))
+Update = Callable[[_Estimate, _Walk], Tensor]
+SAMPLERS: Registry[Update] = Registry(
+    "sampler",
+    {"ddim": lambda: _ddim, "heun": lambda: _heun, "dpm++2m": lambda: _dpm_2m, "ancestral": lambda: _ancestral},
+)
 
 
 def start_state(denoiser: Denoiser, noise: Tensor, t: float | None = None) -> Tensor:
@@ -154,7 +157,7 @@ def sample_path(
     times = denoiser.schedule.grid(sampler.steps) if times is None else times.double()
     if len(times) < 2 or float(times[-1]) != 0.0 or bool((times.diff() >= 0).any()):
         raise UserError("the times of a sampler must decrease strictly and end at 0.")
-    schedule, update = denoiser.schedule, _UPDATES[sampler.method]
+    schedule, update = denoiser.schedule, SAMPLERS.build(sampler.method)
     dtype = next((p.dtype for p in denoiser.parameters()), torch.float64)
     x, previous = start.double(), None
 

@@ -141,8 +141,9 @@ def curves(ds: xr.Dataset, metric: str) -> Figure:
         )
     ax.set_ylabel(reading.quantity(ds, metric).replace(" (", "\n(", 1))
     time_axis(ax, t, None if scored else log_snr)
-    if metric not in reading.HIGHER_IS_ALIKE and np.nanmin(part["value"]) >= 0:
-        ax.set_ylim(bottom=0)
+    # Distances between x0 estimates fall by orders of magnitude from noise to data.
+    if metric not in reading.HIGHER_IS_ALIKE and (part["value"] > 0).any():
+        ax.set_yscale("log", nonpositive="mask")
     _label_last(ax)
     return figure
 
@@ -178,6 +179,16 @@ def _label_last(ax: Axes) -> None:
     label_lines(ax, ends)
 
 
+def _edges(values: np.ndarray, logarithmic: bool) -> np.ndarray:
+    """41 edges of bins that hold all the values, evenly spaced, or evenly spaced in the logarithm: zeros then fall into the first."""
+    if logarithmic:
+        positive = values[values > 0]
+        low, high = max(positive.min(), positive.max() * 1e-6), positive.max()
+        return np.geomspace(0.99 * low, 1.01 * high, 41)
+    low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
+    return np.linspace(low, high + 1e-9, 41)
+
+
 @themed
 def distribution(ds: xr.Dataset, metric: str) -> Figure:
     """Per-sample values at t = 0, same noise against other noise: all of them (upper), quantiles by pair (lower)."""
@@ -189,10 +200,11 @@ def distribution(ds: xr.Dataset, metric: str) -> Figure:
     null = table[[f"null: {pair}" for pair in pairs]].to_numpy(dtype=float)
     both = np.concatenate([same.ravel(), null.ravel()])
     both = both[np.isfinite(both)]
-    edges = np.linspace(min(0.0, both.min()), both.max() or 1.0, 41)
-    if metric in reading.HIGHER_IS_ALIKE and len(both):
-        edges = np.linspace(both.min(), both.max() + 1e-9, 41)
     upper, lower = axes[0, 0], axes[1, 0]
+    edges = _edges(both, logarithmic := metric not in reading.HIGHER_IS_ALIKE and bool((both > 0).any()))
+    if logarithmic:
+        upper.set_xscale("log")  # distances have long tails
+        same, null = (values.clip(edges[0], edges[-1]) for values in (same, null))
     for values, colour, name, style in (
         (same, SAME, "same noise", "-"),
         (null, NULL, "other noise (null)", (0, (6, 2))),

@@ -77,7 +77,7 @@ def methods(ds: xr.Dataset, facts: Facts) -> list[str]:
         "sharing the noise brings them no closer." + lin,
         "The null is the same distance between images from different noise, over all pairs of different samples.",
         f"Interval of the score over all models: {ds.attrs.get('interval', 'not recorded')}. The interval of a pair is "
-        "over noise and speaks of this pair, not of the family. Intervals of mean distances are normal 95 % intervals "
+        "over noise and speaks of this pair, not of the family. Intervals of mean distances are 95 % t intervals "
         "over noise; that of the null counts each sample twice, as a U-statistic of degree two must.",
     ]
     if "ceiling" in ds:

@@ -72,7 +72,7 @@ def _mean(scheduler, eps, x):
     return out - scheduler._get_variance(499).double().sqrt() * drawn
 
 
-@pytest.mark.parametrize("method", SAMPLERS)
+@pytest.mark.parametrize("method", SAMPLERS.names())
 def test_images_do_not_depend_on_batch_or_order(denoiser, method):
     model = DiffusionModel("m", denoiser, sampler=Sampler(method, 10))
     whole = model.generate(SharedNoise(1), range(6))

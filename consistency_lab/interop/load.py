@@ -1,0 +1,89 @@
+"""Foreign models by one line of text: ``"diffusers:DIR"``, ``"torchscript:FILE?schedule=linear&predicts=eps&..."``."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+from typing import Any
+
+import torch
+
+from consistency_lab.choices import Choice, Registry
+from consistency_lab.diffusion.model import DiffusionModel
+from consistency_lab.errors import UserError
+from consistency_lab.interop.diffusers import load_diffusers
+from consistency_lab.interop.pickles import is_pickle, refuse_pickle
+from consistency_lab.interop.torchscript import load_torchscript
+
+
+def _refuse(path: str, *, name: str | None = None, device: str | torch.device | None = None) -> DiffusionModel:
+    refuse_pickle(path)
+
+
+OPENERS: Registry[DiffusionModel] = Registry(
+    "kind of foreign model",
+    {"diffusers": load_diffusers, "torchscript": load_torchscript, "edm": _refuse},
+)
+
+
+def is_foreign(text: str) -> bool:
+    """Whether `open_foreign` is to be asked: the text begins with one of its prefixes, or names a pickle."""
+    prefix, colon, _ = text.partition(":")
+    return (bool(colon) and prefix in OPENERS.names()) or is_pickle(text)
+
+
+def open_foreign(text: str, *, name: str | None = None, device: str | torch.device | None = None) -> DiffusionModel:
+    """A model that was not trained here.
+
+    Args:
+        text: ``PREFIX:PATH`` or ``PREFIX:PATH?option=value&option=value``. The prefixes are ``diffusers`` (a folder)
+            and ``torchscript`` (a file; it needs ``schedule``, ``predicts``, ``shape`` and ``time``); the options are
+            those of `load_diffusers` and `load_torchscript`.
+        name: how tables call it; an option ``name`` in the text comes first.
+        device: where to put it; by default a GPU where there is one.
+
+    Raises:
+        UserError: an unknown prefix or option, or what the loader raises. Pickles are refused with an explanation.
+
+    >>> model = open_foreign("torchscript:net.pt?schedule=edm&predicts=x0&time=sigma&shape=3,32,32")
+    """
+    prefix, colon, rest = text.partition(":")
+    if prefix not in OPENERS.names() and is_pickle(text):
+        refuse_pickle(text)
+    if not colon:
+        raise UserError(
+            f"{text!r} does not say what kind of model it is; write diffusers:{text} for a folder, or "
+            f"torchscript:{text}?... for a file."
+        )
+    OPENERS.builder(prefix)  # an unknown one is refused by name
+    path, options = _split(rest)
+    if not path:
+        raise UserError(f"{text!r} names no file or folder; write {prefix}:PATH.")
+    choice = Choice(prefix, {"name": name, "device": device, **options})
+    needed = [key for key, default in OPENERS.options(prefix).items() if default is inspect.Parameter.empty]
+    if missing := [key for key in needed if key not in options]:
+        pattern = "&".join(f"{key}=..." for key in needed)
+        raise UserError(f"{text!r} does not give {', '.join(missing)}; write {prefix}:{path}?{pattern}.")
+    return OPENERS.build(choice, os.path.expanduser(path))
+
+
+def _split(text: str) -> tuple[str, dict[str, Any]]:
+    """``"PATH?key=value&key=value"`` -> PATH and the options; values are Python literals where they can be read so."""
+    path, mark, query = text.rpartition("?")
+    if not mark:
+        return text, {}
+    options = {}
+    for pair in query.split("&"):
+        key, equals, value = pair.partition("=")
+        if not (key and equals):
+            raise UserError(f"cannot read the option {pair!r} of {path!r}; write ?option=value&option=value.")
+        options[key] = value if key == "name" else _value(value)
+    return path, options
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text

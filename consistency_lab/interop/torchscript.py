@@ -1,0 +1,87 @@
+"""Networks as TorchScript files, the form in which a module travels without its source."""
+
+from __future__ import annotations
+
+import os
+import warnings
+import zipfile
+from pathlib import Path
+
+import torch
+
+from consistency_lab.devices import resolve_device
+from consistency_lab.diffusion.model import DiffusionModel
+from consistency_lab.errors import UserError
+from consistency_lab.interop.module import Clock, wrap_module
+from consistency_lab.interop.pickles import is_pickle, refuse_pickle
+from consistency_lab.interop.schedules import as_schedule
+
+
+def load_torchscript(
+    path: str | os.PathLike[str],
+    *,
+    schedule: str,
+    predicts: str,
+    shape: tuple[int, int, int],
+    time: str | Clock,
+    name: str | None = None,
+    classes: int = 0,
+    null_label: int | None = None,
+    learned_variance: bool = False,
+    device: str | torch.device | None = None,
+) -> DiffusionModel:
+    """A model from a file that ``torch.jit.save`` wrote.
+
+    Args:
+        path: the file.
+        name: how tables call it; the file's name by default.
+        device: where to put it; by default a GPU where there is one.
+        schedule, predicts, shape, time, classes, null_label, learned_variance: as in `wrap_module`.
+
+    Raises:
+        UserError: no TorchScript in that file, or what `wrap_module` raises.
+    """
+    file, place = Path(path), resolve_device(device)
+    as_schedule(schedule)  # refused before a large file is read
+    module = _open(file, place)
+    model = wrap_module(
+        module,
+        schedule=schedule,
+        predicts=predicts,
+        shape=shape,
+        name=name or file.stem,
+        time=time,
+        classes=classes,
+        null_label=null_label,
+        learned_variance=learned_variance,
+        facts={"source": "torchscript", "file": file.name},
+    )
+    model.denoiser.to(place)
+    return model
+
+
+def _open(file: Path, place: torch.device) -> torch.jit.ScriptModule:
+    if is_pickle(file):
+        refuse_pickle(file)
+    if not file.is_file():
+        raise UserError(f"there is no file {file}; name a file that torch.jit.save wrote.")
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        raise UserError(f"{file} is truncated or is not TorchScript; name a file that torch.jit.save wrote.") from None
+    # torch.save writes the same kind of archive, with a pickle in it and no code.
+    if not any("/code/" in name for name in names):
+        raise UserError(
+            f"{file} holds no TorchScript (torch.save wrote it, perhaps): save the module with "
+            "torch.jit.script(module).save(...), or build it in Python and give it to wrap_module."
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that torch.export is to be used instead; it does not open these files
+            return torch.jit.load(str(file), map_location=place)
+    except (RuntimeError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+        raise UserError(
+            f"{file} cannot be loaded as TorchScript ({reason}); save it again with this version of torch."
+        ) from error
