@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from consistency_lab.data.sources import load_images
-from consistency_lab.diffusion.denoiser import per_sample
+from consistency_lab.diffusion.denoiser import PREDICTIONS, NetworkDenoiser, per_sample
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.references import ConstantDenoiser, GaussianDenoiser, OptimalDenoiser
 from consistency_lab.diffusion.sampling import Sampler, sample_path, start_state
@@ -121,3 +121,57 @@ def test_bad_references_are_refused():
         GaussianDenoiser.fit(torch.zeros(1, *SHAPE), schedule)
     with pytest.raises(UserError, match="at least one"):
         OptimalDenoiser(torch.zeros(0, *SHAPE), schedule)
+
+
+class Wiener(torch.nn.Module):
+    """A network that knows the Gaussian's answer, and gives it in the units of a parametrisation."""
+
+    def __init__(self, exact, predicts, d):
+        super().__init__()
+        self.exact, self.predicts, self.d, self.weight = (
+            exact,
+            predicts,
+            d,
+            torch.nn.Parameter(torch.zeros(1, dtype=torch.float64)),
+        )
+
+    def forward(self, shown, t, cond):
+        schedule = self.exact.schedule
+        alpha, sigma = per_sample(schedule.alpha(t), shown), per_sample(schedule.sigma(t), shown)
+        if self.predicts == "edm":
+            x_t = shown * (sigma**2 + (self.d * alpha) ** 2).sqrt()
+        else:
+            scale = schedule.input_scale(alpha, sigma)
+            x_t = shown if scale is None else shown / scale
+        answer = self.exact(x_t, t)
+        if self.predicts != "edm":
+            return answer.in_units(self.predicts)
+        y, s = x_t / alpha, sigma / alpha
+        skip, out = self.d**2 / (s**2 + self.d**2), s * self.d / (s**2 + self.d**2).sqrt()
+        return (answer.x0 - skip * y) / out
+
+
+@pytest.mark.parametrize("name", SCHEDULES.names())
+@pytest.mark.parametrize("predicts", PREDICTIONS.names())
+def test_the_gaussian_oracle_holds_for_every_schedule_and_prediction(name, predicts):
+    exact = GaussianDenoiser(torch.full(SHAPE, 0.2), random_covariance(smallest=0.5), SCHEDULES.build(name))
+    text = "edm(sigma_data=0.7)" if predicts == "edm" else predicts
+    denoiser = NetworkDenoiser(Wiener(exact, predicts, 0.7), exact.schedule, SHAPE, text)
+    start = start_state(exact, SharedNoise(0).initial(range(8), SHAPE))
+    *_, last = sample_path(denoiser, start, Sampler("dpm++2m", 300))
+    assert (last.x_t - exact.flow_map(start, exact.schedule.t_max)).pow(2).mean().sqrt() < 1e-3
+
+
+def test_two_schedules_of_one_gaussian_agree_at_equal_log_snr_and_not_at_equal_time():
+    # A state is shared as x0 + s eps and rescaled by each schedule's alpha.
+    covariance, level = random_covariance(), torch.tensor(0.7, dtype=torch.float64)
+    state = torch.randn(6, *SHAPE, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    answers, at_half = [], []
+    for name in SCHEDULES.names():
+        schedule = SCHEDULES.build(name)
+        denoiser = GaussianDenoiser(torch.zeros(SHAPE), covariance, schedule)
+        t = float(schedule.time_from_log_snr(level))
+        answers.append(denoiser(schedule.alpha(t) * state, t).x0)
+        at_half.append(denoiser(schedule.alpha(0.5) * state, 0.5).x0)
+    assert all(torch.allclose(answers[0], other, atol=1e-9) for other in answers[1:])
+    assert not any(torch.allclose(at_half[0], other, atol=1e-2) for other in at_half[1:])
