@@ -25,13 +25,23 @@ class GenerativeModel(Protocol):
     Models whose ``noise_shape`` differs cannot be given the same noise.
     """
 
-    name: str
-    noise_shape: tuple[int, ...]
-    facts: Mapping[str, Any]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def facts(self) -> Mapping[str, Any]: ...
 
     def generate(self, noise: SharedNoise, indices: Sequence[int]) -> Tensor:
         """The images of those indices, float32 ``(N, C, H, W)`` on the CPU."""
         ...
+
+
+def described(model: GenerativeModel) -> dict[str, Any]:
+    """Name and facts of a model, for provenance; the full spec stays with its run."""
+    return {"name": model.name, **{key: value for key, value in model.facts.items() if key != "spec"}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,11 +64,6 @@ class DiffusionModel:
     sampler: Sampler = field(default_factory=Sampler)
     classes: int = 0
     folder: Path | None = None
-
-    @property
-    def described(self) -> dict[str, Any]:
-        """Name and facts for the provenance of a result; the full spec stays with the run."""
-        return {"name": self.name, **{key: value for key, value in self.facts.items() if key != "spec"}}
 
     @property
     def noise_shape(self) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from consistency_lab.choices import Choice
 from consistency_lab.diffusion.denoiser import NetworkDenoiser
-from consistency_lab.diffusion.model import DiffusionModel
+from consistency_lab.diffusion.model import DiffusionModel, described
 from consistency_lab.errors import UserError
 from consistency_lab.interop.layout import CONFIG, OURS, SCHEDULER, WEIGHTS, whole_folder
 from consistency_lab.interop.module import ModuleNetwork
@@ -52,7 +52,7 @@ def export_diffusers(model: DiffusionModel, path: str | os.PathLike[str]) -> str
     config, tensors, remark = _network(model, network)
     assert isinstance(denoiser, NetworkDenoiser)  # it has a network
     scheduler, sampling = write_scheduler(denoiser.schedule, denoiser.predicts)
-    facts = json.loads(json.dumps(model.described, default=str))
+    facts = json.loads(json.dumps(described(model), default=str))
     with whole_folder(path) as folder:
         save_tensors(folder / WEIGHTS, tensors, {"exported": facts})
         _write_json(folder / CONFIG, config)

@@ -18,7 +18,7 @@ from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import measuring
 from consistency_lab.diffusion.denoiser import Denoiser
 from consistency_lab.diffusion.loss import noisy_state, truth
-from consistency_lab.diffusion.model import DiffusionModel
+from consistency_lab.diffusion.model import DiffusionModel, described
 from consistency_lab.diffusion.references import closed_form
 from consistency_lab.intervals import mean_interval
 from consistency_lab.probes.frozen import FrozenBatch, check_deterministic, frozen_grid, untouched
@@ -90,7 +90,7 @@ def probe_difficulty(
     return with_provenance(
         result,
         "difficulty",
-        model=model.described,
+        model=described(model),
         images={"name": images.name, "fingerprint": images.fingerprint, "used": count},
         references_fitted_to=(training_images or images).name,
         noise_seed=seed,

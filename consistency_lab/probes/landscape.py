@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import measuring
 from consistency_lab.diffusion.loss import denoising_loss
-from consistency_lab.diffusion.model import DiffusionModel
+from consistency_lab.diffusion.model import DiffusionModel, described
 from consistency_lab.errors import UserError
 from consistency_lab.intervals import mean_interval
 from consistency_lab.probes.directions import difference, norm, random_direction
@@ -128,7 +128,7 @@ def probe_landscape(
     return with_provenance(
         result,
         "landscape",
-        models=[m.described for m in (model, towards) if m is not None],
+        models=[described(m) for m in (model, towards) if m is not None],
         path=path,
         images={"name": images.name, "fingerprint": images.fingerprint, "used": count},
         seed=seed,

@@ -19,7 +19,7 @@ from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import resolve_device
 from consistency_lab.diffusion.denoiser import PREDICTIONS, NetworkDenoiser
 from consistency_lab.diffusion.loss import denoising_loss
-from consistency_lab.diffusion.model import DiffusionModel
+from consistency_lab.diffusion.model import DiffusionModel, described
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
 from consistency_lab.networks.registry import NETWORKS, build_network
@@ -372,4 +372,4 @@ def training_curves(models: Sequence[DiffusionModel]) -> xr.Dataset:
     result = xr.Dataset(
         {"loss": (("model", "step"), loss)}, coords={"model": list(records), "step": np.array(steps, dtype=np.int32)}
     )
-    return with_provenance(result, "training", models=[model.described for model in models])
+    return with_provenance(result, "training", models=[described(model) for model in models])

@@ -10,7 +10,8 @@ from consistency_lab.diffusion.references import ConstantDenoiser, GaussianDenoi
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
-from consistency_lab.similarity.compare import common_times, compare
+from consistency_lab.similarity.compare import compare
+from consistency_lab.similarity.trajectories import common_times
 from consistency_lab.store.results import load_result, provenance, save_result
 
 SHAPE = (1, 8, 8)
@@ -169,3 +170,39 @@ def test_bad_input_is_refused(family, digits):
     for args, changes, message in cases:
         with pytest.raises(UserError, match=message):
             compare(*args, **{**FEW, **changes})
+
+
+class OneShot:
+    """A model that makes an image in one go, from a latent vector."""
+
+    facts = {"kind": "other"}  # noqa: RUF012
+
+    def __init__(self, name, turn, noise_shape=(5,)):
+        self.name, self.noise_shape = name, noise_shape
+        generator = torch.Generator().manual_seed(0)
+        self.matrix = torch.randn(64, 5, generator=generator) + turn * torch.randn(64, 5, generator=generator)
+
+    def generate(self, noise, indices):
+        return torch.tanh(noise.initial(indices, self.noise_shape) @ self.matrix.T).reshape(-1, *SHAPE)
+
+
+def test_models_that_sample_in_one_go_are_compared_by_their_images(digits):
+    result = compare([OneShot("a", 0.0), OneShot("b", 0.3), OneShot("c", 100.0)], images=digits, **FEW)
+    assert result["t"].values.tolist() == [0.0]
+    score = result["score"].isel(t=0).sel(metric="mse")
+    assert score.sel(pair="a | b") > 0.5 > score.sel(pair="a | c")
+    assert "ceiling" not in result
+    assert "reference_distance" not in result
+    assert result["nearest_distance"].shape == (3, 24)
+    with pytest.raises(UserError, match="cannot be given the same noise"):
+        compare([OneShot("a", 0.0), OneShot("b", 0.0, noise_shape=(6,))], **FEW)
+
+
+def test_a_diffusion_model_meets_a_generator_that_is_fed_images_of_noise(family):
+    class Identity(OneShot):
+        def generate(self, noise, indices):
+            return noise.initial(indices, SHAPE)
+
+    result = compare([family[0], Identity("noise", 0.0, SHAPE)], **FEW)
+    assert result.sizes["t"] == 1
+    assert result["score"].sel(metric="mse").notnull().all()

@@ -1,0 +1,115 @@
+"""All models asked about the same states: do their functions agree, apart from where their own trajectories take them?
+
+Along its own trajectory a model meets states that its earlier answers made. Here every model is shown x0 + s eps, the same for all,
+rescaled by each schedule's alpha; what differs is the function alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from consistency_lab.data.imageset import ImageSet
+from consistency_lab.devices import measuring
+from consistency_lab.diffusion.denoiser import per_sample
+from consistency_lab.diffusion.model import DiffusionModel, chunks, described
+from consistency_lab.diffusion.noise import SharedNoise
+from consistency_lab.errors import UserError
+from consistency_lab.metrics.distances import METRICS, Distance
+from consistency_lab.similarity.cube import add_pairs, coordinates, interval_names
+from consistency_lab.similarity.trajectories import Trajectories, common_times
+from consistency_lab.store.results import with_provenance
+
+
+def compare_frozen(
+    models: Sequence[DiffusionModel],
+    images: ImageSet,
+    noise: SharedNoise | None = None,
+    *,
+    count: int = 256,
+    metrics: Sequence[str | Distance] = ("mse", "cosine"),
+    levels: int = 14,
+) -> xr.Dataset:
+    """How alike are the x0 estimates of models that are shown the same noisy images?
+
+    The null is the distance of one model's answer to another's answer about another noisy image, so that a score of 0 means no more
+    alike than answers about different states. At high noise every good denoiser answers with the data mean, for every state: the
+    null vanishes and the score says little there; the distances do.
+
+    Args:
+        models: two or more of one image shape; at equal log-SNR where their schedules differ.
+        images: whose first ``count`` are made noisy.
+        noise: of the states, from its ``"probe"`` stream; ``SharedNoise(0)`` by default.
+        count: states at each level.
+        metrics: distances, by name or as objects.
+        levels: noise levels, from high to low.
+
+    Returns:
+        ``distance``, ``null`` and scores as in a comparison, along ``t`` of the first model's schedule; kind ``"frozen comparison"``.
+
+    Raises:
+        UserError: fewer than two models or states, too few images, shapes or schedules that do not meet.
+    """
+    noise = noise or SharedNoise(0)
+    if len(models) < 2 or any(m.noise_shape != images.shape for m in models):
+        raise UserError(
+            f"a frozen comparison needs two or more models of {images.shape} images, the shape of {images.name!r}."
+        )
+    if not 2 <= count <= len(images):
+        raise UserError(
+            f"{count} states were asked for and {images.name!r} has {len(images)} images; choose between 2 and that."
+        )
+    distances = [metric if isinstance(metric, Distance) else METRICS.build(metric) for metric in metrics]
+    grids, _ = common_times([m.denoiser for m in models], levels, levels)
+    x0, eps = images.batch(torch.arange(count)), noise.draw(range(count), images.shape, stream="probe")
+    answers = [Trajectories(m.name, _answers(m, x0, eps, grid[:-1])) for m, grid in zip(models, grids, strict=True)]
+    result = xr.Dataset(coords=coordinates([m.name for m in models], [d.name for d in distances]))
+    result.coords["t"] = grids[0][:-1].numpy()
+    result.coords["log_snr"] = ("t", models[0].denoiser.schedule.log_snr(grids[0][:-1]).numpy())
+    add_pairs(result, answers, distances)
+    result.attrs.update(interval_names(len(models)))
+    result.attrs.update({f"units_{distance.name}": distance.unit for distance in distances})
+    return with_provenance(
+        result,
+        "frozen comparison",
+        models=[described(model) for model in models],
+        samples=count,
+        noise_seed=noise.seed,
+        images={"name": images.name, "fingerprint": images.fingerprint, "used": count},
+        device=str(models[0].device),
+    )
+
+
+@torch.no_grad()
+def _answers(model: DiffusionModel, x0: Tensor, eps: Tensor, times: Tensor) -> Tensor:
+    """The model's x0 estimates at ``x0 + s eps``: ``(T, N, C, H, W)``."""
+    schedule, dtype = model.denoiser.schedule, next((p.dtype for p in model.denoiser.parameters()), torch.float64)
+    rows = []
+    with measuring():
+        for t in times.tolist():
+            state = x0.double() + per_sample(schedule.noise_to_signal(t), eps.double()) * eps.double()
+            state = (per_sample(schedule.alpha(t), state) * state).to(model.device, dtype)
+            parts = []
+            for chunk in chunks(range(len(x0))):
+                index = torch.tensor(list(chunk), device=model.device)
+                parts.append(model.denoiser(state[index], t, model.labels(chunk)).x0.float().cpu())
+            rows.append(torch.cat(parts))
+    return torch.stack(rows)
+
+
+def drift(along: xr.Dataset, frozen: xr.Dataset, metric: str = "mse") -> xr.DataArray:
+    """Share of the distance along own trajectories that the functions alone do not make: 1 - frozen / along, per pair and noise level.
+
+    The frozen distances are interpolated in log-SNR to the levels of the comparison; levels outside them are left out.
+    """
+    own = along["distance"].sel(metric=metric).mean("sample")
+    still = frozen["distance"].sel(metric=metric).mean("sample")
+    inside = (along["log_snr"] >= float(frozen["log_snr"].min())) & (along["log_snr"] <= float(frozen["log_snr"].max()))
+    own = own.isel(t=np.flatnonzero(inside.values))
+    levels, order = frozen["log_snr"].values, np.argsort(frozen["log_snr"].values)
+    rows = [np.interp(own["log_snr"].values, levels[order], row[order]) for row in still.transpose("pair", "t").values]
+    return 1 - xr.DataArray(np.array(rows), dims=("pair", "t"), coords=own.transpose("pair", "t").coords) / own

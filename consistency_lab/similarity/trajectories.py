@@ -1,0 +1,122 @@
+"""What each model makes of the shared noise: its x0 estimates along the way, and its images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from consistency_lab.diffusion.denoiser import Denoiser
+from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, chunks
+from consistency_lab.diffusion.noise import SharedNoise
+from consistency_lab.diffusion.sampling import Sampler
+from consistency_lab.errors import UserError
+
+
+class Trajectories(NamedTuple):
+    """The x0 estimates of one model at the recorded times: ``(T, N, C, H, W)`` float32 on the CPU; the last is the image."""
+
+    name: str
+    estimates: Tensor
+
+
+@dataclass(frozen=True)
+class Walk:
+    """How everybody samples in one comparison.
+
+    Attributes:
+        noise: what they start from.
+        count: images 0 ... count - 1.
+        sampler: method and steps.
+        levels: grid points that are kept, the final image included.
+    """
+
+    noise: SharedNoise
+    count: int
+    sampler: Sampler
+    levels: int
+
+    def with_steps(self, steps: int, levels: int) -> Walk:
+        return replace(self, sampler=replace(self.sampler, steps=steps), levels=levels)
+
+
+def common_times(denoisers: Sequence[Denoiser], steps: int, levels: int) -> tuple[list[Tensor], Tensor]:
+    """Grids of ``steps`` solver steps at which all denoisers are at the same log-SNR.
+
+    Equal schedules use their own grid. Others take equal steps of the first one's time over the log-SNR range that all share.
+
+    Returns:
+        one grid ``(steps + 1,)`` per denoiser, decreasing to 0, and the indices ``(levels,)`` of the grid points that are kept.
+
+    Raises:
+        UserError: the ranges of log-SNR do not overlap.
+    """
+    first = denoisers[0].schedule
+    kept = torch.linspace(0, steps, min(levels, steps + 1)).round().long()
+    if all(denoiser.schedule == first for denoiser in denoisers):
+        return [first.grid(steps)] * len(denoisers), kept
+    ranges = [denoiser.schedule.log_snr_range for denoiser in denoisers]
+    low, high = max(r[0] for r in ranges), min(r[1] for r in ranges)
+    if not low < high:
+        spans = ", ".join(f"{a:.3g} to {b:.3g}" for a, b in ranges)
+        raise UserError(f"the schedules share no noise level: their log-SNR ranges are {spans}.")
+    ends = first.time_from_log_snr(torch.tensor([low, high], dtype=torch.float64))
+    clock = torch.linspace(float(ends[0]), float(ends[1]), steps, dtype=torch.float64)
+    shared = first.log_snr(clock).clamp(low, high)
+    zero = torch.zeros(1, dtype=torch.float64)
+    return [torch.cat([d.schedule.time_from_log_snr(shared), zero]) for d in denoisers], kept
+
+
+def walk_all(models: Sequence[GenerativeModel], walk: Walk) -> tuple[list[Trajectories], Tensor]:
+    """Every model's estimates, and the times of the first at which they were kept ``(T,)``.
+
+    Models that make an image in one go (a GAN, a VAE) have no way from noise to data: with one of them among the models, only the
+    images are kept.
+
+    Raises:
+        UserError: schedules without a common noise level, or values that are not finite.
+    """
+    diffusion = [model for model in models if isinstance(model, DiffusionModel)]
+    if len(diffusion) < len(models):
+        images = [model.generate(walk.noise, range(walk.count))[None] for model in models]
+        done = [Trajectories(model.name, x) for model, x in zip(models, images, strict=True)]
+        times = torch.zeros(1, dtype=torch.float64)
+    else:
+        grids, kept = common_times([model.denoiser for model in diffusion], walk.sampler.steps, walk.levels)
+        done = [_estimates(model, walk, grid, kept) for model, grid in zip(diffusion, grids, strict=True)]
+        times = grids[0][kept]
+    for trajectories in done:
+        _check_finite(trajectories, times)
+    return done, times
+
+
+def _estimates(model: DiffusionModel, walk: Walk, grid: Tensor, kept: Tensor) -> Trajectories:
+    wanted, parts = set(kept.tolist()), []
+    for chunk in chunks(range(walk.count)):
+        steps = enumerate(model.path(walk.noise, chunk, walk.sampler, grid))
+        parts.append(torch.stack([step.x0.float().cpu() for number, step in steps if number in wanted]))
+    return Trajectories(model.name, torch.cat(parts, dim=1))
+
+
+def _check_finite(trajectories: Trajectories, times: Tensor) -> None:
+    bad = (~trajectories.estimates.flatten(2).isfinite().all(2)).nonzero()
+    if len(bad):
+        t, sample = float(times[bad[0, 0]]), int(bad[0, 1])
+        raise UserError(
+            f"the model {trajectories.name!r} gives values that are not finite at t = {t:.3g} for sample {sample}; "
+            "leave it out or train it again."
+        )
+
+
+def to_bytes(images: Tensor) -> np.ndarray:
+    """Images in [-1, 1] as 0 ... 255 for display; int16, because netCDF 3 has no unsigned bytes above 127."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.int16).numpy()
+
+
+def shown_images(trajectories: Trajectories, shown: int) -> np.ndarray:
+    """The first samples of ``(T, N, C, H, W)`` as ``(shown, T, C, H, W)`` bytes."""
+    return to_bytes(trajectories.estimates[:, :shown]).swapaxes(0, 1)
