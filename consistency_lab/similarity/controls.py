@@ -10,9 +10,9 @@ import xarray as xr
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.references import REFERENCES, closed_form
-from consistency_lab.metrics.distances import Distance, nearest
+from consistency_lab.metrics.distances import Distance, MeanSquaredError, nearest
 from consistency_lab.similarity.cube import cube, scored
-from consistency_lab.similarity.statistics import score
+from consistency_lab.similarity.statistics import pair_score, pairs_of, score
 from consistency_lab.similarity.trajectories import Trajectories, shown_images, to_bytes
 
 
@@ -46,8 +46,21 @@ def add_references(
     result["reference_distance"] = (("model", "reference", "t", "sample", "metric"), distance.astype(np.float32))
     distance, null = scored(distances, distance, null)
     result["reference_score"] = (("model", "reference", "t", "metric"), score(distance.mean(3), null.mean(3)))
+    _add_residuals(result, walked, references)
     pictures = np.stack([shown_images(reference, shown) for reference in references])
     result["reference_images"] = (("reference", "shown", "t", "channel", "row", "column"), pictures)
+
+
+def _add_residuals(result: xr.Dataset, walked: Sequence[Trajectories], references: Sequence[Trajectories]) -> None:
+    """Do two models still agree in what a reference does not explain? The score (MSE) of A - R against B - R, R from the same noise."""
+    pairs = pairs_of(len(walked))
+    rows = []
+    for reference in references:
+        residuals = [Trajectories(w.name, w.estimates - reference.estimates) for w in walked]
+        rows.append(pair_score(*cube(residuals, pairs, [MeanSquaredError()]), axis=2))
+    for end, part in (("", 0), ("_low", 1), ("_high", 2)):
+        values = np.stack([row[part][..., 0] for row in rows], axis=1)
+        result[f"residual_score{end}"] = (("pair", "reference", "t"), values)
 
 
 def add_nearest(result: xr.Dataset, walked: Sequence[Trajectories], images: ImageSet, shown: int) -> None:
