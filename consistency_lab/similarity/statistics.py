@@ -14,6 +14,7 @@ from __future__ import annotations
 from itertools import combinations
 
 import numpy as np
+from scipy import stats
 
 from consistency_lab.intervals import Array, Interval, jackknife
 
@@ -43,6 +44,27 @@ def family_score(distance: Array, null: Array, models: int) -> Interval:
     without = [[p for p, pair in enumerate(pairs) if model not in pair] for model in range(models)]
     replicates = np.stack([score(distance[keep].mean(0), null[keep].mean(0)) for keep in without])
     return _bounded(jackknife(score(distance.mean(0), null.mean(0)), replicates))
+
+
+def cross_score(distance: Array, null: Array, first: int, second: int) -> Interval:
+    """The score over all pairs of a model of one family with a model of another, with an interval over both families' models.
+
+    The two-sample jackknife: the squared error is the sum over families of (n - 1) / n times the spread of the scores that remain when
+    one of its n models is left out; t with the smaller family's n - 1.
+
+    Args:
+        distance, null: means over samples, ``(first, second, ...)``: model i of one with model j of the other.
+        first, second: models of the two families, two or more each.
+    """
+    estimate = score(distance.mean((0, 1)), null.mean((0, 1)))
+    squared = np.zeros_like(estimate)
+    for axis, n in enumerate((first, second)):
+        kept = [np.delete(np.arange(n), i) for i in range(n)]
+        rest = [score(distance.take(k, axis).mean((0, 1)), null.take(k, axis).mean((0, 1))) for k in kept]
+        replicates = np.stack(rest)
+        squared = squared + (n - 1) / n * ((replicates - replicates.mean(0)) ** 2).sum(0)
+    half = stats.t.ppf(0.975, min(first, second) - 1) * np.sqrt(squared)
+    return _bounded(Interval(estimate, estimate - half, estimate + half))
 
 
 def pair_score(distance: Array, null: Array, axis: int = -1) -> Interval:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from consistency_lab.metrics.distances import METRICS
-from consistency_lab.similarity.statistics import family_score, pair_score, pairs_of, score
+from consistency_lab.similarity.statistics import cross_score, family_score, pair_score, pairs_of, score
 
 
 def images(rho, n=50, size=6, seed=0, scale=1.0, shift=0.0):
@@ -86,3 +86,15 @@ def test_the_family_interval_covers_where_pairs_as_if_independent_do_not(models)
 
 def test_pairs_come_in_order():
     assert pairs_of(3) == [(0, 1), (0, 2), (1, 2)]
+
+
+@pytest.mark.parametrize(("first", "second"), [(4, 4), (4, 6), (8, 8)])
+def test_the_cross_family_interval_covers(first, second):
+    rng = np.random.default_rng(first + 10 * second)
+    hits, trials, mu = 0, 1500, 1.0
+    for _ in range(trials):
+        a, b = rng.normal(scale=0.1, size=first), rng.normal(scale=0.1, size=second)
+        d = mu + a[:, None] + b + 0.05 * rng.normal(size=(first, second))
+        interval = cross_score(d, np.full_like(d, 4.0), first, second)
+        hits += bool(interval.low <= 1 - mu / 4 <= interval.high)
+    assert 0.92 <= hits / trials <= 0.99  # t with the smaller family's degrees of freedom is careful

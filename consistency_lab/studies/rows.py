@@ -1,0 +1,57 @@
+"""Finished rows of a study, one JSON object a line, so that a study goes on from what was finished and the file can be committed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from consistency_lab.errors import StoreError
+from consistency_lab.store.atomic import atomic_write
+from consistency_lab.store.spec import NUMERICS_VERSION, content_hash
+
+
+class Rows:
+    """Rows by the hash of their spec.
+
+    A row holds ``spec`` (what was asked), ``key`` (the spec's hash with the `NUMERICS_VERSION`) and ``values`` (what was found). Rows of
+    another numerics version stay in the file and are not used.
+
+    Args:
+        path: a ``.jsonl`` file; made with the first row.
+
+    Raises:
+        StoreError: the file cannot be read.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self._rows: dict[str, dict[str, Any]] = {}
+        if self.path.exists():
+            try:
+                rows = [json.loads(line) for line in self.path.read_text("utf-8").splitlines() if line.strip()]
+                self._rows = {row["key"]: row for row in rows}
+            except (OSError, ValueError, KeyError, TypeError):
+                raise StoreError(f"{self.path} is not a file of rows (one JSON object a line); move it away.") from None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def key(self, spec: Mapping[str, Any]) -> str:
+        return content_hash({"spec": spec, "numerics_version": NUMERICS_VERSION})
+
+    def find(self, spec: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The values of a finished row, or None."""
+        row = self._rows.get(self.key(spec))
+        return None if row is None else row["values"]
+
+    def row(self, spec: Mapping[str, Any], compute: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+        """The values for a spec: computed and written the first time, read ever after."""
+        found = self.find(spec)
+        if found is None:
+            key = self.key(spec)
+            self._rows[key] = json.loads(json.dumps({"key": key, "spec": spec, "values": compute()}, sort_keys=True))
+            atomic_write(self.path, "".join(json.dumps(row, sort_keys=True) + "\n" for row in self._rows.values()))
+            found = self._rows[key]["values"]
+        return found
