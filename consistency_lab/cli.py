@@ -242,6 +242,62 @@ class Probe(Common):
 
 
 @dataclass(frozen=True)
+class Study(Common):
+    """Train what a table needs and make the table: consistency within and between families of models, with quality beside it.
+
+    Example: consistency-lab study likeness --preset digits --dry-run
+    """
+
+    what: tyro.conf.Positional[Literal["likeness"]] = "likeness"
+    """likeness: the main table"""
+    preset: str = "digits"
+    """which models on which data"""
+    seed: int = 0
+    """seed of the shared noise"""
+    count: int = 256
+    """samples of the comparison"""
+    workers: int = 1
+    """processes that train side by side"""
+    store: Path = Path("runs")
+    """where models are kept"""
+    out: Path = Path("figures")
+    """folder for PRESET/likeness.jsonl, the rows that are finished, and PRESET/likeness.csv, the table"""
+
+    def run(self) -> None:
+        from consistency_lab.data.sources import load_images
+        from consistency_lab.devices import resolve_device
+        from consistency_lab.presets import likeness_plan
+        from consistency_lab.store.results import save_frame
+        from consistency_lab.store.runs import Store
+        from consistency_lab.studies.cost import fleet_cost
+        from consistency_lab.studies.fleet import train_fleet
+        from consistency_lab.studies.likeness import likeness_table
+        from consistency_lab.studies.quality import set_classifier
+        from consistency_lab.studies.rows import Rows
+
+        plan, store, place = likeness_plan(self.preset), Store(self.store), resolve_device(self.device)
+        whole = load_images(plan.data)
+        images, held_out = whole.split(len(whole) - plan.held_out, plan.held_out, seed=0)
+        if self.dry_run:
+            cost = fleet_cost(images, plan.jobs, store, place)
+            minutes = {name: round(seconds / 60, 1) for name, seconds in cost.items()}
+            _print_json({"jobs": minutes, "unit": "minutes of training", "total": round(sum(cost.values()) / 60, 1)})
+            return
+        folder = self.out / self.preset
+        _check_writable(folder)
+        rows = Rows(folder / "likeness.jsonl")
+        fleet = train_fleet(images, plan.jobs, store, device=place, workers=self.workers, say=print)
+        families = {
+            name: [fleet[f"{name}-s{each.seed}"] for each in members] for name, members in plan.families.items()
+        }
+        options: dict[str, Any] = {"metrics": plan.metrics, "count": self.count, "seed": self.seed, "say": print}
+        table = likeness_table(families, images, held_out, set_classifier(whole, store), rows, **options)
+        save_frame(table, folder / "likeness.csv")
+        shown = ["family", "models", *(f"mse_{key}" for key in ("score", "low", "high")), "frechet", "covered", "fit"]
+        print(table[shown].to_string(index=False, na_rep="", float_format=lambda x: f"{x:.3f}"))
+
+
+@dataclass(frozen=True)
 class Report:
     """Make one page out of results (.nc files, or folders that hold them).
 
@@ -441,6 +497,7 @@ COMMANDS = {
     "train": Train,
     "compare": Compare,
     "probe": Probe,
+    "study": Study,
     "report": Report,
     "status": Status,
     "list": List,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from consistency_lab.errors import unknown_name
@@ -10,9 +11,41 @@ from consistency_lab.training.settings import TrainingSettings
 if TYPE_CHECKING:
     from consistency_lab.studies.demo import DemoPlan
 
+_FAMILY = 4  # models a family: an interval over models wants four or more
 _UNET = TrainingSettings(network="unet", steps=1500)
 _DIT = TrainingSettings(network="dit", steps=1500)
 _MLP = TrainingSettings(network="mlp", steps=1500)
+
+
+@dataclass(frozen=True)
+class LikenessPlan:
+    """The main table of a preset.
+
+    Attributes:
+        data: the data set, by name.
+        held_out: images that no model is trained on; quality is measured against them.
+        families: name -> settings of its models, which differ in their seed.
+        metrics: distances.
+    """
+
+    data: str
+    held_out: int
+    families: dict[str, tuple[TrainingSettings, ...]]
+    metrics: tuple[str, ...] = ("mse", "cosine")
+
+    @property
+    def jobs(self) -> dict[str, TrainingSettings]:
+        """Every model of every family by name."""
+        return {f"{family}-s{each.seed}": each for family, members in self.families.items() for each in members}
+
+
+def likeness_plan(preset: str) -> LikenessPlan:
+    """The main table of a preset. Raises `UserError` for one that does not exist."""
+    if preset != "digits":
+        raise unknown_name("preset", preset, ["digits"])
+    members = {"unet": _UNET, "dit": _DIT, "mlp": _MLP}
+    families = {name: tuple(each.replace(seed=seed) for seed in range(_FAMILY)) for name, each in members.items()}
+    return LikenessPlan("digits", 297, families)
 
 
 def demo_plan(preset: str) -> DemoPlan:
