@@ -243,13 +243,13 @@ class Probe(Common):
 
 @dataclass(frozen=True)
 class Study(Common):
-    """Train what a table needs and make the table: consistency within and between families of models, with quality beside it.
+    """Train what a table needs and make the table. Rows are kept as they are finished, and a stopped study goes on.
 
     Example: consistency-lab study likeness --preset digits --dry-run
     """
 
-    what: tyro.conf.Positional[Literal["likeness"]] = "likeness"
-    """likeness: the main table"""
+    what: tyro.conf.Positional[Literal["likeness", "sizes"]] = "likeness"
+    """likeness: consistency within and between families, and quality. sizes: consistency against the size of the training set"""
     preset: str = "digits"
     """which models on which data"""
     seed: int = 0
@@ -261,40 +261,62 @@ class Study(Common):
     store: Path = Path("runs")
     """where models are kept"""
     out: Path = Path("figures")
-    """folder for PRESET/likeness.jsonl, the rows that are finished, and PRESET/likeness.csv, the table"""
+    """folder for PRESET/STUDY.jsonl, the rows that are finished, and PRESET/STUDY.csv, the table"""
 
     def run(self) -> None:
-        from consistency_lab.data.sources import load_images
         from consistency_lab.devices import resolve_device
-        from consistency_lab.presets import likeness_plan
-        from consistency_lab.store.results import save_frame
         from consistency_lab.store.runs import Store
+        from consistency_lab.studies.rows import Rows
+
+        store, place = Store(self.store), resolve_device(self.device)
+        rows = Rows(self.out / self.preset / f"{self.what}.jsonl")
+        if not self.dry_run:
+            _check_writable(self.out / self.preset)
+        (self._likeness if self.what == "likeness" else self._sizes)(store, rows, place)
+
+    def _likeness(self, store: Store, rows: Any, place: Any) -> None:
+        from consistency_lab.data.sources import load_images
+        from consistency_lab.presets import likeness_plan
         from consistency_lab.studies.cost import fleet_cost
         from consistency_lab.studies.fleet import train_fleet
         from consistency_lab.studies.likeness import likeness_table
         from consistency_lab.studies.quality import set_classifier
-        from consistency_lab.studies.rows import Rows
 
-        plan, store, place = likeness_plan(self.preset), Store(self.store), resolve_device(self.device)
+        plan = likeness_plan(self.preset)
         whole = load_images(plan.data)
         images, held_out = whole.split(len(whole) - plan.held_out, plan.held_out, seed=0)
         if self.dry_run:
-            cost = fleet_cost(images, plan.jobs, store, place)
-            minutes = {name: round(seconds / 60, 1) for name, seconds in cost.items()}
-            _print_json({"jobs": minutes, "unit": "minutes of training", "total": round(sum(cost.values()) / 60, 1)})
+            _print_cost(fleet_cost(images, plan.jobs, store, place))
             return
-        folder = self.out / self.preset
-        _check_writable(folder)
-        rows = Rows(folder / "likeness.jsonl")
         fleet = train_fleet(images, plan.jobs, store, device=place, workers=self.workers, say=print)
         families = {
             name: [fleet[f"{name}-s{each.seed}"] for each in members] for name, members in plan.families.items()
         }
         options: dict[str, Any] = {"metrics": plan.metrics, "count": self.count, "seed": self.seed, "say": print}
         table = likeness_table(families, images, held_out, set_classifier(whole, store), rows, **options)
-        save_frame(table, folder / "likeness.csv")
         shown = ["family", "models", *(f"mse_{key}" for key in ("score", "low", "high")), "frechet", "covered", "fit"]
-        print(table[shown].to_string(index=False, na_rep="", float_format=lambda x: f"{x:.3f}"))
+        self._finish(table, shown)
+
+    def _sizes(self, store: Store, rows: Any, place: Any) -> None:
+        from consistency_lab.data.sources import load_images
+        from consistency_lab.presets import sizes_plan
+        from consistency_lab.studies.cost import seconds_per_step
+        from consistency_lab.studies.sizes import SEEDS, size_sweep
+
+        plan = sizes_plan(self.preset)
+        images = load_images(plan.data)
+        if self.dry_run:
+            each = seconds_per_step(images, plan.settings, place) * plan.settings.steps
+            _print_cost({f"size {size}, {2 * SEEDS} models": 2 * SEEDS * each for size in plan.sizes})
+            return
+        options: dict[str, Any] = {"count": self.count, "noise_seed": self.seed, "workers": self.workers, "say": print}
+        self._finish(size_sweep(images, plan.sizes, plan.settings, store, rows, **options))
+
+    def _finish(self, table: Any, shown: list[str] | None = None) -> None:
+        from consistency_lab.store.results import save_frame
+
+        save_frame(table, self.out / self.preset / f"{self.what}.csv")
+        print(table[shown or list(table)].to_string(index=False, na_rep="", float_format=lambda x: f"{x:.3f}"))
 
 
 @dataclass(frozen=True)
@@ -483,6 +505,11 @@ def _print_headline(comparison: xr.Dataset) -> None:
     print(f"\n{head.sentence}\n")
     for row in overview(comparison, head.metric).to_dict("records"):
         print(f"  {row['name']:<40}  {score_text(row['score'], row['score_low'], row['score_high'])}")
+
+
+def _print_cost(seconds: dict[str, float]) -> None:
+    minutes = {name: round(each / 60, 1) for name, each in seconds.items()}
+    _print_json({"jobs": minutes, "unit": "minutes of training", "total": round(sum(seconds.values()) / 60, 1)})
 
 
 def _print_json(content: dict[str, Any]) -> None:

@@ -48,6 +48,22 @@ def likeness_plan(preset: str) -> LikenessPlan:
     return LikenessPlan("digits", 297, families)
 
 
+@dataclass(frozen=True)
+class SizesPlan:
+    """The sweep over the size of the training set of a preset: sizes of two disjoint sets, and the settings of every model."""
+
+    data: str
+    sizes: tuple[int, ...]
+    settings: TrainingSettings
+
+
+def sizes_plan(preset: str) -> SizesPlan:
+    """The size sweep of a preset. Raises `UserError` for one that does not exist."""
+    if preset != "digits":
+        raise unknown_name("preset", preset, ["digits"])
+    return SizesPlan("digits", (8, 32, 128, 400, 898), _MLP.replace(snapshots=0))
+
+
 def demo_plan(preset: str) -> DemoPlan:
     """The demo of a preset. Raises `UserError` for one that does not exist."""
     from consistency_lab.studies.demo import DemoPlan  # imports torch, which --help must not wait for

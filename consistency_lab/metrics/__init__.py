@@ -1,1 +1,1 @@
-"""Distances between images."""
+"""Distances between images, features of images, and the quality of a set of samples."""

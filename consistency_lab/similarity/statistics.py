@@ -11,9 +11,11 @@ model at a time; with two models there is only the noise to vary, and the interv
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from consistency_lab.intervals import Array, Interval, jackknife
@@ -49,21 +51,43 @@ def family_score(distance: Array, null: Array, models: int) -> Interval:
 def cross_score(distance: Array, null: Array, first: int, second: int) -> Interval:
     """The score over all pairs of a model of one family with a model of another, with an interval over both families' models.
 
-    The two-sample jackknife: the squared error is the sum over families of (n - 1) / n times the spread of the scores that remain when
-    one of its n models is left out; t with the smaller family's n - 1.
-
     Args:
         distance, null: means over samples, ``(first, second, ...)``: model i of one with model j of the other.
         first, second: models of the two families, two or more each.
     """
-    estimate = score(distance.mean((0, 1)), null.mean((0, 1)))
-    squared = np.zeros_like(estimate)
+    estimate, families = score(distance.mean((0, 1)), null.mean((0, 1))), []
     for axis, n in enumerate((first, second)):
         kept = [np.delete(np.arange(n), i) for i in range(n)]
         rest = [score(distance.take(k, axis).mean((0, 1)), null.take(k, axis).mean((0, 1))) for k in kept]
-        replicates = np.stack(rest)
-        squared = squared + (n - 1) / n * ((replicates - replicates.mean(0)) ** 2).sum(0)
-    half = stats.t.ppf(0.975, min(first, second) - 1) * np.sqrt(squared)
+        families.append(np.stack(rest))
+    return _over_families(estimate, families)
+
+
+def within_score(distance: Array, null: Array, sizes: Sequence[int]) -> Interval:
+    """The score over all pairs within families, pooled over families, with an interval over their models.
+
+    Args:
+        distance, null: means over samples, ``(models, models, ...)``, symmetric; families are consecutive blocks.
+        sizes: models of each family, three or more each.
+    """
+    family = np.repeat(np.arange(len(sizes)), sizes)
+
+    def over(models: NDArray[np.int64]) -> Array:
+        pairs = [(i, j) for i, j in combinations(models.tolist(), 2) if family[i] == family[j]]
+        rows, columns = zip(*pairs, strict=True)
+        return score(distance[rows, columns].mean(0), null[rows, columns].mean(0))
+
+    everyone = np.arange(len(family))
+    replicates = [np.stack([over(np.delete(everyone, i)) for i in everyone[family == f]]) for f in range(len(sizes))]
+    return _over_families(over(everyone), replicates)
+
+
+def _over_families(estimate: Array, replicates: Sequence[Array]) -> Interval:
+    """The several-sample jackknife: the squared error is the sum over families of (n - 1) / n times the spread of the statistics that
+    remain when one of its n models is left out; t with the smallest family's n - 1.
+    """
+    squared = sum((len(r) - 1) / len(r) * ((r - r.mean(0)) ** 2).sum(0) for r in replicates)
+    half = stats.t.ppf(0.975, min(map(len, replicates)) - 1) * np.sqrt(squared)
     return _bounded(Interval(estimate, estimate - half, estimate + half))
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from consistency_lab.metrics.distances import METRICS
-from consistency_lab.similarity.statistics import cross_score, family_score, pair_score, pairs_of, score
+from consistency_lab.similarity.statistics import cross_score, family_score, pair_score, pairs_of, score, within_score
 
 
 def images(rho, n=50, size=6, seed=0, scale=1.0, shift=0.0):
@@ -98,3 +98,23 @@ def test_the_cross_family_interval_covers(first, second):
         interval = cross_score(d, np.full_like(d, 4.0), first, second)
         hits += bool(interval.low <= 1 - mu / 4 <= interval.high)
     assert 0.92 <= hits / trials <= 0.99  # t with the smaller family's degrees of freedom is careful
+
+
+def test_the_score_within_pooled_families_covers():
+    rng, hits, trials, mu, n = np.random.default_rng(5), 0, 800, 1.0, 4
+    for _ in range(trials):
+        own = rng.normal(scale=0.1, size=2 * n)
+        d = mu + own[:, None] + own + 0.05 * rng.normal(size=(2 * n, 2 * n))
+        d = np.triu(d, 1) + np.triu(d, 1).T
+        interval = within_score(d, np.full_like(d, 4.0), (n, n))
+        hits += bool(interval.low <= 1 - mu / 4 <= interval.high)
+    assert 0.92 <= hits / trials <= 0.99
+
+
+def test_one_family_within_is_the_family_score():
+    rng = np.random.default_rng(0)
+    d = rng.random((4, 4))
+    d = d + d.T
+    pairs = pairs_of(4)
+    one = family_score(np.array([d[i, j] for i, j in pairs]), np.full(6, 5.0), 4)
+    assert np.allclose(within_score(d, np.full((4, 4), 5.0), (4,)), one)

@@ -1,0 +1,59 @@
+"""Distances of the pixels themselves: mean squared error, cosine, peak signal-to-noise ratio, and the nearest image of a set."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from consistency_lab.metrics.base import RANGE, Distance, SquaredDistance, check_images
+
+
+class MeanSquaredError(SquaredDistance):
+    """Mean over pixels of the squared difference; images span [-1, 1]."""
+
+    name, unit = "mse", "squared image units, range [-1, 1]"
+
+    def embed(self, images: Tensor) -> Tensor:
+        flat = check_images(images).double().flatten(1)
+        return flat / flat.shape[1] ** 0.5
+
+
+class CosineDistance(SquaredDistance):
+    """1 - cosine of the angle between two images as vectors of pixels in [-1, 1], not centred."""
+
+    name, unit = "cosine", "1 - cosine, from 0 to 2"
+
+    def embed(self, images: Tensor) -> Tensor:
+        return half_unit(check_images(images).double().flatten(1))
+
+
+def half_unit(vectors: Tensor) -> Tensor:
+    """Rows ``(N, F)`` of norm 1 / sqrt(2), so that 1 - cos = |u - v|^2. A zero row (an image of mid-grey) has no direction; it stays 0."""
+    return vectors / vectors.norm(dim=1, keepdim=True).clamp_min(1e-12) / 2**0.5
+
+
+class PeakSignalToNoise(Distance):
+    """10 log10(range^2 / MSE) in dB, infinite for equal images. A similarity on a logarithmic scale: shown, never scored."""
+
+    name, unit, scored, better = "psnr", "dB", False, "higher"
+
+    def embed(self, images: Tensor) -> Tensor:
+        return check_images(images).double().flatten(1)
+
+    def between(self, a: Tensor, b: Tensor) -> Tensor:
+        return 10 * torch.log10(RANGE**2 / (a - b).pow(2).mean(1))
+
+
+def nearest(images: Tensor, candidates: Tensor, chunk: int = 4096) -> tuple[Tensor, Tensor]:
+    """For each image the mean squared error to its nearest candidate, ``(N,)`` float64, and that candidate's index ``(N,)``."""
+    flat = images.double().flatten(1)
+    best = torch.full((len(flat),), torch.inf, dtype=torch.float64, device=flat.device)
+    index = torch.zeros(len(flat), dtype=torch.long, device=flat.device)
+    for first in range(0, len(candidates), chunk):
+        block = candidates[first : first + chunk].to(flat.device).double().flatten(1)
+        squares = (flat.pow(2).sum(1, keepdim=True) + block.pow(2).sum(1) - 2 * flat @ block.T).clamp_min(0.0)
+        smallest, where = squares.min(1)
+        closer = smallest < best
+        best, index = torch.where(closer, smallest, best), torch.where(closer, where + first, index)
+    # The expansion above rounds; the winner's distance is computed again from the difference itself.
+    return (flat - candidates[index.to(candidates.device)].to(flat.device).double().flatten(1)).pow(2).mean(1), index

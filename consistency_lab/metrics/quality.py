@@ -1,0 +1,193 @@
+"""How good samples are, beside real images: distances of feature distributions, and shares of neighbours, each with an interval.
+
+A number is called FID or KID only with Inception's features; otherwise its name says whose features it is of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from consistency_lab.errors import UserError
+from consistency_lab.intervals import jackknife
+from consistency_lab.metrics.inception import INCEPTION
+from consistency_lab.metrics.neighbours import neighbourhoods, radii
+
+INTERVAL = "95 %, delete-a-group jackknife over samples, t(groups - 1); the real images are held fixed"
+_ROWS = 2048  # rows of a kernel matrix at a time
+
+
+class Measure(NamedTuple):
+    """One number on a set of samples.
+
+    Attributes:
+        name: with the features' name: "Frechet distance (digits classifier features)".
+        value: what was measured on all samples.
+        low, high: bounds of its interval (`INTERVAL`); NaN for too few samples.
+        better: "lower" or "higher".
+        samples: how many there were. Frechet distances of different numbers of samples do not compare: they fall with it.
+    """
+
+    name: str
+    value: float
+    low: float
+    high: float
+    better: str
+    samples: int
+
+
+class Moments(NamedTuple):
+    """Mean ``(F,)`` and unbiased covariance ``(F, F)`` of features, float64."""
+
+    mean: Tensor
+    covariance: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Features of real images, with what every measure needs of them.
+
+    Args:
+        features: ``(N, F)``, N >= 2.
+        of: the features' name, a ``feature_name``: "digits classifier features".
+        neighbours: k of precision, recall, density and coverage.
+
+    Raises `UserError` for features that are no finite matrix of two rows or more.
+    """
+
+    features: Tensor
+    of: str
+    neighbours: int = 5
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "features", _checked(self.features, "the real images").double())
+
+    @cached_property
+    def moments(self) -> Moments:
+        """Mean and covariance."""
+        return moments(self.features)
+
+    @cached_property
+    def centred(self) -> Tensor:
+        """Features less their mean: distances lose fewer digits."""
+        return self.features - self.moments.mean
+
+    @cached_property
+    def radii(self) -> Tensor:
+        """Squared distance of each real image to its k-th nearest other."""
+        return radii(self.centred, self.neighbours)
+
+    @cached_property
+    def own_kernel(self) -> float:
+        """Mean kernel of two different real images."""
+        return _mean_kernel(self.features)
+
+
+def measure(reference: Reference, features: Tensor, groups: int = 20) -> list[Measure]:
+    """Every measure of samples beside real images.
+
+    Args:
+        reference: the real images.
+        features: of the samples, by the same extractor, ``(M, F)``.
+        groups: of the jackknife; sample i is in group i modulo ``groups``.
+
+    Returns:
+        Frechet distance, kernel distance, precision, recall, density and coverage.
+
+    Raises:
+        UserError: features that are no finite matrix, of another length, of fewer samples than k + 1.
+    """
+    samples = _checked(features, "the samples").double().to(reference.features.device)
+    if samples.shape[1] != reference.features.shape[1]:
+        raise UserError(
+            f"the samples have {samples.shape[1]} features and the real images {reference.features.shape[1]}; use one extractor."
+        )
+    inception = reference.of == INCEPTION
+    names = ["Frechet distance", "kernel distance", "precision", "recall", "density", "coverage"]
+    titles = [f"{name} ({reference.of})" for name in names]
+    titles[:2] = ["FID", "KID"] if inception else titles[:2]
+    estimate, low, high = _with_interval(lambda part: _all(reference, part), samples, groups, reference.neighbours + 1)
+    # A bound beyond what the measure can be is drawn back, which cannot change whether the interval covers the truth.
+    least, most = np.array([0, -np.inf, 0, 0, 0, 0]), np.array([np.inf, np.inf, 1, 1, np.inf, 1])
+    low, high = np.clip(low, least, most), np.clip(high, least, most)
+    better = ["lower", "lower", "higher", "higher", "higher", "higher"]
+    return [
+        Measure(*row, samples=len(samples))
+        for row in zip(titles, estimate.tolist(), low.tolist(), high.tolist(), better, strict=True)
+    ]
+
+
+def _all(reference: Reference, samples: Tensor) -> np.ndarray:
+    shares = neighbourhoods(reference.centred, reference.radii, samples - reference.moments.mean, reference.neighbours)
+    return np.array(
+        [frechet_distance(reference.moments, moments(samples)), kernel_distance(reference, samples), *shares]
+    )
+
+
+def _with_interval(
+    statistic: Callable[[Tensor], np.ndarray], samples: Tensor, groups: int, least: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    estimate = statistic(samples)
+    count = min(groups, len(samples))
+    group = torch.arange(len(samples), device=samples.device) % max(1, count)
+    if count < 2 or len(samples) - -(-len(samples) // count) < max(2, least):
+        nothing = np.full_like(estimate, np.nan)
+        return estimate, nothing, nothing
+    return jackknife(estimate, np.stack([statistic(samples[group != g]) for g in range(count)]))
+
+
+def moments(features: Tensor) -> Moments:
+    """Mean and unbiased covariance of features ``(N, F)``. Raises `UserError` for fewer than two rows or values that are not finite."""
+    values = _checked(features, "the images").double()
+    return Moments(values.mean(0), torch.cov(values.T).reshape(values.shape[1], values.shape[1]))
+
+
+def frechet_distance(a: Moments, b: Moments) -> float:
+    """|mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)), the squared 2-Wasserstein distance of Gaussians (Heusel et al. 1706.08500).
+
+    tr (A B)^(1/2) is the sum of the roots of the eigenvalues of A^(1/2) B A^(1/2), which is symmetric: no root of a matrix that is not,
+    and covariances may be singular.
+    """
+    values, vectors = torch.linalg.eigh(a.covariance)
+    root = (vectors * values.clamp_min(0.0).sqrt()) @ vectors.T
+    product = root @ b.covariance @ root
+    cross = torch.linalg.eigvalsh(0.5 * (product + product.T)).clamp_min(0.0).sqrt().sum()
+    traces = a.covariance.trace() + b.covariance.trace()
+    return max(0.0, float((a.mean - b.mean).pow(2).sum() + traces - 2 * cross))
+
+
+def kernel_distance(reference: Reference, samples: Tensor) -> float:
+    """The squared maximum mean discrepancy with the kernel (x y / F + 1)^3, unbiased, over all samples at once.
+
+    Binkowski et al. 1801.01401 average it over subsets; this is the same estimator without subsets. It may be negative.
+    """
+    values = _checked(samples, "the samples").double()
+    cross = sum(float(_kernel(rows, values).sum()) for rows in reference.features.split(_ROWS))
+    return reference.own_kernel + _mean_kernel(values) - 2 * cross / (len(reference.features) * len(values))
+
+
+def _kernel(a: Tensor, b: Tensor) -> Tensor:
+    return (a @ b.T / a.shape[1] + 1).pow(3)
+
+
+def _mean_kernel(features: Tensor) -> float:
+    """The mean over pairs of different rows."""
+    n = len(features)
+    total = sum(float(_kernel(rows, features).sum()) for rows in features.split(_ROWS))
+    own = float((features.pow(2).sum(1) / features.shape[1] + 1).pow(3).sum())
+    return (total - own) / (n * (n - 1))
+
+
+def _checked(features: Tensor, what: str) -> Tensor:
+    if features.ndim != 2 or len(features) < 2 or features.shape[1] < 1:
+        raise UserError(f"the features of {what} must be (N, F) with N of at least 2, not {tuple(features.shape)}.")
+    bad = (~features.isfinite().all(1)).nonzero()
+    if len(bad):
+        raise UserError(f"the features of {what} are not finite, first in row {int(bad[0])}; leave it out.")
+    return features

@@ -1,0 +1,111 @@
+import pytest
+import torch
+
+from consistency_lab.errors import UserError
+from consistency_lab.metrics import base
+from consistency_lab.metrics.base import Distance, SquaredDistance, as_rgb, check_images, check_range
+
+
+class Plain(SquaredDistance):
+    name, unit = "plain", "none"
+
+    def embed(self, images):
+        return images.flatten(1)
+
+
+class Absolute(Distance):
+    name, unit = "absolute", "none"
+
+    def embed(self, images):
+        return images.double().flatten(1)
+
+    def between(self, a, b):
+        return (a - b).abs().mean(1)
+
+
+def embeddings(n=20, f=15, offset=0.0):
+    generator = torch.Generator().manual_seed(1)
+    a = torch.randn(n, f, generator=generator, dtype=torch.float64)
+    return a + offset, a + offset + 0.3 * torch.randn(n, f, generator=generator, dtype=torch.float64)
+
+
+def test_squared_distances_in_rows_of_any_number(monkeypatch):
+    a, b = embeddings()
+    whole, null, matrix = Plain().between(a, b), Plain().null(a, b), Plain().matrix(a)
+    assert torch.allclose(whole, (a - b).pow(2).sum(1))
+    for elements in (1, 45, 100):
+        monkeypatch.setattr(base, "_ELEMENTS", elements)
+        assert torch.equal(Plain().between(a, b), whole)
+        assert torch.allclose(Plain().null(a, b), null, rtol=1e-13)
+        assert torch.allclose(Plain().matrix(a), matrix, rtol=1e-11)
+
+
+def test_the_null_keeps_its_digits_far_from_the_origin():
+    near, far = Plain().null(*embeddings()), Plain().null(*embeddings(offset=1e6))
+    assert torch.allclose(near, far, rtol=1e-8)
+
+
+def test_float32_embeddings_are_compared_in_float64():
+    a, b = (x.float() for x in embeddings(offset=100.0))
+    assert torch.equal(Plain().between(a, b), (a.double() - b.double()).pow(2).sum(1))
+    assert torch.allclose(Plain().null(a, b), Plain().null(a.double(), b.double()), rtol=1e-14)
+
+
+def test_the_matrix_is_every_pair():
+    a, _ = embeddings(offset=1000.0)
+    a[4] = a[9]  # equal embeddings elsewhere in the table
+    matrix = Plain().matrix(a)
+    assert torch.allclose(matrix, torch.cdist(a, a, compute_mode="donot_use_mm_for_euclid_dist").pow(2), atol=1e-9)
+    assert torch.equal(matrix, matrix.T)
+    assert (matrix.diagonal() == 0).all()
+    assert (matrix >= 0).all()
+    assert matrix.dtype == torch.float64
+
+
+@pytest.mark.parametrize("n", [2, 3, 8, 15, 16, 17])
+def test_shifts_reach_every_other_sample_where_they_are_few(n):
+    a, b = embeddings(n=n)
+    table = (a[:, None] - b[None]).abs().mean(2)
+    expected = (table.sum(0) + table.sum(1) - 2 * table.diagonal()) / (2 * (n - 1))
+    assert torch.allclose(Absolute().null(a, b), expected, atol=1e-12)
+
+
+def test_shifts_of_many_samples_estimate_the_mean_over_all():
+    a, b = embeddings(n=400)
+    table = (a[:, None] - b[None]).abs().mean(2)
+    everybody = (table.sum() - table.diagonal().sum()) / (400 * 399)
+    values = Absolute().null(a, b)
+    assert abs(values.mean() - everybody) < 0.005 * everybody
+    assert torch.allclose(values, Absolute().null(b, a))  # both directions are in it
+
+
+def test_check_images_lets_estimates_leave_the_range():
+    images = 100 * torch.randn(3, 1, 4, 4)
+    assert check_images(images) is images
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (torch.rand(4, 1, 5, 5), r"looks like \[0, 1\]"),
+        (255 * torch.rand(4, 1, 5, 5), r"looks like \[0, 255\]"),
+        (100 * torch.randn(400, 1, 5, 5), "no known range"),
+        (torch.full((2, 1, 3, 3), torch.inf), "not finite"),
+        (torch.zeros(0, 1, 3, 3), r"shape \(0, 1, 3, 3\)"),
+    ],
+)
+def test_check_range_refuses(images, words):
+    with pytest.raises(UserError, match=f"model 3.*{words}"):
+        check_range(images, "the images of model 3")
+
+
+def test_check_range_accepts_overshoot_and_constant_images():
+    for images in (2 * torch.rand(4, 1, 5, 5) - 1, 1.4 * torch.randn(4, 3, 5, 5).tanh(), torch.ones(2, 1, 2, 2)):
+        assert check_range(images) is images
+
+
+def test_grey_becomes_rgb():
+    grey = torch.randn(2, 1, 3, 3)
+    assert all(torch.equal(as_rgb(grey)[:, c : c + 1], grey) for c in range(3))
+    with pytest.raises(UserError, match="2 channels"):
+        as_rgb(torch.zeros(1, 2, 3, 3))
