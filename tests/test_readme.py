@@ -30,4 +30,4 @@ def test_the_commands_exist():
 
     named = set(re.findall(r"^consistency-lab (\w+)", README.read_text(encoding="utf-8"), flags=re.MULTILINE))
     assert named <= set(COMMANDS)
-    assert {"train", "compare", "probe", "report", "status", "export"} <= named
+    assert {"train", "compare", "probe", "study", "report", "status", "export"} <= named
