@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -13,7 +14,7 @@ from consistency_lab.choices import Choice, Registry
 from consistency_lab.errors import UserError
 from consistency_lab.training.ema import WeightAverage
 from consistency_lab.training.momentum import MomentumSchedule
-from consistency_lab.training.settings import TrainingSettings
+from consistency_lab.training.settings import LoopSettings
 
 _STREAMS = {"order": 1, "noise": 2}
 
@@ -22,6 +23,34 @@ def stream_generator(seed: int, stream: str, step: int, device: torch.device | s
     """A generator that is a function of (seed, stream, step) alone: a resumed run draws what the first would have drawn."""
     word = np.random.SeedSequence([seed, _STREAMS[stream], step]).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(word >> np.uint64(1)))
+
+
+class EpochOrder:
+    """Which images a step sees: every image once an epoch, in an order that is a function of (seed, epoch) alone.
+
+    Args:
+        images: how many there are. What is left of an epoch after its last full batch is left out.
+        batch: images per step.
+        seed: of the order.
+        name: what the images are called, for the message.
+
+    Raises:
+        UserError: a batch larger than the data.
+    """
+
+    def __init__(self, images: int, batch: int, seed: int, name: str):
+        if batch > images:
+            raise UserError(f"a batch of {batch} is larger than the {images} images of {name!r}; lower batch.")
+        self.images, self.batch, self.seed, self.per_epoch = images, batch, seed, images // batch
+        self._epoch, self._order = -1, torch.empty(0)
+
+    def __call__(self, step: int) -> Tensor:
+        """Indices ``(batch,)`` of the images of a 0-based step, on the CPU."""
+        epoch, place = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = torch.randperm(self.images, generator=stream_generator(self.seed, "order", epoch))
+        return self._order[place * self.batch : (place + 1) * self.batch]
 
 
 class Batch(NamedTuple):
@@ -44,12 +73,16 @@ class BatchSource(Protocol):
 
 
 class TrainingStep(NamedTuple):
-    """One finished step: its 1-based number, the mean weighted loss (a scalar on the device), the learning rate and beta1."""
+    """One finished step: its 1-based number, the mean weighted loss (a scalar on the device), the learning rate and beta1.
+
+    ``parts`` are other scalars by name, such as the opponent's loss.
+    """
 
     step: int
     loss: Tensor
     lr: float
     beta1: float
+    parts: Mapping[str, Tensor] = MappingProxyType({})
 
 
 def _adam(
@@ -73,10 +106,61 @@ def _sgd(
 OPTIMIZERS: Registry[torch.optim.Optimizer] = Registry("optimizer", {"adam": _adam, "adamw": _adamw, "sgd": _sgd})
 
 
-def annealing(settings: TrainingSettings, step: int) -> float:
+def annealing(settings: LoopSettings, step: int) -> float:
     """Factor of the learning rate at a 0-based step: linear warm-up times linear decay to ``lr_final``."""
     warm = min(1.0, (step + 1) / settings.lr_warmup) if settings.lr_warmup else 1.0
     return warm * (1.0 - (1.0 - settings.lr_final) * min(step / settings.steps, 1.0))
+
+
+class Descent:
+    """How one module goes downhill: its optimizer, momentum rule, clipping and annealing.
+
+    Args:
+        module: its trainable parameters are given to the optimizer.
+        settings: optimizer, learning rate, momentum and clipping.
+        lr: peak learning rate, where it is not that of the settings.
+
+    Raises:
+        UserError: an optimizer or momentum rule that does not exist, or the two do not go together.
+    """
+
+    def __init__(self, module: nn.Module, settings: LoopSettings, lr: float | None = None):
+        self.settings, self.lr = settings, settings.lr if lr is None else lr
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self.optimizer = OPTIMIZERS.build(settings.optimizer, self.parameters, self.lr)
+        self.momentum = None
+        adam = isinstance(self.optimizer, torch.optim.Adam | torch.optim.AdamW)
+        if adam or Choice.parse(settings.momentum).name != "constant":
+            self.momentum = MomentumSchedule(self.optimizer, settings.momentum, settings.steps)
+
+    def take(self, objective: Tensor, step: int) -> None:
+        """One optimizer step on a scalar, the 0-based ``step`` of the run."""
+        self.optimizer.zero_grad(set_to_none=True)
+        objective.backward()
+        if self.settings.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
+        factor = annealing(self.settings, step)
+        if self.momentum is not None:
+            self.momentum.step(factor)
+        else:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.lr * factor
+        self.optimizer.step()
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """Learning rate and beta1 (SGD: momentum) of the last step."""
+        group = self.optimizer.param_groups[0]
+        return group["lr"], group["betas"][0] if "betas" in group else group["momentum"]
+
+    def state_dict(self) -> dict[str, Any]:
+        momentum = self.momentum.state_dict() if self.momentum else {}
+        return {"optimizer": self.optimizer.state_dict(), "momentum": momentum}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.momentum is not None:
+            self.momentum.load_state_dict(state["momentum"])
 
 
 class TrainingLoop:
@@ -98,18 +182,11 @@ class TrainingLoop:
         module: nn.Module,
         loss: Callable[..., Tensor],
         source: BatchSource,
-        settings: TrainingSettings,
+        settings: LoopSettings,
         device: torch.device,
     ):
         self.module, self.loss, self.source, self.settings, self.device = module, loss, source, settings, device
-        self.parameters = [p for p in module.parameters() if p.requires_grad]
-        self.optimizer = OPTIMIZERS.build(settings.optimizer, self.parameters, settings.lr)
-        self.momentum = None
-        if (
-            isinstance(self.optimizer, torch.optim.Adam | torch.optim.AdamW)
-            or Choice.parse(settings.momentum).name != "constant"
-        ):
-            self.momentum = MomentumSchedule(self.optimizer, settings.momentum, settings.steps)
+        self.descent = Descent(module, settings)
         self.average = WeightAverage(module, settings.ema_half_life * settings.steps)
         self.step = 0
 
@@ -125,27 +202,11 @@ class TrainingLoop:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
             losses = self.loss(self.module, *batch.data).float()
         objective = (batch.weight * losses).mean()
-        self.optimizer.zero_grad(set_to_none=True)
-        objective.backward()
-        if self.settings.clip_norm:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
-        self._set_rates()
-        self.optimizer.step()
+        self.descent.take(objective, self.step)
         self.step += 1
         self.average.update(self.step)
         self.source.observe(batch, losses.detach())
-        group = self.optimizer.param_groups[0]
-        return TrainingStep(
-            self.step, objective.detach(), group["lr"], group["betas"][0] if "betas" in group else group["momentum"]
-        )
-
-    def _set_rates(self) -> None:
-        factor = annealing(self.settings, self.step)
-        if self.momentum is not None:
-            self.momentum.step(factor)
-        else:
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.settings.lr * factor
+        return TrainingStep(self.step, objective.detach(), *self.descent.rates)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on; together with the settings and the data it gives that step to the bit."""
@@ -153,17 +214,14 @@ class TrainingLoop:
             "step": self.step,
             "module": self.module.state_dict(),
             "average": self.average.weights,
-            "optimizer": self.optimizer.state_dict(),
-            "momentum": self.momentum.state_dict() if self.momentum else {},
             "source": self.source.state_dict(),
+            **self.descent.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.module.load_state_dict(state["module"])
         self.average.load(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.momentum is not None:
-            self.momentum.load_state_dict(state["momentum"])
+        self.descent.load_state_dict(state)
         self.source.load_state_dict(state["source"])
         self.step = int(state["step"])
 

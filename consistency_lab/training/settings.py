@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import cattrs
 
+from consistency_lab.choices import Choice, Registry
 from consistency_lab.errors import UserError, unknown_name
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
-    """The settings of one training run; together with the data they decide its result.
-
-    Anything that is chosen by name is written ``name`` or ``name(option=value)``.
-    """
+class DiffusionSettings:
+    """What a diffusion model is, and what it is trained to do."""
 
     network: str = "unet"
     """network, for example 'unet', 'dit(depth=3)', 'mlp(width=512)'"""
@@ -32,6 +31,12 @@ class TrainingSettings:
     """noise schedule: linear (the paper's), cosine, edm, flow"""
     timesteps: str = "uniform"
     """density of training times: uniform, 'clts(center=0.3, width=0.2)', ..."""
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How any model is trained: the part of the settings that is the same for all kinds of models."""
+
     steps: int = 1500
     """optimizer steps"""
     batch: int = 128
@@ -68,14 +73,12 @@ class TrainingSettings:
         for key, value in positive.items():
             if not value > 0:
                 raise UserError(f"{key} must be above 0, not {value!r}.")
-        if not 0 <= self.label_dropout <= 1:
-            raise UserError(f"label_dropout is a share, from 0 to 1, not {self.label_dropout!r}.")
         for key in ("lr_warmup", "clip_norm", "snapshots", "seed", "init_seed", "order_seed", "noise_seed", "lr_final"):
             if (value := getattr(self, key)) is not None and not value >= 0:
                 raise UserError(f"{key} must be 0 or more, not {value!r}.")
 
     @classmethod
-    def of(cls, **settings: Any) -> TrainingSettings:
+    def of(cls, **settings: Any) -> Self:
         """From keywords. Raises `UserError` for an unknown key, with the nearest, or a value of the wrong type."""
         known = [field.name for field in dataclasses.fields(cls)]
         for key in settings:
@@ -89,7 +92,7 @@ class TrainingSettings:
             raise UserError(f"training settings: {'; '.join(cattrs.transform_error(group))}.") from None
 
     @classmethod
-    def read(cls, path: str | Path) -> TrainingSettings:
+    def read(cls, path: str | Path) -> Self:
         """From a JSON file with the same keys."""
         try:
             content = json.loads(Path(path).read_text())
@@ -105,9 +108,48 @@ class TrainingSettings:
         chosen = {"init": self.init_seed, "order": self.order_seed, "noise": self.noise_seed}
         return {name: self.seed if value is None else value for name, value in chosen.items()}
 
-    def replace(self, **changes: Any) -> TrainingSettings:
+    def replace(self, **changes: Any) -> Self:
         """A copy with some settings changed, checked like `of`."""
         return self.of(**{**dataclasses.asdict(self), **changes})
+
+    def spec(self, registries: Mapping[str, Registry[Any]]) -> dict[str, Any]:
+        """The settings as a spec has them: every choice a dict with all its options, seeds resolved. Undone by `from_spec`.
+
+        Args:
+            registries: setting -> where its choice is looked up.
+
+        Raises:
+            UserError: a name that does not exist, or an option of one.
+        """
+        facts = dataclasses.asdict(self)
+        for stream in ("seed", "init_seed", "order_seed", "noise_seed"):
+            del facts[stream]
+        for key, registry in registries.items():
+            choice = registry.resolve(facts[key])
+            facts[key] = {"name": choice.name, **choice.options}
+        return {**facts, "seeds": self.seeds}
+
+    @classmethod
+    def from_spec(cls, facts: Mapping[str, Any]) -> Self:
+        """The settings that `spec` was made from, their seeds resolved."""
+        settings = {key: value for key, value in facts.items() if key != "seeds"}
+        for key, value in settings.items():
+            if isinstance(value, dict):
+                settings[key] = str(Choice(value["name"], {k: v for k, v in value.items() if k != "name"}))
+        return cls.of(**settings, **{f"{stream}_seed": seed for stream, seed in facts["seeds"].items()})
+
+
+@dataclass(frozen=True)
+class TrainingSettings(LoopSettings, DiffusionSettings):
+    """The settings of one training run; together with the data they decide its result.
+
+    Anything that is chosen by name is written ``name`` or ``name(option=value)``.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.label_dropout <= 1:
+            raise UserError(f"label_dropout is a share, from 0 to 1, not {self.label_dropout!r}.")
 
 
 def _strict(value: Any, kind: type) -> Any:

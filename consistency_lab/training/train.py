@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +10,8 @@ import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from consistency_lab.choices import Choice
+from consistency_lab.choices import Choice, Registry
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import resolve_device
 from consistency_lab.diffusion.denoiser import PREDICTIONS, NetworkDenoiser
@@ -23,20 +20,17 @@ from consistency_lab.diffusion.model import DiffusionModel, described
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
 from consistency_lab.networks.registry import NETWORKS, build_network
-from consistency_lab.store.checkpoint import load_state, load_tensors, load_weights, save_state, save_tensors
+from consistency_lab.store.checkpoint import load_weights
 from consistency_lab.store.results import with_provenance
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
-from consistency_lab.training.loop import OPTIMIZERS, Batch, TrainingLoop, check_finite, stream_generator
+from consistency_lab.training.kept import final_weights, finished_run, snapshots_of, train_in_store, train_unkept
+from consistency_lab.training.loop import OPTIMIZERS, Batch, EpochOrder, TrainingLoop, stream_generator
 from consistency_lab.training.momentum import MOMENTUM_RULES
 from consistency_lab.training.settings import TrainingSettings
 from consistency_lab.training.timesteps import TIMESTEPS
 
 KIND = "model"
-_LOG_EVERY = 25  # steps; the loss is fetched from the device this often
-_CHECKPOINT_SECONDS = 20.0
-_STATE = "checkpoint.pt"
-_WEIGHTS = {"ema": "ema.safetensors", "raw": "raw.safetensors"}
 
 
 class DenoisingBatches:
@@ -47,25 +41,13 @@ class DenoisingBatches:
     """
 
     def __init__(self, images: ImageSet, settings: TrainingSettings, device: torch.device):
-        if settings.batch > len(images):
-            raise UserError(
-                f"a batch of {settings.batch} is larger than the {len(images)} images of {images.name!r}; lower batch."
-            )
+        self.order = EpochOrder(len(images), settings.batch, settings.seeds["order"], images.name)
         self.images, self.device, self.size, self.seeds = images.to(device), device, settings.batch, settings.seeds
         self.sampler = TIMESTEPS.build(settings.timesteps, SCHEDULES.build(settings.schedule), settings.steps)
-        self.per_epoch = len(images) // settings.batch
-        self._order: tuple[int, Tensor] | None = None
         self.dropout = settings.label_dropout if settings.conditional else None
 
-    def _indices(self, step: int) -> Tensor:
-        epoch, place = divmod(step, self.per_epoch)
-        if self._order is None or self._order[0] != epoch:
-            generator = stream_generator(self.seeds["order"], "order", epoch)
-            self._order = (epoch, torch.randperm(len(self.images), generator=generator).to(self.device))
-        return self._order[1][place * self.size : (place + 1) * self.size]
-
     def batch(self, step: int) -> Batch:
-        indices = self._indices(step)
+        indices = self.order(step).to(self.device)
         x0 = self.images.batch(indices)
         times = stream_generator(self.seeds["noise"], "noise", 2 * step)
         t, weight = self.sampler.sample(self.size, step, times)
@@ -103,21 +85,16 @@ def training_spec(images: ImageSet, settings: TrainingSettings, device: torch.de
     predicts = PREDICTIONS.resolve(settings.predicts)
     if predicts.name == "edm" and predicts.options["sigma_data"] is None:
         predicts = Choice("edm", {"sigma_data": pixel_deviation(images)})
-    registries = {
+    registries: dict[str, Registry[Any]] = {
         "network": NETWORKS,
         "schedule": SCHEDULES,
         "timesteps": TIMESTEPS,
         "optimizer": OPTIMIZERS,
         "momentum": MOMENTUM_RULES,
     }
-    facts = {**dataclasses.asdict(settings), "predicts": {"name": predicts.name, **predicts.options}}
-    for stream in ("seed", "init_seed", "order_seed", "noise_seed"):
-        del facts[stream]
-    for key, registry in registries.items():
-        choice = registry.resolve(facts[key])  # type: ignore[attr-defined]
-        facts[key] = {"name": choice.name, **choice.options}
+    facts = settings.spec(registries)
     return {
-        "settings": {**facts, "seeds": settings.seeds},
+        "settings": {**facts, "predicts": {"name": predicts.name, **predicts.options}},
         "data": {
             "name": images.name,
             "fingerprint": images.fingerprint,
@@ -197,79 +174,11 @@ def train(
         place,
     )
     if store is None:
-        for _ in _watched(loop, name, progress):
-            pass
+        train_unkept(loop, name, progress)
         denoiser.load_state_dict(loop.average.weights)
         return DiffusionModel(name, denoiser.eval(), _facts(spec, denoiser, "ema"), classes=spec["data"]["classes"])
-    store = store if isinstance(store, Store) else Store(store)
-    run = store.run(KIND, name, spec)
-    if force:
-        run.discard()
-    if not run.done:
-        with run.begin():
-            if not run.done:
-                _train_in(run, loop, progress)
+    run = train_in_store(store, KIND, name, spec, loop, keep=_network, force=force, progress=progress)
     return load_model(run, device=place, name=name)
-
-
-def _watched(loop: TrainingLoop, name: str, progress: bool | None) -> Iterator[tuple[int, float, float, float]]:
-    """Run the loop, show it, and yield (step, mean loss since the last, lr, beta1) every `_LOG_EVERY` steps."""
-    total, pending = loop.settings.steps, []
-    with tqdm(
-        total=total, initial=loop.step, desc=name, unit="step", disable=None if progress is None else not progress
-    ) as bar:
-        for done in loop:
-            pending.append(done.loss)
-            bar.update()
-            if done.step % _LOG_EVERY == 0 or done.step == total:
-                loss = float(torch.stack(pending).mean())
-                pending.clear()
-                check_finite(loss, done.step, name)
-                bar.set_postfix_str(f"loss {loss:.4f}")
-                yield done.step, loss, done.lr, done.beta1
-
-
-def snapshot_steps(settings: TrainingSettings) -> list[int]:
-    """The log-spaced steps at which weights are kept, rounded up to logged steps; the last is the end of the run."""
-    if not settings.snapshots:
-        return []
-    points = np.geomspace(min(_LOG_EVERY, settings.steps), settings.steps, settings.snapshots)
-    return sorted({min(settings.steps, int(-(-point // _LOG_EVERY)) * _LOG_EVERY) for point in points})
-
-
-def _train_in(run: Run, loop: TrainingLoop, progress: bool | None) -> None:
-    """Train inside a begun run folder, from its checkpoint where there is one."""
-    state = run.folder / _STATE
-    seconds = 0.0
-    if state.exists():
-        saved = load_state(state)
-        if saved["threads"] != torch.get_num_threads() and loop.device.type == "cpu":
-            torch.set_num_threads(
-                saved["threads"]
-            )  # sums on a CPU depend on how they are divided: the resume is to the bit
-        loop.load_state_dict(saved["loop"])
-        seconds = saved["seconds"]
-    run.truncate_log(loop.step)
-    keep = set(snapshot_steps(loop.settings))
-    started = saved_at = time.monotonic()
-    for step, loss, lr, beta1 in _watched(loop, run.name, progress):
-        now = time.monotonic()
-        run.log({"step": step, "loss": loss, "lr": lr, "beta1": beta1, "seconds": seconds + now - started})
-        if step in keep:
-            save_tensors(
-                run.folder / "snapshots" / f"step-{step:07d}.safetensors",
-                _network(loop.average.weights),
-                {"step": step},
-            )
-        if now - saved_at > _CHECKPOINT_SECONDS:
-            facts = {"loop": loop.state_dict(), "seconds": seconds + now - started, "threads": torch.get_num_threads()}
-            save_state(state, facts)
-            saved_at = now
-    seconds += time.monotonic() - started
-    for kind, weights in (("ema", loop.average.weights), ("raw", loop.module.state_dict())):
-        save_tensors(run.folder / _WEIGHTS[kind], _network(weights), {"spec": run.spec, "weights": kind})
-    run.finish({"steps": loop.step, "seconds": round(seconds, 2), "final_loss": run.records()[-1]["loss"]})
-    state.unlink(missing_ok=True)
 
 
 def _network(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -295,12 +204,7 @@ def _facts(spec: dict[str, Any], denoiser: NetworkDenoiser, weights: str, **more
 
 def settings_of(spec: dict[str, Any]) -> TrainingSettings:
     """The settings that a spec was made from (its seeds resolved)."""
-    facts = dict(spec["settings"])
-    seeds = facts.pop("seeds")
-    for key, value in facts.items():
-        if isinstance(value, dict):
-            facts[key] = str(Choice(value["name"], {k: v for k, v in value.items() if k != "name"}))
-    return TrainingSettings.of(**facts, **{f"{stream}_seed": seed for stream, seed in seeds.items()})
+    return TrainingSettings.from_spec(spec["settings"])
 
 
 def load_model(
@@ -318,16 +222,10 @@ def load_model(
         UserError: the folder is not a finished model, or weights other than those two are asked for.
         StoreError: a file is missing, truncated, or of another architecture.
     """
-    run = run if isinstance(run, Run) else Run.open(run)
-    if run.kind != KIND or not run.done:
-        raise UserError(
-            f"{run.folder} is not a finished model; train it first (the same command goes on where it stopped)."
-        )
-    if weights not in _WEIGHTS:
-        raise UserError(f"the weights of a run are 'ema' or 'raw', not {weights!r}.")
+    run = finished_run(run, KIND)
+    tensors, path = final_weights(run, weights)
     place, denoiser = resolve_device(device), build_denoiser(run.spec)
-    path = run.folder / _WEIGHTS[weights]
-    load_weights(denoiser.network, load_tensors(path)[0], str(path))
+    load_weights(denoiser.network, tensors, str(path))
     summary = run.summary or {}
     facts = _facts(run.spec, denoiser, weights, run=run.hash[:12], seconds=summary.get("seconds"))
     classes = run.spec["data"]["classes"]
@@ -345,10 +243,9 @@ def load_snapshots(model: DiffusionModel) -> Iterator[tuple[int, DiffusionModel]
             f"{model.name!r} was trained without a store, so no weights were kept along the way; train it with store=...."
         )
     run = Run.open(model.folder)
-    for path in sorted((model.folder / "snapshots").glob("step-*.safetensors")):
+    for step, tensors, path in snapshots_of(run):
         denoiser = build_denoiser(run.spec)
-        load_weights(denoiser.network, load_tensors(path)[0], str(path))
-        step = int(path.stem.removeprefix("step-"))
+        load_weights(denoiser.network, tensors, str(path))
         facts = {**model.facts, "steps": step}
         yield (
             step,
@@ -359,7 +256,7 @@ def load_snapshots(model: DiffusionModel) -> Iterator[tuple[int, DiffusionModel]
 def training_curves(models: Sequence[DiffusionModel]) -> xr.Dataset:
     """The logged training losses of models that were trained with a store: ``loss (model, step)``, NaN where one has no such step.
 
-    Losses are means over `_LOG_EVERY` steps of what each run itself minimised: they do not compare runs with different densities over t.
+    Losses are means over 25 steps of what each run itself minimised: they do not compare runs with different densities over t.
     """
     records = {model.name: Run.open(model.folder).records() for model in models if model.folder is not None}
     if not records:

@@ -11,13 +11,15 @@ from torch import nn
 
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.data.sources import load_images
+from consistency_lab.diffusion.loss import denoising_loss
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.errors import StoreError, UserError
 from consistency_lab.recipe import Recipe
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
-from consistency_lab.training import train as module
+from consistency_lab.training import kept
 from consistency_lab.training.ema import WeightAverage
+from consistency_lab.training.kept import snapshot_steps
 from consistency_lab.training.loop import TrainingLoop, annealing, stream_generator
 from consistency_lab.training.settings import TrainingSettings
 from consistency_lab.training.train import (
@@ -25,7 +27,6 @@ from consistency_lab.training.train import (
     load_model,
     load_snapshots,
     settings_of,
-    snapshot_steps,
     train,
     training_curves,
     training_spec,
@@ -50,7 +51,7 @@ def test_training_learns(images):
     eps = SharedNoise(5).initial(range(200), images.shape)
     t = torch.linspace(0.001, 1, 200, dtype=torch.float64)
     with torch.no_grad():
-        losses = [module.denoising_loss(m.denoiser, images.all(), t, eps).mean() for m in (untrained, trained)]
+        losses = [denoising_loss(m.denoiser, images.all(), t, eps).mean() for m in (untrained, trained)]
     assert losses[1] < 0.5 * losses[0]
 
 
@@ -81,14 +82,14 @@ def test_streams_are_separate(images):
 
 def test_an_epoch_shows_every_image_once(images):
     source = DenoisingBatches(images, TrainingSettings.of(**{**TINY, "batch": 50}), CPU)
-    seen = torch.cat([source._indices(step) for step in range(4)])
+    seen = torch.cat([source.order(step) for step in range(4)])
     assert sorted(seen.tolist()) == list(range(200))
-    assert not torch.equal(seen, torch.cat([source._indices(step) for step in range(4, 8)]))
+    assert not torch.equal(seen, torch.cat([source.order(step) for step in range(4, 8)]))
 
 
 def test_the_same_spec_is_trained_once(images, tmp_path, monkeypatch):
     first = train(images, **TINY, store=tmp_path)
-    monkeypatch.setattr(module, "_train_in", lambda *_: pytest.fail("trained twice"))
+    monkeypatch.setattr(kept, "_train_in", lambda *_: pytest.fail("trained twice"))
     again = train(images, **TINY, store=tmp_path, name="other name")
     assert again.name == "other name"
     assert torch.equal(weights(first), weights(again))
@@ -100,7 +101,7 @@ def test_the_same_spec_is_trained_once(images, tmp_path, monkeypatch):
 
 def test_a_stopped_run_goes_on_to_the_bit(images, tmp_path, monkeypatch):
     whole = train(images, **TINY, timesteps="clts", momentum="mdlrc", store=tmp_path / "a")
-    monkeypatch.setattr(module, "_CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(kept, "_CHECKPOINT_SECONDS", 0.0)
     original = TrainingLoop._advance
 
     def stop_late(loop):
@@ -133,8 +134,8 @@ def test_a_stopped_run_goes_on_to_the_bit(images, tmp_path, monkeypatch):
 def test_a_killed_process_leaves_a_run_that_goes_on(images, tmp_path):
     code = f"""
 import consistency_lab as cl
-from consistency_lab.training import train as module
-module._CHECKPOINT_SECONDS = 0.0
+from consistency_lab.training import kept
+kept._CHECKPOINT_SECONDS = 0.0
 images = cl.load_images("digits").take(range(200), "some digits")
 settings = {TINY!r}
 settings["steps"] = 100000
@@ -149,7 +150,7 @@ cl.train(images, **settings, store={str(tmp_path)!r})
     process.wait()
     (run,) = Store(tmp_path).runs()
     assert not run.done
-    state = module.load_state(run.folder / "checkpoint.pt")
+    state = kept.load_state(run.folder / "checkpoint.pt")
     assert state["loop"]["step"] >= 25
     with run.begin():  # the lock died with the process
         run.truncate_log(state["loop"]["step"])
@@ -281,7 +282,7 @@ def test_conditional_training_sees_labels_and_drops_some(images):
     settings = TrainingSettings.of(**{**TINY, "batch": 200}, conditional=True, label_dropout=0.25)
     source = DenoisingBatches(images, settings, CPU)
     x0, t, _, cond = source.batch(3).data
-    truth = images.labels[source._indices(3)]
+    truth = images.labels[source.order(3)]
     dropped = cond == images.classes
     assert torch.equal(cond[~dropped], truth[~dropped])
     assert 0.1 < dropped.float().mean() < 0.4
