@@ -59,6 +59,7 @@ def compare(
     noise, sampler = noise or SharedNoise(0), sampler or Sampler()
     distances = [metric if isinstance(metric, Distance) else METRICS.build(metric) for metric in metrics]
     _check(models, count, images)
+    _check_names("metrics", [distance.name for distance in distances])
     walk = Walk(noise, count, sampler, levels)
     diffusion = [model for model in models if isinstance(model, DiffusionModel)]
     along = len(diffusion) == len(models)
@@ -82,6 +83,7 @@ def compare(
         add_nearest(result, walked, images, shown)
     result.attrs.update(interval_names(len(models)))
     result.attrs.update({f"units_{distance.name}": distance.unit for distance in distances})
+    result.attrs.update({f"note_{distance.name}": distance.note for distance in distances if distance.note})
     facts: dict[str, Any] = {
         "models": [described(model) for model in models],
         "samples": count,
@@ -114,10 +116,13 @@ def _check(models: Sequence[GenerativeModel], count: int, images: ImageSet | Non
                 f"{model.name!r} starts from noise of shape {model.noise_shape} and {first.name!r} from {first.noise_shape}; "
                 "models whose shapes differ cannot be given the same noise."
             )
-    names = [model.name for model in models]
-    if len(set(names)) < len(names):
-        twice = next(n for n in names if names.count(n) > 1)
-        raise UserError(f"two models are called {twice!r}; give each its own name.")
+    _check_names("models", [model.name for model in models])
     shapes = {tuple(m.noise_shape) for m in models if isinstance(m, DiffusionModel)}
     if images is not None and shapes - {images.shape}:
         raise UserError(f"the models make images of {shapes.pop()}, but {images.name!r} has images of {images.shape}.")
+
+
+def _check_names(what: str, names: Sequence[str]) -> None:
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"two {what} are called {twice!r}; give each its own name, and each only once.")

@@ -46,14 +46,16 @@ def test_the_null_is_the_mean_over_other_noise(distance):
     n = len(a)
     table = torch.stack([distance.between(u[i : i + 1].expand_as(u), v) for i in range(n)])
     expected = torch.stack([(table[i].sum() + table[:, i].sum() - 2 * table[i, i]) / (2 * (n - 1)) for i in range(n)])
-    rounding = 1e-4 if "ssim" in distance.name else 1e-10  # the null of SSIM is computed in float32
+    rounding = 1e-5 if "ssim" in distance.name else 1e-10  # SSIM is computed in float32
     assert torch.allclose(distance.null(u, v), expected, atol=rounding)
 
 
 def test_it_is_symmetric_and_knows_equality(distance):
     a, b = two()
     u, v = distance.embed(a), distance.embed(b)
-    assert torch.allclose(distance.between(u, v), distance.between(v, u), atol=1e-12)
+    assert torch.allclose(
+        distance.between(u, v), distance.between(v, u), atol=1e-5 if "ssim" in distance.name else 1e-12
+    )
     assert torch.allclose(distance.null(u, v), distance.null(v, u), atol=1e-6)
     assert (distance.between(u, distance.embed(a)) == (torch.inf if distance.name == "psnr" else 0.0)).all()
     assert distance.between(u, v).dtype == distance.null(u, v).dtype == torch.float64
@@ -106,7 +108,7 @@ def test_two_samples_have_a_null(distance):
     a, b = two(n=2)
     u, v = distance.embed(a), distance.embed(b)
     expected = 0.5 * (distance.between(u, v.flip(0)) + distance.between(u.flip(0), v))
-    assert torch.allclose(distance.null(u, v), expected, atol=1e-4 if "ssim" in distance.name else 1e-10)
+    assert torch.allclose(distance.null(u, v), expected, atol=1e-5 if "ssim" in distance.name else 1e-10)
 
 
 def test_constant_images_are_no_error(distance):

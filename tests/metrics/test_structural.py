@@ -27,7 +27,17 @@ def test_ssim_equals_torchmetrics_on_images_in_0_1(sigma):
     expected = 1 - structural_similarity_index_measure(
         (a.double() + 1) / 2, (b.double() + 1) / 2, sigma=sigma, data_range=1.0, reduction="none"
     )
-    assert torch.allclose(value(StructuralDistance(sigma=sigma), a, b), expected, atol=1e-12)
+    assert torch.allclose(value(StructuralDistance(sigma=sigma), a, b), expected, atol=1e-4)
+
+
+def test_small_distances_keep_their_digits():
+    a = (two(shape=(1, 32, 32))[0] + 3).clamp(-1, 1)  # bright and mostly flat, where float32 is at its worst
+    b = (a + 1e-4 * torch.randn(a.shape, generator=torch.Generator().manual_seed(1))).clamp(-1, 1)
+    expected = 1 - structural_similarity_index_measure(
+        (a.double() + 1) / 2, (b.double() + 1) / 2, data_range=1.0, reduction="none"
+    )
+    assert 0 < expected.max() < 1e-4
+    assert torch.allclose(value(StructuralDistance(), a, b), expected, rtol=1e-6, atol=1e-12)
 
 
 def test_ms_ssim_equals_torchmetrics_on_images_in_0_1():
@@ -35,14 +45,16 @@ def test_ms_ssim_equals_torchmetrics_on_images_in_0_1():
     expected = 1 - multiscale_structural_similarity_index_measure(
         (a.double() + 1) / 2, (b.double() + 1) / 2, data_range=1.0, reduction="none"
     )
-    assert torch.allclose(value(MultiScaleStructuralDistance(), a, b), expected, atol=1e-12)
+    assert torch.allclose(value(MultiScaleStructuralDistance(), a, b), expected, atol=1e-4)
 
 
 def test_ssim_of_flat_images_is_the_luminance_term():
     # (2 m n + c) / (m^2 + n^2 + c) of intensities m, n in [0, 2], with c = (0.01 * 2)^2.
     a, b = torch.full((1, 1, 16, 16), -0.5), torch.full((1, 1, 16, 16), 0.25)
     expected = 1 - (2 * 0.5 * 1.25 + 0.0004) / (0.5**2 + 1.25**2 + 0.0004)
-    assert value(StructuralDistance(), a, b).item() == pytest.approx(expected, abs=1e-9)
+    assert value(StructuralDistance(), a, b).item() == pytest.approx(
+        expected, abs=5e-4
+    )  # flat images are the worst case of float32
 
 
 def test_black_and_white_are_as_far_as_can_be():
@@ -68,7 +80,7 @@ def test_chunks_change_nothing(monkeypatch):
     a, b = two()
     whole = value(StructuralDistance(), a, b)
     monkeypatch.setattr(structural, "_PIXELS", 2 * a[0].numel())
-    assert torch.allclose(value(StructuralDistance(), a, b), whole, atol=1e-12)
+    assert torch.allclose(value(StructuralDistance(), a, b), whole, atol=1e-5)
 
 
 def test_small_images_are_refused_with_the_least_size():
