@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from consistency_lab.diffusion.model import described
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler, sample_path, start_state
 from consistency_lab.errors import UserError
@@ -55,7 +56,7 @@ def test_what_is_recorded(save_unet):
     assert expected.items() <= model.facts.items()
     assert model.facts["parameters"] == sum(p.numel() for p in model.denoiser.parameters()) > 0
     assert len(model.facts["weights_sha256"]) == 64
-    json.dumps(model.described)
+    json.dumps(described(model))
 
 
 def test_loading_leaves_the_global_random_state_alone(save_unet):
