@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -54,7 +56,14 @@ def build_network(choice: str | Choice, shape: tuple[int, int, int], classes: in
     Raises:
         UserError: an unknown name or option, or options and image sizes that do not fit together.
     """
+    with initialised(seed):
+        return NETWORKS.build(choice, shape, classes)
+
+
+@contextmanager
+def initialised(seed: int) -> Iterator[None]:
+    """Modules that are made inside are on the CPU, with initial weights of this seed; the global random state is left as it was."""
     # The default CPU generator is seeded directly: torch.manual_seed would reset the generators of every GPU as well.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
-        return NETWORKS.build(choice, shape, classes)
+        yield

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from consistency_lab.data.imageset import ImageSet
 from consistency_lab.errors import UserError
 from consistency_lab.store.checkpoint import load_state, load_tensors, save_state, save_tensors
 from consistency_lab.store.run import Run
@@ -31,17 +32,39 @@ Weights = dict[str, Tensor]
 class Loop(Protocol):
     """What can be trained in a run folder: `TrainingLoop`, or another loop of its shape."""
 
-    module: nn.Module
     average: WeightAverage
     settings: Any  # a `LoopSettings`
     device: torch.device
     step: int
+
+    @property
+    def module(self) -> nn.Module: ...
 
     def __iter__(self) -> Iterator[TrainingStep]: ...
 
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def run_spec(images: ImageSet, settings: Mapping[str, Any], device: torch.device, classes: int = 0) -> dict[str, Any]:
+    """The spec of a run: its settings (`LoopSettings.spec`), the data, number type and device.
+
+    Args:
+        classes: number of labels that the model is given; 0 for an unconditional one.
+    """
+    return {
+        "settings": dict(settings),
+        "data": {
+            "name": images.name,
+            "fingerprint": images.fingerprint,
+            "images": len(images),
+            "shape": list(images.shape),
+            "classes": classes,
+        },
+        "dtype": "float32",
+        "device": device.type,
+    }
 
 
 def train_in_store(

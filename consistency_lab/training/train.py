@@ -24,7 +24,14 @@ from consistency_lab.store.checkpoint import load_weights
 from consistency_lab.store.results import with_provenance
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
-from consistency_lab.training.kept import final_weights, finished_run, snapshots_of, train_in_store, train_unkept
+from consistency_lab.training.kept import (
+    final_weights,
+    finished_run,
+    run_spec,
+    snapshots_of,
+    train_in_store,
+    train_unkept,
+)
 from consistency_lab.training.loop import OPTIMIZERS, Batch, EpochOrder, TrainingLoop, stream_generator
 from consistency_lab.training.momentum import MOMENTUM_RULES
 from consistency_lab.training.settings import TrainingSettings
@@ -92,19 +99,8 @@ def training_spec(images: ImageSet, settings: TrainingSettings, device: torch.de
         "optimizer": OPTIMIZERS,
         "momentum": MOMENTUM_RULES,
     }
-    facts = settings.spec(registries)
-    return {
-        "settings": {**facts, "predicts": {"name": predicts.name, **predicts.options}},
-        "data": {
-            "name": images.name,
-            "fingerprint": images.fingerprint,
-            "images": len(images),
-            "shape": list(images.shape),
-            "classes": images.classes if settings.conditional else 0,
-        },
-        "dtype": "float32",
-        "device": device.type,
-    }
+    facts = {**settings.spec(registries), "predicts": {"name": predicts.name, **predicts.options}}
+    return run_spec(images, facts, device, images.classes if settings.conditional else 0)
 
 
 def pixel_deviation(images: ImageSet) -> float:

@@ -1,0 +1,183 @@
+"""From images to a GAN: two players in turn, kept in a store like any training run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from consistency_lab.choices import Choice
+from consistency_lab.contrast.batches import NoisedBatches
+from consistency_lab.contrast.keeping import DESCENT, load_contrast, trained_model
+from consistency_lab.contrast.losses import discriminator_loss, generator_loss
+from consistency_lab.contrast.model import ContrastModel
+from consistency_lab.contrast.networks import DISCRIMINATORS, GAN, GENERATORS
+from consistency_lab.contrast.settings import GANSettings
+from consistency_lab.data.imageset import ImageSet
+from consistency_lab.devices import resolve_device
+from consistency_lab.networks.registry import NETWORKS, initialised
+from consistency_lab.store.run import Run
+from consistency_lab.store.runs import Store
+from consistency_lab.training.ema import WeightAverage
+from consistency_lab.training.kept import run_spec, train_in_store, train_unkept
+from consistency_lab.training.loop import BatchSource, Descent, TrainingStep
+
+KIND = "gan"
+
+
+class AdversarialLoop:
+    """Trains a GAN: each step moves the discriminator, then the generator against it. Of the shape of `TrainingLoop`.
+
+    Args:
+        module: the two players.
+        source: of ``(x0, noise for the discriminator's turn, noise for the generator's)``.
+        settings: steps, optimizer, penalty, averaging, precision.
+        device: where it happens; the module must be there already.
+
+    Raises:
+        UserError: an optimizer or momentum rule that does not exist, or the two do not go together.
+    """
+
+    def __init__(self, module: GAN, source: BatchSource, settings: GANSettings, device: torch.device):
+        self.module, self.source, self.settings, self.device = module, source, settings, device
+        self.descents = {
+            "discriminator": Descent(module.discriminator, settings, settings.lr * settings.lr_ratio),
+            "generator": Descent(module.generator, settings),
+        }
+        # Both players are averaged: a probe of one wants the opponent that it has at that average.
+        self.average = WeightAverage(module, settings.ema_half_life * settings.steps)
+        self.step = 0
+
+    def __iter__(self) -> Iterator[TrainingStep]:
+        """Train from where the loop stands to the last step."""
+        while self.step < self.settings.steps:
+            yield self._advance()
+
+    def _advance(self) -> TrainingStep:
+        self.module.train()
+        generator, discriminator = self.module.generator, self.module.discriminator
+        x0, first, second = self.source.batch(self.step).data
+        half = torch.autocast(
+            self.device.type, dtype=torch.bfloat16, enabled=self.settings.precision == "bfloat16", cache_enabled=False
+        )
+        with half, _fixed(generator):
+            critic = discriminator_loss(
+                discriminator, x0, first, opponent=generator, penalty=self.settings.penalty
+            ).float()
+        self.descents["discriminator"].take(critic.mean(), self.step)
+        with _fixed(discriminator):
+            with half:
+                loss = generator_loss(generator, second, opponent=discriminator).float()
+            self.descents["generator"].take(loss.mean(), self.step)
+        self.step += 1
+        self.average.update(self.step)
+        parts = {"discriminator_loss": critic.detach().mean()}
+        return TrainingStep(self.step, loss.detach().mean(), *self.descents["generator"].rates, parts)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on; together with the settings and the data it gives that step to the bit."""
+        return {
+            "step": self.step,
+            "module": self.module.state_dict(),
+            "average": self.average.weights,
+            "descents": {player: descent.state_dict() for player, descent in self.descents.items()},
+            "source": self.source.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.module.load_state_dict(state["module"])
+        self.average.load(state["average"])
+        for player, descent in self.descents.items():
+            descent.load_state_dict(state["descents"][player])
+        self.source.load_state_dict(state["source"])
+        self.step = int(state["step"])
+
+
+@contextmanager
+def _fixed(module: nn.Module) -> Iterator[None]:
+    """No gradients for these weights: none is computed for the player whose turn it is not."""
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        module.requires_grad_(True)
+
+
+def gan_spec(images: ImageSet, settings: GANSettings, device: torch.device) -> dict[str, Any]:
+    """What decides a run's result, with every default filled in.
+
+    Raises:
+        UserError: a network, optimizer or momentum rule, or an option of one, that does not exist.
+    """
+    generator = GENERATORS.resolve(settings.generator)
+    if "network" in generator.options:  # a choice within a choice: its defaults are part of the spec too
+        inner = str(NETWORKS.resolve(generator.options["network"]))
+        settings = settings.replace(generator=str(Choice(generator.name, {**generator.options, "network": inner})))
+    registries = {**DESCENT, "generator": GENERATORS, "discriminator": DISCRIMINATORS}
+    return run_spec(images, settings.spec(registries), device)
+
+
+def build_gan(spec: dict[str, Any]) -> GAN:
+    """The untrained players of a spec, on the CPU."""
+    settings = GANSettings.from_spec(spec["settings"])
+    channels, height, width = spec["data"]["shape"]
+    shape = (channels, height, width)
+    with initialised(settings.seeds["init"]):
+        return GAN(GENERATORS.build(settings.generator, shape), DISCRIMINATORS.build(settings.discriminator, shape))
+
+
+def train_gan(
+    images: ImageSet,
+    *,
+    name: str | None = None,
+    store: Store | str | Path | None = None,
+    device: str | torch.device | None = None,
+    force: bool = False,
+    progress: bool | None = None,
+    settings: GANSettings | None = None,
+    **changes: Any,
+) -> ContrastModel:
+    """Train one GAN: non-saturating loss, R1, averaged weights.
+
+    Args:
+        images: the training set; height and width multiples of 4.
+        name: how tables call the model; ``gan-GENERATOR-sSEED`` by default.
+        store: where runs are kept; with one, the same spec is never trained twice and a stopped run goes on. Without, nothing is kept.
+        device: ``"cpu"``, ``"cuda"``, ...; by default a GPU where there is one.
+        force: train again although the store has the run.
+        progress: show a progress bar; by default on a terminal only.
+        settings: where to start from; ``GANSettings()`` by default.
+        **changes: any field of `GANSettings`.
+
+    Returns:
+        The model with its averaged (EMA) weights.
+
+    Raises:
+        UserError: settings that do not exist or do not fit the images, or a loss that diverges.
+        StoreError: the store cannot be written, or another process holds the run.
+
+    >>> model = train_gan(load_images("digits"), generator="image(network='unet')", seed=1)
+    """
+    settings = (settings or GANSettings()).replace(**changes)
+    place = resolve_device(device)
+    spec = gan_spec(images, settings, place)
+    name = name or f"gan-{Choice.parse(settings.generator).name}-s{settings.seed}"
+    module = build_gan(spec).to(place)
+    source = NoisedBatches(images, settings, module.noise_shape, 2, place)
+    loop = AdversarialLoop(module, source, settings, place)
+    if store is None:
+        train_unkept(loop, name, progress)
+        return trained_model(name, KIND, spec, module, loop.average.weights)
+    run = train_in_store(store, KIND, name, spec, loop, force=force, progress=progress)
+    return load_gan(run, device=place, name=name)
+
+
+def load_gan(
+    run: Run | str | Path, *, device: str | torch.device | None = None, weights: str = "ema", name: str | None = None
+) -> ContrastModel:
+    """A trained GAN from its run folder; arguments and errors as for `consistency_lab.training.train.load_model`."""
+    return load_contrast(run, KIND, build_gan, device=device, weights=weights, name=name)

@@ -1,0 +1,122 @@
+"""Losses per sample of a GAN's two players and of a VAE. All randomness comes from outside, so that probes can freeze it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from consistency_lab.contrast.model import ContrastModel
+from consistency_lab.contrast.networks import GAN, VAE
+from consistency_lab.data.imageset import ImageSet
+from consistency_lab.diffusion.noise import SharedNoise
+from consistency_lab.errors import UserError, unknown_name
+
+
+def generator_loss(generator: nn.Module, z: Tensor, *, opponent: nn.Module) -> Tensor:
+    """The non-saturating loss softplus(-D(G(z))) (Goodfellow et al. 1406.2661, section 3).
+
+    Args:
+        generator: noise to images.
+        z: noise ``(B, ...)``.
+        opponent: the discriminator, images to scores ``(B, 1)``.
+
+    Returns:
+        ``(B,)``, in nats.
+    """
+    return F.softplus(-opponent(generator(z)).squeeze(1))
+
+
+def discriminator_loss(
+    discriminator: nn.Module, x0: Tensor, z: Tensor, *, opponent: nn.Module, penalty: float = 0.0
+) -> Tensor:
+    """softplus(-D(x)) + softplus(D(G(z))), and R1 (Mescheder et al. 1801.04406, equation 9): penalty / 2 |grad D(x)|^2.
+
+    Args:
+        discriminator: images to scores ``(B, 1)``.
+        x0: real images ``(B, C, H, W)``.
+        z: noise ``(B, ...)``, as many.
+        opponent: the generator.
+        penalty: weight of R1.
+
+    Returns:
+        ``(B,)``, in nats.
+    """
+    with torch.enable_grad() if penalty else nullcontext():
+        x0 = x0.detach().requires_grad_(penalty > 0)
+        real = discriminator(x0).squeeze(1)
+        loss = F.softplus(-real) + F.softplus(discriminator(opponent(z).detach()).squeeze(1))
+        if penalty:
+            (slope,) = torch.autograd.grad(real.sum(), x0, create_graph=True)
+            loss = loss + 0.5 * penalty * slope.square().flatten(1).sum(1)
+    return loss if torch.is_grad_enabled() else loss.detach()
+
+
+def vae_loss(vae: VAE, x0: Tensor, noise: Tensor, *, beta: float) -> Tensor:
+    """Mean over pixels of the squared error, plus beta KL(q(z|x) || N(0, 1)) / pixels (Higgins et al. 2017).
+
+    Up to a factor and a constant it is the evidence bound of a Gaussian decoder with the variance beta / 2 a pixel.
+
+    Args:
+        x0: images ``(B, C, H, W)``.
+        noise: of the reparametrisation, ``(B, latent)``.
+        beta: weight of the divergence.
+
+    Returns:
+        ``(B,)``, in squared pixel units.
+    """
+    mean, log_variance = vae.encode(x0)
+    error = (vae.generate(mean + (0.5 * log_variance).exp() * noise) - x0).square().flatten(1).mean(1)
+    divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
+    return error + beta * divergence / x0[0].numel()
+
+
+class ProbeParts(NamedTuple):
+    """What a probe takes: the module whose weights it moves, ``loss(module, *tensors) -> (B,)``, and the frozen tensors."""
+
+    module: nn.Module
+    loss: Callable[..., Tensor]
+    tensors: tuple[Tensor, ...]
+
+
+PLAYERS = ("generator", "discriminator", "autoencoder")
+
+
+def probe_parts(model: ContrastModel, images: ImageSet, count: int, *, player: str, seed: int = 0) -> ProbeParts:
+    """One player of a model with everything else frozen: images, noise, and the opponent.
+
+    Args:
+        model: a GAN or VAE.
+        images: their first ``count`` are used.
+        count: samples.
+        player: ``"generator"`` or ``"discriminator"`` of a GAN, without its gradient penalty; ``"autoencoder"`` of a VAE.
+        seed: of the noise, from the ``"probe"`` stream, image i with noise i.
+
+    Raises:
+        UserError: a player that the model does not have, more images than there are, or images of another shape.
+    """
+    if player not in PLAYERS:
+        raise unknown_name("player", player, PLAYERS)
+    if not 1 <= count <= len(images):
+        raise UserError(
+            f"a probe of {count} images was asked for, and {images.name!r} has {len(images)}; choose between 1 and that."
+        )
+    module = model.module
+    if images.shape != module.shape:
+        raise UserError(
+            f"{model.name!r} makes images of {module.shape}, but {images.name!r} has images of {images.shape}."
+        )
+    x0 = images.batch(torch.arange(count)).to(model.device)
+    z = SharedNoise(seed).draw(range(count), model.noise_shape, stream="probe", device=model.device)
+    if isinstance(module, VAE) and player == "autoencoder":
+        return ProbeParts(module, partial(vae_loss, beta=model.facts["beta"]), (x0, z))
+    if isinstance(module, GAN) and player == "generator":
+        return ProbeParts(module.generator, partial(generator_loss, opponent=module.discriminator), (z,))
+    if isinstance(module, GAN) and player == "discriminator":
+        return ProbeParts(module.discriminator, partial(discriminator_loss, opponent=module.generator), (x0, z))
+    raise UserError(f"{model.name!r} is a {model.facts['kind']} and has no {player}; choose another player.")

@@ -1,0 +1,31 @@
+import pytest
+import torch
+from torch import nn
+
+from consistency_lab.errors import UserError
+from consistency_lab.training.loop import Descent, EpochOrder, stream_generator
+from consistency_lab.training.settings import LoopSettings
+
+
+def test_an_order_is_a_function_of_seed_and_step():
+    order = EpochOrder(10, 3, seed=4, name="ten")
+    first = [order(step) for step in range(6)]
+    assert sorted(torch.cat(first[:3]).unique().tolist()) == sorted(torch.cat(first[:3]).tolist())
+    assert torch.equal(order(1), first[1])  # back to an earlier epoch
+    assert not torch.equal(torch.cat(first[:3]), torch.cat(first[3:]))
+    assert not torch.equal(EpochOrder(10, 3, seed=5, name="ten")(0), first[0])
+    whole = torch.randperm(10, generator=stream_generator(4, "order", 1))
+    assert torch.equal(torch.cat(first[3:]), whole[:9])
+    with pytest.raises(UserError, match="larger than the 10 images of 'ten'"):
+        EpochOrder(10, 11, seed=0, name="ten")
+
+
+@pytest.mark.parametrize(("optimizer", "size"), [("sgd(momentum=0.0)", 0.02), ("adam(beta1=0.0)", 0.2)])
+def test_a_descent_has_its_own_rate(optimizer, size):
+    line = nn.Linear(1, 1, bias=False)
+    descent = Descent(line, LoopSettings(optimizer=optimizer, lr=5.0, lr_warmup=0, clip_norm=0.1), lr=0.2)
+    before = line.weight.item()
+    descent.take(7 * line.weight.sum(), step=0)
+    # Plain gradient descent moves by rate times clipped norm, Adam's first step by the rate.
+    assert before - line.weight.item() == pytest.approx(size, rel=1e-4)
+    assert descent.rates == (pytest.approx(0.2), 0.0)
