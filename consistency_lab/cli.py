@@ -375,6 +375,7 @@ LISTS = {
     "schedules": ("diffusion.schedule", "SCHEDULES"),
     "predictions": ("diffusion.denoiser", "PREDICTIONS"),
     "timesteps": ("training.timesteps", "TIMESTEPS"),
+    "weightings": ("training.weighting", "WEIGHTINGS"),
     "momentum": ("training.momentum", "MOMENTUM_RULES"),
     "optimizers": ("training.loop", "OPTIMIZERS"),
 }
@@ -396,6 +397,7 @@ class List:
             "schedules",
             "predictions",
             "timesteps",
+            "weightings",
             "momentum",
             "optimizers",
         ]

@@ -10,7 +10,7 @@ from typing import Any
 
 from consistency_lab.errors import StoreError
 
-NUMERICS_VERSION = 1
+NUMERICS_VERSION = 2
 """Raised whenever a change of code changes results: runs of another version are stale, never mixed in silently."""
 
 

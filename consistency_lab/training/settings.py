@@ -31,6 +31,10 @@ class DiffusionSettings:
     """noise schedule: linear (the paper's), cosine, edm, flow"""
     timesteps: str = "uniform"
     """density of training times: uniform, 'clts(center=0.3, width=0.2)', ..."""
+    objective: Literal["eps", "x0", "v", "flow"] = "eps"
+    """units of the squared error that is minimised, whatever the network predicts"""
+    weighting: str = "none"
+    """weight of the error over time: none (1 in the units of the objective), 'min-snr(gamma=5.0)', p2, edm, speed"""
 
 
 @dataclass(frozen=True)

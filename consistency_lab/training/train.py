@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from consistency_lab.training.loop import OPTIMIZERS, Batch, EpochOrder, Trainin
 from consistency_lab.training.momentum import MOMENTUM_RULES
 from consistency_lab.training.settings import TrainingSettings
 from consistency_lab.training.timesteps import TIMESTEPS
+from consistency_lab.training.weighting import WEIGHTINGS
 
 KIND = "model"
 
@@ -50,7 +52,9 @@ class DenoisingBatches:
     def __init__(self, images: ImageSet, settings: TrainingSettings, device: torch.device):
         self.order = EpochOrder(len(images), settings.batch, settings.seeds["order"], images.name)
         self.images, self.device, self.size, self.seeds = images.to(device), device, settings.batch, settings.seeds
-        self.sampler = TIMESTEPS.build(settings.timesteps, SCHEDULES.build(settings.schedule), settings.steps)
+        self.schedule, self.units = SCHEDULES.build(settings.schedule), settings.objective
+        self.sampler = TIMESTEPS.build(settings.timesteps, self.schedule, settings.steps)
+        self.weighting = WEIGHTINGS.build(measured("weighting", settings.weighting, images))
         self.dropout = settings.label_dropout if settings.conditional else None
 
     def batch(self, step: int) -> Batch:
@@ -58,6 +62,8 @@ class DenoisingBatches:
         x0 = self.images.batch(indices)
         times = stream_generator(self.seeds["noise"], "noise", 2 * step)
         t, weight = self.sampler.sample(self.size, step, times)
+        level = self.weighting.weights(self.schedule, t, self.units)
+        weight = weight if level is None else weight * level
         # Noise is drawn on the device: a GPU's noise is its own, and the device is part of the spec.
         generator = stream_generator(self.seeds["noise"], "noise", 2 * step + 1, self.device)
         eps = torch.randn(x0.shape, generator=generator, device=self.device)
@@ -89,18 +95,26 @@ def training_spec(images: ImageSet, settings: TrainingSettings, device: torch.de
     """
     if settings.conditional and images.labels is None:
         raise UserError(f"{images.name!r} has no labels; set conditional=False, or load a labelled set.")
-    predicts = PREDICTIONS.resolve(settings.predicts)
-    if predicts.name == "edm" and predicts.options["sigma_data"] is None:
-        predicts = Choice("edm", {"sigma_data": pixel_deviation(images)})
     registries: dict[str, Registry[Any]] = {
         "network": NETWORKS,
         "schedule": SCHEDULES,
         "timesteps": TIMESTEPS,
+        "predicts": PREDICTIONS,
+        "weighting": WEIGHTINGS,
         "optimizer": OPTIMIZERS,
         "momentum": MOMENTUM_RULES,
     }
-    facts = {**settings.spec(registries), "predicts": {"name": predicts.name, **predicts.options}}
+    chosen = {key: measured(key, getattr(settings, key), images) for key in ("predicts", "weighting")}
+    facts = settings.replace(**{key: str(choice) for key, choice in chosen.items()}).spec(registries)
     return run_spec(images, facts, device, images.classes if settings.conditional else 0)
+
+
+def measured(key: str, text: str, images: ImageSet) -> Choice:
+    """The choice of a prediction or weighting, its ``sigma_data`` measured on the set where none is given."""
+    choice = {"predicts": PREDICTIONS, "weighting": WEIGHTINGS}[key].resolve(text)
+    if choice.options.get("sigma_data", 0) is None:
+        return Choice(choice.name, {**choice.options, "sigma_data": pixel_deviation(images)})
+    return choice
 
 
 def pixel_deviation(images: ImageSet) -> float:
@@ -164,7 +178,7 @@ def train(
     name = name or model_name(settings)
     loop = TrainingLoop(
         (denoiser := build_denoiser(spec).to(place)),
-        denoising_loss,
+        partial(denoising_loss, units=settings.objective),
         DenoisingBatches(images, settings, place),
         settings,
         place,
@@ -187,6 +201,7 @@ def _facts(spec: dict[str, Any], denoiser: NetworkDenoiser, weights: str, **more
         "kind": "diffusion",
         "network": settings["network"]["name"],
         "predicts": settings["predicts"]["name"],
+        "objective": settings["objective"],
         "schedule": settings["schedule"]["name"],
         "parameters": sum(p.numel() for p in denoiser.parameters()),
         "seeds": settings["seeds"],
