@@ -111,7 +111,8 @@ def training_spec(images: ImageSet, settings: TrainingSettings, device: torch.de
 
 def measured(key: str, text: str, images: ImageSet) -> Choice:
     """The choice of a prediction or weighting, its ``sigma_data`` measured on the set where none is given."""
-    choice = {"predicts": PREDICTIONS, "weighting": WEIGHTINGS}[key].resolve(text)
+    registry: Registry[Any] = PREDICTIONS if key == "predicts" else WEIGHTINGS
+    choice = registry.resolve(text)
     if choice.options.get("sigma_data", 0) is None:
         return Choice(choice.name, {**choice.options, "sigma_data": pixel_deviation(images)})
     return choice
