@@ -461,11 +461,12 @@ def _store(root: Path) -> Store:
 def _find(texts: Sequence[str], store: Path) -> list[str]:
     """What each text means, for a dry run: the run's folder, or the foreign address itself. Nothing is loaded."""
     from consistency_lab.interop.load import is_foreign
+    from consistency_lab.loading import find_run
 
-    return [text if is_foreign(text) else str(_store(store).find(text, kind="model").folder) for text in texts]
+    return [text if is_foreign(text) else str(find_run(text, store).folder) for text in texts]
 
 
-def _load(texts: Sequence[str], store: Path, device: str | None) -> list[DiffusionModel]:
+def _load(texts: Sequence[str], store: Path, device: str | None) -> list[Any]:
     from consistency_lab.loading import load
 
     return [load(text, store=store, device=device) for text in texts]

@@ -1,15 +1,64 @@
-"""Any model by one line of text: ours from a store, other people's from where they lie."""
+"""Any model by one line of text: ours from a store, whatever its kind, other people's from where they lie."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
+from consistency_lab.contrast import gan, vae
+from consistency_lab.contrast.model import ContrastModel
+from consistency_lab.contrast.settings import GANSettings, VAESettings
 from consistency_lab.diffusion.model import DiffusionModel
+from consistency_lab.errors import UserError
 from consistency_lab.interop.load import is_foreign, open_foreign
+from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
-from consistency_lab.training.train import KIND, load_model
+from consistency_lab.training import train
+from consistency_lab.training.settings import LoopSettings, TrainingSettings
+
+Model = DiffusionModel | ContrastModel
+
+
+class Kind(NamedTuple):
+    """How a kind of model is trained and read: its name in the store, its settings, and the functions that know them.
+
+    ``noise_shape`` tells from a spec, before anything is trained, what a model will start from.
+    """
+
+    name: str
+    settings: type[LoopSettings]
+    spec: Callable[..., dict[str, Any]]
+    train: Callable[..., Model]
+    load: Callable[..., Model]
+    noise_shape: Callable[[dict[str, Any]], tuple[int, ...]]
+
+
+def _image_shape(spec: dict[str, Any]) -> tuple[int, ...]:
+    return tuple(spec["data"]["shape"])
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind(train.KIND, TrainingSettings, train.training_spec, train.train, train.load_model, _image_shape),
+        Kind(gan.KIND, GANSettings, gan.gan_spec, gan.train_gan, gan.load_gan, lambda s: gan.build_gan(s).noise_shape),
+        Kind(vae.KIND, VAESettings, vae.vae_spec, vae.train_vae, vae.load_vae, lambda s: vae.build_vae(s).noise_shape),
+    )
+}
+
+
+def kind_of(settings: LoopSettings) -> Kind:
+    """The kind of model that settings are for."""
+    return next(kind for kind in KINDS.values() if type(settings) is kind.settings)
+
+
+def find_run(text: str, store: Store | str | Path) -> Run:
+    """The run of a model by name, of whatever kind. Raises `UserError` if there is none, with the nearest name, or several."""
+    store = store if isinstance(store, Store) else Store(store)
+    return store.find(text, kind=tuple(KINDS))
 
 
 def load(
@@ -19,11 +68,12 @@ def load(
     device: str | torch.device | None = None,
     weights: str = "ema",
     name: str | None = None,
-) -> DiffusionModel:
+) -> Model:
     """A model by name or path.
 
     Args:
-        text: the name of a run in the store, the path of a run folder, ``diffusers:DIR``, or ``torchscript:FILE?schedule=...&...``.
+        text: the name of a run in the store (a diffusion model, GAN or VAE), the path of a run folder, ``diffusers:DIR``, or
+            ``torchscript:FILE?schedule=...&...``.
         store: where names are looked up.
         device: where to put it; by default a GPU where there is one.
         weights: ``"ema"`` or ``"raw"``, for runs of ours.
@@ -35,5 +85,7 @@ def load(
     """
     if is_foreign(text):
         return open_foreign(text, name=name, device=device)
-    store = store if isinstance(store, Store) else Store(store)
-    return load_model(store.find(text, kind=KIND), device=device, weights=weights, name=name)
+    run = find_run(text, store)
+    if run.kind not in KINDS:
+        raise UserError(f"{run.folder} is a {run.kind}, not a model; name one of {', '.join(KINDS)}.")
+    return KINDS[run.kind].load(run, device=device, weights=weights, name=name)

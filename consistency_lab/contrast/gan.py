@@ -64,14 +64,14 @@ class AdversarialLoop:
         half = torch.autocast(
             self.device.type, dtype=torch.bfloat16, enabled=self.settings.precision == "bfloat16", cache_enabled=False
         )
+        every = self.settings.penalty_every
+        penalty = every * self.settings.penalty if self.step % every == 0 else 0.0
         with half, _fixed(generator):
-            critic = discriminator_loss(
-                discriminator, x0, first, opponent=generator, penalty=self.settings.penalty
-            ).float()
+            critic = discriminator_loss(discriminator, x0, first, opponent=generator, penalty=penalty).float()
         self.descents["discriminator"].take(critic.mean(), self.step)
         with _fixed(discriminator):
             with half:
-                loss = generator_loss(generator, second, opponent=discriminator).float()
+                loss = generator_loss(generator, x0, second, opponent=discriminator).float()
             self.descents["generator"].take(loss.mean(), self.step)
         self.step += 1
         self.average.update(self.step)
@@ -141,7 +141,7 @@ def train_gan(
     settings: GANSettings | None = None,
     **changes: Any,
 ) -> ContrastModel:
-    """Train one GAN: non-saturating loss, R1, averaged weights.
+    """Train one GAN: relativistic pairing loss, R1 and R2, averaged weights.
 
     Args:
         images: the training set; height and width multiples of 4.

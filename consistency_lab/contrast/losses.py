@@ -18,42 +18,46 @@ from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.errors import UserError, unknown_name
 
 
-def generator_loss(generator: nn.Module, z: Tensor, *, opponent: nn.Module) -> Tensor:
-    """The non-saturating loss softplus(-D(G(z))) (Goodfellow et al. 1406.2661, section 3).
+def generator_loss(generator: nn.Module, x0: Tensor, z: Tensor, *, opponent: nn.Module) -> Tensor:
+    """The relativistic pairing loss softplus(D(x) - D(G(z))) (Jolicoeur-Martineau 1807.00734; Huang et al. 2501.05441, equation 2).
+
+    A fake is judged beside a real image, so that the generator gains nothing by making one good image over and over.
 
     Args:
         generator: noise to images.
-        z: noise ``(B, ...)``.
+        x0: real images ``(B, C, H, W)``.
+        z: noise ``(B, ...)``, as many.
         opponent: the discriminator, images to scores ``(B, 1)``.
 
     Returns:
         ``(B,)``, in nats.
     """
-    return F.softplus(-opponent(generator(z)).squeeze(1))
+    return F.softplus(opponent(x0) - opponent(generator(z))).squeeze(1)
 
 
 def discriminator_loss(
     discriminator: nn.Module, x0: Tensor, z: Tensor, *, opponent: nn.Module, penalty: float = 0.0
 ) -> Tensor:
-    """softplus(-D(x)) + softplus(D(G(z))), and R1 (Mescheder et al. 1801.04406, equation 9): penalty / 2 |grad D(x)|^2.
+    """softplus(D(G(z)) - D(x)), and R1 + R2: penalty / 2 (|grad D(x)|^2 + |grad D(G(z))|^2) (Huang et al. 2501.05441, equation 4).
 
     Args:
         discriminator: images to scores ``(B, 1)``.
         x0: real images ``(B, C, H, W)``.
         z: noise ``(B, ...)``, as many.
         opponent: the generator.
-        penalty: weight of R1.
+        penalty: weight of R1 (Mescheder et al. 1801.04406, equation 9) and R2.
 
     Returns:
         ``(B,)``, in nats.
     """
     with torch.enable_grad() if penalty else nullcontext():
-        x0 = x0.detach().requires_grad_(penalty > 0)
-        real = discriminator(x0).squeeze(1)
-        loss = F.softplus(-real) + F.softplus(discriminator(opponent(z).detach()).squeeze(1))
+        both = torch.cat([x0, opponent(z)]).detach().requires_grad_(penalty > 0)
+        scores = discriminator(both).squeeze(1)
+        real, fake = scores.chunk(2)
+        loss = F.softplus(fake - real)
         if penalty:
-            (slope,) = torch.autograd.grad(real.sum(), x0, create_graph=True)
-            loss = loss + 0.5 * penalty * slope.square().flatten(1).sum(1)
+            (slope,) = torch.autograd.grad(scores.sum(), both, create_graph=True)
+            loss = loss + 0.5 * penalty * sum(slope.square().flatten(1).sum(1).chunk(2))
     return loss if torch.is_grad_enabled() else loss.detach()
 
 
@@ -116,7 +120,7 @@ def probe_parts(model: ContrastModel, images: ImageSet, count: int, *, player: s
     if isinstance(module, VAE) and player == "autoencoder":
         return ProbeParts(module, partial(vae_loss, beta=model.facts["beta"]), (x0, z))
     if isinstance(module, GAN) and player == "generator":
-        return ProbeParts(module.generator, partial(generator_loss, opponent=module.discriminator), (z,))
+        return ProbeParts(module.generator, partial(generator_loss, opponent=module.discriminator), (x0, z))
     if isinstance(module, GAN) and player == "discriminator":
         return ProbeParts(module.discriminator, partial(discriminator_loss, opponent=module.generator), (x0, z))
     raise UserError(f"{model.name!r} is a {model.facts['kind']} and has no {player}; choose another player.")

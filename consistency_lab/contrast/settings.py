@@ -17,7 +17,9 @@ class GANSettings(LoopSettings):
     discriminator: str = "conv"
     """discriminator: conv, 'conv(width=64)'"""
     penalty: float = 0.3
-    """R1: weight of half the squared gradient of the discriminator at real images (0: none)"""
+    """R1 and R2: weight of half the squared gradient of the discriminator at real images and at fakes (0: none)"""
+    penalty_every: int = 4
+    """they are taken every so many steps, that much heavier (Karras et al. 1912.04958, appendix B): they cost as much as all the rest"""
     lr_ratio: float = 1.0
     """learning rate of the discriminator as a multiple of the generator's"""
     steps: int = 3000
@@ -33,6 +35,8 @@ class GANSettings(LoopSettings):
         super().__post_init__()
         if not self.penalty >= 0:
             raise UserError(f"penalty must be 0 or more, not {self.penalty!r}.")
+        if not self.penalty_every >= 1:
+            raise UserError(f"penalty_every must be 1 or more, not {self.penalty_every!r}.")
         if not self.lr_ratio > 0:
             raise UserError(f"lr_ratio must be above 0, not {self.lr_ratio!r}.")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,21 +66,21 @@ class Store:
                 _logger.warning("%s", error)
         return found
 
-    def find(self, text: str | os.PathLike[str], kind: str | None = None, stale: bool = False) -> Run:
+    def find(self, text: str | os.PathLike[str], kind: str | Sequence[str] | None = None, stale: bool = False) -> Run:
         """The run that is meant by a path, a folder's name, a run's name, or a beginning of either that fits only one.
 
         Args:
-            kind: look among runs of this kind only ("model").
+            kind: look among runs of this kind only ("model"), or of these; the first gives its name to the message.
             stale: accept a run of another `NUMERICS_VERSION` too.
 
         Raises:
             UserError: no run fits (with the nearest name), or several do.
             StoreError: the run is stale, or its ``spec.json`` is damaged.
         """
-        wanted = str(text)
+        wanted, kinds = str(text), (kind,) if isinstance(kind, str) else kind
         if os.path.isfile(Path(wanted, SPEC)):  # (pathlib would raise for a name that is too long)
             return _fresh([Run.open(wanted)], stale)[0]
-        runs = [run for run in self.runs() if kind in (None, run.kind)]
+        runs = [run for run in self.runs() if kinds is None or run.kind in kinds]
         fits: tuple[Callable[[Run], bool], ...] = (
             lambda run: run.folder.name == wanted,
             lambda run: run.name == wanted,
@@ -88,7 +88,7 @@ class Store:
         )
         matches = next((found for fit in fits if (found := [run for run in runs if fit(run)])), [])
         if not matches or not wanted:
-            raise unknown_name(kind or "run", wanted, {run.name for run in runs})
+            raise unknown_name(kinds[0] if kinds else "run", wanted, {run.name for run in runs})
         matches = _fresh(matches, stale)
         if len(matches) > 1:
             folders = ", ".join(run.folder.name for run in matches)

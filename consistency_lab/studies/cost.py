@@ -8,40 +8,64 @@ from collections.abc import Mapping
 import torch
 
 from consistency_lab.data.imageset import ImageSet
-from consistency_lab.diffusion.loss import denoising_loss
+from consistency_lab.diffusion.model import CHUNK
+from consistency_lab.diffusion.noise import SharedNoise
+from consistency_lab.diffusion.sampling import Sampler
+from consistency_lab.loading import Model, kind_of
 from consistency_lab.store.runs import Store
-from consistency_lab.training.loop import TrainingLoop
-from consistency_lab.training.settings import TrainingSettings
-from consistency_lab.training.train import KIND, DenoisingBatches, build_denoiser, training_spec
+from consistency_lab.studies.fleet import fleet_runs
+from consistency_lab.training.settings import LoopSettings
 
-_WARM, _TIMED = 2, 5
+_FEW, _MORE = 2, 7  # steps of the two short runs whose difference is timed: what a run costs before its first step drops out
 
 
-def seconds_per_step(images: ImageSet, settings: TrainingSettings, device: torch.device) -> float:
-    """Median time of a training step on this machine, from `_TIMED` steps of an untrained network after `_WARM` that do not count."""
-    denoiser = build_denoiser(training_spec(images, settings, device)).to(device)
-    loop = TrainingLoop(denoiser, denoising_loss, DenoisingBatches(images, settings, device), settings, device)
-    taken = []
-    for step in loop:
-        float(step.loss)  # waits for an accelerator
-        taken.append(time.perf_counter())
-        if step.step == _WARM + _TIMED:
-            break
-    return sorted(b - a for a, b in zip(taken[_WARM - 1 : -1], taken[_WARM:], strict=True))[_TIMED // 2]
+def seconds_per_step(images: ImageSet, settings: LoopSettings, device: torch.device) -> float:
+    """Time of a training step on this machine, from two short runs that keep nothing."""
+    return max(0.0, (_timed(images, settings, device, _MORE)[0] - _timed(images, settings, device, _FEW)[0])) / (
+        _MORE - _FEW
+    )
+
+
+def seconds_per_image(images: ImageSet, settings: LoopSettings, device: torch.device) -> float:
+    """Time of one evaluation of the network for one image, from one chunk of images made in one step by an untrained model."""
+    model = _timed(images, settings, device, 1)[1]
+    sampler = {"sampler": Sampler(steps=1)} if kind_of(settings).name == "model" else {}
+    began = time.perf_counter()
+    model.generate(SharedNoise(0), range(CHUNK), **sampler)
+    return (time.perf_counter() - began) / CHUNK
+
+
+def _timed(images: ImageSet, settings: LoopSettings, device: torch.device, steps: int) -> tuple[float, Model]:
+    began = time.perf_counter()
+    model = kind_of(settings).train(images, settings=settings.replace(steps=steps), device=device, progress=False)
+    return time.perf_counter() - began, model
 
 
 def fleet_cost(
-    images: ImageSet, jobs: Mapping[str, TrainingSettings], store: Store, device: torch.device
-) -> dict[str, float]:
-    """Seconds of training that each job would still take: 0 for what the store has. Jobs that differ in seed alone are timed once."""
-    timed: dict[TrainingSettings, float] = {}
+    images: ImageSet,
+    jobs: Mapping[str, LoopSettings],
+    store: Store,
+    device: torch.device,
+    evaluations: Mapping[str, int] | None = None,
+) -> dict[str, tuple[float, float]]:
+    """Seconds of training and of evaluation that each job would still take. Jobs that differ in seed alone are timed once.
+
+    Args:
+        evaluations: network evaluations that the study asks of each job's model, images times steps; none by default.
+
+    Returns:
+        name -> (training, evaluation); training is 0 for what the store has.
+    """
+    steps: dict[LoopSettings, float] = {}
+    looks: dict[LoopSettings, float] = {}
     cost = {}
-    for name, settings in jobs.items():
-        if store.run(KIND, name, training_spec(images, settings, device)).done:
-            cost[name] = 0.0
-            continue
-        alike = settings.replace(seed=0, init_seed=None, order_seed=None, noise_seed=None)
-        if alike not in timed:
-            timed[alike] = seconds_per_step(images, alike, device)
-        cost[name] = timed[alike] * settings.steps
+    for name, run in fleet_runs(images, jobs, store, device).items():
+        alike = jobs[name].replace(seed=0, init_seed=None, order_seed=None, noise_seed=None, snapshots=0)
+        asked = (evaluations or {}).get(name, 0)
+        if not run.done and alike not in steps:
+            steps[alike] = seconds_per_step(images, alike, device)
+        if asked and alike not in looks:
+            looks[alike] = seconds_per_image(images, alike, device)
+        training = 0.0 if run.done else steps[alike] * jobs[name].steps
+        cost[name] = (training, looks[alike] * asked if asked else 0.0)
     return cost

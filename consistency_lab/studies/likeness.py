@@ -1,12 +1,14 @@
 """The main table: how alike are the models of a family, and of two families, and how good are they?
 
 One row a family and one a pair of families, each kept when it is finished. A family's quality stands beside its consistency: models that
-make bad images alike are no evidence.
+make bad images alike are no evidence. The same table serves every question of the form "what if only this were different": families of
+other parametrisations, or families in which one stream of random numbers varies alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -15,14 +17,16 @@ import pandas as pd
 import xarray as xr
 
 from consistency_lab.data.imageset import ImageSet
-from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel
+from consistency_lab.diffusion.model import GenerativeModel
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
-from consistency_lab.intervals import Interval
+from consistency_lab.intervals import Interval, mean_interval
 from consistency_lab.metrics.classifier import SmallClassifier
 from consistency_lab.similarity.compare import compare
-from consistency_lab.similarity.statistics import cross_score, pairs_of
+from consistency_lab.similarity.permutation import LEAST, family_test, square
+from consistency_lab.similarity.statistics import cross_score
+from consistency_lab.studies.fleet import Family
 from consistency_lab.studies.quality import FLOOR, GAUSSIAN, MEMORISER, quality_table
 from consistency_lab.studies.rows import Rows
 
@@ -30,131 +34,156 @@ LEAST_COVERED = 0.9  # share of classes that a contrast model must cover
 WORST_QUALITY = 2.0  # and how many times the diffusion models' Frechet distance it may have
 
 
+@dataclass(frozen=True)
+class Ruler:
+    """How models are compared and measured, the same for every row of a table.
+
+    Attributes:
+        metrics: distances by name.
+        count: samples of a comparison.
+        quality_count: samples of the quality.
+        sampler: of diffusion models.
+        seed: of the shared noise of the comparison; quality uses the next one.
+        levels: noise levels at which diffusion models are compared.
+    """
+
+    metrics: tuple[str, ...] = ("mse", "cosine")
+    count: int = 256
+    quality_count: int = 1000
+    sampler: Sampler = Sampler()
+    seed: int = 0
+    levels: int = 14
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What decides the numbers of a comparison."""
+        own = {"metrics": list(self.metrics), "count": self.count, "seed": self.seed, "levels": self.levels}
+        return {**own, "sampler": vars(self.sampler)}
+
+    def evaluations(self, partners: int) -> int:
+        """Evaluations of the network that a diffusion model costs in a table in which it is compared with so many other families."""
+        once = self.sampler.evaluations()
+        ceiling = self.sampler.evaluations(2 * self.sampler.steps)
+        return self.count * ((1 + partners) * once + ceiling) + self.quality_count * once
+
+    def compare(self, models: Sequence[GenerativeModel], images: ImageSet | None = None) -> xr.Dataset:
+        return compare(
+            models,
+            SharedNoise(self.seed),
+            count=self.count,
+            metrics=self.metrics,
+            sampler=self.sampler,
+            images=images,
+            levels=self.levels,
+            ceiling=images is not None,
+        )
+
+
 def likeness_table(
-    families: Mapping[str, Sequence[GenerativeModel]],
+    families: Sequence[Family],
     images: ImageSet,
     held_out: ImageSet,
-    classifier: SmallClassifier,
+    classifier: Callable[[], SmallClassifier],
     rows: Rows,
+    ruler: Ruler,
     *,
-    count: int = 256,
-    quality_count: int = 1000,
-    metrics: Sequence[str] = ("mse", "cosine"),
-    sampler: Sampler | None = None,
-    seed: int = 0,
+    classifier_spec: Any = None,
+    crosses: bool = True,
     say: Callable[[str], None] = lambda line: None,
 ) -> pd.DataFrame:
     """Scores with intervals within and between families, with quality beside them.
 
     Args:
-        families: name -> models that differ in their seed, three or more each.
+        families: of three models or more each. They are trained when a row needs them that is not finished.
         images, held_out: what they were trained on, and real images that they were not.
-        classifier: features for quality.
+        classifier: gives the features for quality, made when it is first needed.
         rows: where finished rows are kept.
-        count: samples of the comparison; ``quality_count`` of the quality.
-        metrics: distances.
-        sampler: of diffusion models.
-        seed: of the shared noise of the comparison; quality uses the next one.
+        ruler: how they are measured.
+        classifier_spec: what decides the classifier, part of the rows' specs.
+        crosses: compare every family with every other that starts from noise of the same shape.
         say: is told what happens.
 
     Returns:
         One row a family or pair of families: ``family``, for each metric ``score, low, high, distance, null``, and for families
-        ``frechet, frechet_low, frechet_high`` (means over models), ``covered`` and ``fit``: whether a contrast model is no straw man,
-        its Frechet distance at most `WORST_QUALITY` times the best diffusion family's and `LEAST_COVERED` of the classes covered.
+        ``frechet`` with its interval over models, ``covered`` and ``fit``: whether a contrast model is no straw man, its Frechet
+        distance at most `WORST_QUALITY` times the best diffusion family's and `LEAST_COVERED` of the classes covered. For pairs of
+        families of `LEAST` models or more each, ``p_any``: the label permutation over metrics and noise levels (max-T).
 
     Raises:
         UserError: a family of fewer than three models.
     """
-    for name, models in families.items():
-        if len(models) < 3:
+    for family in families:
+        if len(family.identities) < 3:
             raise UserError(
-                f"the family {name!r} has {len(models)} models; an interval over models needs three or more."
+                f"the family {family.name!r} has {len(family.identities)} models; an interval over models needs three or more."
             )
-    sampler = sampler or Sampler()
-    common = {
-        "metrics": list(metrics),
-        "count": count,
-        "sampler": vars(sampler),
-        "seed": seed,
-        "data": images.fingerprint,
-    }
+    common = {"data": images.fingerprint, **ruler.spec}
+    measured = {"data": images.fingerprint, "held_out": held_out.fingerprint, "classifier": classifier_spec}
+    measured |= {"count": ruler.quality_count, "seed": ruler.seed + 1, "sampler": vars(ruler.sampler)}
     table = []
-    for name, models in families.items():
-        say(f"comparing the {len(models)} models of {name}")
-        spec = {"row": "family", "family": name, "models": [_identity(m) for m in models], **common}
-        found = rows.row(spec, lambda m=models: _within(m, images, metrics, sampler, count, seed))  # type: ignore[misc]
-        spec = {
-            "row": "quality",
-            "family": name,
-            "models": spec["models"],
-            "data": images.fingerprint,
-            "count": quality_count,
-            "seed": seed + 1,
-        }
-        spec["classifier"] = classifier.facts
-        quality = rows.row(spec, lambda m=models: _quality(m, images, held_out, classifier, quality_count, seed + 1))  # type: ignore[misc]
-        diffusion = all(isinstance(model, DiffusionModel) for model in models)
-        table.append({"family": name, "models": len(models), "diffusion": diffusion, **found, **quality})
-    for (first, ours), (second, theirs) in combinations(families.items(), 2):
-        if ours[0].noise_shape != theirs[0].noise_shape:
+    for family in families:
+        say(f"comparing the {len(family.identities)} models of {family.name}")
+        own = {"family": family.name, "models": list(family.identities)}
+        found = rows.row({"row": "family", **own, **common}, lambda f=family: _within(f, images, ruler))  # type: ignore[misc]
+        quality = rows.row(
+            {"row": "quality", **own, **measured},
+            lambda f=family: _quality(f.models(), images, held_out, classifier(), ruler),  # type: ignore[misc]
+        )
+        facts = {"family": family.name, "models": len(family.identities), "diffusion": family.diffusion}
+        table.append({**facts, **found, **quality})
+    for first, second in combinations(families, 2):
+        if not crosses or first.noise_shape != second.noise_shape:
             continue  # they cannot be given the same noise
-        say(f"comparing {first} with {second}")
-        spec = {
-            "row": "cross",
-            "families": [first, second],
-            "models": [_identity(m) for m in [*ours, *theirs]],
-            **common,
-        }
-        found = rows.row(spec, lambda a=ours, b=theirs: _between(a, b, metrics, sampler, count, seed))  # type: ignore[misc]
-        table.append({"family": f"{first} | {second}", "models": len(ours) + len(theirs), **found})
+        say(f"comparing {first.name} with {second.name}")
+        both = {"families": [first.name, second.name], "models": [*first.identities, *second.identities]}
+        found = rows.row({"row": "cross", **both, **common}, lambda a=first, b=second: _between(a, b, ruler))  # type: ignore[misc]
+        table.append({"family": f"{first.name} | {second.name}", "models": len(both["models"]), **found})
     return _judged(pd.DataFrame(table))
 
 
-def _identity(model: GenerativeModel) -> str:
-    """What tells a model apart from every other: the hash of its run, or its name where it has none."""
-    return str(model.facts.get("run", model.name))
-
-
-def _within(
-    models: Sequence[GenerativeModel], images: ImageSet, metrics: Sequence[str], sampler: Sampler, count: int, seed: int
-) -> dict[str, Any]:
-    last = compare(
-        models, SharedNoise(seed), count=count, metrics=metrics, sampler=sampler, images=images, levels=2
-    ).isel(t=-1)
+def _within(family: Family, images: ImageSet, ruler: Ruler) -> dict[str, Any]:
+    whole = ruler.compare(family.models(), images)
+    last = whole.isel(t=-1)
     values: dict[str, Any] = {}
-    for metric in metrics:
+    for metric in ruler.metrics:
         part = last.sel(metric=metric)
         interval = Interval(*(part[f"family_{key}"].values for key in ("score", "low", "high")))
         values |= _numbers(metric, interval, part["distance"], part["null"])
         if "ceiling" in last:
             values[f"{metric}_ceiling"] = float(part["ceiling"].mean())
-        if "reference_score" in last:
-            for reference in last["reference"].values:
-                values[f"{metric}_to_{reference}"] = float(part["reference_score"].sel(reference=reference).mean())
+        for reference in last["reference"].values if "reference_score" in last else []:
+            values[f"{metric}_to_{reference}"] = float(part["reference_score"].sel(reference=reference).mean())
+        if whole.sizes["t"] > 1:
+            values[f"{metric}_along_t"] = _along(whole.sel(metric=metric))
+    for reference in last["reference"].values if "residual_score" in last else []:
+        values[f"residual_after_{reference}"] = float(last["residual_score"].sel(reference=reference).mean())
     values["nearest"] = float(last["nearest_distance"].median())
     return values
 
 
-def _between(
-    ours: Sequence[GenerativeModel],
-    theirs: Sequence[GenerativeModel],
-    metrics: Sequence[str],
-    sampler: Sampler,
-    count: int,
-    seed: int,
-) -> dict[str, Any]:
-    both = [*ours, *theirs]
-    last = compare(both, SharedNoise(seed), count=count, metrics=metrics, sampler=sampler, levels=2).isel(t=-1)
-    cross = [p for p, (a, b) in enumerate(pairs_of(len(both))) if a < len(ours) <= b]
+def _along(one: xr.Dataset) -> dict[str, list[float]]:
+    """The curve of a family over noise levels, for figures: lists over t."""
+    curve = {"t": one["t"].values, "log_snr": one["log_snr"].values}
+    curve |= {key: one[f"family_{key}"].values for key in ("score", "low", "high")}
+    curve |= {key: one[key].mean(("pair", "sample")).values for key in ("distance", "null")}
+    return {key: [float(x) if np.isfinite(x) else None for x in values] for key, values in curve.items()}  # type: ignore[misc]
+
+
+def _between(first: Family, second: Family, ruler: Ruler) -> dict[str, Any]:
+    ours, theirs = first.models(), second.models()
+    whole = ruler.compare([*ours, *theirs])
+    last = whole.isel(t=[-1])
+    distance, null = (square(last, key)[: len(ours), len(ours) :, 0] for key in ("distance", "null"))
+    crossing = (last["first"] < len(ours)) & (last["second"] >= len(ours))
     values: dict[str, Any] = {}
-    for metric in metrics:
-        part = last.sel(metric=metric).isel(pair=cross)
-        distance, null = (
-            part[key].mean("sample").values.astype(np.float64).reshape(len(ours), len(theirs))
-            for key in ("distance", "null")
-        )
-        interval = cross_score(distance, null, len(ours), len(theirs))
+    for m, metric in enumerate(ruler.metrics):
+        interval = cross_score(distance[..., m], null[..., m], len(ours), len(theirs))
+        part = last.isel(t=0).sel(metric=metric).isel(pair=np.flatnonzero(crossing.values))
         values |= _numbers(metric, interval, part["distance"], part["null"])
+    if min(len(ours), len(theirs)) >= LEAST:
+        test = family_test(whole, [model.name for model in ours])
+        values |= {"p_any": test.attrs["p_any"], "assignments": test.attrs["assignments"]}
+        values |= {f"{metric}_p": float(test["p"].isel(t=-1).sel(metric=metric)) for metric in ruler.metrics}
     return values
 
 
@@ -174,14 +203,19 @@ def _quality(
     images: ImageSet,
     held_out: ImageSet,
     classifier: SmallClassifier,
-    count: int,
-    seed: int,
+    ruler: Ruler,
 ) -> dict[str, Any]:
-    table = quality_table(models, images, held_out, classifier, noise=SharedNoise(seed), count=count)
+    noise = SharedNoise(ruler.seed + 1)
+    table = quality_table(
+        models, images, held_out, classifier, noise=noise, count=ruler.quality_count, sampler=ruler.sampler
+    )
     frechet = table.isel(measure=0)
     own = frechet.sel(row=[model.name for model in models])
+    mean = mean_interval(own["value"].values)
     values: dict[str, Any] = {
-        "frechet": float(own["value"].mean()),
+        "frechet": float(mean.estimate),
+        "frechet_low": float(mean.low),
+        "frechet_high": float(mean.high),
         "frechet_worst": float(own["value"].max()),
         "covered": int(own["covered"].min()),
     }

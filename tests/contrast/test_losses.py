@@ -45,11 +45,11 @@ class Sum(nn.Module):
 def test_the_players_losses_equal_their_formulas():
     x0, z = torch.full((2, *SHAPE), 0.25), torch.full((2, *SHAPE), -0.125)  # scores 8 and -4
     plain = discriminator_loss(Sum(), x0, z, opponent=nn.Identity())
-    assert plain.tolist() == pytest.approx([math.log1p(math.exp(-8)) + math.log1p(math.exp(-4))] * 2)
-    assert generator_loss(nn.Identity(), z, opponent=Sum()).tolist() == pytest.approx([math.log1p(math.exp(4))] * 2)
-    # Every pixel's slope is 0.5: the squared norm is 64 / 4.
+    assert plain.tolist() == pytest.approx([math.log1p(math.exp(-12))] * 2)
+    assert generator_loss(nn.Identity(), x0, z, opponent=Sum()).tolist() == pytest.approx([math.log1p(math.exp(12))] * 2)
+    # Every pixel's slope is 0.5, at real images and at fakes: the squared norm is twice 64 / 4.
     punished = discriminator_loss(Sum(), x0, z, opponent=nn.Identity(), penalty=0.3)
-    assert (punished - plain).tolist() == pytest.approx([0.15 * 16] * 2, rel=1e-5)
+    assert (punished - plain).tolist() == pytest.approx([0.15 * 32] * 2, rel=1e-5)
 
 
 def test_the_penalty_has_a_gradient():
@@ -57,8 +57,8 @@ def test_the_penalty_has_a_gradient():
     loss = discriminator_loss(
         player, torch.zeros(2, *SHAPE), torch.zeros(2, *SHAPE), opponent=nn.Identity(), penalty=1.0
     )
-    loss.mean().backward()  # at zero images only the penalty depends on the scale: 0.5 * 64 * scale^2
-    assert player.scale.grad.item() == pytest.approx(32.0)
+    loss.mean().backward()  # at zero images only the penalties depend on the scale: 0.5 * 2 * 64 * scale^2
+    assert player.scale.grad.item() == pytest.approx(64.0)
 
 
 def test_the_opponent_gets_no_gradient_from_the_discriminator():

@@ -1,0 +1,105 @@
+"""Does it matter to which of two families a model belongs? A test by exchanging labels, for a whole grid of metrics and noise levels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from consistency_lab.errors import UserError
+from consistency_lab.intervals import Array
+
+LEAST = 4  # models a family: with 3 + 3 there are ten ways to share the labels out, and no p below 0.1
+
+
+class LabelTest(NamedTuple):
+    """What exchanging labels says.
+
+    Attributes:
+        statistic: mean distance between the families minus the mean within them, ``(*grid)``, in the distance's own units.
+        p: for each cell the share of label assignments whose largest standardised statistic over the grid is at least this cell's
+            (max-T, Westfall & Young 1993): corrected for looking at the whole grid, ``(*grid)``.
+        p_any: the smallest of them: does any cell tell the families apart?
+        assignments: how many ways there are to share the labels out; no p is below one over it.
+    """
+
+    statistic: Array
+    p: Array
+    p_any: float
+    assignments: int
+
+
+def label_permutation(distance: Array, first: int, second: int) -> LabelTest:
+    """Test "models of two families are exchangeable" against "models of two families are further apart than models of one".
+
+    All ways to share the labels out are gone through, so the test is exact; cells whose statistic never varies are left out (p = 1).
+
+    Args:
+        distance: means over samples of every pair of models, ``(models, models, *grid)``, symmetric; the first family first.
+        first, second: models of each family.
+
+    Raises:
+        UserError: fewer than `LEAST` models in a family, for which no small p is possible.
+    """
+    if min(first, second) < LEAST:
+        raise UserError(
+            f"a test of family against seed needs {LEAST} + {LEAST} models or more, not {first} + {second}: with fewer there are too few "
+            "ways to share the labels out for a small p."
+        )
+    models = first + second
+    rows, columns = np.triu_indices(models, 1)
+    flat = np.asarray(distance, dtype=np.float64)[rows, columns].reshape(len(rows), -1)
+    chosen = list(combinations(range(models), first))
+    if first == second:  # a family and its complement are one assignment
+        chosen = [each for each in chosen if 0 in each]
+    statistics = np.empty((len(chosen), flat.shape[1]))
+    for k, members in enumerate(chosen):
+        inside = np.isin(np.arange(models), members)
+        between = inside[rows] != inside[columns]
+        statistics[k] = flat[between].mean(0) - flat[~between].mean(0)
+    deviation = statistics.std(0)
+    usable = deviation > 1e-12 * np.abs(flat).max(initial=1e-300)
+    standard = np.where(usable, (statistics - statistics.mean(0)) / np.where(usable, deviation, 1.0), -np.inf)
+    largest = standard.max(1)  # over the grid, for each assignment
+    slack = 1e-9  # equal sums in another order are one value
+    p = np.where(usable, (largest[:, None] >= standard[0] - slack).mean(0), 1.0)
+    shape = np.shape(distance)[2:]
+    return LabelTest(statistics[0].reshape(shape), p.reshape(shape), float(p.min()), len(chosen))
+
+
+def square(comparison: xr.Dataset, variable: str = "distance") -> Array:
+    """Means over samples of every pair of models ``(models, models, t, metric)``: symmetric, 0 on the diagonal."""
+    values = comparison[variable].mean("sample").transpose("pair", "t", "metric").values.astype(np.float64)
+    models = comparison.sizes["model"]
+    full = np.zeros((models, models, *values.shape[1:]))
+    full[comparison["first"].values, comparison["second"].values] = values
+    return full + np.swapaxes(full, 0, 1)
+
+
+def family_test(comparison: xr.Dataset, family: Sequence[str]) -> xr.Dataset:
+    """`label_permutation` on a comparison of two families: ``statistic``, ``p (t, metric)``, and ``p_any``.
+
+    Metrics of which more is alike (PSNR) are turned round.
+
+    Args:
+        comparison: of `consistency_lab.compare`.
+        family: which models form the first family, by name; the others are the second.
+
+    Raises:
+        UserError: a name that is not compared, or too few models on a side.
+    """
+    names = [str(name) for name in comparison["model"].values]
+    if missing := [name for name in family if name not in names]:
+        raise UserError(f"{missing[0]!r} is not one of the models of the comparison: {', '.join(names)}.")
+    order = [names.index(name) for name in family]
+    order += [i for i in range(len(names)) if i not in order]
+    sign = np.where(comparison["metric"].values == "psnr", -1.0, 1.0)
+    distance = square(comparison)[np.ix_(order, order)] * sign
+    found = label_permutation(distance, len(family), len(names) - len(family))
+    dims, coords = ("t", "metric"), {"t": comparison["t"], "metric": comparison["metric"]}
+    result = xr.Dataset({"statistic": (dims, found.statistic), "p": (dims, found.p)}, coords=coords)
+    result.attrs.update(p_any=found.p_any, assignments=found.assignments)
+    return result
