@@ -160,6 +160,7 @@ def _score_curves(ax: Axes, table: pd.DataFrame, pairs: int, reason: str) -> Non
                 line["t"], line["value"], color=MUTED, lw=0.8, alpha=0.75, label="_pair" if pairs > 1 else str(name)
             )
         elif group == "reference":
+            ax.fill_between(line["t"], line["low"], line["high"], color=REFERENCE, alpha=0.1, lw=0)
             ax.plot(line["t"], line["value"], color=REFERENCE, lw=1.3, ls=DOTS.get(str(name), ":"), label=str(name))
         else:
             ax.fill_between(line["t"], line["low"], line["high"], color=SAME, alpha=0.18, lw=0)

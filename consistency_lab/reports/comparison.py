@@ -20,7 +20,7 @@ from consistency_lab.reports.svg import Picture, picture
 
 _SCORE_CURVES = (
     "Above: the score; thick with its 95 % interval, all models; thin, each pair; "
-    "dotted and dashed, references (mean over models). "
+    "dotted and dashed, references (mean over models) with their 95 % intervals over noise. "
 )
 
 

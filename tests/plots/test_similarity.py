@@ -71,7 +71,7 @@ def test_curves_have_labels_units_and_intervals(results):
     np.testing.assert_array_equal(lines["all models"].get_ydata(), ds["family_score"].sel(metric="mse"))
     assert sum(line.get_label() == "_pair" for line in score.lines) == 6
     # The band of the score and, below, one band a line.
-    assert len(score.collections) == 1
+    assert len(score.collections) == 4
     assert len(distance.collections) == len(distance.lines) == 5
 
 
