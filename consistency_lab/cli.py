@@ -547,7 +547,7 @@ def _parse(arguments: list[str]) -> Any:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point. Returns 0, or 2 for input that cannot be used."""
+    """Entry point. Returns 0, 2 for input that cannot be used, or 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
@@ -556,6 +556,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"consistency-lab: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt as stopped:
+        print(f"consistency-lab: {str(stopped) or 'stopped.'}", file=sys.stderr)
+        return 130
     except BrokenPipeError:  # the reader of a pipe has seen enough (`... --help | head`)
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the interpreter flushes it on its way out
         return 0

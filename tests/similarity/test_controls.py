@@ -43,7 +43,8 @@ def test_the_data_mean_is_no_more_alike_than_under_other_noise_to_rounding(metri
     for name in ("reference_score", "reference_mean_score"):
         low, score, high = (result[f"{name}{end}"].values for end in ("_low", "", "_high"))
         assert (np.abs(score) <= 1e-9).all()
-        assert (low <= 0).all() and (high >= 0).all() or (high - low <= 1e-9).all()
+        assert (low <= 1e-12).all()
+        assert (high >= -1e-12).all()
         assert (high - low <= 1e-6).all()
 
 
