@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,6 +11,7 @@ import torch
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.interop.load import is_foreign, open_foreign
 from consistency_lab.store.runs import Store
+from consistency_lab.training.describing import differences
 from consistency_lab.training.train import KIND, load_model
 
 
@@ -37,3 +40,19 @@ def load(
         return open_foreign(text, name=name, device=device)
     store = store if isinstance(store, Store) else Store(store)
     return load_model(store.find(text, kind=KIND), device=device, weights=weights, name=name)
+
+
+def load_all(
+    texts: Sequence[str], *, store: Store | str | Path = "runs", device: str | torch.device | None = None
+) -> list[DiffusionModel]:
+    """Models by name or path (see `load`), told apart where names collide: ``unet-s0 (lr=0.001)`` and ``unet-s0 (lr=0.002)``.
+
+    Names that still collide, of one run that is named twice or of models from elsewhere, are left as they are.
+    """
+    models = [load(text, store=store, device=device) for text in texts]
+    for name in {model.name for model in models}:
+        same = [k for k, model in enumerate(models) if model.name == name and "spec" in model.facts]
+        for k, text in zip(same, differences([models[k].facts["spec"] for k in same]), strict=True):
+            if text:
+                models[k] = replace(models[k], name=f"{name} ({text})")
+    return models

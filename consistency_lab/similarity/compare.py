@@ -15,6 +15,7 @@ from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.distances import METRICS, Distance
+from consistency_lab.similarity.arguments import check_arguments
 from consistency_lab.similarity.controls import add_ceiling, add_nearest, add_references, references_of
 from consistency_lab.similarity.cube import add_pairs, coordinates, interval_names
 from consistency_lab.similarity.soundness import add_soundness, warnings_of
@@ -58,6 +59,7 @@ def compare(
         UserError: fewer than two models or samples, noise shapes that differ, names that repeat, schedules that share no
             noise level, or a model whose output is not finite.
     """
+    check_arguments(models, noise, metrics, images)
     noise, sampler = noise or SharedNoise(0), sampler or Sampler()
     distances = [metric if isinstance(metric, Distance) else METRICS.build(metric) for metric in metrics]
     _check(models, count, images)

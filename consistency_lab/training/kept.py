@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from consistency_lab.data.imageset import ImageSet
+from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.errors import StoreError, UserError
 from consistency_lab.store.checkpoint import check_tensors, load_state, load_tensors, save_state, save_tensors
 from consistency_lab.store.run import Run
@@ -55,7 +55,11 @@ def run_spec(images: ImageSet, settings: Mapping[str, Any], device: torch.device
 
     Args:
         classes: number of labels that the model is given; 0 for an unconditional one.
+
+    Raises:
+        UserError: something else than an image set.
     """
+    check_set(images)
     return {
         "settings": dict(settings),
         "data": {
