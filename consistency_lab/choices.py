@@ -9,6 +9,8 @@ from __future__ import annotations
 import ast
 import fnmatch
 import inspect
+import numbers
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -49,7 +51,8 @@ class Choice:
             options = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
         except (SyntaxError, ValueError):
             raise UserError(
-                f"cannot read {text!r}: write it as name(option=value, ...), for example 'clts(center=0.3)'."
+                f"cannot read {text!r}: write it as name(option=value, ...) with text in quotes, for example "
+                "clts(center=0.3) or cifar10(split='test')."
             ) from None
         return cls(name.strip(), options)
 
@@ -102,13 +105,16 @@ class Registry(Generic[T]):
     def resolve(self, text: str | Choice) -> Choice:
         """The choice with every default filled in: what a spec's hash must cover.
 
-        Raises `UserError` for an unknown name or option, and for a required option that is missing.
+        Raises `UserError` for an unknown name or option, a value of another type than the builder's annotation says, and for a
+        required option that is missing.
         """
         choice = Choice.parse(text)
         options = self.options(choice.name)
+        parameters = inspect.signature(self.builder(choice.name)).parameters
         for key in choice.options:
             if key not in options:
                 raise unknown_name(f"option of the {self.kind} {choice.name!r}", key, options)
+            _check_type(self.kind, choice.name, parameters[key], choice.options[key])
         merged = {**options, **choice.options}
         missing = [key for key, value in merged.items() if value is inspect.Parameter.empty]
         if missing:
@@ -121,3 +127,32 @@ class Registry(Generic[T]):
         """Make the object: ``args`` are the builder's positional arguments, the choice gives its options."""
         choice = self.resolve(text)
         return self.builder(choice.name)(*args, **choice.options)
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "int": (numbers.Integral,),
+    "float": (numbers.Real,),
+    "str": (str, os.PathLike),
+    "bool": (bool,),
+    "None": (type(None),),
+}
+_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text in quotes",
+    "bool": "True or False",
+    "None": "None",
+}
+
+
+def _check_type(kind: str, name: str, parameter: inspect.Parameter, value: Any) -> None:
+    """Raise `UserError` for a value that the annotation of a builder's option rules out; other annotations than plain types say nothing."""
+    annotation = parameter.annotation
+    said = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    wanted = [part.strip() for part in said.split("|")]
+    if not all(part in _TYPES for part in wanted):
+        return
+    allowed = {each for part in wanted for each in _TYPES[part]}
+    if not isinstance(value, tuple(allowed)) or (isinstance(value, bool) and bool not in allowed):
+        words = " or ".join(_WORDS[part] for part in wanted)
+        raise UserError(f"{parameter.name}={value!r} of the {kind} {name!r} is not usable; give {words}.")

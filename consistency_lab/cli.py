@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import io
 import json
 import logging
 import os
@@ -21,7 +23,7 @@ from consistency_lab.training.settings import TrainingSettings
 if TYPE_CHECKING:
     import xarray as xr
 
-    from consistency_lab.diffusion.model import DiffusionModel
+    from consistency_lab.store.run import Run
     from consistency_lab.store.runs import Store
 
 
@@ -93,6 +95,8 @@ class Train(Common):
     """JSON file with training settings; options given here override it"""
     data: str = "digits"
     """training set"""
+    data_dir: Path | None = None
+    """folder with the files of published sets; data/ by default"""
     name: str | None = None
     """how tables call the model; NETWORK-sSEED by default"""
     seeds: str | None = None
@@ -111,7 +115,7 @@ class Train(Common):
         names = [
             f"{self.name}-s{job.seed}" if self.name and len(jobs) > 1 else self.name or model_name(job) for job in jobs
         ]
-        images, store = load_images(self.data), Store(self.out)
+        images, store = load_images(self.data, data_dir=self.data_dir), Store(self.out)
         store.check()
         if self.dry_run:
             place = resolve_device(self.device)
@@ -153,6 +157,8 @@ class Compare(Common):
     """scale of classifier-free guidance, for the class-conditional models among them"""
     data: str | None = None
     """training set, for the references and the nearest training images"""
+    data_dir: Path | None = None
+    """folder with the files of published sets; data/ by default"""
     out: Path = Path("comparison")
     """folder for the result, its figures and its report"""
 
@@ -162,6 +168,8 @@ class Compare(Common):
         from consistency_lab.similarity.compare import compare
 
         sampler = Sampler(self.sampler, self.sampler_steps)
+        if not self.metrics:
+            raise UserError("--metrics needs at least one name, for example mse; see `consistency-lab list metrics`.")
         found = _find(self.models, self.store)
         if self.dry_run:
             evaluations = len(found) * self.count * (sampler.evaluations() + sampler.evaluations(2 * sampler.steps))
@@ -177,8 +185,8 @@ class Compare(Common):
         _check_writable(self.out)
         models = _load(self.models, self.store, self.device)
         if self.guidance is not None:
-            models = [model.guided(self.guidance) if model.classes else model for model in models]
-        images = _training_images(self.data)
+            models = _guided(models, self.guidance)
+        images = _training_images(self.data, self.data_dir)
         result = compare(
             models, SharedNoise(self.seed), count=self.count, metrics=self.metrics, sampler=sampler, images=images
         )
@@ -201,6 +209,8 @@ class Probe(Common):
     """where names are looked up"""
     data: str = "digits"
     """images that the loss is taken on"""
+    data_dir: Path | None = None
+    """folder with the files of published sets; data/ by default"""
     seed: int = 0
     """seed of the noise and of random directions"""
     count: int | None = None
@@ -230,7 +240,8 @@ class Probe(Common):
             )
             return
         _check_writable(self.out)
-        images, models = load_images(self.data), _load(self.models, self.store, self.device)
+        images = load_images(self.data, data_dir=self.data_dir)
+        models = _load(self.models, self.store, self.device)
         if self.what == "difficulty":
             result = probe_difficulty(models[0], images, count=min(self.count or 256, len(images)), seed=self.seed)
         else:
@@ -258,6 +269,8 @@ class Study(Common):
     """samples of the comparison"""
     workers: int = 1
     """processes that train side by side"""
+    data_dir: Path | None = None
+    """folder with the files of published sets; data/ by default"""
     store: Path = Path("runs")
     """where models are kept"""
     out: Path = Path("figures")
@@ -283,7 +296,7 @@ class Study(Common):
         from consistency_lab.studies.quality import set_classifier
 
         plan = likeness_plan(self.preset)
-        whole = load_images(plan.data)
+        whole = load_images(plan.data, data_dir=self.data_dir)
         images, held_out = whole.split(len(whole) - plan.held_out, plan.held_out, seed=0)
         if self.dry_run:
             _print_cost(fleet_cost(images, plan.jobs, store, place))
@@ -304,7 +317,7 @@ class Study(Common):
         from consistency_lab.studies.sizes import SEEDS, size_sweep
 
         plan = sizes_plan(self.preset)
-        images = load_images(plan.data)
+        images = load_images(plan.data, data_dir=self.data_dir)
         if self.dry_run:
             each = seconds_per_step(images, plan.settings, place) * plan.settings.steps
             _print_cost({f"size {size}, {2 * SEEDS} models": 2 * SEEDS * each for size in plan.sizes})
@@ -323,11 +336,11 @@ class Study(Common):
 class Report:
     """Make one page out of results (.nc files, or folders that hold them).
 
-    Example: consistency-lab report demo/results --out report.html
+    Example: consistency-lab report comparison between --out report.html
     """
 
     results: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """.nc files, or folders"""
+    """.nc files, or folders that hold some, themselves or in their results/"""
     title: str | None = None
     """heading of the page"""
     out: Path = Path("report.html")
@@ -339,7 +352,7 @@ class Report:
         from consistency_lab.reports.html import report
         from consistency_lab.store.results import load_result
 
-        paths = [path for given in self.results for path in (sorted(given.glob("*.nc")) if given.is_dir() else [given])]
+        paths = [path for given in self.results for path in _results_in(given)]
         if not paths:
             raise UserError("there is nothing to report: name .nc files or a folder that holds some.")
         if self.dry_run:
@@ -350,7 +363,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Status:
-    """List the runs of a store.
+    """List the runs of a store, with the data and the settings that are not at their defaults.
 
     Example: consistency-lab status --store demo/runs
     """
@@ -364,7 +377,25 @@ class Status:
             print(f"no runs in {self.store}")
         for run in runs:
             state = "stale" if run.stale else "done" if run.done else "unfinished"
-            print(f"{state:<10}  {run.kind:<8}  {run.name:<24}  {run.folder.name}")
+            said = ", ".join([str(run.spec.get("data", {}).get("name", "")), *_changed(run)]).strip(", ")
+            print(f"{state:<10}  {run.kind:<8}  {run.name:<24}  {run.folder.name}  {said}".rstrip())
+
+
+def _changed(run: Run) -> list[str]:
+    """The settings of a run that are not at their defaults; none for a kind that has no settings."""
+    if run.kind not in SETTINGS or "settings" not in run.spec:
+        return []
+    from consistency_lab.training.describing import changed_settings
+
+    module, name, choices = SETTINGS[run.kind]
+    registries = {key: _named(*place) for key, place in {**CHOICES, **choices}.items()}
+    return changed_settings(run.spec["settings"], _named(module, name)(), registries)
+
+
+def _named(module: str, name: str) -> Any:
+    from importlib import import_module
+
+    return getattr(import_module(f"consistency_lab.{module}"), name)
 
 
 LISTS = {
@@ -378,6 +409,18 @@ LISTS = {
     "weightings": ("training.weighting", "WEIGHTINGS"),
     "momentum": ("training.momentum", "MOMENTUM_RULES"),
     "optimizers": ("training.loop", "OPTIMIZERS"),
+}
+CHOICES = {"schedule": LISTS["schedules"], "predicts": LISTS["predictions"], "optimizer": LISTS["optimizers"]} | {
+    key: LISTS[key] for key in ("timesteps", "momentum")
+}
+SETTINGS: dict[str, tuple[str, str, dict[str, tuple[str, str]]]] = {
+    "model": ("training.settings", "TrainingSettings", {"network": LISTS["networks"]}),
+    "gan": (
+        "contrast.settings",
+        "GANSettings",
+        {"generator": ("contrast.networks", "GENERATORS"), "discriminator": ("contrast.networks", "DISCRIMINATORS")},
+    ),
+    "vae": ("contrast.settings", "VAESettings", {"autoencoder": ("contrast.networks", "AUTOENCODERS")}),
 }
 
 
@@ -407,10 +450,7 @@ class List:
     """shell pattern that names must match"""
 
     def run(self) -> None:
-        from importlib import import_module
-
-        module, name = LISTS[self.what]
-        registry = getattr(import_module(f"consistency_lab.{module}"), name)
+        registry = _named(*LISTS[self.what])
         names = registry.names(self.pattern)
         if not names:
             raise UserError(f"no {self.what} match {self.pattern!r}; there are {', '.join(registry.names())}.")
@@ -452,6 +492,18 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
+def _results_in(given: Path) -> list[Path]:
+    """The file itself, or the results in a folder and in its results/."""
+    if not given.is_dir():
+        return [given]
+    found = [*sorted(given.glob("*.nc")), *sorted((given / "results").glob("*.nc"))]
+    if not found:
+        raise UserError(
+            f"there are no results (.nc files) in {given} or {given / 'results'}; name a folder that holds some."
+        )
+    return found
+
+
 def _store(root: Path) -> Store:
     from consistency_lab.store.runs import Store
 
@@ -467,15 +519,26 @@ def _find(texts: Sequence[str], store: Path) -> list[str]:
 
 
 def _load(texts: Sequence[str], store: Path, device: str | None) -> list[Any]:
-    from consistency_lab.loading import load
+    from consistency_lab.loading import load_all
 
-    return [load(text, store=store, device=device) for text in texts]
+    return load_all(texts, store=store, device=device)
 
 
-def _training_images(data: str | None) -> Any:
+def _guided(models: list[Any], scale: float) -> list[Any]:
+    """The models with guidance where they have labels; those that have none are named."""
+    labelled = [bool(getattr(model, "classes", 0)) for model in models]  # a GAN or VAE has none
+    without = ", ".join(model.name for model, has in zip(models, labelled, strict=True) if not has)
+    if not any(labelled):
+        raise UserError(f"--guidance needs class-conditional models, and {without} know no labels; leave it out.")
+    if without:
+        print(f"consistency-lab: no guidance for {without}, trained without labels.", file=sys.stderr)
+    return [model.guided(scale) if has else model for model, has in zip(models, labelled, strict=True)]
+
+
+def _training_images(data: str | None, data_dir: Path | None) -> Any:
     from consistency_lab.data.sources import load_images
 
-    return None if data is None else load_images(data)
+    return None if data is None else load_images(data, data_dir=data_dir)
 
 
 def _check_writable(folder: Path) -> None:
@@ -546,11 +609,23 @@ def _parse(arguments: list[str]) -> Any:
         for name, kind in COMMANDS.items()
     )
     shape = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
-    return tyro.cli(Union[kinds], prog="consistency-lab", description=_HELP, args=arguments, config=shape)  # type: ignore[call-overload]  # noqa: UP007
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(Union[kinds], prog="consistency-lab", description=_HELP, args=arguments, config=shape)  # type: ignore[call-overload]  # noqa: UP007
+    except SystemExit as stopped:
+        # A value that the settings refuse has a sentence of its own, which the parser wraps in a box with a name of its own making.
+        error: BaseException | None = stopped if stopped.code else None
+        while error is not None and not isinstance(error, UserError):
+            error = error.__cause__ or error.__context__
+        if error is not None:
+            raise error from None
+        print(said.getvalue(), end="", file=sys.stderr)
+        raise
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point. Returns 0, or 2 for input that cannot be used."""
+    """Entry point. Returns 0, 2 for input that cannot be used, or 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
@@ -559,6 +634,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"consistency-lab: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt as stopped:
+        print(f"consistency-lab: {str(stopped) or 'stopped.'}", file=sys.stderr)
+        return 130
     except BrokenPipeError:  # the reader of a pipe has seen enough (`... --help | head`)
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the interpreter flushes it on its way out
         return 0

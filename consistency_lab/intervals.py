@@ -1,4 +1,4 @@
-"""Intervals: no number leaves this package without one."""
+"""95 % intervals: the delete-one jackknife, and t for means."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from consistency_lab.interop.load import is_foreign, open_foreign
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
 from consistency_lab.training import train
+from consistency_lab.training.describing import differences
 from consistency_lab.training.settings import LoopSettings, TrainingSettings
 
 Model = DiffusionModel | ContrastModel
@@ -89,3 +91,19 @@ def load(
     if run.kind not in KINDS:
         raise UserError(f"{run.folder} is a {run.kind}, not a model; name one of {', '.join(KINDS)}.")
     return KINDS[run.kind].load(run, device=device, weights=weights, name=name)
+
+
+def load_all(
+    texts: Sequence[str], *, store: Store | str | Path = "runs", device: str | torch.device | None = None
+) -> list[Model]:
+    """Models by name or path (see `load`), told apart where names collide: ``unet-s0 (lr=0.001)`` and ``unet-s0 (lr=0.002)``.
+
+    Names that still collide, of one run that is named twice or of models from elsewhere, are left as they are.
+    """
+    models = [load(text, store=store, device=device) for text in texts]
+    for name in {model.name for model in models}:
+        same = [k for k, model in enumerate(models) if model.name == name and "spec" in model.facts]
+        for k, text in zip(same, differences([models[k].facts["spec"] for k in same]), strict=True):
+            if text:
+                models[k] = replace(models[k], name=f"{name} ({text})")
+    return models

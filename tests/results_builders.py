@@ -10,6 +10,8 @@ import numpy as np
 import xarray as xr
 from sklearn.datasets import load_digits
 
+from consistency_lab.similarity.statistics import pair_score
+
 METRICS = ("mse", "cosine", "psnr")
 VERSIONS = {"consistency_lab": "0.1.0", "python": "3.11.2", "torch": "2.6.0", "numpy": "2.1.0"}
 
@@ -89,6 +91,9 @@ def comparison(models=4, samples=48, shown=8, times=11, size=8, channels=1, near
     again = np.clip(x[:, :, -1] + 0.02 * rng.standard_normal(x[:, :, -1].shape), -1, 1)
     ceiling = np.stack([_metric(metric, again, x[:, :, -1]) for metric in METRICS], axis=-1)
     variables["ceiling"] = (("model", "sample", "metric"), ceiling.astype(np.float32))
+    other = np.stack([_metric(metric, np.roll(again, 1, axis=1), x[:, :, -1]) for metric in METRICS], axis=-1)
+    variables["ceiling_null"] = (("model", "sample", "metric"), other.astype(np.float32))
+    _add_score(variables, "ceiling_score", ("metric",), ceiling, other, axis=0)
     if references:
         coords["reference"] = ["gaussian", "optimal", "mean"]
         _add_references(variables, x, target, mean, shown, channels, size)
@@ -124,11 +129,21 @@ def _add_references(variables, x, target, mean, shown, channels, size):
     dims = ("model", "reference", "t", "sample", "metric")
     variables["reference_distance"] = (dims, values.astype(np.float32))
     null = np.stack([_metric(metric, x[:, None], np.roll(reference, 1, axis=1)[None]) for metric in METRICS], axis=-1)
-    score = 1 - values.mean(3) / null.mean(2)
+    null = null.swapaxes(2, 3)
+    variables["reference_null"] = (dims, null.astype(np.float32))
+    score = 1 - values.mean(3) / null.mean(3)
     score[..., METRICS.index("psnr")] = np.nan
     variables["reference_score"] = (("model", "reference", "t", "metric"), score)
+    _add_score(variables, "reference_mean_score", ("reference", "t", "metric"), values, null, axis=2)
     images = _to_pixels(reference[:, :shown], channels, size)
     variables["reference_images"] = (("reference", "shown", "t", "channel", "row", "column"), images)
+
+
+def _add_score(variables, name, dims, distance, null, axis):
+    """Averaged over models, then with the interval over samples."""
+    for end, part in zip(("", "_low", "_high"), pair_score(distance.mean(0), null.mean(0), axis=axis), strict=True):
+        part[..., METRICS.index("psnr")] = np.nan
+        variables[f"{name}{end}"] = (dims, part)
 
 
 def _comparison_facts(names, samples, nearest):

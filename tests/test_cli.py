@@ -82,6 +82,54 @@ def test_models_are_trained_listed_compared_probed_and_reported(trained, tmp_pat
     assert (tmp_path / "all.html").exists()
 
 
+def test_status_shows_data_and_settings_that_are_not_at_their_defaults(trained, capsys):
+    assert main(["status", "--store", str(trained)]) == 0
+    first, second = capsys.readouterr().out.strip().splitlines()
+    assert first.endswith("digits, network=mlp(depth=1, width=16), steps=30, batch=32")
+    assert second.endswith("digits, network=mlp(depth=1, width=16), steps=30, batch=32, seed=1")
+
+
+def test_models_of_one_name_are_compared_under_names_that_differ_and_warnings_are_printed(trained, tmp_path, capsys):
+    assert main(["train", *TINY, "--lr", "0.01", "--out", str(trained.parent / "more")]) == 0
+    folders = [str(next(store.glob("model-mlp_s0*"))) for store in (trained, trained.parent / "more")]
+    common = ["--quiet", "--device", "cpu", "--count", "8", "--sampler-steps", "4", "--metrics", "mse"]
+    data = ["--data", "digits(size=8)", "--out", str(tmp_path / "c")]
+    assert main(["compare", *folders, *common, *data]) == 0
+    out = capsys.readouterr().out
+    assert "mlp-s0 (lr=0.002) | mlp-s0 (lr=0.01)" in out
+    assert "Warning: mlp-s0 (lr=0.002):" in out  # 30 steps are not a trained model
+    assert "other images" not in out
+    assert main(["report", str(tmp_path / "c"), "--out", str(tmp_path / "r.html"), "--dry-run"]) == 0
+    assert "comparison.nc" in capsys.readouterr().out
+
+
+def test_another_set_and_guidance_without_labels_are_said(trained, tmp_path, capsys):
+    names = ["compare", "mlp-s0", "mlp-s1", "--store", str(trained), "--device", "cpu"]
+    few = ["--count", "4", "--sampler-steps", "3", "--metrics", "mse", "--out", str(tmp_path / "c")]
+    assert main([*names, *few, "--data", "gaussian(size=8, count=100)"]) == 0
+    assert "trained on other images than 'gaussian" in capsys.readouterr().out
+    assert main([*names, *few, "--guidance", "2"]) == 2
+    assert "--guidance needs class-conditional models" in capsys.readouterr().err
+    conditional = ["train", *TINY, "--conditional", "--name", "known", "--out", str(trained.parent / "labels")]
+    assert main(conditional) == 0
+    known = str(next((trained.parent / "labels").glob("model-known*")))
+    assert main([*names[:2], known, *names[3:], *few, "--guidance", "2"]) == 0
+    printed = capsys.readouterr()
+    assert "no guidance for mlp-s0, trained without labels" in printed.err
+    assert "mlp-s0 | known-cfg2" in printed.out
+
+
+def test_published_sets_are_looked_for_in_the_data_folder_that_is_named(trained, tmp_path, capsys):
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / "mnist" / "train-images-idx3-ubyte").write_bytes(b"no images")
+    for command in (
+        ["train", "--dry-run"],
+        ["probe", "difficulty", "mlp-s0", "--store", str(trained), "--out", str(tmp_path / "p")],
+    ):
+        assert main([*command, "--data", "mnist", "--data-dir", str(tmp_path)]) == 2
+        assert str(tmp_path / "mnist") in capsys.readouterr().err
+
+
 def test_dry_runs_do_nothing(trained, tmp_path, capsys):
     assert main(["train", *TINY, "--seeds", "0,5", "--out", str(trained), "--dry-run"]) == 0
     text = capsys.readouterr().out
@@ -208,6 +256,11 @@ BAD = {
     ),
     "no results": (["report"], "nothing to report"),
     "missing result": (["report", "{tmp}/none.nc"], "none.nc"),
+    "a folder without results": (["report", "{tmp}/empty"], "there are no results"),
+    "no metrics": (["compare", "mlp-s0", "mlp-s1", "--store", "{store}", "--metrics"], "at least one name"),
+    "a setting out of range": (["train", "--steps", "-5"], "consistency-lab: steps must be above 0, not -5."),
+    "unquoted text": (["train", "--data", "cifar10(split=test)"], "text in quotes"),
+    "text for a number": (["train", "--optimizer", "adam(beta1='a')"], "give a number"),
     "bad seeds": (["train", "--seeds", "3-1"], "rising"),
     "no such device": (["train", *TINY[:-1], "cuda:99"], "cannot be used"),
 }

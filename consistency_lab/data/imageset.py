@@ -17,6 +17,13 @@ from consistency_lab.errors import UserError
 _FINGERPRINT_CHUNK = 4096  # images hashed at a time, so that a set on a GPU is never copied back whole
 
 
+def check_set(images: object) -> None:
+    """Raise `UserError` for anything but an `ImageSet`, and say how to make one of it."""
+    if not isinstance(images, ImageSet):
+        make = f"load_images({images!r})" if isinstance(images, str) else "ImageSet.from_array(images, name='mine')"
+        raise UserError(f"images are given as an image set, not as {type(images).__name__}; write {make}.")
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageSet:
     """Images, their labels where they exist, and a name.

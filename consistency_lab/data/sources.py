@@ -103,8 +103,6 @@ def _npz(
 
 
 def _existing(path: str) -> Path:
-    if not isinstance(path, str | Path):
-        raise UserError(f"path must be the text of a path, not {path!r}.")
     where = Path(path).expanduser()
     if not where.exists():
         raise UserError(

@@ -38,30 +38,31 @@ def overview(ds: xr.Dataset, metric: str) -> pd.DataFrame:
         add("pair", pair, distance[i], bounds, "over noise: this pair, not this family")
     zero = np.nan if metric in HIGHER_IS_ALIKE or null.mean() < COLLAPSED else 0.0
     add("null", "other noise (null)", null.mean(axis=0), (zero, np.nan, np.nan), "0 by definition", degree=2)
-    held = "over noise, null held fixed"
+    controls = "over noise: these models, not this family"
     if "ceiling" in ds:
+        need(ds, "comparison", *score_parts("ceiling_score"))
         samples = last["ceiling"].transpose("model", "sample").values.mean(axis=0)
-        bounds = _against(samples, float(null.mean()), metric)
-        add("ceiling", "same model, other step count (ceiling)", samples, bounds, held)
+        bounds = _bounds(last, "ceiling_score")
+        add("ceiling", "same model, other step count (ceiling)", samples, bounds, controls)
     for i, reference in enumerate(names(ds, "reference") if "reference_distance" in ds else []):
-        samples = last["reference_distance"].isel(reference=i).transpose("model", "sample").values.mean(axis=0)
-        middle = float(last["reference_score"].isel(reference=i).mean())
-        # The score fixes its own null: d / (1 - score).
-        own_null = float(samples.mean()) / (1 - middle) if middle < 1 else np.nan
-        _, low, high = _against(samples, own_null, metric)
+        need(ds, "comparison", *score_parts("reference_mean_score"))
+        one = last.isel(reference=i)
+        samples = one["reference_distance"].transpose("model", "sample").values.mean(axis=0)
         label = f"models to the {REFERENCE_NAMES.get(reference, reference)}"
-        add("reference", label, samples, (middle, low, high), held)
+        add("reference", label, samples, _bounds(one, "reference_mean_score"), controls)
     values = [f"{value}{end}" for value in ("distance", "score") for end in ("", "_low", "_high")]
     columns = ["group", "name", *values, "interval"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _against(samples: np.ndarray, null: float, metric: str) -> Bounds:
-    """1 - d/null with its interval, the null held fixed; NaN where that is not defined."""
-    if metric in HIGHER_IS_ALIKE or not null >= COLLAPSED:
-        return np.nan, np.nan, np.nan
-    mean, low, high = (float(value) for value in mean_interval(samples))
-    return 1 - mean / null, 1 - high / null, 1 - low / null
+def score_parts(name: str) -> tuple[str, str, str]:
+    """The variables of a score and of the ends of its interval."""
+    return name, f"{name}_low", f"{name}_high"
+
+
+def _bounds(ds: xr.Dataset, name: str) -> Bounds:
+    value, low, high = (float(ds[part]) for part in score_parts(name))
+    return value, low, high
 
 
 def matrix(ds: xr.Dataset, metric: str) -> pd.DataFrame:
@@ -84,8 +85,7 @@ def matrix(ds: xr.Dataset, metric: str) -> pd.DataFrame:
 def curves(ds: xr.Dataset, metric: str) -> pd.DataFrame:
     """Along t: columns quantity ("score", "distance"), group, name, t, log_snr, value, low, high.
 
-    Groups are "family", "pair", "null" and "reference". Bounds are 95 % intervals; for the score of a reference they
-    are the range over models.
+    Groups are "family", "pair", "null" and "reference". Bounds are 95 % intervals.
     """
     need(ds, "comparison", "distance", "null", "score", "family_score", "family_low", "family_high")
     check_metric(ds, metric)
@@ -108,8 +108,9 @@ def curves(ds: xr.Dataset, metric: str) -> pd.DataFrame:
     for i, reference in enumerate(names(ds, "reference") if "reference_distance" in ds else []):
         name = REFERENCE_NAMES.get(reference, reference)
         if metric not in HIGHER_IS_ALIKE:
-            score = one["reference_score"].isel(reference=i).transpose("t", "model").values
-            add("score", "reference", name, score.mean(axis=1), score.min(axis=1), score.max(axis=1))
+            need(ds, "comparison", *score_parts("reference_mean_score"))
+            parts_of = (one[part].isel(reference=i).values for part in score_parts("reference_mean_score"))
+            add("score", "reference", name, *parts_of)
         samples = one["reference_distance"].isel(reference=i).transpose("t", "model", "sample").values
         add("distance", "reference", name, *mean_interval(samples.mean(axis=1)))
     return pd.concat(parts, ignore_index=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import xarray as xr
 
@@ -59,6 +61,11 @@ def why_undefined(ds: xr.Dataset, metric: str) -> str:
     if null < COLLAPSED:
         return "collapsed: images from different noise do not differ (null below 1e-8)"
     return "too few models or samples for an estimate"
+
+
+def warnings(ds: xr.Dataset) -> list[str]:
+    """What the comparison itself holds against its scores, a sentence an entry (see `similarity.soundness`)."""
+    return [str(sentence) for sentence in json.loads(ds.attrs.get("warnings", "[]"))]
 
 
 def headline_metric(ds: xr.Dataset) -> str:

@@ -82,7 +82,10 @@ def heatmap(ds: xr.Dataset, metric: str) -> Figure:
     scored = metric not in reading.HIGHER_IS_ALIKE
     places = [i + (0.35 if i >= len(models) else 0.0) for i in range(table.shape[1])]
     cell = 0.62 if table.shape[1] <= 8 else 0.5
-    figure, axes = new_figure(max(5.0, 1.9 + cell * (places[-1] + 1)), 1.4 + cell * len(models))
+    # Room for the names, in inches: a letter is 0.08 wide, and those below are tilted by 38 degrees.
+    beside, below = 0.5 + 0.08 * max(map(len, models)), 0.35 + 0.055 * max(map(len, table.columns))
+    width, height = beside + cell * (places[-1] + 1), 0.65 + cell * len(models) + below
+    figure, axes = new_figure(max(5.0, width), height)
     ax = axes[0, 0]
     values = table.to_numpy(dtype=float)
     finite = values[np.isfinite(values)]
@@ -160,6 +163,7 @@ def _score_curves(ax: Axes, table: pd.DataFrame, pairs: int, reason: str) -> Non
                 line["t"], line["value"], color=MUTED, lw=0.8, alpha=0.75, label="_pair" if pairs > 1 else str(name)
             )
         elif group == "reference":
+            ax.fill_between(line["t"], line["low"], line["high"], color=REFERENCE, alpha=0.1, lw=0)
             ax.plot(line["t"], line["value"], color=REFERENCE, lw=1.3, ls=DOTS.get(str(name), ":"), label=str(name))
         else:
             ax.fill_between(line["t"], line["low"], line["high"], color=SAME, alpha=0.18, lw=0)

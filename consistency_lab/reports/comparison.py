@@ -15,12 +15,12 @@ from consistency_lab.plots import frames, reading, similarity
 from consistency_lab.plots.gallery import gallery as still
 from consistency_lab.reports import words
 from consistency_lab.reports.gallery import extremes, gallery
-from consistency_lab.reports.numbers import Headline, headline, score_text, with_interval
+from consistency_lab.reports.numbers import Headline, headline, number, score_text, with_interval
 from consistency_lab.reports.svg import Picture, picture
 
 _SCORE_CURVES = (
     "Above: the score; thick with its 95 % interval, all models; thin, each pair; "
-    "dotted and dashed, references (mean over models). "
+    "dotted and dashed, references (mean over models) with their 95 % intervals over noise. "
 )
 
 
@@ -160,6 +160,14 @@ def _models(ds: xr.Dataset, facts: words.Facts) -> dict[str, Any]:
     if "nearest_distance" in ds:
         samples = ds["nearest_distance"].transpose("model", "sample").values
         columns.append(("nearest training image, mean-squared error", _intervals(samples)))
+    if "outside" in ds:
+        samples = ds["outside"].transpose("model", "sample").values
+        columns.append(("share of pixels outside [−1.5, 1.5]", _intervals(samples)))
+        ends = [ds[f"spread{end}"].values.tolist() for end in ("", "_low", "_high")]
+        data = f" (data: {number(float(ds['data_spread']))})" if "data_spread" in ds else ""
+        columns.append(
+            (f"standard deviation of pixels{data}", [with_interval(*row) for row in zip(*ends, strict=True)])
+        )
     return {"names": names, "columns": columns}
 
 

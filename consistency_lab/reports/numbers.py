@@ -62,7 +62,8 @@ class Headline:
     """The first number of a comparison: the family's consistency score at t = 0, with everything needed to read it.
 
     ``score``, ``low``, ``high`` have no unit and are NaN where undefined (then ``reason`` says why); ``distance``,
-    ``null`` and ``ceiling`` are (mean, low, high) in ``units``; ``interval`` names the interval of the score.
+    ``null`` and ``ceiling`` are (mean, low, high) in ``units``; ``interval`` names the interval of the score. ``warnings`` are what the
+    comparison itself holds against the score; they belong wherever the score is shown.
     """
 
     metric: str
@@ -78,15 +79,17 @@ class Headline:
     null: tuple[float, float, float]
     ceiling: tuple[float, float, float] | None
     reason: str | None
+    warnings: tuple[str, ...] = ()
 
     @property
     def sentence(self) -> str:
-        """One sentence that can stand alone in a terminal or a paper."""
+        """One sentence that can stand alone in a terminal or a paper, and the warnings that belong to it."""
         between = f"{self.models} models, {self.pairs} pair{'s' if self.pairs > 1 else ''}, {self.samples} samples"
+        held = "".join(f" Warning: {warning}" for warning in self.warnings)
         if self.reason:
-            return f"consistency score ({self.metric}) undefined: {self.reason} ({between})."
+            return f"consistency score ({self.metric}) undefined: {self.reason} ({between}).{held}"
         text = score_text(self.score, self.low, self.high)
-        return f"consistency score ({self.metric}) {text} at t = 0; interval: {self.interval}; {between}."
+        return f"consistency score ({self.metric}) {text} at t = 0; interval: {self.interval}; {between}.{held}"
 
     def as_dict(self) -> dict[str, Any]:
         """As strict JSON: undefined numbers are None beside their reason."""
@@ -117,4 +120,5 @@ def headline(ds: xr.Dataset, metric: str | None = None) -> Headline:
         null=values("null", "distance"),
         ceiling=values("ceiling", "distance") if "ceiling" in table else None,
         reason=reading.why_undefined(ds, metric) if math.isnan(score) else None,
+        warnings=tuple(reading.warnings(ds)),
     )

@@ -82,11 +82,20 @@ def methods(ds: xr.Dataset, facts: Facts) -> list[str]:
     ]
     if "ceiling" in ds:
         said.append(
-            "The ceiling is a model compared with itself at another number of solver steps; no pair should beat it."
+            "The ceiling is a model compared with itself at another number of solver steps; no pair should beat it. Its "
+            "null is the model with itself at other steps and other noise."
         )
     if "reference_distance" in ds:
         named = [reading.REFERENCE_NAMES.get(name, name) for name in reading.names(ds, "reference")]
-        said.append(f"Closed-form references started from the same noise: {', '.join(named)}.")
+        said.append(
+            f"Closed-form references started from the same noise: {', '.join(named)}. Each has its own null, the models "
+            "against the reference under other noise: the data mean, the same for all noise, scores 0 by construction."
+        )
+    if "ceiling" in ds or "reference_distance" in ds:
+        said.append(
+            "Scores of the ceiling and of references average the distances of all models and leave out one sample at a "
+            "time, in distance and null alike (jackknife): they speak of these models."
+        )
     if "nearest_distance" in ds:
         said.append("Memorisation check: the mean-squared error of each final image to its nearest training image.")
     unscored = [metric.upper() for metric in reading.names(ds, "metric") if metric in reading.HIGHER_IS_ALIKE]

@@ -15,8 +15,10 @@ from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.distances import METRICS, Distance
+from consistency_lab.similarity.arguments import check_arguments
 from consistency_lab.similarity.controls import add_ceiling, add_nearest, add_references, references_of
 from consistency_lab.similarity.cube import add_pairs, coordinates, interval_names
+from consistency_lab.similarity.soundness import add_soundness, warnings_of
 from consistency_lab.similarity.trajectories import Walk, shown_images, walk_all
 from consistency_lab.store.results import with_provenance
 
@@ -50,12 +52,14 @@ def compare(
         shown: samples whose images the result carries.
 
     Returns:
-        A comparison: ``distance`` and ``null`` ``(pair, t, sample, metric)``, scores with intervals, references, ceiling, images.
+        A comparison: ``distance`` and ``null`` ``(pair, t, sample, metric)``, scores with intervals, references, ceiling, images,
+        and in the attribute ``warnings`` what to hold against its scores (see `similarity.soundness`).
 
     Raises:
         UserError: fewer than two models or samples, noise shapes that differ, names that repeat, schedules that share no
             noise level, or a model whose output is not finite.
     """
+    check_arguments(models, noise, metrics, images)
     noise, sampler = noise or SharedNoise(0), sampler or Sampler()
     distances = [metric if isinstance(metric, Distance) else METRICS.build(metric) for metric in metrics]
     _check(models, count, images)
@@ -81,6 +85,8 @@ def compare(
         add_references(result, walked, baseline, distances, shown)
     if images is not None:
         add_nearest(result, walked, images, shown)
+    add_soundness(result, walked, images)
+    result.attrs["warnings"] = warnings_of(result, [described(model) for model in models], images)
     result.attrs.update(interval_names(len(models)))
     result.attrs.update({f"units_{distance.name}": distance.unit for distance in distances})
     result.attrs.update({f"note_{distance.name}": distance.note for distance in distances if distance.note})

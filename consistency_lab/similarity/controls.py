@@ -12,7 +12,7 @@ from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.references import REFERENCES, closed_form
 from consistency_lab.metrics.distances import Distance, MeanSquaredError, nearest
 from consistency_lab.similarity.cube import cube, scored
-from consistency_lab.similarity.statistics import pair_score, pairs_of, score
+from consistency_lab.similarity.statistics import Interval, pair_score, pairs_of
 from consistency_lab.similarity.trajectories import Trajectories, shown_images, to_bytes
 
 
@@ -25,10 +25,17 @@ def references_of(images: ImageSet, like: DiffusionModel) -> list[DiffusionModel
 def add_ceiling(
     result: xr.Dataset, walked: Sequence[Trajectories], again: Sequence[Trajectories], distances: Sequence[Distance]
 ) -> None:
-    """The same models with other steps: how alike two sets of images are that differ by the solver alone."""
+    """The same models with other steps: how alike two sets of images are that differ by the solver alone.
+
+    Its null is that of the model against itself with other steps and other noise.
+    """
     ends = [Trajectories(w.name, w.estimates[-1:]) for w in [*walked, *again]]
-    values = cube(ends, [(k, k + len(walked)) for k in range(len(walked))], distances)[0][:, 0]
-    result["ceiling"] = (("model", "sample", "metric"), values.astype(np.float32))
+    pairs = [(k, k + len(walked)) for k in range(len(walked))]
+    distance, null = (values[:, 0] for values in cube(ends, pairs, distances))
+    for name, values in (("ceiling", distance), ("ceiling_null", null)):
+        result[name] = (("model", "sample", "metric"), values.astype(np.float32))
+    distance, null = scored(distances, distance, null)
+    _add_score(result, "ceiling_score", ("metric",), pair_score(distance.mean(0), null.mean(0), axis=0))
 
 
 def add_references(
@@ -38,17 +45,43 @@ def add_references(
     distances: Sequence[Distance],
     shown: int,
 ) -> None:
-    """Each model's distance to each closed-form denoiser, started from the same noise."""
+    """Each model's distance to each closed-form denoiser, started from the same noise, with its null, started from other noise.
+
+    ``reference_score`` is each model's own; ``reference_mean_score`` is that of the distance averaged over models.
+    """
     shape = (len(walked), len(references))
     pairs = [(k, len(walked) + r) for k in range(shape[0]) for r in range(shape[1])]
     distance, null = (x.reshape(*shape, *x.shape[1:]) for x in cube([*walked, *references], pairs, distances))
+    for r, reference in enumerate(references):
+        if (reference.estimates == reference.estimates[:, :1]).all():
+            null[:, r] = _constant_null(distance[:, r])
     result.coords["reference"] = [reference.name for reference in references]
-    result["reference_distance"] = (("model", "reference", "t", "sample", "metric"), distance.astype(np.float32))
+    dims = ("model", "reference", "t", "sample", "metric")
+    for name, values in (("reference_distance", distance), ("reference_null", null)):
+        result[name] = (dims, values.astype(np.float32))
     distance, null = scored(distances, distance, null)
-    result["reference_score"] = (("model", "reference", "t", "metric"), score(distance.mean(3), null.mean(3)))
+    _add_score(result, "reference_score", ("model", "reference", "t", "metric"), pair_score(distance, null, axis=3))
+    mean = pair_score(distance.mean(0), null.mean(0), axis=2)
+    _add_score(result, "reference_mean_score", ("reference", "t", "metric"), mean)
     _add_residuals(result, walked, references)
     pictures = np.stack([shown_images(reference, shown) for reference in references])
     result["reference_images"] = (("reference", "shown", "t", "channel", "row", "column"), pictures)
+
+
+def _constant_null(distance: np.ndarray) -> np.ndarray:
+    """The null of a reference that answers every noise alike (the data mean), from the distances ``(model, t, sample, metric)``.
+
+    d(A_j, R_i) = d(A_j, R_j) then, so the null is known over all i != j, and the score is 0 in every jackknife replicate. The null of
+    distances that see only some j would scatter around it.
+    """
+    with np.errstate(invalid="ignore"):  # the PSNR of equal images is infinite
+        others = (distance.sum(2, keepdims=True) - distance) / (distance.shape[2] - 1)
+    return (distance + others) / 2
+
+
+def _add_score(result: xr.Dataset, name: str, dims: tuple[str, ...], interval: Interval) -> None:
+    for end, values in zip(("", "_low", "_high"), interval, strict=True):
+        result[f"{name}{end}"] = (dims, values)
 
 
 def _add_residuals(result: xr.Dataset, walked: Sequence[Trajectories], references: Sequence[Trajectories]) -> None:
@@ -58,9 +91,10 @@ def _add_residuals(result: xr.Dataset, walked: Sequence[Trajectories], reference
     for reference in references:
         residuals = [Trajectories(w.name, w.estimates - reference.estimates) for w in walked]
         rows.append(pair_score(*cube(residuals, pairs, [MeanSquaredError()]), axis=2))
-    for end, part in (("", 0), ("_low", 1), ("_high", 2)):
-        values = np.stack([row[part][..., 0] for row in rows], axis=1)
-        result[f"residual_score{end}"] = (("pair", "reference", "t"), values)
+    over_references = Interval(
+        *(np.stack([part[..., 0] for part in parts], axis=1) for parts in zip(*rows, strict=True))
+    )
+    _add_score(result, "residual_score", ("pair", "reference", "t"), over_references)
 
 
 def add_nearest(result: xr.Dataset, walked: Sequence[Trajectories], images: ImageSet, shown: int) -> None:

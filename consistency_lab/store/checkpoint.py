@@ -61,6 +61,16 @@ def load_tensors(
         raise _damaged(path, "safetensors file") from error
 
 
+def check_tensors(path: str | os.PathLike[str]) -> None:
+    """Raise `StoreError` if a safetensors file is missing, truncated or no safetensors file; reads its header and length only."""
+    _check_exists(path)
+    try:
+        with safetensors.safe_open(path, framework="pt"):
+            pass
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, "safetensors file") from error
+
+
 def save_state(path: str | os.PathLike[str], state: object) -> None:
     """Write what a resumed run needs: tensors in nested dicts, lists and tuples, with numbers, texts and None.
 

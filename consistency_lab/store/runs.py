@@ -92,7 +92,9 @@ class Store:
         matches = _fresh(matches, stale)
         if len(matches) > 1:
             folders = ", ".join(run.folder.name for run in matches)
-            raise UserError(f"{wanted!r} fits {len(matches)} runs; write the folder's name, one of {folders}.")
+            raise UserError(
+                f"{wanted!r} fits {len(matches)} runs; write the folder's name, one of {folders} (status shows their settings)."
+            )
         return matches[0]
 
     def result(

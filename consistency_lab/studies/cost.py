@@ -16,7 +16,10 @@ from consistency_lab.store.runs import Store
 from consistency_lab.studies.fleet import fleet_runs
 from consistency_lab.training.settings import LoopSettings
 
-_FEW, _MORE = 2, 7  # steps of the two short runs whose difference is timed: what a run costs before its first step drops out
+_FEW, _MORE = (
+    2,
+    7,
+)  # steps of the two short runs whose difference is timed: what a run costs before its first step drops out
 
 
 def seconds_per_step(images: ImageSet, settings: LoopSettings, device: torch.device) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,15 +13,17 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from consistency_lab.data.imageset import ImageSet
-from consistency_lab.errors import UserError
-from consistency_lab.store.checkpoint import load_state, load_tensors, save_state, save_tensors
+from consistency_lab.data.imageset import ImageSet, check_set
+from consistency_lab.errors import StoreError, UserError
+from consistency_lab.store.checkpoint import check_tensors, load_state, load_tensors, save_state, save_tensors
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
 from consistency_lab.training.ema import WeightAverage
 from consistency_lab.training.loop import TrainingStep, check_finite
 from consistency_lab.training.settings import LoopSettings
+from consistency_lab.training.stopping import Stopped, stop_between_steps
 
+_logger = logging.getLogger(__name__)
 _LOG_EVERY = 25  # steps; the loss is fetched from the device this often
 _CHECKPOINT_SECONDS = 20.0
 _STATE = "checkpoint.pt"
@@ -52,7 +55,11 @@ def run_spec(images: ImageSet, settings: Mapping[str, Any], device: torch.device
 
     Args:
         classes: number of labels that the model is given; 0 for an unconditional one.
+
+    Raises:
+        UserError: something else than an image set.
     """
+    check_set(images)
     return {
         "settings": dict(settings),
         "data": {
@@ -80,8 +87,8 @@ def train_in_store(
 ) -> Run:
     """Train a new loop to its end in the run folder of its spec, from the folder's checkpoint where there is one.
 
-    Nothing happens if the store has the finished run. The folder then holds ``ema.safetensors`` and ``raw.safetensors``, weights
-    along the way in ``snapshots/``, the log, and ``done.json``.
+    Nothing happens if the store has the finished run and its weights can be read. The folder then holds ``ema.safetensors`` and
+    ``raw.safetensors``, weights along the way in ``snapshots/``, the log, and ``done.json``.
 
     Args:
         store: the store, or its root.
@@ -97,10 +104,11 @@ def train_in_store(
     Raises:
         UserError: a loss that diverges.
         StoreError: the store cannot be written, or another process holds the run.
+        Stopped: Ctrl-C was pressed; the step in progress was ended and saved.
     """
     store = store if isinstance(store, Store) else Store(store)
     run = store.run(kind, name, spec)
-    if force:
+    if force or (run.done and not _readable(run)):
         run.discard()
     if not run.done:
         threads = torch.get_num_threads()
@@ -113,15 +121,37 @@ def train_in_store(
     return run
 
 
+def _readable(run: Run) -> bool:
+    """Whether the weights of a finished run are there; where they are not, it is no result and is trained again, to the same bits."""
+    try:
+        for name in _WEIGHTS.values():
+            check_tensors(run.folder / name)
+    except StoreError as error:
+        _logger.warning("%s Training %s again.", error, run.name)
+        return False
+    return True
+
+
 def train_unkept(loop: Loop, name: str, progress: bool | None = None) -> None:
     """Train a loop to its end and write nothing. Raises `UserError` for a loss that diverges."""
-    for _ in _watched(loop, name, progress):
+    for _ in _watched(loop, name, progress, []):
         pass
 
 
-def _watched(loop: Loop, name: str, progress: bool | None) -> Iterator[dict[str, float]]:
-    """Run the loop, show it, and yield a log record of step, mean losses since the last, lr and beta1 every `_LOG_EVERY` steps."""
-    total, pending = loop.settings.steps, []
+def _watched(
+    loop: Loop,
+    name: str,
+    progress: bool | None,
+    pending: list[dict[str, Tensor]],
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[dict[str, float]]:
+    """Run the loop, show it, and yield a log record of step, mean losses since the last, lr and beta1 every `_LOG_EVERY` steps.
+
+    Args:
+        pending: losses of the steps since the last record; a stopped run saves them for the record that they belong to.
+        check: called after each step but the last.
+    """
+    total = loop.settings.steps
     with tqdm(
         total=total, initial=loop.step, desc=name, unit="step", disable=None if progress is None else not progress
     ) as bar:
@@ -135,6 +165,8 @@ def _watched(loop: Loop, name: str, progress: bool | None) -> Iterator[dict[str,
                     check_finite(loss, done.step, name)
                 bar.set_postfix_str(", ".join(f"{key} {loss:.4f}" for key, loss in means.items()))
                 yield {"step": done.step, **means, "lr": done.lr, "beta1": done.beta1}
+            if done.step < total:
+                check()
 
 
 def snapshot_steps(settings: LoopSettings) -> list[int]:
@@ -148,7 +180,7 @@ def snapshot_steps(settings: LoopSettings) -> list[int]:
 def _train_in(run: Run, loop: Loop, keep: Callable[[Weights], Weights], progress: bool | None) -> None:
     """Train inside a begun run folder, from its checkpoint where there is one."""
     state = run.folder / _STATE
-    seconds = 0.0
+    seconds, pending = 0.0, list[dict[str, Tensor]]()
     if state.exists():
         saved = load_state(state)
         if saved["threads"] != torch.get_num_threads() and loop.device.type == "cpu":
@@ -156,23 +188,38 @@ def _train_in(run: Run, loop: Loop, keep: Callable[[Weights], Weights], progress
             torch.set_num_threads(saved["threads"])
         loop.load_state_dict(saved["loop"])
         seconds = saved["seconds"]
+        pending += [{key: loss.to(loop.device) for key, loss in losses.items()} for losses in saved.get("pending", [])]
     run.truncate_log(loop.step)
+    for step, path in _snapshot_files(run):
+        if step > loop.step:  # by a run that was killed after its last checkpoint: it is written again
+            path.unlink()
     snapshots = set(snapshot_steps(loop.settings))
     started = saved_at = time.monotonic()
-    for record in _watched(loop, run.name, progress):
-        now, step = time.monotonic(), int(record["step"])
-        run.log({**record, "seconds": seconds + now - started})
-        if step in snapshots:
-            save_tensors(_snapshots(run) / f"step-{step:07d}.safetensors", keep(loop.average.weights), {"step": step})
-        if now - saved_at > _CHECKPOINT_SECONDS:
-            facts = {"loop": loop.state_dict(), "seconds": seconds + now - started, "threads": torch.get_num_threads()}
-            save_state(state, facts)
-            saved_at = now
-    seconds += time.monotonic() - started
-    for kind, weights in (("ema", loop.average.weights), ("raw", loop.module.state_dict())):
-        save_tensors(run.folder / _WEIGHTS[kind], keep(weights), {"spec": run.spec, "weights": kind})
-    run.finish({"steps": loop.step, "seconds": round(seconds, 2), "final_loss": run.records()[-1]["loss"]})
-    state.unlink(missing_ok=True)
+
+    def save() -> None:
+        spent, threads = seconds + time.monotonic() - started, torch.get_num_threads()
+        save_state(state, {"loop": loop.state_dict(), "pending": pending, "seconds": spent, "threads": threads})
+
+    with stop_between_steps() as check:
+        try:
+            for record in _watched(loop, run.name, progress, pending, check):
+                now, step = time.monotonic(), int(record["step"])
+                run.log({**record, "seconds": seconds + now - started})
+                if step in snapshots:
+                    path = _snapshots(run) / f"step-{step:07d}.safetensors"
+                    save_tensors(path, keep(loop.average.weights), {"step": step})
+                if now - saved_at > _CHECKPOINT_SECONDS:
+                    save()
+                    saved_at = now
+        except Stopped:
+            save()
+            where = f"at step {loop.step} of {loop.settings.steps}"
+            raise Stopped(f"training {run.name} stopped {where}; the same command goes on from there.") from None
+        seconds += time.monotonic() - started
+        for kind, weights in (("ema", loop.average.weights), ("raw", loop.module.state_dict())):
+            save_tensors(run.folder / _WEIGHTS[kind], keep(weights), {"spec": run.spec, "weights": kind})
+        run.finish({"steps": loop.step, "seconds": round(seconds, 2), "final_loss": run.records()[-1]["loss"]})
+        state.unlink(missing_ok=True)
 
 
 def finished_run(run: Run | str | Path, kind: str) -> Run:
@@ -195,13 +242,23 @@ def final_weights(run: Run, weights: str) -> tuple[Weights, Path]:
     if weights not in _WEIGHTS:
         raise UserError(f"the weights of a run are 'ema' or 'raw', not {weights!r}.")
     path = run.folder / _WEIGHTS[weights]
-    return load_tensors(path)[0], path
+    try:
+        return load_tensors(path)[0], path
+    except StoreError as error:
+        raise StoreError(
+            f"{str(error).partition(';')[0]}; train {run.name} again (the same command makes it anew)."
+        ) from error
 
 
 def snapshots_of(run: Run) -> Iterator[tuple[int, Weights, Path]]:
     """The averaged weights that were kept along a run, first to last: (step, weights, file)."""
-    for path in sorted(_snapshots(run).glob("step-*.safetensors")):
-        yield int(path.stem.removeprefix("step-")), load_tensors(path)[0], path
+    for step, path in _snapshot_files(run):
+        yield step, load_tensors(path)[0], path
+
+
+def _snapshot_files(run: Run) -> list[tuple[int, Path]]:
+    paths = sorted(_snapshots(run).glob("step-*.safetensors"))
+    return [(int(path.stem.removeprefix("step-")), path) for path in paths]
 
 
 def _snapshots(run: Run) -> Path:

@@ -42,7 +42,7 @@ def test_unknown_names_and_options_say_what_exists() -> None:
         load_images("digit")
     with pytest.raises(UserError, match="unknown option of the dataset 'digits' 'siez'"):
         load_images("digits", siez=8)
-    with pytest.raises(UserError, match="path must be the text of a path, not 3"):
+    with pytest.raises(UserError, match="path=3 of the dataset 'folder' is not usable"):
         load_images("folder(path=3)")
     with pytest.raises(UserError, match="'folder' needs path"):
         load_images("folder")

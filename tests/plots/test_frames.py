@@ -47,13 +47,28 @@ def test_overview_has_each_thing_once_and_consistent_numbers(results):
         float(last["distance"].sel(pair="unet seed 0 | dit seed 0").mean()), rel=1e-6
     )
     ceiling = table.loc["same model, other step count (ceiling)"]
-    assert ceiling["score"] == pytest.approx(1 - float(last["ceiling"].mean() / last["null"].mean()), rel=1e-5)
+    assert ceiling["score"] == pytest.approx(1 - float(last["ceiling"].mean() / last["ceiling_null"].mean()), rel=1e-5)
+    assert ceiling["score_high"] <= 1
     for part in ("distance", "score"):
         rows = table.dropna(subset=[f"{part}_low"])
         assert (rows[f"{part}_low"] <= rows[part] + 1e-12).all()
         assert (rows[part] <= rows[f"{part}_high"] + 1e-12).all()
     reference = table.loc["models to the Gaussian denoiser"]
-    assert reference["score"] == pytest.approx(float(last["reference_score"].sel(reference="gaussian").mean()))
+    one = last.sel(reference="gaussian")
+    ratio = float(one["reference_distance"].mean() / one["reference_null"].mean())
+    assert reference["score"] == pytest.approx(1 - ratio, rel=1e-5)
+    assert list(reference[["score_low", "score_high"]]) == [
+        float(one[f"reference_mean_score_{e}"]) for e in ("low", "high")
+    ]
+
+
+def test_score_curves_of_references_have_the_interval_of_the_result(results):
+    ds = results.comparison(3)
+    table = frames.curves(ds, "mse")
+    line = table[(table["quantity"] == "score") & (table["name"] == "Gaussian denoiser")]
+    one = ds.sel(metric="mse", reference="gaussian")
+    for column, end in (("value", ""), ("low", "_low"), ("high", "_high")):
+        np.testing.assert_array_equal(line[column], one[f"reference_mean_score{end}"])
 
 
 def test_psnr_is_never_scored_and_says_why(results):
@@ -66,7 +81,8 @@ def test_psnr_is_never_scored_and_says_why(results):
 def test_a_collapsed_null_has_no_score_and_says_why(results):
     ds = results.comparison(3)
     ds["null"] = 0 * ds["null"]
-    ds["family_score"] = np.nan * ds["family_score"]
+    for name in ("family_score", "ceiling_score"):
+        ds[name] = np.nan * ds[name]
     table = frames.overview(ds, "mse").set_index("group")
     assert np.isnan(table.loc["null", "score"])
     assert np.isnan(table.loc["ceiling", "score"])

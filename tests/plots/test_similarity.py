@@ -55,6 +55,18 @@ def test_heatmap_writes_every_value(results):
     assert "dB" in similarity.heatmap(ds, "psnr").axes[0].get_title(loc="left")
 
 
+@pytest.mark.parametrize(("models", "references"), [(2, True), (2, False), (5, True)])
+def test_no_name_of_a_heatmap_is_cut_off(results, models, references):
+    figure = similarity.heatmap(results.comparison(models, samples=6, references=references), "mse")
+    figure.canvas.draw()
+    ax, whole = figure.axes[0], figure.bbox
+    for text in (ax.title, ax._left_title, *ax.get_xticklabels(), *ax.get_yticklabels()):
+        if text.get_text():
+            box = text.get_window_extent()
+            assert box.x0 >= 0 and box.y0 >= 0, text  # noqa: PT018
+            assert box.x1 <= whole.x1 and box.y1 <= whole.y1, text  # noqa: PT018
+
+
 def test_undefined_cells_say_so(results):
     ds = results.comparison(3, references=False)
     ds["score"] = np.nan * ds["score"]
@@ -71,7 +83,7 @@ def test_curves_have_labels_units_and_intervals(results):
     np.testing.assert_array_equal(lines["all models"].get_ydata(), ds["family_score"].sel(metric="mse"))
     assert sum(line.get_label() == "_pair" for line in score.lines) == 6
     # The band of the score and, below, one band a line.
-    assert len(score.collections) == 1
+    assert len(score.collections) == 4
     assert len(distance.collections) == len(distance.lines) == 5
 
 

@@ -100,6 +100,18 @@ def test_the_headline_has_its_interval_kind_null_ceiling_and_references(page, re
         assert words in page.text
 
 
+def test_warnings_stand_beside_the_headline_in_all_three_files(results, tmp_path):
+    ds = results.comparison(2, samples=6)
+    ds.attrs["warnings"] = json.dumps(["dit: 12 % of <pixels> lie outside."])
+    path = report([ds], tmp_path / "r.html")
+    hero = path.read_text(encoding="utf-8").split('class="card hero"')[1].split("What was compared")[0]
+    assert "12 % of &lt;pixels&gt; lie outside" in hero
+    assert "12 % of <pixels> lie outside" in path.with_suffix(".md").read_text(encoding="utf-8").split("###")[0]
+    assert json.loads(path.with_suffix(".json").read_text())["headline"]["warnings"] == [
+        "dit: 12 % of <pixels> lie outside."
+    ]
+
+
 def test_what_was_compared_is_said(page):
     for words in (
         "1099511627776",

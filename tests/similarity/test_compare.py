@@ -10,6 +10,8 @@ from consistency_lab.diffusion.references import ConstantDenoiser, GaussianDenoi
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
+from consistency_lab.plots.reading import warnings
+from consistency_lab.reports.numbers import headline
 from consistency_lab.similarity.compare import compare
 from consistency_lab.similarity.trajectories import common_times
 from consistency_lab.store.results import load_result, provenance, save_result
@@ -142,6 +144,26 @@ def test_references_ceiling_and_nearest_images(family, digits):
     last = pure.generate(SharedNoise(0), range(24), FEW["sampler"])
     brute = (last[:, None] - digits.all()).pow(2).flatten(2).mean(2).amin(1)
     assert np.allclose(result["nearest_distance"].sel(model="gaussian"), brute, rtol=1e-4)
+
+
+def test_exploded_models_carry_a_warning_and_others_none(family, digits, tmp_path):
+    class Loud(Denoiser):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner, self.schedule, self.shape = inner, inner.schedule, inner.shape
+
+        def _predict(self, x_t, t, alpha, sigma, cond):
+            return convert(x_t, 30 * self.inner(x_t, t, cond).x0, "x0", alpha, sigma)
+
+    assert warnings(compare(family[:2], images=digits, **FEW)) == []
+    loud = [DiffusionModel(f"loud {m.name}", Loud(m.denoiser)) for m in family[:2]]
+    result = compare(loud, images=digits, **FEW)
+    assert float(result["family_score"].sel(metric="mse").isel(t=-1)) > 0.9  # alike, and worth nothing
+    save_result(result, tmp_path / "r.nc")
+    said = headline(load_result(tmp_path / "r.nc")).sentence
+    assert "Warning: loud a:" in said
+    assert "Warning: loud b:" in said
+    assert "outside [-1.5, 1.5]" in said
 
 
 def test_two_models_have_an_interval_over_noise_alone(family):
