@@ -149,6 +149,8 @@ class Compare(Common):
     """samples"""
     metrics: tuple[str, ...] = ("mse", "psnr", "cosine")
     """distances"""
+    lpips_weights: Path | None = None
+    """file with the trunk's weights, for metrics such as lpips-squeeze"""
     sampler: str = "ddim"
     """ddim, heun, dpm++2m or ancestral"""
     sampler_steps: int = 50
@@ -187,8 +189,9 @@ class Compare(Common):
         if self.guidance is not None:
             models = _guided(models, self.guidance)
         images = _training_images(self.data, self.data_dir)
+        metrics = _with_weights(self.metrics, self.lpips_weights)
         result = compare(
-            models, SharedNoise(self.seed), count=self.count, metrics=self.metrics, sampler=sampler, images=images
+            models, SharedNoise(self.seed), count=self.count, metrics=metrics, sampler=sampler, images=images
         )
         _write({"comparison": result}, self.out, "Comparison of " + ", ".join(model.name for model in models))
         _print_headline(result)
@@ -259,14 +262,19 @@ class Study(Common):
     Example: consistency-lab study likeness --preset digits --dry-run
     """
 
-    what: tyro.conf.Positional[Literal["likeness", "sizes"]] = "likeness"
-    """likeness: consistency within and between families, and quality. sizes: consistency against the size of the training set"""
+    what: tyro.conf.Positional[
+        Literal["likeness", "parametrisation", "streams", "sizes", "emergence", "perceptual"]
+    ] = "likeness"
+    """likeness: consistency within and between families, and quality; parametrisation, streams: the same where only these differ;
+    sizes: against the size of the training set; emergence: over training; perceptual: LPIPS at the images' own size"""
     preset: str = "digits"
     """which models on which data"""
     seed: int = 0
     """seed of the shared noise"""
-    count: int = 256
-    """samples of the comparison"""
+    count: int | None = None
+    """samples of a comparison; the plan's own number by default"""
+    lpips_weights: Path | None = None
+    """file with the trunk's weights, for LPIPS"""
     workers: int = 1
     """processes that train side by side"""
     data_dir: Path | None = None
@@ -285,30 +293,46 @@ class Study(Common):
         rows = Rows(self.out / self.preset / f"{self.what}.jsonl")
         if not self.dry_run:
             _check_writable(self.out / self.preset)
-        (self._likeness if self.what == "likeness" else self._sizes)(store, rows, place)
+        (self._sizes if self.what == "sizes" else self._families)(store, rows, place)
 
-    def _likeness(self, store: Store, rows: Any, place: Any) -> None:
+    def _families(self, store: Store, rows: Any, place: Any) -> None:
         from consistency_lab.data.sources import load_images
-        from consistency_lab.presets import likeness_plan
+        from consistency_lab.diffusion.sampling import Sampler
+        from consistency_lab.presets import TABLES
         from consistency_lab.studies.cost import fleet_cost
-        from consistency_lab.studies.fleet import train_fleet
-        from consistency_lab.studies.likeness import likeness_table
-        from consistency_lab.studies.quality import set_classifier
+        from consistency_lab.studies.emergence import emergence_table
+        from consistency_lab.studies.fleet import Fleet
+        from consistency_lab.studies.likeness import Classifier, Ruler, likeness_table
+        from consistency_lab.studies.quality import classifier_spec, set_classifier
+        from consistency_lab.training.kept import snapshot_steps
 
-        plan = likeness_plan(self.preset)
+        plan = TABLES[self.what](self.preset)
         whole = load_images(plan.data, data_dir=self.data_dir)
         images, held_out = whole.split(len(whole) - plan.held_out, plan.held_out, seed=0)
-        if self.dry_run:
-            _print_cost(fleet_cost(images, plan.jobs, store, place))
-            return
-        fleet = train_fleet(images, plan.jobs, store, device=place, workers=self.workers, say=print)
-        families = {
-            name: [fleet[f"{name}-s{each.seed}"] for each in members] for name, members in plan.families.items()
+        if len(held_out) > plan.most_held_out:
+            held_out = held_out.take(range(plan.most_held_out), f"{held_out.name}, first {plan.most_held_out}")
+        metrics = _with_weights(plan.metrics, self.lpips_weights)
+        ruler = Ruler(
+            metrics, self.count or plan.count, plan.quality_count, Sampler(steps=plan.sampler_steps), self.seed
+        )
+        members = {
+            name: names for name, names in plan.members.items() if self.what != "emergence" or name in plan.emergence
         }
-        options: dict[str, Any] = {"metrics": plan.metrics, "count": self.count, "seed": self.seed, "say": print}
-        table = likeness_table(families, images, held_out, set_classifier(whole, store), rows, **options)
-        shown = ["family", "models", *(f"mse_{key}" for key in ("score", "low", "high")), "frechet", "covered", "fit"]
-        self._finish(table, shown)
+        jobs = {name: plan.jobs[name] for names in members.values() for name in names}
+        if self.dry_run:
+            partners = len(members) - 1 if plan.crosses else 0
+            evaluations = dict.fromkeys(jobs, ruler.evaluations(partners))
+            _print_cost(fleet_cost(images, jobs, store, place, evaluations))
+            return
+        fleet = Fleet(images, jobs, store, device=place, workers=self.workers, say=print)
+        families = [fleet.family(name, names) for name, names in members.items()]
+        if self.what == "emergence":
+            steps = {name: snapshot_steps(jobs[names[0]]) for name, names in members.items()}
+            self._finish(emergence_table(families, steps, images, rows, ruler, say=print))
+            return
+        classifier = Classifier(classifier_spec(whole), lambda: set_classifier(whole, store)) if plan.quality else None
+        options: dict[str, Any] = {"classifier": classifier, "crosses": plan.crosses, "say": print}
+        self._finish(likeness_table(families, images, held_out, rows, ruler, **options))
 
     def _sizes(self, store: Store, rows: Any, place: Any) -> None:
         from consistency_lab.data.sources import load_images
@@ -320,16 +344,23 @@ class Study(Common):
         images = load_images(plan.data, data_dir=self.data_dir)
         if self.dry_run:
             each = seconds_per_step(images, plan.settings, place) * plan.settings.steps
-            _print_cost({f"size {size}, {2 * SEEDS} models": 2 * SEEDS * each for size in plan.sizes})
+            _print_cost({f"size {size}, {2 * SEEDS} models": (2 * SEEDS * each, 0.0) for size in plan.sizes})
             return
-        options: dict[str, Any] = {"count": self.count, "noise_seed": self.seed, "workers": self.workers, "say": print}
+        count = self.count or 256
+        options: dict[str, Any] = {"count": count, "noise_seed": self.seed, "workers": self.workers, "say": print}
         self._finish(size_sweep(images, plan.sizes, plan.settings, store, rows, **options))
 
-    def _finish(self, table: Any, shown: list[str] | None = None) -> None:
+    def _finish(self, table: Any) -> None:
         from consistency_lab.store.results import save_frame
 
-        save_frame(table, self.out / self.preset / f"{self.what}.csv")
-        print(table[shown or list(table)].to_string(index=False, na_rep="", float_format=lambda x: f"{x:.3f}"))
+        numbers = table[[name for name in table if not name.endswith("_along_t")]]  # curves stay in the rows
+        save_frame(numbers, self.out / self.preset / f"{self.what}.csv")
+        keys = {"family", "models", "size", "step", "frechet", "covered", "fit", "p_any"}
+        shown = [n for n in numbers if n in keys or n.startswith(("between", "within", "copies", *_SHOWN))]
+        print(numbers[shown].to_string(index=False, na_rep="", float_format=lambda x: f"{x:.3f}"))
+
+
+_SHOWN = tuple(f"{metric}_{end}" for metric in ("mse", "lpips") for end in ("score", "low", "high"))
 
 
 @dataclass(frozen=True)
@@ -573,9 +604,27 @@ def _print_headline(comparison: xr.Dataset) -> None:
         print(f"  {row['name']:<40}  {score_text(row['score'], row['score_low'], row['score_high'])}")
 
 
-def _print_cost(seconds: dict[str, float]) -> None:
-    minutes = {name: round(each / 60, 1) for name, each in seconds.items()}
-    _print_json({"jobs": minutes, "unit": "minutes of training", "total": round(sum(seconds.values()) / 60, 1)})
+def _print_cost(seconds: dict[str, tuple[float, float]]) -> None:
+    """Minutes of training and of evaluation of each job, on this machine with the threads that it has now."""
+    keys = ("training", "evaluation")
+    jobs = {name: {k: round(v / 60, 1) for k, v in zip(keys, each, strict=True)} for name, each in seconds.items()}
+    total = {key: round(sum(each[i] for each in seconds.values()) / 60, 1) for i, key in enumerate(keys)}
+    _print_json({"jobs": jobs, "unit": "minutes, one job after another", "total": total})
+
+
+def _with_weights(metrics: Sequence[str], weights: Path | None) -> tuple[str, ...]:
+    """The metrics, those of LPIPS with the file of their trunk's weights."""
+    from consistency_lab.choices import Choice
+
+    if weights is None:
+        return tuple(metrics)
+    chosen = [Choice.parse(metric) for metric in metrics]
+    return tuple(
+        str(Choice(each.name, {"weights": str(weights), **each.options}))
+        if each.name.startswith("lpips")
+        else str(each)
+        for each in chosen
+    )
 
 
 def _print_json(content: dict[str, Any]) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from consistency_lab.contrast.settings import GANSettings, VAESettings
 from consistency_lab.errors import unknown_name
-from consistency_lab.training.settings import TrainingSettings
+from consistency_lab.training.settings import LoopSettings, TrainingSettings
 
 if TYPE_CHECKING:
     from consistency_lab.studies.demo import DemoPlan
 
+T = TypeVar("T")
 _FAMILY = 4  # models a family: an interval over models wants four or more
 _UNET = TrainingSettings(network="unet", steps=1500)
 _DIT = TrainingSettings(network="dit", steps=1500)
@@ -19,33 +22,141 @@ _MLP = TrainingSettings(network="mlp", steps=1500)
 
 @dataclass(frozen=True)
 class LikenessPlan:
-    """The main table of a preset.
+    """A table of families: the main one of a preset, or one in which only one thing differs.
 
     Attributes:
         data: the data set, by name.
         held_out: images that no model is trained on; quality is measured against them.
         families: name -> settings of its models, which differ in their seed.
-        metrics: distances.
+        metrics: distances, by name.
+        count: samples of a comparison.
+        sampler_steps: of DDIM.
+        quality: measure it, on a classifier of the set.
+        quality_count: samples whose quality is measured.
+        most_held_out: real images that they are measured against.
+        crosses: compare families with each other too.
+        emergence: the families that are followed over training.
     """
 
     data: str
     held_out: int
-    families: dict[str, tuple[TrainingSettings, ...]]
+    families: dict[str, tuple[LoopSettings, ...]]
     metrics: tuple[str, ...] = ("mse", "cosine")
+    count: int = 256
+    sampler_steps: int = 50
+    quality: bool = True
+    quality_count: int = 1000
+    most_held_out: int = 2000
+    crosses: bool = True
+    emergence: tuple[str, ...] = ()
 
     @property
-    def jobs(self) -> dict[str, TrainingSettings]:
+    def members(self) -> dict[str, list[str]]:
+        """Family -> names of its models."""
+        return {family: [f"{family}-{k}" for k in range(len(each))] for family, each in self.families.items()}
+
+    @property
+    def jobs(self) -> dict[str, LoopSettings]:
         """Every model of every family by name."""
-        return {f"{family}-s{each.seed}": each for family, members in self.families.items() for each in members}
+        return {
+            name: settings
+            for family, names in self.members.items()
+            for name, settings in zip(names, self.families[family], strict=True)
+        }
+
+
+def _seeds(settings: LoopSettings, models: int = _FAMILY) -> tuple[LoopSettings, ...]:
+    return tuple(settings.replace(seed=seed) for seed in range(models))
+
+
+_ANNEALED = TrainingSettings(lr_final=0.1)
+_DENSE_GAN = GANSettings(
+    generator="dense", discriminator="dense", batch=64, steps=6000, lr=1e-3, penalty=0.05, snapshots=0
+)
+_IMAGE_GAN = _DENSE_GAN.replace(generator="image(network='unet')", steps=4000)
+_DATA = {"digits": ("digits", 297), "fashion": ("fashion-mnist(size=16)", 10_000)}
+_SSIM = {"digits": "ssim(sigma=0.8)", "fashion": "ssim"}  # the usual window of 11 pixels is wider than a digit
+
+
+def _main_families(preset: str) -> dict[str, LoopSettings]:
+    if preset == "digits":
+        return {
+            "unet": _ANNEALED.replace(network="unet", steps=2000),
+            "dit": _ANNEALED.replace(network="dit", steps=2500),
+            "mlp": _ANNEALED.replace(network="mlp", steps=3000),
+            "gan": _DENSE_GAN,
+            "gan-image": _IMAGE_GAN,
+            "vae": VAESettings(lr_final=0.1, snapshots=0),
+        }
+    return {
+        "unet": _ANNEALED.replace(network="unet", steps=1500),
+        "dit": _ANNEALED.replace(network="dit(patch=4)", steps=2500),
+        "mlp": _ANNEALED.replace(network="mlp", steps=4000),
+        "gan": _DENSE_GAN.replace(steps=10_000),
+        "gan-image": _IMAGE_GAN.replace(steps=3000),
+        "vae": VAESettings(autoencoder="conv(width=16)", steps=2000, lr_final=0.1, snapshots=0),
+    }
 
 
 def likeness_plan(preset: str) -> LikenessPlan:
-    """The main table of a preset. Raises `UserError` for one that does not exist."""
-    if preset != "digits":
-        raise unknown_name("preset", preset, ["digits"])
-    members = {"unet": _UNET, "dit": _DIT, "mlp": _MLP}
-    families = {name: tuple(each.replace(seed=seed) for seed in range(_FAMILY)) for name, each in members.items()}
-    return LikenessPlan("digits", 297, families)
+    """The main table of a preset: diffusion models of three architectures, two GANs and a VAE, `_FAMILY` models each.
+
+    Raises `UserError` for a preset that does not exist.
+    """
+    data, held_out = _known(preset, _DATA)
+    families = {name: _seeds(each) for name, each in _main_families(preset).items()}
+    return LikenessPlan(
+        data, held_out, families, metrics=("mse", "cosine", _SSIM[preset]), emergence=("unet", "dit", "mlp")
+    )
+
+
+def parametrisation_plan(preset: str) -> LikenessPlan:
+    """One network, other parametrisations and objectives. Raises `UserError` for a preset that does not exist.
+
+    ``eps/x0`` is mean prediction with an outer skip: the network's output is an eps, and the error that is minimised is that of
+    x0 = (x_t - sigma eps) / alpha.
+    """
+    data, held_out = _known(preset, {"digits": _DATA["digits"]})
+    base = _ANNEALED.replace(network="mlp", steps=2000, snapshots=0)
+    ways = {
+        "eps": base,
+        "x0": base.replace(predicts="x0", objective="x0"),
+        "x0/eps": base.replace(predicts="x0", objective="eps"),
+        "eps/x0": base.replace(predicts="eps", objective="x0"),
+        "v": base.replace(predicts="v", objective="v"),
+        "edm": base.replace(predicts="edm", weighting="edm"),
+        "flow": base.replace(predicts="flow", objective="flow", schedule="flow"),
+    }
+    return LikenessPlan(data, held_out, {name: _seeds(each) for name, each in ways.items()})
+
+
+def streams_plan(preset: str) -> LikenessPlan:
+    """Families in which one stream of random numbers varies alone. Raises `UserError` for a preset that does not exist."""
+    data, held_out = _known(preset, {"digits": _DATA["digits"]})
+    base = _ANNEALED.replace(network="mlp", steps=2000, snapshots=0)
+    families = {"all three": _seeds(base)}
+    for stream, name in (
+        ("init_seed", "initialisation"),
+        ("order_seed", "data order"),
+        ("noise_seed", "training noise"),
+    ):
+        families[name] = tuple(base.replace(**{stream: seed}) for seed in range(_FAMILY))
+    return LikenessPlan(data, held_out, families, crosses=False)
+
+
+def perceptual_plan(preset: str) -> LikenessPlan:
+    """LPIPS beside the squared error, per noise level, at the images' own size. Raises `UserError` for an unknown preset."""
+    data, held_out = _known(preset, {"fashion": ("fashion-mnist", 10_000), "cifar10": ("cifar10(split='test')", 1000)})
+    small = TrainingSettings(network="unet", steps=1000, batch=32, lr_final=0.1, snapshots=0)
+    return LikenessPlan(
+        data, held_out, {"unet": _seeds(small, 3)}, metrics=("mse", "lpips-squeeze"), count=128, quality=False
+    )
+
+
+def _known(preset: str, plans: Mapping[str, T]) -> T:
+    if preset not in plans:
+        raise unknown_name("preset of this study", preset, plans)
+    return plans[preset]
 
 
 @dataclass(frozen=True)
@@ -59,9 +170,7 @@ class SizesPlan:
 
 def sizes_plan(preset: str) -> SizesPlan:
     """The size sweep of a preset. Raises `UserError` for one that does not exist."""
-    if preset != "digits":
-        raise unknown_name("preset", preset, ["digits"])
-    return SizesPlan("digits", (8, 32, 128, 400, 898), _MLP.replace(snapshots=0))
+    return _known(preset, {"digits": SizesPlan("digits", (8, 32, 128, 400, 898), _MLP.replace(snapshots=0))})
 
 
 def demo_plan(preset: str) -> DemoPlan:
@@ -78,3 +187,12 @@ def demo_plan(preset: str) -> DemoPlan:
     if preset not in plans:
         raise unknown_name("preset", preset, plans)
     return plans[preset]()
+
+
+TABLES: dict[str, Callable[[str], LikenessPlan]] = {
+    "likeness": likeness_plan,
+    "emergence": likeness_plan,
+    "parametrisation": parametrisation_plan,
+    "streams": streams_plan,
+    "perceptual": perceptual_plan,
+}

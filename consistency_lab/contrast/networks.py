@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -117,10 +119,62 @@ class ConvEncoder(nn.Module):
         return self.out(F.silu(self.hidden(F.silu(h).flatten(1))))
 
 
+def dense(inputs: int, outputs: int, width: int, depth: int) -> nn.Sequential:
+    """``depth`` hidden layers with SiLU, because probes take second derivatives."""
+    require_positive(inputs=inputs, outputs=outputs, width=width, depth=depth)
+    sizes = [inputs, *[width] * depth]
+    layers = [part for a, b in pairwise(sizes) for part in (nn.Linear(a, b), nn.SiLU())]
+    return nn.Sequential(*layers, nn.Linear(width, outputs))
+
+
+class DenseDecoder(nn.Module):
+    """A latent vector to an image through fully connected layers: for small images the cheapest generator.
+
+    Args:
+        shape: (C, H, W) of the images.
+        latent: length of the vector.
+        width, depth: of the hidden layers.
+
+    Attributes:
+        noise_shape: ``(latent,)``.
+    """
+
+    def __init__(self, shape: Shape, *, latent: int = 64, width: int = 256, depth: int = 3):
+        super().__init__()
+        self.shape, self.noise_shape = shape, (latent,)
+        self.layers = dense(latent, shape[0] * shape[1] * shape[2], width, depth)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """``(B, latent)`` -> images ``(B, C, H, W)`` in [-1, 1]."""
+        return torch.tanh(self.layers(z)).unflatten(1, self.shape)
+
+
+class DenseEncoder(nn.Module):
+    """An image to a vector through fully connected layers.
+
+    Args:
+        shape: (C, H, W) of the images.
+        outputs: length of the vector; 1 for a discriminator.
+        width, depth: of the hidden layers.
+    """
+
+    def __init__(self, shape: Shape, outputs: int = 1, *, width: int = 256, depth: int = 3):
+        super().__init__()
+        self.layers = dense(shape[0] * shape[1] * shape[2], outputs, width, depth)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``(B, C, H, W)`` -> ``(B, outputs)``."""
+        return self.layers(images.flatten(1))
+
+
+Generator = ConvDecoder | DenseDecoder | ImageGenerator
+Discriminator = ConvEncoder | DenseEncoder
+
+
 class GAN(nn.Module):
     """Two players that are saved together. ``noise_shape`` and ``shape`` are those of the generator."""
 
-    def __init__(self, generator: ConvDecoder | ImageGenerator, discriminator: ConvEncoder):
+    def __init__(self, generator: Generator, discriminator: Discriminator):
         super().__init__()
         self.generator, self.discriminator = generator, discriminator
         self.shape, self.noise_shape = generator.shape, generator.noise_shape
@@ -155,10 +209,10 @@ class VAE(nn.Module):
         return self.decoder(z)
 
 
-GENERATORS: Registry[ConvDecoder | ImageGenerator] = Registry(
-    "generator", {"latent": ConvDecoder, "image": ImageGenerator}
+GENERATORS: Registry[Generator] = Registry(
+    "generator", {"latent": ConvDecoder, "dense": DenseDecoder, "image": ImageGenerator}
 )
-DISCRIMINATORS: Registry[ConvEncoder] = Registry("discriminator", {"conv": ConvEncoder})
+DISCRIMINATORS: Registry[Discriminator] = Registry("discriminator", {"conv": ConvEncoder, "dense": DenseEncoder})
 AUTOENCODERS: Registry[VAE] = Registry("autoencoder", {"conv": VAE})
 
 

@@ -31,6 +31,7 @@ class LocalDenoiser(Denoiser):
         schedule: the noise schedule.
         window: odd side of the window, one for all noise levels; or pairs (log-SNR from which on, side), from low to high log-SNR:
             at high noise networks look further than at low noise.
+        most: use the first so many images only; the work grows with images times pixels.
 
     Raises:
         UserError: no images, or a side that is not odd and positive.
@@ -38,13 +39,21 @@ class LocalDenoiser(Denoiser):
 
     images: Tensor
 
-    def __init__(self, images: Tensor, schedule: Schedule, window: int | Sequence[tuple[float, int]]):
+    def __init__(
+        self,
+        images: Tensor,
+        schedule: Schedule,
+        *,
+        window: int | Sequence[tuple[float, int]] = 5,
+        most: int | None = None,
+    ):
         super().__init__()
         steps = [(-torch.inf, window)] if isinstance(window, int) else sorted((float(a), int(b)) for a, b in window)
         if len(images) == 0:
             raise UserError("the local denoiser needs at least one image.")
         if not steps or any(side < 1 or side % 2 == 0 for _, side in steps):
             raise UserError(f"the window of a local denoiser has an odd side of at least 1, not {window!r}.")
+        images = images[:most]
         self.schedule, self.shape = schedule, (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
         self.steps = steps
         self.register_buffer("images", images.float())

@@ -8,7 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from consistency_lab.choices import Registry
 from consistency_lab.diffusion.denoiser import Denoiser, Prediction, convert
+from consistency_lab.diffusion.local import LocalDenoiser
 from consistency_lab.diffusion.schedule import Schedule
 from consistency_lab.errors import UserError
 
@@ -134,10 +136,17 @@ class ConstantDenoiser(Denoiser):
 
 
 def closed_form(name: str, images: Tensor, schedule: Schedule) -> Denoiser:
-    """The reference of that name for a training set: ``"gaussian"``, ``"optimal"`` or ``"mean"``."""
-    if name == "gaussian":
-        return GaussianDenoiser.fit(images, schedule)
-    return OptimalDenoiser(images, schedule) if name == "optimal" else ConstantDenoiser(images.mean(0), schedule)
+    """The reference of that name in `CLOSED_FORMS`, perhaps with options, for a training set ``(N, C, H, W)``."""
+    return CLOSED_FORMS.build(name, images, schedule)
 
 
+CLOSED_FORMS: Registry[Denoiser] = Registry(
+    "reference",
+    {
+        "gaussian": GaussianDenoiser.fit,
+        "optimal": OptimalDenoiser,
+        "mean": lambda images, schedule: ConstantDenoiser(images.mean(0), schedule),
+        "local": LocalDenoiser,
+    },
+)
 REFERENCES = ("gaussian", "optimal", "mean")

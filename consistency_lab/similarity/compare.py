@@ -12,12 +12,14 @@ import xarray as xr
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.diffusion.model import CHUNK, DiffusionModel, GenerativeModel, described
 from consistency_lab.diffusion.noise import SharedNoise
+from consistency_lab.diffusion.references import REFERENCES
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.distances import METRICS, Distance
 from consistency_lab.similarity.arguments import check_arguments
 from consistency_lab.similarity.controls import add_ceiling, add_nearest, add_references, references_of
 from consistency_lab.similarity.cube import add_pairs, coordinates, interval_names
+from consistency_lab.similarity.finite import finite_part, restricted
 from consistency_lab.similarity.soundness import add_soundness, warnings_of
 from consistency_lab.similarity.trajectories import Walk, shown_images, walk_all
 from consistency_lab.store.results import with_provenance
@@ -33,6 +35,8 @@ def compare(
     images: ImageSet | None = None,
     levels: int = 14,
     shown: int = 12,
+    references: Sequence[str] = REFERENCES,
+    ceiling: bool = True,
 ) -> xr.Dataset:
     """How alike are the images that models make from the same noise?
 
@@ -57,7 +61,7 @@ def compare(
 
     Raises:
         UserError: fewer than two models or samples, noise shapes that differ, names that repeat, schedules that share no
-            noise level, or a model whose output is not finite.
+            noise level, or so many values that are not finite that nothing is left to compare.
     """
     check_arguments(models, noise, metrics, images)
     noise, sampler = noise or SharedNoise(0), sampler or Sampler()
@@ -67,10 +71,16 @@ def compare(
     walk = Walk(noise, count, sampler, levels)
     diffusion = [model for model in models if isinstance(model, DiffusionModel)]
     along = len(diffusion) == len(models)
-    references = references_of(images, diffusion[0]) if images is not None and along else []
-    walked, times = walk_all([*models, *references], walk)
+    closed = references_of(images, diffusion[0], references) if images is not None and along else []
+    walked, times = walk_all([*models, *closed], walk)
     walked, baseline = walked[: len(models)], walked[len(models) :]
+    again = walk_all(models, walk.with_steps(2 * sampler.steps, levels=2))[0] if along and ceiling else []
+    kept = finite_part(walked, times, again)
+    models = [models[k] for k in kept.models]
+    walked, again = ([walks[k] for k in kept.models] if walks else [] for walks in (walked, again))
+    walked, again, baseline = (restricted(walks, kept.samples) for walks in (walked, again, baseline))
     result = xr.Dataset(coords=coordinates([m.name for m in models], [d.name for d in distances]))
+    result.coords["sample"] = np.array(kept.samples, dtype=np.int32)
     result.coords["t"] = times.numpy()
     levels_of = [float(diffusion[0].denoiser.schedule.log_snr(t)) if t > 0 else np.inf for t in times.tolist()]
     result.coords["log_snr"] = ("t", np.array(levels_of))
@@ -79,27 +89,29 @@ def compare(
         ("model", "shown", "t", "channel", "row", "column"),
         np.stack([shown_images(w, shown) for w in walked]),
     )
-    if along:
-        add_ceiling(result, walked, walk_all(diffusion, walk.with_steps(2 * sampler.steps, levels=2))[0], distances)
+    if again:
+        add_ceiling(result, walked, again, distances)
     if baseline:
         add_references(result, walked, baseline, distances, shown)
     if images is not None:
         add_nearest(result, walked, images, shown)
     add_soundness(result, walked, images)
-    result.attrs["warnings"] = warnings_of(result, [described(model) for model in models], images)
+    result.attrs["warnings"] = warnings_of(result, [described(model) for model in models], images, kept.warning)
     result.attrs.update(interval_names(len(models)))
     result.attrs.update({f"units_{distance.name}": distance.unit for distance in distances})
     result.attrs.update({f"note_{distance.name}": distance.note for distance in distances if distance.note})
     facts: dict[str, Any] = {
         "models": [described(model) for model in models],
-        "samples": count,
+        "samples": len(kept.samples),
         "noise_seed": noise.seed,
     }
+    if kept.lost:
+        facts["not_finite"] = kept.lost
     if diffusion:
         facts |= {
             "sampler": asdict(sampler),
             "nfe": sampler.evaluations(),
-            "ceiling_steps": 2 * sampler.steps,
+            "ceiling_steps": 2 * sampler.steps if again else None,
             "chunk": min(CHUNK, count),
         }
         facts["device"] = str(diffusion[0].device)

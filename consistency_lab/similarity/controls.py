@@ -16,9 +16,9 @@ from consistency_lab.similarity.statistics import Interval, pair_score, pairs_of
 from consistency_lab.similarity.trajectories import Trajectories, shown_images, to_bytes
 
 
-def references_of(images: ImageSet, like: DiffusionModel) -> list[DiffusionModel]:
+def references_of(images: ImageSet, like: DiffusionModel, names: Sequence[str] = REFERENCES) -> list[DiffusionModel]:
     """The closed-form denoisers of a training set, on a model's schedule and device."""
-    made = [(name, closed_form(name, images.all(), like.denoiser.schedule)) for name in REFERENCES]
+    made = [(name, closed_form(name, images.all(), like.denoiser.schedule)) for name in names]
     return [DiffusionModel(name, denoiser.to(like.device)) for name, denoiser in made]
 
 

@@ -43,15 +43,16 @@ def _spread(x: Array) -> Interval:
     return jackknife(estimate, np.sqrt(np.maximum(without[1] - without[0] ** 2, 0.0)))
 
 
-def warnings_of(result: xr.Dataset, models: Sequence[Mapping[str, Any]], images: ImageSet | None) -> str:
+def warnings_of(result: xr.Dataset, models: Sequence[Mapping[str, Any]], images: ImageSet | None, *others: str) -> str:
     """The warnings that belong beside the score, as a JSON list of sentences.
 
     Args:
         result: after `add_soundness`.
         models: what is known of each (`described`).
         images: the training set that the comparison was given.
+        others: sentences that come first; empty ones are passed over.
     """
-    said = []
+    said = [sentence for sentence in others if sentence]
     for name, outside in zip(result["model"].values, result["outside"].values, strict=True):
         if (share := float(outside.mean())) > MOST_OUTSIDE:
             said.append(

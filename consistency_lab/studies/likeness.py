@@ -8,9 +8,10 @@ other parametrisations, or families in which one stream of random numbers varies
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
 from consistency_lab.intervals import Interval, mean_interval
 from consistency_lab.metrics.classifier import SmallClassifier
+from consistency_lab.metrics.distances import METRICS, Distance
 from consistency_lab.similarity.compare import compare
 from consistency_lab.similarity.permutation import LEAST, family_test, square
 from consistency_lab.similarity.statistics import cross_score
@@ -34,12 +36,19 @@ LEAST_COVERED = 0.9  # share of classes that a contrast model must cover
 WORST_QUALITY = 2.0  # and how many times the diffusion models' Frechet distance it may have
 
 
+class Classifier(NamedTuple):
+    """What measures quality: the spec of a classifier, and a function that makes it when it is first needed."""
+
+    spec: Any
+    make: Callable[[], SmallClassifier]
+
+
 @dataclass(frozen=True)
 class Ruler:
     """How models are compared and measured, the same for every row of a table.
 
     Attributes:
-        metrics: distances by name.
+        metrics: distances, by name or as objects.
         count: samples of a comparison.
         quality_count: samples of the quality.
         sampler: of diffusion models.
@@ -47,17 +56,28 @@ class Ruler:
         levels: noise levels at which diffusion models are compared.
     """
 
-    metrics: tuple[str, ...] = ("mse", "cosine")
+    metrics: tuple[str | Distance, ...] = ("mse", "cosine")
     count: int = 256
     quality_count: int = 1000
-    sampler: Sampler = Sampler()
+    sampler: Sampler = field(default_factory=Sampler)
     seed: int = 0
     levels: int = 14
 
+    @cached_property
+    def distances(self) -> list[Distance]:
+        """The metrics as objects."""
+        return [metric if isinstance(metric, Distance) else METRICS.build(metric) for metric in self.metrics]
+
+    @property
+    def names(self) -> list[str]:
+        """What the metrics are called in results."""
+        return [distance.name for distance in self.distances]
+
     @property
     def spec(self) -> dict[str, Any]:
-        """What decides the numbers of a comparison."""
-        own = {"metrics": list(self.metrics), "count": self.count, "seed": self.seed, "levels": self.levels}
+        """What decides the numbers of a comparison; of a metric with weights, what its note says of them."""
+        metrics = [f"{each.name} ({each.note})" if each.note else each.name for each in self.distances]
+        own = {"metrics": metrics, "count": self.count, "seed": self.seed, "levels": self.levels}
         return {**own, "sampler": vars(self.sampler)}
 
     def evaluations(self, partners: int) -> int:
@@ -66,16 +86,18 @@ class Ruler:
         ceiling = self.sampler.evaluations(2 * self.sampler.steps)
         return self.count * ((1 + partners) * once + ceiling) + self.quality_count * once
 
-    def compare(self, models: Sequence[GenerativeModel], images: ImageSet | None = None) -> xr.Dataset:
+    def compare(
+        self, models: Sequence[GenerativeModel], images: ImageSet | None = None, ceiling: bool = False
+    ) -> xr.Dataset:
         return compare(
             models,
             SharedNoise(self.seed),
             count=self.count,
-            metrics=self.metrics,
+            metrics=self.distances,
             sampler=self.sampler,
             images=images,
             levels=self.levels,
-            ceiling=images is not None,
+            ceiling=ceiling,
         )
 
 
@@ -83,11 +105,10 @@ def likeness_table(
     families: Sequence[Family],
     images: ImageSet,
     held_out: ImageSet,
-    classifier: Callable[[], SmallClassifier],
     rows: Rows,
     ruler: Ruler,
     *,
-    classifier_spec: Any = None,
+    classifier: Classifier | None = None,
     crosses: bool = True,
     say: Callable[[str], None] = lambda line: None,
 ) -> pd.DataFrame:
@@ -96,10 +117,9 @@ def likeness_table(
     Args:
         families: of three models or more each. They are trained when a row needs them that is not finished.
         images, held_out: what they were trained on, and real images that they were not.
-        classifier: gives the features for quality, made when it is first needed.
         rows: where finished rows are kept.
         ruler: how they are measured.
-        classifier_spec: what decides the classifier, part of the rows' specs.
+        classifier: gives the features for quality; without it no quality is measured.
         crosses: compare every family with every other that starts from noise of the same shape.
         say: is told what happens.
 
@@ -118,34 +138,54 @@ def likeness_table(
                 f"the family {family.name!r} has {len(family.identities)} models; an interval over models needs three or more."
             )
     common = {"data": images.fingerprint, **ruler.spec}
-    measured = {"data": images.fingerprint, "held_out": held_out.fingerprint, "classifier": classifier_spec}
+    measured = {
+        "data": images.fingerprint,
+        "held_out": held_out.fingerprint,
+        "classifier": classifier.spec if classifier else None,
+    }
     measured |= {"count": ruler.quality_count, "seed": ruler.seed + 1, "sampler": vars(ruler.sampler)}
     table = []
     for family in families:
         say(f"comparing the {len(family.identities)} models of {family.name}")
         own = {"family": family.name, "models": list(family.identities)}
-        found = rows.row({"row": "family", **own, **common}, lambda f=family: _within(f, images, ruler))  # type: ignore[misc]
-        quality = rows.row(
-            {"row": "quality", **own, **measured},
-            lambda f=family: _quality(f.models(), images, held_out, classifier(), ruler),  # type: ignore[misc]
-        )
+        found = rows.row({"row": "family", **own, **common}, partial(_within, family, images, ruler))
         facts = {"family": family.name, "models": len(family.identities), "diffusion": family.diffusion}
-        table.append({**facts, **found, **quality})
+        if classifier is not None:
+            found = {
+                **found,
+                **rows.row(
+                    {"row": "quality", **own, **measured},
+                    partial(_quality, family, images, held_out, classifier, ruler),
+                ),
+            }
+        table.append({**facts, **found})
     for first, second in combinations(families, 2):
         if not crosses or first.noise_shape != second.noise_shape:
             continue  # they cannot be given the same noise
         say(f"comparing {first.name} with {second.name}")
         both = {"families": [first.name, second.name], "models": [*first.identities, *second.identities]}
-        found = rows.row({"row": "cross", **both, **common}, lambda a=first, b=second: _between(a, b, ruler))  # type: ignore[misc]
+        found = rows.row({"row": "cross", **both, **common}, partial(_between, first, second, ruler))
         table.append({"family": f"{first.name} | {second.name}", "models": len(both["models"]), **found})
     return _judged(pd.DataFrame(table))
 
 
 def _within(family: Family, images: ImageSet, ruler: Ruler) -> dict[str, Any]:
-    whole = ruler.compare(family.models(), images)
+    return family_values(family.models(), images, ruler)
+
+
+def family_values(
+    models: Sequence[GenerativeModel], images: ImageSet, ruler: Ruler, ceiling: bool = True
+) -> dict[str, Any]:
+    """What a row says of models of one family.
+
+    For each metric ``score, low, high`` (over models), ``distance``, ``median_distance``, ``null``, ``ceiling``, the score with each
+    closed-form denoiser ``to_*``, and ``along_t``; ``residual_after_*``, the score of what is left when a closed-form denoiser's
+    images are taken away; ``nearest``, the median squared distance to the nearest training image.
+    """
+    whole = ruler.compare(models, images, ceiling)
     last = whole.isel(t=-1)
     values: dict[str, Any] = {}
-    for metric in ruler.metrics:
+    for metric in ruler.names:
         part = last.sel(metric=metric)
         interval = Interval(*(part[f"family_{key}"].values for key in ("score", "low", "high")))
         values |= _numbers(metric, interval, part["distance"], part["null"])
@@ -176,14 +216,14 @@ def _between(first: Family, second: Family, ruler: Ruler) -> dict[str, Any]:
     distance, null = (square(last, key)[: len(ours), len(ours) :, 0] for key in ("distance", "null"))
     crossing = (last["first"] < len(ours)) & (last["second"] >= len(ours))
     values: dict[str, Any] = {}
-    for m, metric in enumerate(ruler.metrics):
+    for m, metric in enumerate(ruler.names):
         interval = cross_score(distance[..., m], null[..., m], len(ours), len(theirs))
         part = last.isel(t=0).sel(metric=metric).isel(pair=np.flatnonzero(crossing.values))
         values |= _numbers(metric, interval, part["distance"], part["null"])
     if min(len(ours), len(theirs)) >= LEAST:
         test = family_test(whole, [model.name for model in ours])
         values |= {"p_any": test.attrs["p_any"], "assignments": test.attrs["assignments"]}
-        values |= {f"{metric}_p": float(test["p"].isel(t=-1).sel(metric=metric)) for metric in ruler.metrics}
+        values |= {f"{metric}_p": float(test["p"].isel(t=-1).sel(metric=metric)) for metric in ruler.names}
     return values
 
 
@@ -199,15 +239,11 @@ def _numbers(metric: str, interval: Interval, distance: xr.DataArray, null: xr.D
 
 
 def _quality(
-    models: Sequence[GenerativeModel],
-    images: ImageSet,
-    held_out: ImageSet,
-    classifier: SmallClassifier,
-    ruler: Ruler,
+    family: Family, images: ImageSet, held_out: ImageSet, classifier: Classifier, ruler: Ruler
 ) -> dict[str, Any]:
-    noise = SharedNoise(ruler.seed + 1)
+    models, judge, noise = family.models(), classifier.make(), SharedNoise(ruler.seed + 1)
     table = quality_table(
-        models, images, held_out, classifier, noise=noise, count=ruler.quality_count, sampler=ruler.sampler
+        models, images, held_out, judge, noise=noise, count=ruler.quality_count, sampler=ruler.sampler
     )
     frechet = table.isel(measure=0)
     own = frechet.sel(row=[model.name for model in models])
@@ -219,7 +255,7 @@ def _quality(
         "frechet_worst": float(own["value"].max()),
         "covered": int(own["covered"].min()),
     }
-    values["classes"] = len(classifier.head.bias)
+    values["classes"] = len(judge.head.bias)
     for name, key in ((FLOOR, "floor"), (GAUSSIAN, "gaussian"), (MEMORISER, "memoriser")):
         values[f"frechet_{key}"] = float(frechet["value"].sel(row=name))
     values["measure"] = str(table["measure"].values[0])
@@ -227,9 +263,9 @@ def _quality(
 
 
 def _judged(table: pd.DataFrame) -> pd.DataFrame:
-    """Add ``fit``: True for diffusion families, and for others that are no straw man; missing for pairs of families."""
+    """Add ``fit`` where quality was measured: True for diffusion families and for others that are no straw man; none for pairs."""
     diffusion = [each is True for each in table.get("diffusion", [])]
-    if not any(diffusion):
+    if not any(diffusion) or "frechet" not in table:
         return table
     best = table.loc[diffusion, "frechet"].min()
     good = (table["frechet_worst"] <= WORST_QUALITY * best) & (table["covered"] >= LEAST_COVERED * table["classes"])

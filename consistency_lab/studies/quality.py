@@ -8,6 +8,7 @@ the Gaussian's samples says nothing about its training.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -17,6 +18,7 @@ from consistency_lab.data.imageset import ImageSet
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, described
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.references import closed_form
+from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.diffusion.schedule import SCHEDULES, Schedule
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.classifier import SmallClassifier, classes_covered, train_classifier
@@ -29,18 +31,19 @@ FLOOR, GAUSSIAN, MEAN, MEMORISER = "training images", "Gaussian denoiser", "data
 _WEIGHTS = "classifier.safetensors"
 
 
-def set_classifier(images: ImageSet, store: Store, *, seed: int = 0, steps: int = 1000) -> SmallClassifier:
-    """The small classifier of a data set, trained once and kept in the store.
-
-    Raises:
-        UserError: the set has no labels.
-    """
+def classifier_spec(images: ImageSet, seed: int = 0, steps: int = 1000) -> dict[str, Any]:
+    """What decides the classifier of a data set. Raises `UserError` for a set without labels."""
     if images.labels is None:
         raise UserError(
             f"{images.name!r} has no labels, so no classifier gives features for it; measure on other features."
         )
-    name = images.name.split("/")[0].split("(")[0]
-    spec = {"data": images.fingerprint, "seed": seed, "steps": steps}
+    return {"data": images.fingerprint, "seed": seed, "steps": steps}
+
+
+def set_classifier(images: ImageSet, store: Store, *, seed: int = 0, steps: int = 1000) -> SmallClassifier:
+    """The small classifier of a data set, trained once and kept in the store. Raises `UserError` for a set without labels."""
+    name, spec = images.name.split("/")[0].split("(")[0], classifier_spec(images, seed, steps)
+    assert images.labels is not None  # classifier_spec has refused a set without
     run = store.run("classifier", name, spec)
     if not run.done:
         with run.begin():
@@ -59,6 +62,7 @@ def quality_table(
     *,
     noise: SharedNoise | None = None,
     count: int = 1000,
+    sampler: Sampler | None = None,
 ) -> xr.Dataset:
     """Frechet and kernel distance, precision, recall, density and coverage of each model and of the four references.
 
@@ -68,6 +72,7 @@ def quality_table(
         held_out: the real images that samples are measured against.
         classifier: gives the features.
         noise: ``SharedNoise(1)`` by default.
+        sampler: of diffusion models and references; ``Sampler()`` by default.
         count: samples a row; a Frechet distance depends on it, so every row has as many. The floor has as many as there are images.
 
     Returns:
@@ -75,8 +80,13 @@ def quality_table(
     """
     noise = noise or SharedNoise(1)
     schedule = next((m.denoiser.schedule for m in models if isinstance(m, DiffusionModel)), SCHEDULES.build("linear"))
-    samples = {model.name: model.generate(noise, range(count)) for model in models}
-    samples |= reference_samples(images, schedule, noise, count)
+    samples = {
+        model.name: model.generate(noise, range(count), sampler)
+        if isinstance(model, DiffusionModel)
+        else model.generate(noise, range(count))
+        for model in models
+    }
+    samples |= reference_samples(images, schedule, noise, count, sampler)
     reference = Reference(classifier.features(held_out.all()), classifier.feature_name)
     rows = {name: measure(reference, classifier.features(x)) for name, x in samples.items()}
     names = [each.name for each in next(iter(rows.values()))]
@@ -98,10 +108,12 @@ def quality_table(
     )
 
 
-def reference_samples(images: ImageSet, schedule: Schedule, noise: SharedNoise, count: int) -> dict[str, Tensor]:
+def reference_samples(
+    images: ImageSet, schedule: Schedule, noise: SharedNoise, count: int, sampler: Sampler | None = None
+) -> dict[str, Tensor]:
     """What a trained model is told apart from: name -> images."""
     made = {FLOOR: images.all()[:count]}
     for name, key in ((GAUSSIAN, "gaussian"), (MEAN, "mean"), (MEMORISER, "optimal")):
         model = DiffusionModel(name, closed_form(key, images.all(), schedule))
-        made[name] = model.generate(noise, range(count))
+        made[name] = model.generate(noise, range(count), sampler)
     return made

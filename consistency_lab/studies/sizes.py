@@ -20,6 +20,7 @@ from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
 from consistency_lab.intervals import mean_interval
+from consistency_lab.loading import Model
 from consistency_lab.metrics.distances import nearest
 from consistency_lab.similarity.compare import compare
 from consistency_lab.similarity.statistics import cross_score, within_score
@@ -91,7 +92,7 @@ def _repeated(images: ImageSet, least: int) -> ImageSet:
 
 
 def _measure(
-    families: Sequence[Sequence[DiffusionModel]], halves: Sequence[ImageSet], sampler: Sampler, count: int, seed: int
+    families: Sequence[Sequence[Model]], halves: Sequence[ImageSet], sampler: Sampler, count: int, seed: int
 ) -> dict[str, Any]:
     both, n = [*families[0], *families[1]], len(families[0])
     last = compare(both, SharedNoise(seed), count=count, metrics=("mse",), sampler=sampler, levels=2, shown=1).isel(
@@ -103,6 +104,7 @@ def _measure(
     own, other = [], []
     for side, family in enumerate(families):
         for model in family:
+            assert isinstance(model, DiffusionModel)  # the sweep's settings are theirs
             samples = model.generate(SharedNoise(seed), range(count), sampler)
             own.append(nearest(samples, halves[side].all())[0].numpy())
             other.append(nearest(samples, halves[1 - side].all())[0].numpy())

@@ -1,0 +1,67 @@
+"""When in training do models begin to agree? The score of a family at each step at which weights were kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from consistency_lab.data.imageset import ImageSet
+from consistency_lab.diffusion.model import DiffusionModel
+from consistency_lab.errors import UserError
+from consistency_lab.studies.fleet import Family
+from consistency_lab.studies.likeness import Ruler, family_values
+from consistency_lab.studies.rows import Rows
+from consistency_lab.training.train import load_snapshots
+
+
+def emergence_table(
+    families: Sequence[Family],
+    steps: Mapping[str, Sequence[int]],
+    images: ImageSet,
+    rows: Rows,
+    ruler: Ruler,
+    *,
+    say: Callable[[str], None] = lambda line: None,
+) -> pd.DataFrame:
+    """The family score over training.
+
+    Args:
+        families: of diffusion models that were trained with a store, three or more each.
+        steps: family -> steps at which the weights of all its models were kept.
+        images: what they were trained on, for the closed-form references.
+        rows: where finished rows are kept.
+        ruler: how they are measured.
+        say: is told what happens.
+
+    Returns:
+        One row a family and step: ``family``, ``step``, and for each metric what `family_values` gives, the score with the Gaussian
+        and the optimal denoiser among it: what a family learns first, and whether it goes on to memorise.
+
+    Raises:
+        UserError: a family of other models, or a step at which one kept no weights.
+    """
+    table = []
+    for family in families:
+        if not family.diffusion:
+            raise UserError(f"{family.name!r} holds no diffusion models; only those are followed over training.")
+        for step in steps[family.name]:
+            spec = {"row": "emergence", "family": family.name, "models": list(family.identities), "step": step}
+            say(f"comparing the models of {family.name} at step {step}")
+            compute = partial(_at_step, family, step, images, ruler)
+            found = rows.row({**spec, "data": images.fingerprint, **ruler.spec}, compute)
+            table.append({"family": family.name, "step": step, **found})
+    return pd.DataFrame(table)
+
+
+def _at_step(family: Family, step: int, images: ImageSet, ruler: Ruler) -> dict[str, Any]:
+    models = []
+    for model in family.models():
+        assert isinstance(model, DiffusionModel)  # the family is one of diffusion models
+        found = dict(load_snapshots(model))
+        if step not in found:
+            raise UserError(f"{model.name!r} kept no weights at step {step}, but at {', '.join(map(str, found))}.")
+        models.append(found[step])
+    return family_values(models, images, ruler, ceiling=False)
