@@ -71,7 +71,14 @@ def _seeds(settings: LoopSettings, models: int = _FAMILY) -> tuple[LoopSettings,
 
 _ANNEALED = TrainingSettings(lr_final=0.1)
 _DENSE_GAN = GANSettings(
-    generator="dense", discriminator="dense", batch=64, steps=6000, lr=1e-3, penalty=0.05, snapshots=0
+    generator="dense",
+    discriminator="dense",
+    batch=64,
+    steps=6000,
+    lr=1e-3,
+    penalty=1.0,
+    penalty_every=1,
+    snapshots=0,
 )
 _IMAGE_GAN = _DENSE_GAN.replace(generator="image(network='unet')", steps=4000)
 _DATA = {"digits": ("digits", 297), "fashion": ("fashion-mnist(size=16)", 10_000)}
