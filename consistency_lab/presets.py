@@ -89,18 +89,18 @@ def _main_families(preset: str) -> dict[str, LoopSettings]:
     if preset == "digits":
         return {
             "unet": _ANNEALED.replace(network="unet", steps=2000),
-            "dit": _ANNEALED.replace(network="dit", steps=2500),
+            "dit": _ANNEALED.replace(network="dit", steps=2000),
             "mlp": _ANNEALED.replace(network="mlp", steps=3000),
             "gan": _DENSE_GAN,
-            "gan-image": _IMAGE_GAN,
-            "vae": VAESettings(lr_final=0.1, snapshots=0),
+            "gan-image": _IMAGE_GAN.replace(steps=2500),
+            "vae": VAESettings(autoencoder="conv(width=16)", steps=2000, lr_final=0.1, snapshots=0),
         }
     return {
-        "unet": _ANNEALED.replace(network="unet", steps=1500),
-        "dit": _ANNEALED.replace(network="dit(patch=4)", steps=2500),
+        "unet": _ANNEALED.replace(network="unet", batch=64, steps=1200),
+        "dit": _ANNEALED.replace(network="dit(patch=4)", steps=2000),
         "mlp": _ANNEALED.replace(network="mlp", steps=4000),
-        "gan": _DENSE_GAN.replace(steps=10_000),
-        "gan-image": _IMAGE_GAN.replace(steps=3000),
+        "gan": _DENSE_GAN.replace(steps=8000),
+        "gan-image": _IMAGE_GAN.replace(steps=1500),
         "vae": VAESettings(autoencoder="conv(width=16)", steps=2000, lr_final=0.1, snapshots=0),
     }
 
@@ -124,7 +124,7 @@ def parametrisation_plan(preset: str) -> LikenessPlan:
     x0 = (x_t - sigma eps) / alpha.
     """
     data, held_out = _known(preset, {"digits": _DATA["digits"]})
-    base = _ANNEALED.replace(network="mlp", steps=2000, snapshots=0)
+    base = _ANNEALED.replace(network="mlp", steps=1500, snapshots=0)
     ways = {
         "eps": base,
         "x0": base.replace(predicts="x0", objective="x0"),
@@ -140,7 +140,7 @@ def parametrisation_plan(preset: str) -> LikenessPlan:
 def streams_plan(preset: str) -> LikenessPlan:
     """Families in which one stream of random numbers varies alone. Raises `UserError` for a preset that does not exist."""
     data, held_out = _known(preset, {"digits": _DATA["digits"]})
-    base = _ANNEALED.replace(network="mlp", steps=2000, snapshots=0)
+    base = _ANNEALED.replace(network="mlp", steps=1500, snapshots=0)
     families = {"all three": _seeds(base)}
     for stream, name in (
         ("init_seed", "initialisation"),
@@ -154,7 +154,7 @@ def streams_plan(preset: str) -> LikenessPlan:
 def perceptual_plan(preset: str) -> LikenessPlan:
     """LPIPS beside the squared error, per noise level, at the images' own size. Raises `UserError` for an unknown preset."""
     data, held_out = _known(preset, {"fashion": ("fashion-mnist", 10_000), "cifar10": ("cifar10(split='test')", 1000)})
-    small = TrainingSettings(network="unet", steps=1000, batch=32, lr_final=0.1, snapshots=0)
+    small = TrainingSettings(network="unet", steps=600, batch=32, lr_final=0.1, snapshots=0)
     return LikenessPlan(
         data, held_out, {"unet": _seeds(small, 3)}, metrics=("mse", "lpips-squeeze"), count=128, quality=False
     )
