@@ -70,17 +70,8 @@ def _seeds(settings: LoopSettings, models: int = _FAMILY) -> tuple[LoopSettings,
 
 
 _ANNEALED = TrainingSettings(lr_final=0.1)
-_DENSE_GAN = GANSettings(
-    generator="dense",
-    discriminator="dense",
-    batch=64,
-    steps=6000,
-    lr=1e-3,
-    penalty=1.0,
-    penalty_every=1,
-    snapshots=0,
-)
-_IMAGE_GAN = _DENSE_GAN.replace(generator="image(network='unet')", steps=4000)
+_GAN = GANSettings(batch=64, snapshots=0)
+_IMAGE_GAN = _GAN.replace(generator="image(network='unet')")
 _DATA = {"digits": ("digits", 297), "fashion": ("fashion-mnist(size=16)", 10_000)}
 _SSIM = {"digits": "ssim(sigma=0.8)", "fashion": "ssim"}  # the usual window of 11 pixels is wider than a digit
 
@@ -91,7 +82,7 @@ def _main_families(preset: str) -> dict[str, LoopSettings]:
             "unet": _ANNEALED.replace(network="unet", steps=2000),
             "dit": _ANNEALED.replace(network="dit", steps=2000),
             "mlp": _ANNEALED.replace(network="mlp", steps=3000),
-            "gan": _DENSE_GAN,
+            "gan": _GAN,
             "gan-image": _IMAGE_GAN.replace(steps=2500),
             "vae": VAESettings(autoencoder="conv(width=16)", steps=2000, lr_final=0.1, snapshots=0),
         }
@@ -99,7 +90,7 @@ def _main_families(preset: str) -> dict[str, LoopSettings]:
         "unet": _ANNEALED.replace(network="unet", batch=64, steps=1200),
         "dit": _ANNEALED.replace(network="dit(patch=4)", steps=2000),
         "mlp": _ANNEALED.replace(network="mlp", steps=4000),
-        "gan": _DENSE_GAN.replace(steps=8000),
+        "gan": _GAN.replace(steps=8000),
         "gan-image": _IMAGE_GAN.replace(steps=1500),
         "vae": VAESettings(autoencoder="conv(width=16)", steps=2000, lr_final=0.1, snapshots=0),
     }

@@ -12,17 +12,17 @@ from consistency_lab.training.settings import LoopSettings
 class GANSettings(LoopSettings):
     """The settings of a GAN; together with the data they decide its result. Optimizer, momentum and clipping are those of both players."""
 
-    generator: str = "latent"
-    """generator: 'latent(latent=64, width=32)' or, from noise of the images' shape, \"image(network='unet')\""""
-    discriminator: str = "conv"
-    """discriminator: conv, 'conv(width=64)'"""
-    penalty: float = 0.3
+    generator: str = "dense"
+    """generator: dense, 'latent(latent=64, width=32)' or, from noise of the images' shape, \"image(network='unet')\""""
+    discriminator: str = "dense"
+    """discriminator: dense, 'conv(width=64)'"""
+    penalty: float = 1.0
     """R1 and R2: weight of half the squared gradient of the discriminator at real images and at fakes (0: none)"""
-    penalty_every: int = 4
+    penalty_every: int = 1
     """they are taken every so many steps, that much heavier (Karras et al. 1912.04958, appendix B): they cost as much as all the rest"""
     lr_ratio: float = 1.0
     """learning rate of the discriminator as a multiple of the generator's"""
-    steps: int = 3000
+    steps: int = 6000
     """steps, each of which moves both players once"""
     optimizer: str = "adam(beta1=0.0, beta2=0.99)"
     """adam, 'adamw(weight_decay=0.01)' or 'sgd(momentum=0.0)'; momentum makes two players circle"""

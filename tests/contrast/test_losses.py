@@ -46,7 +46,9 @@ def test_the_players_losses_equal_their_formulas():
     x0, z = torch.full((2, *SHAPE), 0.25), torch.full((2, *SHAPE), -0.125)  # scores 8 and -4
     plain = discriminator_loss(Sum(), x0, z, opponent=nn.Identity())
     assert plain.tolist() == pytest.approx([math.log1p(math.exp(-12))] * 2)
-    assert generator_loss(nn.Identity(), x0, z, opponent=Sum()).tolist() == pytest.approx([math.log1p(math.exp(12))] * 2)
+    assert generator_loss(nn.Identity(), x0, z, opponent=Sum()).tolist() == pytest.approx(
+        [math.log1p(math.exp(12))] * 2
+    )
     # Every pixel's slope is 0.5, at real images and at fakes: the squared norm is twice 64 / 4.
     punished = discriminator_loss(Sum(), x0, z, opponent=nn.Identity(), penalty=0.3)
     assert (punished - plain).tolist() == pytest.approx([0.15 * 32] * 2, rel=1e-5)

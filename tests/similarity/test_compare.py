@@ -186,7 +186,11 @@ def test_bad_input_is_refused(family, digits):
         ((family[:2],), {"count": 1}, "at least 2 samples"),
         ((family[:2],), {"metrics": ["mes"]}, "Did you mean 'mse'"),
         ((family[:2],), {"metrics": ["mse", "mse"]}, "two metrics are called 'mse'"),
-        (([family[0], nan],), {}, "'broken' gives values that are not finite at t = 1 for sample 0"),
+        (
+            ([family[0], nan],),
+            {},
+            "'broken' gives values that are not finite at t = 1 for sample 0, and without such values 1 models",
+        ),
         (([loud, apart],), {}, "share no noise level"),
         ((family[:2],), {"images": digits.take(range(10), "x").__class__("x", torch.zeros(3, 1, 4, 4))}, "images of"),
     ]
