@@ -580,17 +580,9 @@ def _check_writable(folder: Path) -> None:
 
 def _write(results: dict[str, xr.Dataset], out: Path, title: str) -> None:
     """Results as netCDF and CSV, their figures, and the report."""
-    from consistency_lab.plots.figures import figures_of
-    from consistency_lab.plots.save import save_figure
-    from consistency_lab.reports.html import report
-    from consistency_lab.store.results import save_frame, save_result
+    from consistency_lab.reports.folder import write_folder
 
-    for name, result in results.items():
-        save_result(result, out / "results" / f"{name}.nc")
-        save_frame(result, out / "results" / f"{name}.csv")
-        for figure_name, figure, frame in figures_of(result):
-            save_figure(figure, out / "figures" / f"{name}-{figure_name}", frame)
-    path = report(list(results.values()), out / "report.html", title=title)
+    path = write_folder(results, out, title)
     print(f"report: {path}")
 
 

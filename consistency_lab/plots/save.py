@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from consistency_lab.plots.theme import STYLE
 from consistency_lab.store.atomic import atomic_write
 
+SUFFIXES = (".png", ".pdf", ".csv")
 CSV_FLOAT = "%.6g"
 
 
@@ -27,7 +28,7 @@ def save_figure(figure: Figure, stem: str | Path, frame: pd.DataFrame) -> tuple[
     """
     stem = Path(stem)
     # Not with_suffix: a name such as "loss at t=0.3" has a dot of its own.
-    png, pdf, csv = (stem.with_name(stem.name + suffix) for suffix in (".png", ".pdf", ".csv"))
+    png, pdf, csv = (stem.with_name(stem.name + suffix) for suffix in SUFFIXES)
     with matplotlib.rc_context(STYLE):
         for path, dates in ((png, {}), (pdf, {"CreationDate": None})):
             buffer = io.BytesIO()

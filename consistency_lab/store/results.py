@@ -112,7 +112,8 @@ def environment() -> dict[str, Any]:
 
     ``versions`` of Python and packages, ``platform``, ``threads`` of torch, ``accelerator`` (the GPU's name or None),
     ``device`` ("cpu" where there is no GPU; None where there is one, since only the caller knows what it used),
-    ``git_commit`` of the current folder (with "-dirty" if files differ; None outside a checkout), ``numerics_version``.
+    ``git_commit`` of the checkout that the package lies in (with "-dirty" if its files differ; None where it is installed
+    elsewhere), ``numerics_version``.
     """
     import torch  # here, so that reading a result does not wait for it
 
@@ -223,11 +224,17 @@ def _version(package: str) -> str | None:
 
 
 def _git_commit() -> str | None:
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    """The commit of the package's own checkout. An installed copy may lie in a checkout of something else, which does not track it."""
+    if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None
+    return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+
+
+def _git(*words: str) -> str | None:
+    """What git says of the folder of this file; None where there is no git, or it refuses."""
+    options: dict[str, Any] = {"cwd": Path(__file__).parent, "env": {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}}
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=10, env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
-        )
+        done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, **options)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None
+    return done.stdout.strip() or None if done.returncode == 0 else None

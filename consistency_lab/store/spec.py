@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from consistency_lab.errors import StoreError
+from consistency_lab.choices import Choice
+from consistency_lab.errors import StoreError, UserError
 
 NUMERICS_VERSION = 2
 """Raised whenever a change of code changes results: runs of another version are stale, never mixed in silently."""
@@ -30,6 +33,25 @@ def canonical(spec: Mapping[str, Any]) -> str:
     """The one JSON text of a spec: keys sorted, no spaces, ASCII. Raises `StoreError` as `content_hash` does."""
     _check(spec, "")
     return json.dumps(spec, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def files_named(spec: Any) -> dict[str, str]:
+    """SHA-256 of each file that a choice in the spec names, such as ``"lpips-squeeze(weights='FILE')"``: by path -> digest.
+
+    A path says where a file lies and not what it holds, so a hash over the spec alone would take new weights for the old ones.
+    """
+    if isinstance(spec, Mapping):
+        spec = list(spec.values())
+    if isinstance(spec, list | tuple):
+        return {path: digest for value in spec for path, digest in files_named(value).items()}
+    if not isinstance(spec, str) or "(" not in spec:
+        return {}
+    try:
+        options = Choice.parse(spec).options
+    except UserError:  # a text that is no choice
+        return {}
+    paths = [value for value in options.values() if isinstance(value, str) and os.path.isfile(value)]
+    return {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths}
 
 
 def _check(value: Any, where: str) -> None:

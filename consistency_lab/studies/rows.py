@@ -9,14 +9,14 @@ from typing import Any
 
 from consistency_lab.errors import StoreError
 from consistency_lab.store.atomic import atomic_write
-from consistency_lab.store.spec import NUMERICS_VERSION, content_hash
+from consistency_lab.store.spec import NUMERICS_VERSION, content_hash, files_named
 
 
 class Rows:
     """Rows by the hash of their spec.
 
-    A row holds ``spec`` (what was asked), ``key`` (the spec's hash with the `NUMERICS_VERSION`) and ``values`` (what was found). Rows of
-    another numerics version stay in the file and are not used.
+    A row holds ``spec`` (what was asked), ``key`` (the spec's hash with the `NUMERICS_VERSION` and the content of files that it names)
+    and ``values`` (what was found). Rows of another numerics version stay in the file and are not used.
 
     Args:
         path: a ``.jsonl`` file; made with the first row.
@@ -39,7 +39,8 @@ class Rows:
         return len(self._rows)
 
     def key(self, spec: Mapping[str, Any]) -> str:
-        return content_hash({"spec": spec, "numerics_version": NUMERICS_VERSION})
+        files = files_named(spec)
+        return content_hash({"spec": spec, "numerics_version": NUMERICS_VERSION, **({"files": files} if files else {})})
 
     def find(self, spec: Mapping[str, Any]) -> dict[str, Any] | None:
         """The values of a finished row, or None."""

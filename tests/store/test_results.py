@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from consistency_lab.errors import StoreError
+from consistency_lab.store import results
 from consistency_lab.store.results import (
     environment,
     load_result,
@@ -179,22 +180,32 @@ def test_a_dataset_without_provenance_says_so(attrs):
         provenance(xr.Dataset(attrs=attrs))
 
 
-def test_the_git_commit_is_that_of_the_current_folder(tmp_path, monkeypatch):
+def test_the_git_commit_is_that_of_the_package_and_not_of_the_folder_around_it(tmp_path, monkeypatch):
     def git(*words):
         identity = ("-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false")
         return subprocess.run(["git", *identity, *words], check=True, capture_output=True, text=True).stdout.strip()
 
+    package = tmp_path / "site" / "results.py"
+    package.parent.mkdir()
+    package.write_text("one")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(results, "__file__", str(package))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert environment()["git_commit"] is None
+    assert environment()["git_commit"] is None  # no checkout
     git("init")
-    assert environment()["git_commit"] is None
-    (tmp_path / "file").write_text("one")
-    git("add", "file")
-    git("commit", "-m", "first")
+    (tmp_path / "other").write_text("one")
+    git("add", "other")
+    git("commit", "-m", "something else")
+    assert environment()["git_commit"] is None  # installed inside a checkout of something else
+    git("add", "site/results.py")
+    git("commit", "-m", "the package")
     commit = git("rev-parse", "HEAD")
     assert environment()["git_commit"] == commit
-    (tmp_path / "file").write_text("two")
+    elsewhere = tmp_path.parent / f"{tmp_path.name}-work"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert environment()["git_commit"] == commit
+    package.write_text("two")
     assert environment()["git_commit"] == f"{commit}-dirty"
     monkeypatch.setenv("PATH", "")
     assert environment()["git_commit"] is None

@@ -1,0 +1,94 @@
+"""A folder of results: netCDF and CSV, figures, and the report. What is already drawn from the same results is not drawn again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from consistency_lab.errors import StoreError
+from consistency_lab.plots import figures as _figures
+from consistency_lab.plots.figures import figures_of
+from consistency_lab.plots.save import SUFFIXES, save_figure
+from consistency_lab.reports.html import HERE, report
+from consistency_lab.store.atomic import atomic_write
+from consistency_lab.store.results import load_result, save_frame, save_result
+
+_DRAWN = ".drawn.json"
+_PAGE = ("report.html", "report.json", "report.md")
+
+
+def write_folder(results: Mapping[str, xr.Dataset], out: Path, title: str) -> Path:
+    """Write results with their figures and the report; returns the page's path.
+
+    Drawing takes most of the time. A result that the folder holds already, to the bit, keeps its files, and so does a page of the
+    same results and title, unless the code that draws has changed or a file is missing.
+
+    Args:
+        results: by the name of the file that each belongs in.
+        out: gets ``results/``, ``figures/`` and ``report.html`` with its ``.json`` and ``.md``.
+        title: of the page.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    notes, code = out / "figures" / _DRAWN, _code()
+    before = _read(notes)
+    if before.get("code") != code:
+        before = {}
+    atomic_write(notes, "{}\n")  # what is stopped on the way is drawn anew
+    drawn = {
+        name: _write_result(name, each, out, before.get("results", {}).get(name)) for name, each in results.items()
+    }
+    page = [title, {name: entry["digest"] for name, entry in drawn.items()}]
+    path = out / _PAGE[0]
+    if before.get("page") != page or not all((out / file).is_file() for file in _PAGE):
+        report(list(results.values()), path, title=title)
+    atomic_write(notes, json.dumps({"code": code, "results": drawn, "page": page}, indent=1) + "\n")
+    return path
+
+
+def _write_result(name: str, result: xr.Dataset, out: Path, known: dict[str, Any] | None) -> dict[str, Any]:
+    """Write one result and, unless ``known`` says that they are drawn, its figures. Returns what is to be known next time."""
+    path = out / "results" / f"{name}.nc"
+    if known and path.with_suffix(".csv").is_file() and _holds(path, result, known["digest"]):
+        figures = known["figures"]
+        if all((out / "figures" / f"{figure}{suffix}").is_file() for figure in figures for suffix in SUFFIXES):
+            return known
+    save_result(result, path)
+    save_frame(result, path.with_suffix(".csv"))
+    drawn = []
+    for figure_name, figure, frame in figures_of(result):
+        save_figure(figure, out / "figures" / f"{name}-{figure_name}", frame)
+        drawn.append(f"{name}-{figure_name}")
+    return {"digest": _digest(path.read_bytes()), "figures": drawn}
+
+
+def _holds(path: Path, result: xr.Dataset, digest: str) -> bool:
+    """Whether the file is the one that was drawn, and holds this result."""
+    try:
+        return path.is_file() and _digest(path.read_bytes()) == digest and load_result(path).identical(result)
+    except StoreError:
+        return False
+
+
+def _code() -> str:
+    """Digest of the code that draws: the rooms plots and reports."""
+    files = sorted(path for room in (HERE, Path(_figures.__file__).parent) for path in room.iterdir() if path.is_file())
+    return _digest(b"".join(path.name.encode() + path.read_bytes() for path in files))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _read(notes: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(notes.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

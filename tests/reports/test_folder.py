@@ -1,0 +1,80 @@
+import os
+
+import pytest
+
+from consistency_lab.reports import folder
+from consistency_lab.reports.folder import write_folder
+from consistency_lab.store.results import load_result, save_result
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Names of the figures that are drawn, and "page" for a page."""
+    seen = []
+    figures, page = folder.figures_of, folder.report
+
+    def counted(ds):
+        for name, figure, frame in figures(ds):
+            seen.append(f"{ds.attrs['kind']}-{name}")
+            yield name, figure, frame
+
+    def paged(*arguments, **options):
+        seen.append("page")
+        return page(*arguments, **options)
+
+    monkeypatch.setattr(folder, "figures_of", counted)
+    monkeypatch.setattr(folder, "report", paged)
+    return seen
+
+
+def some(results):
+    return {"loss": results.training(2), "line": results.landscape()}
+
+
+def test_the_folder_holds_results_figures_and_the_page(results, tmp_path, drawn):
+    assert write_folder(some(results), tmp_path, "Title") == tmp_path / "report.html"
+    assert drawn == ["training-loss", "landscape-line", "page"]
+    files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    for name in ("results/loss.nc", "results/loss.csv", "figures/line-line.png", "figures/line-line.pdf", "report.md"):
+        assert name in files
+    assert load_result(tmp_path / "results" / "line.nc").identical(some(results)["line"])
+
+
+def test_what_is_unchanged_is_not_drawn_again(results, tmp_path, drawn, monkeypatch):
+    write_folder(some(results), tmp_path, "Title")
+    drawn.clear()
+    write_folder(some(results), tmp_path, "Title")
+    assert drawn == []
+    write_folder(some(results), tmp_path, "Other title")
+    assert drawn == ["page"]
+    drawn.clear()
+    changed = some(results)
+    changed["loss"]["loss"][0, 0] += 1e-9
+    write_folder(changed, tmp_path, "Other title")
+    assert drawn == ["training-loss", "page"]
+    assert load_result(tmp_path / "results" / "loss.nc").identical(changed["loss"])
+    drawn.clear()
+    os.unlink(tmp_path / "figures" / "line-line.pdf")
+    write_folder(changed, tmp_path, "Other title")
+    assert drawn == ["landscape-line"]
+    drawn.clear()
+    os.unlink(tmp_path / "report.json")
+    write_folder(changed, tmp_path, "Other title")
+    assert drawn == ["page"]
+    drawn.clear()
+    # A result that somebody else put into its place is not the one that was drawn.
+    save_result(results.landscape(between=False), tmp_path / "results" / "line.nc")
+    write_folder(changed, tmp_path, "Other title")
+    assert drawn[0] == "landscape-line"
+    drawn.clear()
+    monkeypatch.setattr(folder, "_code", lambda: "other code")
+    write_folder(changed, tmp_path, "Other title")
+    assert drawn == ["training-loss", "landscape-line", "page"]
+
+
+def test_damaged_notes_are_drawn_anew(results, tmp_path, drawn):
+    write_folder(some(results), tmp_path, "Title")
+    drawn.clear()
+    (tmp_path / "figures" / ".drawn.json").write_text("[1")
+    write_folder(some(results), tmp_path, "Title")
+    assert drawn == ["training-loss", "landscape-line", "page"]
