@@ -89,15 +89,15 @@ class Subject:
         tensors = [x[rows.to(x.device)] for x in self.batch.tensors]
         return replace(self, batch=FrozenBatch(tensors, self.batch.chunk), times=self.times[list(levels)])
 
-    def moved_to(self, module: nn.Module, name: str | None = None) -> Subject:
+    def asked_of(self, module: nn.Module, name: str, facts: Mapping[str, Any] | None = None) -> Subject:
         """The same question to another module of the same architecture. Raises `UserError` if its parameters are shaped otherwise."""
         shapes = [[(key, tuple(p.shape)) for key, p in m.named_parameters()] for m in (self.module, module)]
         if shapes[0] != shapes[1]:
             raise UserError(
-                f"{self.name!r} and {name or 'the other model'!r} have different parameters; "
+                f"{self.name!r} and {name!r} have different parameters; "
                 "there is a line only between models of one architecture."
             )
-        return replace(self, module=module, name=name or self.name)
+        return replace(self, module=module, name=name, facts={**self.facts, **(facts or {})})
 
     def losses(self) -> Tensor:
         """Loss per sample ``(levels, count)``, float64 on the CPU, through the chunks of the batch."""
@@ -119,7 +119,14 @@ class Subject:
             check_deterministic(self.module, self.loss, self.batch)
 
     def provenance(self) -> dict[str, Any]:
-        return {"subject": {"name": self.name, "loss_units": self.units, **self.facts}, "batch": self.batch.fingerprint}
+        """What results record of it."""
+        return {
+            **self.facts,
+            "loss_units": self.units,
+            "samples": self.count,
+            "batch": self.batch.fingerprint,
+            "device": str(self.device),
+        }
 
 
 def diffusion_subject(
