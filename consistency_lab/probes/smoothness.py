@@ -15,12 +15,11 @@ import torch
 from consistency_lab.devices import measuring
 from consistency_lab.intervals import Array, Interval, jackknife
 from consistency_lab.probes.directions import Direction, norm
-from consistency_lab.probes.frozen import FrozenBatch, untouched
+from consistency_lab.probes.frozen import untouched
 from consistency_lab.probes.subject import Subject
 from consistency_lab.probes.walk import mean_gradients, walk
 
 OFFSETS = (-0.5, -0.25, -0.1, 0.1, 0.25, 0.5)
-BLOCKS = 8
 
 
 def curvature(positions: np.ndarray, loss: np.ndarray) -> float:
@@ -74,16 +73,6 @@ def named(name: str, interval: Interval) -> dict[str, float]:
     return dict(zip((name, f"{name}_low", f"{name}_high"), map(float, interval), strict=True))
 
 
-def image_blocks(subject: Subject, blocks: int = BLOCKS) -> tuple[list[FrozenBatch], Array]:
-    """The batch in blocks of whole images, each with all its noise levels, and the share of the images in each."""
-    pieces = np.array_split(np.arange(subject.count), min(blocks, subject.count))
-    batches = []
-    for piece in pieces:
-        rows = torch.from_numpy((np.arange(subject.levels)[:, None] * subject.count + piece).ravel())
-        batches.append(FrozenBatch([x[rows.to(x.device)] for x in subject.batch.tensors], subject.batch.chunk))
-    return batches, np.array([len(piece) for piece in pieces]) / subject.count
-
-
 def gradient_smoothness(
     subject: Subject, direction: Direction, offsets: Sequence[float] = OFFSETS
 ) -> tuple[dict[str, Interval], dict[str, Interval]]:
@@ -103,7 +92,8 @@ def gradient_smoothness(
         bound of its Lipschitz constant, in loss per squared weight; ``relative_lipschitz``, the same per squared position and over the
         loss at the model; ``gradient_rms``, the root mean square over parameters of the gradient at the model, in loss per weight.
     """
-    batches, shares = image_blocks(subject)
+    blocks, shares = subject.blocks()
+    batches = [block.batch for block in blocks]
     # Row 0 is everything, the others leave out one block each.
     weights = np.stack([shares, *(np.where(np.arange(len(shares)) == i, 0, shares) for i in range(len(shares)))])
     with np.errstate(invalid="ignore"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -85,9 +86,21 @@ class Subject:
         """The same subject at some of its noise levels only."""
         if self.times is None:
             raise UserError(f"{self.name!r} has no noise levels to choose from.")
-        rows = (torch.as_tensor(levels)[:, None] * self.count + torch.arange(self.count)).flatten()
-        tensors = [x[rows.to(x.device)] for x in self.batch.tensors]
-        return replace(self, batch=FrozenBatch(tensors, self.batch.chunk), times=self.times[list(levels)])
+        return replace(self, batch=self._rows(levels, range(self.count)), times=self.times[list(levels)])
+
+    def of_images(self, images: Sequence[int]) -> Subject:
+        """The same subject on some of its images only, at all noise levels."""
+        return replace(self, batch=self._rows(range(self.levels), images))
+
+    def blocks(self, most: int = 8) -> tuple[list[Subject], list[float]]:
+        """The subject in up to ``most`` blocks of images, and the share of the images in each: what intervals over images are made of."""
+        bounds = [round(i * self.count / min(most, self.count)) for i in range(min(most, self.count) + 1)]
+        pieces = [range(a, b) for a, b in pairwise(bounds)]
+        return [self.of_images(piece) for piece in pieces], [len(piece) / self.count for piece in pieces]
+
+    def _rows(self, levels: Sequence[int], images: Sequence[int]) -> FrozenBatch:
+        rows = (torch.tensor(levels)[:, None] * self.count + torch.tensor(images)).flatten()
+        return FrozenBatch([x[rows.to(x.device)] for x in self.batch.tensors], self.batch.chunk)
 
     def asked_of(self, module: nn.Module, name: str, facts: Mapping[str, Any] | None = None) -> Subject:
         """The same question to another module of the same architecture. Raises `UserError` if its parameters are shaped otherwise."""
