@@ -99,7 +99,7 @@ class Subject:
         return [self.of_images(piece) for piece in pieces], [len(piece) / self.count for piece in pieces]
 
     def _rows(self, levels: Sequence[int], images: Sequence[int]) -> FrozenBatch:
-        rows = (torch.tensor(levels)[:, None] * self.count + torch.tensor(images)).flatten()
+        rows = (torch.as_tensor(levels)[:, None] * self.count + torch.as_tensor(images)).flatten()
         return FrozenBatch([x[rows.to(x.device)] for x in self.batch.tensors], self.batch.chunk)
 
     def asked_of(self, module: nn.Module, name: str, facts: Mapping[str, Any] | None = None) -> Subject:

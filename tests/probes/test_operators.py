@@ -87,9 +87,14 @@ def test_products_equal_hessian_eigenthings():
     subject = regression(7)
     vector = torch.randn(57, generator=torch.Generator().manual_seed(3)).double()
     mean = lambda m, batch: F.mse_loss(m(batch[0]), batch[1])  # noqa: E731
-    # It weighs batches equally, so that only equal batches give the mean over samples; one batch is one.
-    other = hessian_eigenthings.HessianOperator(subject.module, batches(subject, 23), mean)
-    torch.testing.assert_close(Hessian(subject) @ vector, other @ vector, rtol=1e-9, atol=1e-12)
+    theirs = lambda chunk: hessian_eigenthings.HessianOperator(subject.module, batches(subject, chunk), mean)  # noqa: E731
+    ours = Hessian(subject) @ vector
+    torch.testing.assert_close(ours, theirs(23) @ vector, rtol=1e-9, atol=1e-12)
+    # With a ragged last batch it is the mean over batches, not over samples: the two samples of the last weigh as much as seven.
+    each = [Hessian(subject.of_images(rows)) @ vector for rows in torch.arange(23).split(7)]
+    torch.testing.assert_close(torch.stack(each).mean(0), theirs(7) @ vector, rtol=1e-9, atol=1e-12)
+    shares = torch.tensor([7, 7, 7, 2]).double() / 23
+    torch.testing.assert_close(ours, shares @ torch.stack(each), rtol=1e-9, atol=1e-12)
 
 
 def test_gauss_newton_is_the_hessian_where_the_output_is_linear_and_positive_elsewhere():
