@@ -1,0 +1,90 @@
+"""GANs and VAEs as subjects of probes, so that their landscapes and spectra can stand beside those of diffusion models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from consistency_lab.contrast.losses import probe_parts
+from consistency_lab.contrast.model import ContrastModel
+from consistency_lab.contrast.networks import VAE
+from consistency_lab.data.imageset import ImageSet
+from consistency_lab.diffusion.model import described
+from consistency_lab.probes.frozen import FrozenBatch
+from consistency_lab.probes.subject import Split, Subject
+
+
+def player_subject(
+    model: ContrastModel, images: ImageSet, *, player: str | None = None, count: int = 64, seed: int = 0
+) -> Subject:
+    """One player of a GAN with the other frozen, or a VAE with the noise of its reparametrisation frozen.
+
+    Args:
+        model: a GAN or VAE.
+        images: their first ``count`` are used.
+        player: ``"generator"`` or ``"discriminator"`` of a GAN, ``"autoencoder"`` of a VAE; by default what makes images.
+        count: images.
+        seed: of the noise.
+
+    Raises:
+        UserError: a player that the model does not have, or too few images.
+    """
+    player = player or ("autoencoder" if isinstance(model.module, VAE) else "generator")
+    module, loss, tensors = probe_parts(model, images, count, player=player, seed=seed)
+    if player == "autoencoder":
+        units, pixels = "squared error + weighted divergence", images.shape[0] * images.shape[1] * images.shape[2]
+        split = Split(_code_and_error, partial(_bound, beta=model.facts["beta"], pixels=pixels))
+    else:
+        units = f"{player}'s loss in nats"
+        opponent = model.module.get_submodule("discriminator" if player == "generator" else "generator")
+        scores, of_scores = _SCORES[player]
+        split = Split(partial(scores, opponent=opponent), of_scores)
+    facts = {
+        "model": described(model),
+        "player": player,
+        "images": {"name": images.name, "fingerprint": images.fingerprint, "used": count},
+        "noise_seed": seed,
+    }
+    name = model.name if player == "autoencoder" else f"{model.name} {player}"
+    return Subject(name, module, loss, FrozenBatch(tensors), units, None, split, facts)
+
+
+def _generator_score(generator: nn.Module, z: Tensor, *, opponent: nn.Module) -> Tensor:
+    return opponent(generator(z))
+
+
+def _generator_loss(score: Tensor, *_: Tensor) -> Tensor:
+    return F.softplus(-score).squeeze(1)
+
+
+def _both_scores(discriminator: nn.Module, x0: Tensor, z: Tensor, *, opponent: nn.Module) -> Tensor:
+    return torch.cat([discriminator(x0), discriminator(opponent(z).detach())], 1)
+
+
+def _discriminator_loss(scores: Tensor, *_: Tensor) -> Tensor:
+    return F.softplus(-scores[:, 0]) + F.softplus(scores[:, 1])
+
+
+_SCORES: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
+    "generator": (_generator_score, _generator_loss),
+    "discriminator": (_both_scores, _discriminator_loss),
+}
+
+
+def _code_and_error(vae: VAE, x0: Tensor, noise: Tensor) -> Tensor:
+    """The mean and log variance of the code, and the error of the image: ``(B, 2 latent + pixels)``."""
+    mean, log_variance = vae.encode(x0)
+    error = vae.generate(mean + (0.5 * log_variance).exp() * noise) - x0
+    return torch.cat([mean, log_variance, error.flatten(1)], 1)
+
+
+def _bound(output: Tensor, x0: Tensor, noise: Tensor, *, beta: float, pixels: int) -> Tensor:
+    """The loss of a VAE from `_code_and_error`; convex in it, as Gauss-Newton wants."""
+    latent = noise.shape[1]
+    mean, log_variance, error = output.split([latent, latent, pixels], 1)
+    divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
+    return error.square().mean(1) + beta * divergence / pixels
