@@ -7,6 +7,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from consistency_lab.plots.reading import model_of, names, need
 from consistency_lab.plots.theme import DASHES, MUTED, NULL, SAME, new_figure, note, themed
@@ -54,7 +55,7 @@ def spectrum(ds: xr.Dataset) -> Figure:
     """The density of eigenvalues over all samples, with the eigenvalues at its ends."""
     table, numbers = density_frame(ds), number_frame(ds)
     operators = names(ds, "operator")
-    figure, axes = new_figure(3.9 * len(operators) + 0.3, 2.9, 1, len(operators), sharey=True)
+    figure, axes = new_figure(3.9 * len(operators) + 0.3, 2.9, 1, len(operators))
     size = float(ds.attrs.get("parameters", 1))
     for ax, operator in zip(axes[0], operators, strict=True):
         title, colour, _ = LOOKS[operator]
@@ -75,6 +76,8 @@ def spectrum(ds: xr.Dataset) -> Figure:
         ax.set_yscale("log")
         ax.set_ylim(bottom=floor)
         ax.set_title(f"{title}, all samples" if ds.sizes["part"] > 1 else title)
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+        ax.ticklabel_format(axis="x", scilimits=(-2, 4))
         ax.set_xlabel(f"eigenvalue ({_unit(ds)})")
     axes[0, 0].set_ylabel("density of eigenvalues")
     figure.suptitle(

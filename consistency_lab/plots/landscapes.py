@@ -19,11 +19,18 @@ from consistency_lab.plots.theme import DASHES, MUTED, SAME, SERIES, label_lines
 # Losses over the loss at the model; beyond the last it is all steep.
 LEVELS = (0.25, 0.5, 0.7, 0.85, 0.95, 1.05, 1.2, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0, 300.0, 1000.0)
 SHADES = LinearSegmentedColormap.from_list("loss", ["#08306b", "#2f7fb8", "#a6cee3", "#f2efe6", "#f0b27a", "#a33b12"])
+# What has no scale of weights or loss in it: its title, and its unit.
+UNITS = {
+    "relative_curvature": "per squared position",
+    "relative_lipschitz": "per squared position",
+    "roughness": "share of the range",
+    "predictiveness": "cosine of gradients",
+}
 NUMBERS = {
-    "relative_curvature": "curvature over loss\n(per squared position)",
-    "relative_lipschitz": "Lipschitz estimate over loss\n(per squared position)",
-    "roughness": "roughness\n(share of the range)",
-    "predictiveness": "gradient predictiveness\n(cosine)",
+    "relative_curvature": "curvature / loss",
+    "relative_lipschitz": "Lipschitz / loss",
+    "roughness": "roughness",
+    "predictiveness": "predictiveness",
 }
 
 
@@ -90,6 +97,10 @@ def plane(ds: xr.Dataset, most: int = 3) -> Figure:
         note(axes[0, 0], "the loss is not positive and finite everywhere")
         return figure
     inside = [level for level in LEVELS if used.min() < level < used.max()]
+    if len(inside) < 4:  # a flat plane
+        inside = [
+            level for level in MaxNLocator(8).tick_values(used.min(), used.max()) if used.min() < level < used.max()
+        ]
     edges = [min(float(used.min()), 0.999), *inside, max(float(used.max()), 1.001)]
     colours = LogNorm(1 / 30, 30)  # 1, the model's own loss, in the middle of the shades
     for ax, name in zip(axes[0], names, strict=True):
@@ -106,11 +117,14 @@ def plane(ds: xr.Dataset, most: int = 3) -> Figure:
     unit = "1 = first to second model" if three else "filter norms"
     axes[0, 0].set_ylabel(f"second axis ({unit})")
     axes[0, 0].set_xlabel(f"first axis ({unit})")
-    bar = figure.colorbar(drawn, ax=axes, shrink=0.9, ticks=edges[1:-1], pad=0.015)
-    bar.ax.set_yticklabels([f"{level:g}" for level in edges[1:-1]])
+    bar = figure.colorbar(drawn, ax=axes, shrink=0.9, ticks=edges[1:-1], pad=0.015, spacing="uniform")
+    bar.ax.set_yticklabels([f"{level:.4g}" for level in edges[1:-1]])
     bar.set_label("loss / loss at the model")
     bar.ax.minorticks_off()
-    figure.suptitle(f"{model_of(ds)}: {ds.attrs.get('path', '')}", fontsize=9, color=MUTED, x=0.02, ha="left")
+    title = (
+        f"{model_of(ds)}, {ds.attrs.get('path', '')}" if len(names) > 1 and not three else str(ds.attrs.get("path", ""))
+    )
+    figure.suptitle(title, fontsize=9, color=MUTED, x=0.02, ha="left")
     return figure
 
 
@@ -149,7 +163,7 @@ def smoothness(results: Sequence[xr.Dataset]) -> Figure:
     """Landscapes of several models on one axis: the loss over the loss at the model, and the numbers that have no scale in them."""
     table = smoothness_frame(results)
     figure, axes = new_figure(
-        10.4, 2.5 + 0.16 * len(results), 1, 1 + len(NUMBERS), width_ratios=[1.7, *[1] * len(NUMBERS)]
+        12.6, 2.2 + 0.2 * len(results), 1, 1 + len(NUMBERS), width_ratios=[1.5, *[1] * len(NUMBERS)]
     )
     ax, ends = axes[0, 0], []
     for i, ds in enumerate(results):
@@ -168,7 +182,8 @@ def smoothness(results: Sequence[xr.Dataset]) -> Figure:
             colour = SERIES[i % len(SERIES)]
             panel.plot([row["low"], row["high"]], [height, height], color=colour, lw=1.4)
             panel.plot(row["value"], height, "o", color=colour, ms=4)
-        panel.set_title(title, fontsize=7.5)
+        panel.set_title(title, fontsize=8.5)
+        panel.set_xlabel(UNITS[name], fontsize=8)
         panel.set_yticks(heights, labels=part["model"] if panel is axes[0, 1] else [""] * len(part))
         panel.set_ylim(-0.6, len(results) - 0.4)
         panel.xaxis.set_major_locator(MaxNLocator(3))

@@ -87,7 +87,7 @@ def curvature_spectrum(
         operators: ``"hessian"``, ``"gauss_newton"``, or both; Gauss-Newton needs a subject with a split.
         eigenvalues: at each end of the spectrum.
         probes: random vectors of the density.
-        steps: Lanczos steps, for eigenvalues and for the density.
+        steps: Lanczos steps of a probe; the eigenvalues get up to twice as many.
         products: of the trace.
         by_t: for each noise level too; as many products again, each on one level's samples.
         scaled: in units of the filters' norms, see `CurvatureOperator`; loss per squared weight otherwise.
@@ -152,7 +152,7 @@ def _spectrum(
     blocks, shares = operator.subject.blocks()
     pieces = [operator.restricted(block) for block in blocks]
     with measuring():
-        ends = extreme_eigenpairs(operator, eigenvalues, steps=steps, seed=seed)
+        ends = extreme_eigenpairs(operator, eigenvalues, steps=2 * steps, seed=seed)
         nodes = quadrature(operator, probes=probes, steps=steps, seed=seed + 1)
         traced = trace(pieces, shares, products=products, seed=seed + 2)
     found = {"eigenvalue": [pairs.values for pairs in ends], "residual": [pairs.residuals for pairs in ends]}

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from consistency_lab.contrast import gan, vae
 from consistency_lab.contrast.losses import probe_parts
 from consistency_lab.contrast.model import ContrastModel
 from consistency_lab.contrast.networks import VAE
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.diffusion.model import described
+from consistency_lab.errors import UserError
+from consistency_lab.interop.load import is_foreign
+from consistency_lab.loading import load
 from consistency_lab.probes.frozen import FrozenBatch
-from consistency_lab.probes.subject import Split, Subject
+from consistency_lab.probes.subject import Split, Subject, diffusion_subject
+from consistency_lab.store.runs import Store
 
 
 def player_subject(
@@ -53,6 +59,43 @@ def player_subject(
     return Subject(name, module, loss, FrozenBatch(tensors), units, None, split, facts)
 
 
+def named_subject(
+    text: str,
+    images: ImageSet,
+    *,
+    store: Store | str | Path = "runs",
+    device: str | torch.device | None = None,
+    player: str | None = None,
+    count: int = 64,
+    bins: int = 10,
+    seed: int = 0,
+) -> Subject:
+    """The subject that one line of text names: what `load` takes, or a run of a GAN or VAE.
+
+    Args:
+        text: see `load`.
+        images: their first ``count`` are used.
+        store: where names are looked up.
+        device: where to put the model; by default a GPU where there is one.
+        player: of a GAN or VAE, see `player_subject`.
+        count: images.
+        bins: noise levels, for a diffusion model.
+        seed: of the noise.
+
+    Raises:
+        UserError: nothing of that name; a player of a diffusion model; as `player_subject` and `diffusion_subject`.
+    """
+    run = None if is_foreign(text) else (store if isinstance(store, Store) else Store(store)).find(text)
+    if run is not None and run.kind in _LOADERS:
+        return player_subject(_LOADERS[run.kind](run, device=device), images, player=player, count=count, seed=seed)
+    if player is not None:
+        raise UserError(f"{text!r} is no GAN or VAE and has no {player}; leave the player out.")
+    return diffusion_subject(load(text, store=store, device=device), images, count=count, bins=bins, seed=seed)
+
+
+_LOADERS = {gan.KIND: gan.load_gan, vae.KIND: vae.load_vae}
+
+
 def _generator_score(generator: nn.Module, z: Tensor, *, opponent: nn.Module) -> Tensor:
     return opponent(generator(z))
 
@@ -75,10 +118,10 @@ _SCORES: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
 }
 
 
-def _code_and_error(vae: VAE, x0: Tensor, noise: Tensor) -> Tensor:
+def _code_and_error(autoencoder: VAE, x0: Tensor, noise: Tensor) -> Tensor:
     """The mean and log variance of the code, and the error of the image: ``(B, 2 latent + pixels)``."""
-    mean, log_variance = vae.encode(x0)
-    error = vae.generate(mean + (0.5 * log_variance).exp() * noise) - x0
+    mean, log_variance = autoencoder.encode(x0)
+    error = autoencoder.generate(mean + (0.5 * log_variance).exp() * noise) - x0
     return torch.cat([mean, log_variance, error.flatten(1)], 1)
 
 
