@@ -96,13 +96,17 @@ def plane(ds: xr.Dataset, most: int = 3) -> Figure:
     if not np.isfinite(used).all() or not (used > 0).all():
         note(axes[0, 0], "the loss is not positive and finite everywhere")
         return figure
+    if used.min() == used.max():
+        note(axes[0, 0], "the loss does not change")
+        return figure
     inside = [level for level in LEVELS if used.min() < level < used.max()]
     if len(inside) < 4:  # a flat plane
         inside = [
             level for level in MaxNLocator(8).tick_values(used.min(), used.max()) if used.min() < level < used.max()
         ]
-    edges = [min(float(used.min()), 0.999), *inside, max(float(used.max()), 1.001)]
-    colours = LogNorm(1 / 30, 30)  # 1, the model's own loss, in the middle of the shades
+    edges = [float(used.min()), *inside, float(used.max())]
+    far = max(edges[-1], 1 / edges[0])
+    colours = LogNorm(1 / far, far)  # 1, the model's own loss, in the middle of the shades
     for ax, name in zip(axes[0], names, strict=True):
         part = table[table["name"] == name].pivot(index="y", columns="x", values="relative")
         x, y, z = part.columns.to_numpy(), part.index.to_numpy(), part.to_numpy()
@@ -117,8 +121,12 @@ def plane(ds: xr.Dataset, most: int = 3) -> Figure:
     unit = "1 = first to second model" if three else "filter norms"
     axes[0, 0].set_ylabel(f"second axis ({unit})")
     axes[0, 0].set_xlabel(f"first axis ({unit})")
-    bar = figure.colorbar(drawn, ax=axes, shrink=0.9, ticks=edges[1:-1], pad=0.015, spacing="uniform")
-    bar.ax.set_yticklabels([f"{level:.4g}" for level in edges[1:-1]])
+    bar = figure.colorbar(drawn, ax=axes, shrink=0.9, pad=0.015)
+    marks: list[float] = []
+    for level in edges[1:-1]:  # those that have room
+        if not marks or np.log(level / marks[-1]) > 0.06 * np.log(edges[-1] / edges[0]):
+            marks.append(level)
+    bar.set_ticks(marks, labels=[f"{level:.6g}" for level in marks])
     bar.set_label("loss / loss at the model")
     bar.ax.minorticks_off()
     title = (

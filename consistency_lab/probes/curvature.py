@@ -81,6 +81,8 @@ def curvature_spectrum(
 ) -> xr.Dataset:
     """The spectrum of the second derivatives of a subject's mean loss, over all samples and for each noise level by itself.
 
+    It costs up to ``(4 + probes) * steps + products`` products for each operator, and ``by_t`` as much again.
+
     Args:
         subject: the module and its loss.
         seed: of random vectors.

@@ -97,10 +97,12 @@ def line_landscape(
         those of `gradient_smoothness`, and ``direction_norm``. All have 95 % intervals over images, named ``..._low`` and ``..._high``.
 
     Raises:
-        UserError: models of different architecture, fewer than 5 points, or a loss that draws random numbers.
+        UserError: models of different architecture, fewer than 5 points, a span of 0, or a loss that draws random numbers.
     """
     if points < 5:
         raise UserError(f"a landscape needs at least 5 points, not {points}.")
+    if not 0 < span < float("inf"):
+        raise UserError(f"span is a length above 0, not {span}.")
     subject.check()
     facts: dict[str, Any] = {"seed": seed}
     if towards is None:

@@ -63,7 +63,9 @@ def test_a_flat_plane_still_has_contours(tmp_path):
     figure = landscapes.plane(plane_landscape(flat, points=5, span=1e-4))
     figure.savefig(tmp_path / "flat.png")
     assert len(figure.axes) == 2  # one plane and its colours
-    assert len(figure.axes[1].get_yticks()) >= 2
+    assert len(figure.axes[1].get_yticks()) >= 4
+    constant = landscapes.plane(plane_landscape(flat, points=5).assign(loss=lambda ds: 0 * ds["loss"] + 1))
+    assert constant.axes[0].texts[0].get_text() == "the loss does not change"
 
 
 def test_models_stand_on_one_axis():

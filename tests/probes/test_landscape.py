@@ -15,7 +15,7 @@ from consistency_lab.probes.curvature import curvature_spectrum
 from consistency_lab.probes.directions import difference
 from consistency_lab.probes.frozen import FrozenBatch, frozen_grid
 from consistency_lab.probes.landscape import line_landscape, probe_landscape
-from consistency_lab.probes.plane import plane_landscape
+from consistency_lab.probes.plane import plane_landscape, probe_plane
 from consistency_lab.probes.smoothness import barrier, curvature, over_images, roughness
 from consistency_lab.probes.subject import Subject, diffusion_subject
 from consistency_lab.probes.walk import losses_along
@@ -218,5 +218,8 @@ def test_bad_requests_are_refused():
     images = load_images("digits")
     with pytest.raises(UserError, match="different parameters"):
         probe_landscape(network_model(0), images, towards=network_model(1, "mlp(width=24, depth=1)"))
+    for probe in (probe_landscape, probe_plane):
+        with pytest.raises(UserError, match="a length above 0, not 0"):
+            probe(network_model(0), images, span=0)
     with pytest.raises(UserError, match="at least 5 points"):
         probe_landscape(network_model(0), images, points=2)
