@@ -35,14 +35,21 @@ _HOMES = {
     "TrainingSettings": "training.settings",
     "UserError": "errors",
     "compare": "similarity.compare",
+    "curvature_spectrum": "probes.curvature",
     "denoising_loss": "diffusion.loss",
+    "diffusion_subject": "probes.subject",
     "export_diffusers": "interop.export",
+    "line_landscape": "probes.landscape",
     "load": "loading",
     "load_images": "data.sources",
     "load_model": "training.train",
     "load_result": "store.results",
+    "plane_landscape": "probes.plane",
+    "player_subject": "studies.players",
+    "probe_curvature": "probes.curvature",
     "probe_difficulty": "probes.difficulty",
     "probe_landscape": "probes.landscape",
+    "probe_plane": "probes.plane",
     "report": "reports.html",
     "sample_path": "diffusion.sampling",
     "save_result": "store.results",
@@ -80,13 +87,17 @@ if TYPE_CHECKING:
     from consistency_lab.loading import load
     from consistency_lab.metrics.distances import METRICS
     from consistency_lab.networks.registry import NETWORKS
+    from consistency_lab.probes.curvature import curvature_spectrum, probe_curvature
     from consistency_lab.probes.difficulty import probe_difficulty
-    from consistency_lab.probes.landscape import probe_landscape
+    from consistency_lab.probes.landscape import line_landscape, probe_landscape
+    from consistency_lab.probes.plane import plane_landscape, probe_plane
+    from consistency_lab.probes.subject import diffusion_subject
     from consistency_lab.recipe import Recipe
     from consistency_lab.reports.html import report
     from consistency_lab.similarity.compare import compare
     from consistency_lab.store.results import load_result, save_result
     from consistency_lab.store.runs import Store
+    from consistency_lab.studies.players import player_subject
     from consistency_lab.training.momentum import MomentumSchedule
     from consistency_lab.training.settings import TrainingSettings
     from consistency_lab.training.timesteps import TIMESTEPS

@@ -199,13 +199,13 @@ class Compare(Common):
 
 @dataclass(frozen=True)
 class Probe(Common):
-    """Ask a model why: its difficulty per noise level, or the loss landscape around it (with two models: between them).
+    """Ask a model why: its difficulty per noise level, the loss landscape around it (with two models: between them), its curvature.
 
     Example: consistency-lab probe difficulty unet-s0 --data digits
     """
 
-    what: tyro.conf.Positional[Literal["difficulty", "landscape"]] = "difficulty"
-    """difficulty or landscape"""
+    what: tyro.conf.Positional[Literal["difficulty", "landscape", "curvature"]] = "difficulty"
+    """difficulty, landscape or curvature"""
     models: tyro.conf.Positional[tuple[str, ...]] = ()
     """names of runs in the store, run folders, diffusers:DIR, torchscript:FILE?schedule=...&..."""
     store: Path = Path("runs")
@@ -217,21 +217,26 @@ class Probe(Common):
     seed: int = 0
     """seed of the noise and of random directions"""
     count: int | None = None
-    """images; 256 for difficulty, 64 for a landscape"""
+    """images; 256 for difficulty, 64 for a landscape, 32 for a plane or curvature"""
+    plane: bool = False
+    """landscape: a plane; with three models the one through them"""
+    player: str | None = None
+    """landscape or curvature of a GAN: generator or discriminator"""
     out: Path = Path("probe")
     """folder for the result, its figures and its report"""
 
     def run(self) -> None:
         from consistency_lab.data.sources import load_images
         from consistency_lab.probes.difficulty import probe_difficulty
-        from consistency_lab.probes.landscape import probe_landscape
 
+        allowed = (1, 3) if self.plane else (1, 2) if self.what == "landscape" else (1,)
+        if self.plane and self.what != "landscape":
+            raise UserError("--plane belongs to probe landscape.")
+        if len(self.models) not in allowed:
+            words = {(1,): "one model", (1, 2): "one or two models", (1, 3): "one or three models"}[allowed]
+            name = f"probe {self.what}{' --plane' if self.plane else ''}"
+            raise UserError(f"{name} takes {words}, not {len(self.models)}.")
         found = _find(self.models, self.store)
-        most = 2 if self.what == "landscape" else 1
-        if not 1 <= len(found) <= most:
-            raise UserError(
-                f"probe {self.what} takes {'one or two models' if most == 2 else 'one model'}, not {len(found)}."
-            )
         if self.dry_run:
             _print_json(
                 {
@@ -244,15 +249,32 @@ class Probe(Common):
             return
         _check_writable(self.out)
         images = load_images(self.data, data_dir=self.data_dir)
-        models = _load(self.models, self.store, self.device)
         if self.what == "difficulty":
-            result = probe_difficulty(models[0], images, count=min(self.count or 256, len(images)), seed=self.seed)
+            (model,) = _load(self.models, self.store, self.device)
+            result = probe_difficulty(model, images, count=min(self.count or 256, len(images)), seed=self.seed)
         else:
-            towards = models[1] if len(models) > 1 else None
-            result = probe_landscape(
-                models[0], images, towards=towards, count=min(self.count or 64, len(images)), seed=self.seed
-            )
-        _write({f"{self.what}-{models[0].name}": result}, self.out, f"{self.what.capitalize()} of {models[0].name}")
+            result = self._landscape(images)
+        kind, name = result.attrs["kind"], result.attrs["model"]
+        _write({f"{kind}-{name}": result}, self.out, f"{kind.capitalize()} of {name}")
+
+    def _landscape(self, images: Any) -> xr.Dataset:
+        """A line, a plane or a spectrum of diffusion models, or of a player of GANs or VAEs."""
+        from consistency_lab.probes.curvature import curvature_spectrum
+        from consistency_lab.probes.landscape import line_landscape
+        from consistency_lab.probes.plane import plane_landscape
+        from consistency_lab.studies.players import named_subject
+
+        small = self.plane or self.what == "curvature"
+        count, bins = min(self.count or (32 if small else 64), len(images)), 4 if small else 10
+        options: dict[str, Any] = {"player": self.player, "count": count, "bins": bins, "seed": self.seed}
+        first, *others = (
+            named_subject(text, images, store=self.store, device=self.device, **options) for text in self.models
+        )
+        if self.what == "curvature":
+            return curvature_spectrum(first, seed=self.seed)
+        if self.plane:
+            return plane_landscape(first, through=others or None, seed=self.seed)
+        return line_landscape(first, towards=others[0] if others else None, seed=self.seed)
 
 
 @dataclass(frozen=True)

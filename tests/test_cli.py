@@ -77,6 +77,9 @@ def test_models_are_trained_listed_compared_probed_and_reported(trained, tmp_pat
     assert {p.suffix for p in (out / "figures").iterdir()} >= {".png", ".pdf", ".csv"}
     for what, models in (("difficulty", ["mlp-s0"]), ("landscape", ["mlp-s0", "mlp-s1"])):
         assert main(["probe", what, *models, *common, "--count", "8", "--out", str(tmp_path / what)]) == 0
+    command = ["probe", "landscape", "--plane", "mlp-s0", *common, "--count", "2", "--out", str(tmp_path / "plane")]
+    assert main(command) == 0
+    assert load_result(tmp_path / "plane" / "results" / "plane-mlp-s0.nc").sizes["x"] == 15
     pages = [str(tmp_path / what / "results") for what in ("comparison", "difficulty", "landscape")]
     assert main(["report", *pages, "--out", str(tmp_path / "all.html")]) == 0
     assert (tmp_path / "all.html").exists()
@@ -253,6 +256,15 @@ BAD = {
     "three models on a line": (
         ["probe", "landscape", "mlp-s0", "mlp-s1", "mlp-s0", "--store", "{store}"],
         "one or two models",
+    ),
+    "two models for a plane": (
+        ["probe", "landscape", "--plane", "mlp-s0", "mlp-s1", "--store", "{store}"],
+        "one or three models",
+    ),
+    "a plane of something else": (["probe", "curvature", "--plane", "mlp-s0", "--store", "{store}"], "probe landscape"),
+    "player of a diffusion model": (
+        ["probe", "landscape", "mlp-s0", "--player", "generator", "--store", "{store}", "--out", "{tmp}/o"],
+        "is no GAN or VAE",
     ),
     "no results": (["report"], "nothing to report"),
     "missing result": (["report", "{tmp}/none.nc"], "none.nc"),

@@ -34,6 +34,12 @@ def denoising_loss(
     Raises:
         UserError: times outside the schedule's range, another image shape, unknown units.
     """
+    return denoising_error(denoiser, x0, t, eps, cond, units).pow(2).flatten(1).mean(1)
+
+
+def denoising_error(
+    denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor, cond: Tensor | None = None, units: str = "eps"
+) -> Tensor:
+    """What `denoising_loss` is the mean square of, ``(B, C, H, W)``."""
     prediction = denoiser(noisy_state(denoiser.schedule, x0, t, eps), t, cond)
-    error = prediction.in_units(units) - truth(prediction, x0, eps).in_units(units)
-    return error.pow(2).flatten(1).mean(1)
+    return prediction.in_units(units) - truth(prediction, x0, eps).in_units(units)

@@ -8,7 +8,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from consistency_lab.plots import frames, gallery, probes, reading, similarity, training
+from consistency_lab.plots import curvature, frames, gallery, landscapes, probes, reading, similarity, training
 
 
 def figures_of(ds: xr.Dataset) -> Iterator[tuple[str, Figure, pd.DataFrame]]:
@@ -26,6 +26,13 @@ def figures_of(ds: xr.Dataset) -> Iterator[tuple[str, Figure, pd.DataFrame]]:
         yield "curves", probes.difficulty(ds), frames.difficulty(ds)
     elif kind == "landscape":
         yield "line", probes.landscape(ds), frames.landscape(ds)
+        if "gradient_cosine" in ds:
+            yield "gradients", landscapes.gradients(ds), landscapes.gradient_frame(ds)
+    elif kind == "plane":
+        yield "plane", landscapes.plane(ds), landscapes.plane_frame(ds)
+    elif kind == "curvature":
+        yield "density", curvature.spectrum(ds), curvature.density_frame(ds)
+        yield "numbers", curvature.by_level(ds), curvature.number_frame(ds)
     elif kind == "training":
         yield "loss", training.loss(ds), frames.training(ds)
     elif kind == "recipe":

@@ -69,7 +69,7 @@ def difficulty(ds: xr.Dataset) -> Figure:
 
 @themed
 def landscape(ds: xr.Dataset) -> Figure:
-    """Loss along a line in weight space: its mean with a 95 % interval over samples, and each bin of t by itself."""
+    """Loss along a line in weight space: its mean with a 95 % interval over images, and each bin of t by itself."""
     table = frames.landscape(ds)
     bins = [name for name in table["name"].unique() if name != "all t"]
     figure, axes = new_figure(7.6, 2.9, 1, 2 if bins else 1)
@@ -78,7 +78,7 @@ def landscape(ds: xr.Dataset) -> Figure:
     ax = axes[0, 0]
     ax.fill_between(whole["position"], whole["low"], whole["high"], color=SAME, alpha=0.18, lw=0)
     ax.plot(whole["position"], whole["loss"], color=SAME, label="all t")
-    ax.set_title("all timesteps, 95 % over samples")
+    ax.set_title("all timesteps, 95 % over images" if bins else "mean, 95 % over images")
     if bins:
         right, ends = axes[0, 1], []
         # One hue that fades towards data: a colour map is too dark on the dark page or too light on the white one.
@@ -109,6 +109,6 @@ def landscape(ds: xr.Dataset) -> Figure:
         panel.axvline(0, color=MUTED, lw=0.8, ls=(0, (2, 2)), zorder=1)
         if between:
             panel.axvline(1, color=MUTED, lw=0.8, ls=(0, (2, 2)), zorder=1)
-    ax.set_ylabel("denoising loss\n(eps units, mean over pixels)")
+    ax.set_ylabel(f"loss\n({ds.attrs.get('units', 'mean squared error in eps')})")
     figure.suptitle(path, fontsize=9, color=MUTED, x=0.02, ha="left")
     return figure

@@ -2,54 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor, nn
+from torch import Tensor
 
 from consistency_lab.data.imageset import ImageSet
-from consistency_lab.devices import measuring
-from consistency_lab.diffusion.loss import denoising_loss
 from consistency_lab.diffusion.model import DiffusionModel, described
 from consistency_lab.errors import UserError
-from consistency_lab.intervals import mean_interval
-from consistency_lab.probes.directions import difference, norm, random_direction
-from consistency_lab.probes.frozen import FrozenBatch, SampleLoss, check_deterministic, frozen_grid, untouched
+from consistency_lab.intervals import Array, Interval, mean_interval
+from consistency_lab.probes.directions import Direction, difference, norm, random_axes
+from consistency_lab.probes.smoothness import (
+    OFFSETS,
+    barrier,
+    curvature,
+    gradient_smoothness,
+    named,
+    over_images,
+    roughness,
+)
+from consistency_lab.probes.subject import Subject, diffusion_subject
+from consistency_lab.probes.walk import losses_along, losses_between
 from consistency_lab.store.results import with_provenance
-
-
-def losses_along(
-    model: nn.Module, loss: SampleLoss, batch: FrozenBatch, direction: Sequence[Tensor], positions: Sequence[float]
-) -> Tensor:
-    """Loss per sample at ``weights + position * direction``: ``(positions, B)``, float64 on the CPU.
-
-    Each point starts again from the stored weights, so that no error adds up along the walk, and position 0 is the model itself to
-    the bit. The model is left as it was.
-    """
-    parameters = list(model.parameters())
-    rows = []
-    with measuring(), untouched(model), torch.no_grad():
-        origin = [p.detach().clone() for p in parameters]
-        for position in positions:
-            for parameter, start, step in zip(parameters, origin, direction, strict=True):
-                parameter.copy_(start if position == 0 else start + position * step)
-            rows.append(batch.losses(model, loss).double().cpu())
-    return torch.stack(rows)
-
-
-def gradient_rms(model: nn.Module, loss: SampleLoss, batch: FrozenBatch) -> float:
-    """Root mean square over parameters of the gradient of the mean loss."""
-    with measuring(), untouched(model):
-        for parameter in model.parameters():
-            parameter.grad = None
-            parameter.requires_grad_(True)
-        for parts in zip(*(x.split(batch.chunk) for x in batch.tensors), strict=True):
-            (loss(model, *parts).sum() / len(batch)).backward()
-        squares = [p.grad.double().pow(2).sum() for p in model.parameters() if p.grad is not None]
-        count = sum(p.numel() for p in model.parameters())
-        return float((torch.stack(squares).sum() / count).sqrt())
 
 
 def probe_landscape(
@@ -62,107 +40,137 @@ def probe_landscape(
     count: int = 64,
     bins: int = 10,
     seed: int = 0,
+    one_dimensional: bool = False,
 ) -> xr.Dataset:
-    """The loss on a line through the model, for every noise level at once.
-
-    Losses are taken per sample on one frozen batch, so that the split by noise level costs nothing beyond the total.
+    """`line_landscape` of a diffusion model: the loss on a line through it, for every noise level at once.
 
     Args:
         model: the model at position 0.
         images: their first ``count`` are denoised.
-        towards: the model at position 1; the line then runs from -0.5 to 1.5. Without it the line follows a random filter-normalised
-            direction from ``-span`` to ``span``.
-        points: on the line; the model itself is always one of them.
-        span: half-length of a random line, in units of the model's own filter norms.
+        towards: the model at position 1.
+        points: see `line_landscape`, as for ``span`` and ``one_dimensional``.
         count: images, each at every noise level.
         bins: noise levels.
         seed: of the direction and the noise.
 
+    Raises:
+        UserError: as `line_landscape`; too few images.
+    """
+    subject = diffusion_subject(model, images, count=count, bins=bins, seed=seed)
+    other = None if towards is None else same_question(subject, towards)
+    return line_landscape(subject, towards=other, points=points, span=span, seed=seed, one_dimensional=one_dimensional)
+
+
+def same_question(subject: Subject, model: DiffusionModel) -> Subject:
+    """The question that was put to one diffusion model, put to another."""
+    return subject.asked_of(model.denoiser, model.name, {"model": described(model)})
+
+
+def line_landscape(
+    subject: Subject,
+    *,
+    towards: Subject | None = None,
+    points: int = 25,
+    span: float = 1.0,
+    seed: int = 0,
+    one_dimensional: bool = False,
+) -> xr.Dataset:
+    """The loss on a line through a module: a diffusion model, a player of a GAN, a VAE.
+
+    Losses are taken per sample on one frozen batch, so that the split by noise level costs nothing beyond the total.
+
+    Args:
+        subject: the module at position 0 and its loss.
+        towards: the module at position 1; the line then runs from -0.5 to 1.5. Without it the line follows a random filter-normalised
+            direction from ``-span`` to ``span``.
+        points: on the line; the model itself is always one of them.
+        span: half-length of a random line, in units of the model's own filter norms.
+        seed: of the direction.
+        one_dimensional: a random direction moves biases and norms too.
+
     Returns:
-        A landscape result: ``loss (position)`` with its interval, ``loss_by_t (position, t)``, and the numbers ``curvature`` (second
-        derivative at the model, per squared unit of position), ``roughness`` (root mean square deviation from the best quadratic,
-        as a share of the line's range), ``barrier`` (highest loss between two models above the straight line between theirs),
-        ``direction_norm`` and ``gradient_rms``.
+        A landscape result: ``loss (position)`` and, where there are noise levels, ``loss_by_t (position, t)`` and ``curvature_by_t (t)``;
+        ``gradient_cosine`` and ``gradient_change`` along the line (see `gradient_smoothness`). Numbers in the attributes: ``curvature``
+        (second derivative at the model, loss per squared position), ``relative_curvature`` (the same over the loss at the model),
+        ``roughness`` (root mean square deviation from the best quadratic, as a share of the line's range), ``barrier`` (highest loss
+        between two models above the straight line between theirs; NaN on a random line), ``relative_barrier`` (over the mean of theirs),
+        those of `gradient_smoothness`, and ``direction_norm``. All have 95 % intervals over images, named ``..._low`` and ``..._high``.
 
     Raises:
-        UserError: models of different architecture, fewer than 5 points, too few images, or a loss that draws random numbers.
+        UserError: models of different architecture, fewer than 5 points, a span of 0, or a loss that draws random numbers.
     """
     if points < 5:
         raise UserError(f"a landscape needs at least 5 points, not {points}.")
-    denoiser = model.denoiser
-    batch, times = frozen_grid(images, model, count, bins, seed)
-    denoiser.eval()
-    check_deterministic(denoiser, denoising_loss, batch)
+    if not 0 < span < float("inf"):
+        raise UserError(f"span is a length above 0, not {span}.")
+    subject.check()
+    facts: dict[str, Any] = {"seed": seed}
     if towards is None:
-        direction, line = random_direction(denoiser, seed), np.linspace(-span, span, points | 1)
-        path = "random direction, filter-normalised"
+        drawn = random_axes(subject.module, seed, one_dimensional=one_dimensional)
+        (direction,), path = drawn.axes, "random direction, filter-normalised"
+        line = np.arange(-(points // 2), points // 2 + 1) * (span / (points // 2))
+        losses = losses_along(subject.module, subject.loss, subject.batch, direction, line.tolist())
+        facts |= {"filters": drawn.filters, "left_out": drawn.left_out}
     else:
-        _check_same_shape(model, towards)
-        direction, path = difference(denoiser, towards.denoiser), f"{model.name} to {towards.name}"
+        subject.asked_of(towards.module, towards.name)  # or refuse
+        direction, path = difference(subject.module, towards.module), f"{subject.name} to {towards.name}"
         # Steps of one size, such that both models are on the grid.
         inner = max(2, (points - 1) // 2)
         line = np.arange(-(inner // 2), inner + inner // 2 + 1) / inner
-    losses = losses_along(denoiser, denoising_loss, batch, direction, line.tolist()).numpy()
-    by_t = losses.reshape(len(line), bins, count)
+        losses = _losses_through(subject, towards, direction, line, inner)
+        facts |= {"towards": towards.facts.get("model", {"name": towards.name})}
+    by_t = losses.numpy().reshape(len(line), subject.levels, subject.count)
     # Images are the independent units: every image meets all noise levels.
-    loss = mean_interval(by_t.mean(1))
-    result = xr.Dataset(
-        {
-            "loss": ("position", loss.estimate),
-            "loss_low": ("position", loss.low),
-            "loss_high": ("position", loss.high),
-            "loss_by_t": (("position", "t"), by_t.mean(2)),
-        },
-        coords={"position": line, "t": times.numpy()},
-        attrs={
-            "model": model.name,
-            "path": path,
-            "curvature": curvature(line, loss.estimate),
-            "roughness": roughness(line, loss.estimate),
-            "barrier": barrier(line, loss.estimate) if towards is not None else np.nan,
-            "direction_norm": norm(direction),
-            "gradient_rms": gradient_rms(denoiser, denoising_loss, batch),
-            "units": "mean squared error in eps",
-        },
-    )
-    return with_provenance(
-        result,
-        "landscape",
-        models=[described(m) for m in (model, towards) if m is not None],
-        path=path,
-        images={"name": images.name, "fingerprint": images.fingerprint, "used": count},
-        seed=seed,
-        batch=batch.fingerprint,
-        device=str(model.device),
-    )
+    by_image = by_t.mean(1)
+    curves, numbers = gradient_smoothness(subject, direction, [span * x for x in OFFSETS])
+    result = xr.Dataset(coords={"position": line, "gradient_position": [span * x for x in OFFSETS]})
+    add_interval(result, "loss", ("position",), mean_interval(by_image))
+    for name, curve in curves.items():
+        add_interval(result, name, ("gradient_position",), curve)
+    if subject.times is not None:
+        result = result.assign_coords(t=subject.times.numpy())
+        add_interval(result, "loss_by_t", ("position", "t"), mean_interval(by_t))
+        bends = [over_images(partial(curvature, line), by_t[:, i]) for i in range(subject.levels)]
+        add_interval(result, "curvature_by_t", ("t",), Interval(*np.array(bends).T))
+    result.attrs.update(model=subject.name, path=path, direction_norm=norm(direction), units=subject.units)
+    for name, statistic in line_numbers(line, towards is not None).items():
+        result.attrs.update(named(name, over_images(statistic, by_image)))
+    for name, number in numbers.items():
+        result.attrs.update(named(name, number))
+    return with_provenance(result, "landscape", path=path, **subject.provenance(), **facts)
 
 
-def _check_same_shape(a: DiffusionModel, b: DiffusionModel) -> None:
-    shapes = [[(name, tuple(p.shape)) for name, p in m.denoiser.named_parameters()] for m in (a, b)]
-    if shapes[0] != shapes[1]:
-        raise UserError(
-            f"{a.name!r} and {b.name!r} have different parameters; there is a line only between models of one architecture."
-        )
+def line_numbers(line: np.ndarray, between: bool) -> dict[str, Callable[[Array], float]]:
+    """The numbers of `line_landscape` as functions of the mean loss on the line."""
+    start, end = int(np.argmin(np.abs(line))), int(np.argmin(np.abs(line - 1)))
+
+    def hill(loss: Array) -> float:
+        return barrier(line, loss) if between else float("nan")
+
+    def level(loss: Array) -> float:
+        return float((loss[start] + loss[end]) / 2) if between else float(loss[start])
+
+    return {
+        "curvature": lambda loss: curvature(line, loss),
+        "relative_curvature": lambda loss: curvature(line, loss) / float(loss[start]),
+        "roughness": lambda loss: roughness(line, loss),
+        "barrier": hill,
+        "relative_barrier": lambda loss: hill(loss) / level(loss),
+    }
 
 
-def curvature(positions: np.ndarray, loss: np.ndarray) -> float:
-    """Second derivative at position 0, from the model's two neighbours on the line."""
-    centre = int(np.argmin(np.abs(positions)))
-    step = positions[1] - positions[0]
-    return float((loss[centre - 1] - 2 * loss[centre] + loss[centre + 1]) / step**2)
+def _losses_through(subject: Subject, towards: Subject, direction: Direction, line: np.ndarray, inner: int) -> Tensor:
+    """Loss per sample on a line through two models: ``(len(line), B)``; what lies between them from loss-landscapes."""
+    between = (line > 0) & (line < 1)
+    losses = torch.empty(len(line), len(subject.batch), dtype=torch.float64)
+    rest = losses_along(subject.module, subject.loss, subject.batch, direction, line[~between].tolist())
+    losses[torch.from_numpy(~between)] = rest
+    inside = losses_between(subject.module, towards.module, subject.loss, subject.batch, inner)
+    losses[torch.from_numpy(between)] = inside[:-1]
+    return losses
 
 
-def roughness(positions: np.ndarray, loss: np.ndarray) -> float:
-    """Root mean square deviation from the least-squares quadratic, over the range of the loss on the line; NaN for a constant."""
-    span = float(loss.max() - loss.min())
-    if span == 0.0:
-        return float("nan")
-    deviation = loss - np.polyval(np.polyfit(positions, loss, 2), positions)
-    return float(np.sqrt((deviation**2).mean()) / span)
-
-
-def barrier(positions: np.ndarray, loss: np.ndarray) -> float:
-    """Highest excess of the loss on [0, 1] over the straight line between the losses of the two models."""
-    inside = (positions >= 0) & (positions <= 1)
-    chord = np.interp(positions[inside], [0.0, 1.0], np.interp([0.0, 1.0], positions, loss))
-    return float((loss[inside] - chord).max())
+def add_interval(result: xr.Dataset, name: str, dims: tuple[str, ...], interval: Interval) -> None:
+    """Put ``name``, ``name_low`` and ``name_high`` into a result."""
+    for key, values in zip((name, f"{name}_low", f"{name}_high"), interval, strict=True):
+        result[key] = (dims, values)

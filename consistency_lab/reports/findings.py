@@ -34,36 +34,7 @@ def difficulty(ds: xr.Dataset, key: str) -> dict[str, Any]:
         "of a reference.",
         table,
     )
-    return {"kind": "difficulty", "key": key, "model": model, "picture": figure, "hardest": hardest, **_made(ds)}
-
-
-def landscape(ds: xr.Dataset, key: str) -> dict[str, Any]:
-    """The loss along one line in weight space."""
-    path = str(ds.attrs.get("path", "a line in weight space"))
-    between = " to " in path
-    why = {"barrier": "" if between else "a barrier needs two models"}
-    values = []
-    for name in ("curvature", "roughness", "barrier"):
-        if name in ds.attrs:
-            value = float(ds.attrs[name])
-            reason = why.get(name) or "the line is too short or the loss not finite"
-            values.append((name, number(value) if np.isfinite(value) else f"undefined: {reason}"))
-    figure = picture(
-        probes.landscape(ds),
-        f"{key}-line",
-        f"Loss along {path}, over all timesteps and by timestep.",
-        "One frozen batch of images, times and noise for every position; the band is a 95 % interval over its samples.",
-        frames.landscape(ds),
-    )
-    return {
-        "kind": "landscape",
-        "key": key,
-        "path": path,
-        "model": ds.attrs.get("model", ""),
-        "picture": figure,
-        "numbers": values,
-        **_made(ds),
-    }
+    return {"kind": "difficulty", "key": key, "model": model, "picture": figure, "hardest": hardest, **made(ds)}
 
 
 def training_curves(ds: xr.Dataset, key: str) -> dict[str, Any]:
@@ -90,7 +61,7 @@ def training_curves(ds: xr.Dataset, key: str) -> dict[str, Any]:
         "Dots: batches as recorded; lines: running median over the last fifth of the steps so far.",
         table,
     )
-    return {"kind": "training", "key": key, "picture": figure, "rows": rows, **_made(ds)}
+    return {"kind": "training", "key": key, "picture": figure, "rows": rows, **made(ds)}
 
 
 def recipe(ds: xr.Dataset, key: str) -> dict[str, Any]:
@@ -112,7 +83,7 @@ def recipe(ds: xr.Dataset, key: str) -> dict[str, Any]:
             (str(name), value if isinstance(value, str) else json.dumps(value)) for name, value in settings.items()
         ],
         "picture": figure,
-        **_made(ds),
+        **made(ds),
     }
 
 
@@ -125,7 +96,8 @@ def _json(text: Any, kind: type) -> Any:
     return value if isinstance(value, kind) else kind()
 
 
-def _made(ds: xr.Dataset) -> dict[str, str]:
+def made(ds: xr.Dataset) -> dict[str, str]:
+    """What every section says at its end."""
     facts = words.facts_of(ds)
     parts = [f"{facts['samples']} samples"] if "samples" in facts else []
     parts += [f"{term} {text}" for term, text in words.machine(facts)]

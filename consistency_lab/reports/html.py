@@ -13,8 +13,9 @@ from markupsafe import Markup
 
 from consistency_lab.errors import UserError, unknown_name
 from consistency_lab.plots import frames, reading
+from consistency_lab.plots.curvature import number_frame
 from consistency_lab.plots.theme import PALETTE
-from consistency_lab.reports import findings, words
+from consistency_lab.reports import findings, landscapes, words
 from consistency_lab.reports.comparison import comparison
 from consistency_lab.reports.numbers import headline, plain, records
 from consistency_lab.store.atomic import atomic_write
@@ -22,7 +23,9 @@ from consistency_lab.store.atomic import atomic_write
 SECTIONS: dict[str, Callable[[xr.Dataset, str], dict[str, Any]]] = {
     "comparison": comparison,
     "difficulty": findings.difficulty,
-    "landscape": findings.landscape,
+    "landscape": landscapes.landscape,
+    "plane": landscapes.plane,
+    "curvature": landscapes.curvature,
     "training": findings.training_curves,
     "recipe": findings.recipe,
 }
@@ -31,7 +34,7 @@ DEFAULT_TITLE = "How alike are the images that these models make from the same n
 
 
 def report(results: Sequence[xr.Dataset], path: str | Path, title: str | None = None) -> Path:
-    """Write a report on results of any known kinds, in the order comparison, difficulty, landscape, training, recipe.
+    """Write a report on results of any known kinds, in the order comparison, difficulty, landscape, plane, curvature, training, recipe.
 
     Three files are written, each atomically: ``path`` (self-contained HTML), and beside it ``.json`` (numbers and
     provenance, strict JSON: undefined is null) and ``.md``. What a result does not hold is left out of the page.
@@ -92,10 +95,12 @@ def _numbers(ordered: Sequence[tuple[str, xr.Dataset]]) -> dict[str, Any]:
             }
         elif kind == "difficulty":
             entry["rows"] = records(frames.difficulty(ds))
-        elif kind == "landscape":
+        elif kind in ("landscape", "plane"):
             entry["numbers"] = {
-                name: plain(float(ds.attrs[name])) for name in ("curvature", "roughness", "barrier") if name in ds.attrs
+                name: plain(value) for name, value in ds.attrs.items() if isinstance(value, int | float)
             }
+        elif kind == "curvature":
+            entry["rows"] = records(number_frame(ds))
         texts = {name: ds.attrs[name] for name in ("model", "path", "title", "reasons", "settings") if name in ds.attrs}
         entry |= {name: json.loads(text) if name in ("reasons", "settings") else text for name, text in texts.items()}
         entry["provenance"] = plain(words.facts_of(ds))

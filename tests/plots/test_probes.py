@@ -36,7 +36,7 @@ def test_landscape_draws_the_line_its_interval_and_each_bin(results, between):
     np.testing.assert_array_equal(labelled["t = 0.7"].get_ydata(), ds["loss_by_t"].sel(t=0.7))
     assert [text.get_text() for text in by_t.texts] == [f"t = {t:.2g}" for t in ds["t"].values]
     assert ("second model" in whole.get_xlabel()) == between
-    assert "eps units" in whole.get_ylabel()
+    assert "squared error in eps" in whole.get_ylabel()
 
 
 def test_landscape_without_bins_is_one_panel(results):

@@ -11,9 +11,14 @@ from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
 from consistency_lab.networks.registry import build_network
-from consistency_lab.probes.directions import difference, norm, random_direction
-from consistency_lab.probes.frozen import FrozenBatch
-from consistency_lab.probes.landscape import barrier, curvature, gradient_rms, losses_along, probe_landscape, roughness
+from consistency_lab.probes.curvature import curvature_spectrum
+from consistency_lab.probes.directions import difference
+from consistency_lab.probes.frozen import FrozenBatch, frozen_grid
+from consistency_lab.probes.landscape import line_landscape, probe_landscape
+from consistency_lab.probes.plane import plane_landscape, probe_plane
+from consistency_lab.probes.smoothness import barrier, curvature, over_images, roughness
+from consistency_lab.probes.subject import Subject, diffusion_subject
+from consistency_lab.probes.walk import losses_along
 
 SHAPE = (1, 8, 8)
 
@@ -44,25 +49,11 @@ def test_a_quadratic_is_its_formula():
     assert np.allclose(values, expected, rtol=1e-10)
     assert curvature(line, values) == pytest.approx(float(d @ hessian @ d), rel=1e-8)
     assert roughness(line, values) < 1e-12
-    assert gradient_rms(model, loss, batch) == pytest.approx(float((hessian @ w).pow(2).mean().sqrt()), rel=1e-10)
-
-
-def test_a_symmetric_quadratic_is_a_symmetric_bowl():
-    model, batch, loss, _ = linear_case()
-    with torch.no_grad():
-        model.weight.zero_()
-    values = losses_along(
-        model, loss, batch, [torch.ones(1, 5, dtype=torch.float64)], np.linspace(-1, 1, 11).tolist()
-    ).mean(1)
-    assert torch.allclose(values, values.flip(0), rtol=1e-12)
-    assert values.argmin() == 5
 
 
 def test_the_centre_is_the_loss_itself_to_the_bit():
     model, images = network_model(0), load_images("digits")
     result = probe_landscape(model, images, points=7, count=8, bins=3)
-    from consistency_lab.probes.frozen import frozen_grid
-
     batch, _ = frozen_grid(images, model, 8, 3)
     with torch.no_grad():
         own = batch.losses(model.denoiser, denoising_loss).double().numpy().reshape(3, 8)
@@ -74,8 +65,6 @@ def test_the_centre_is_the_loss_itself_to_the_bit():
 def test_linear_interpolation_equals_loss_landscapes_where_it_is_right():
     # Its points are 1/n ... 1; the start is never evaluated.
     a, b, images = network_model(0), network_model(1), load_images("digits")
-    from consistency_lab.probes.frozen import frozen_grid
-
     batch, _ = frozen_grid(images, a, 8, 3)
 
     def metric(wrapper):
@@ -104,22 +93,6 @@ def test_the_split_by_noise_level_adds_up():
     assert np.allclose(result["loss_by_t"].mean("t"), result["loss"], rtol=1e-12)
 
 
-def test_directions_have_the_models_filter_norms():
-    network = build_network("unet", SHAPE, seed=0)
-    direction = random_direction(network, seed=1)
-    for parameter, d in zip(network.parameters(), direction, strict=True):
-        if parameter.dim() <= 1:
-            assert (d == 0).all()
-        else:
-            assert torch.allclose(d.flatten(1).norm(dim=1), parameter.detach().flatten(1).norm(dim=1), rtol=1e-5)
-    again, other = random_direction(network, seed=1), random_direction(network, seed=2)
-    assert all(torch.equal(x, y) for x, y in zip(direction, again, strict=True))
-    cosine = sum(float((x * y).sum()) for x, y in zip(direction, other, strict=True)) / norm(direction) / norm(other)
-    assert abs(cosine) < 0.1
-    values = torch.cat([d.flatten() for d in direction if d.dim() > 1])
-    assert abs(float((values > 0).float().mean()) - 0.5) < 0.02  # Gaussian, not the positive numbers of loss-landscapes
-
-
 def test_the_model_is_left_as_it_was():
     model, images = network_model(0), load_images("digits")
     before = [p.detach().clone() for p in model.denoiser.parameters()]
@@ -135,11 +108,118 @@ def test_barriers_and_roughness_of_known_curves():
     assert barrier(line, line**2) <= 0.0
     assert roughness(line, line**2 + 0.1 * np.where(np.arange(41) % 2, 1, -1)) == pytest.approx(0.1 / 2.45, rel=0.1)
     assert np.isnan(roughness(line, np.ones(41)))
+    hills = hill[:, None] * np.linspace(0.5, 1.5, 30)
+    found = over_images(lambda loss: barrier(line, loss), hills)
+    assert found.low < found.estimate < found.high
+    assert found.estimate == pytest.approx(1.0)
+    assert found.high - found.estimate == pytest.approx(
+        2.045 * np.linspace(0.5, 1.5, 30).std(ddof=1) / 30**0.5, rel=1e-3
+    )
+
+
+def test_what_lies_between_two_models_is_our_own_walk_to_rounding():
+    a, b, images = network_model(0), network_model(1), load_images("digits")
+    result = probe_landscape(a, images, towards=b, points=13, count=8, bins=3)
+    subject = diffusion_subject(a, images, count=8, bins=3)
+    direction, line = difference(a.denoiser, b.denoiser), result["position"].values
+    ours = losses_along(a.denoiser, denoising_loss, subject.batch, direction, line.tolist()).mean(1)
+    assert np.allclose(result["loss"], ours, rtol=1e-5)
+    assert 0 < ((line > 0) & (line < 1)).sum() < len(line)
+
+
+def test_every_number_has_an_interval_around_it():
+    result = probe_landscape(
+        network_model(0), load_images("digits"), towards=network_model(1), points=9, count=16, bins=2
+    )
+    for name in ("curvature", "relative_curvature", "roughness", "predictiveness"):
+        assert result.attrs[f"{name}_low"] < result.attrs[name] < result.attrs[f"{name}_high"]
+    for name in ("lipschitz", "relative_lipschitz", "gradient_rms"):
+        assert 0 < result.attrs[f"{name}_low"] < result.attrs[name] < result.attrs[f"{name}_high"]
+    # This line lies below its chord for every image, so that its highest point is an end.
+    assert result.attrs["barrier_low"] == result.attrs["barrier"] == result.attrs["relative_barrier_high"] == 0.0
+    assert (result["loss_by_t_low"] < result["loss_by_t"]).all()
+    one = probe_landscape(network_model(0), load_images("digits"), points=5, count=1, bins=2)
+    assert np.isnan(one.attrs["curvature_low"])
+    assert np.isnan(one.attrs["lipschitz_low"])
+    assert np.isfinite(one.attrs["lipschitz"])
+
+
+def test_relative_numbers_do_not_depend_on_scales():
+    """A homogeneous network, its weights scaled up and down so that the function stays, and a loss in other units."""
+    found = []
+    for scale, unit in ((1.0, 1.0), (8.0, 100.0)):
+        module = nn.Sequential(nn.Linear(5, 6, bias=False), nn.ReLU(), nn.Linear(6, 3, bias=False)).double()
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for p, factor in zip(module.parameters(), (scale, 1 / scale), strict=True):
+                p.copy_(factor * torch.randn(p.shape, generator=generator))
+        x = torch.randn(30, 5, generator=generator).double()
+        loss = lambda m, x, unit=unit: unit * (m(x) - 1).pow(2).mean(1)  # noqa: E731
+        found.append(line_landscape(Subject("s", module, loss, FrozenBatch([x]), "any"), points=9).attrs)
+    for name in ("relative_curvature", "roughness"):
+        assert found[1][name] == pytest.approx(found[0][name], rel=1e-6)
+        assert found[1][f"{name}_high"] == pytest.approx(found[0][f"{name}_high"], rel=1e-6)
+    assert found[1]["curvature"] == pytest.approx(100 * found[0]["curvature"], rel=1e-6)
+
+
+def test_a_subject_without_noise_levels_has_no_split():
+    model, batch, loss, _ = linear_case()
+    result = line_landscape(Subject("line", model, loss, batch, "squared units"), points=5)
+    assert "t" not in result.dims
+    assert result.attrs["units"] == "squared units"
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_the_module_is_left_as_it_was_after_an_error(error):
+    model, batch, loss, _ = linear_case()
+    model.weight.requires_grad_(False)
+    before, calls = model.weight.detach().clone(), []
+
+    def failing(m, x):
+        calls.append(1)
+        if len(calls) == 6:
+            raise error
+        return loss(m, x)
+
+    with pytest.raises(error):
+        line_landscape(Subject("s", model, failing, batch, ""), points=9)
+    assert torch.equal(model.weight, before)
+    assert not model.weight.requires_grad
+    assert model.weight.grad is None
+
+
+@pytest.mark.parametrize("probe", [line_landscape, plane_landscape, curvature_spectrum])
+def test_randomness_is_refused_before_any_time_is_spent(probe):
+    x = torch.ones(8, 5)
+    calls = []
+
+    def loss(m, x):
+        calls.append(1)
+        return m(x).pow(2).mean(1)
+
+    def noisy(m, x):
+        calls.append(1)
+        return m(x + torch.randn_like(x)).pow(2).mean(1)
+
+    dropout = nn.Sequential(nn.Linear(5, 5), nn.Dropout(0.5))
+    for module, each in ((dropout, loss), (nn.Linear(5, 5), noisy)):
+        calls.clear()
+        with pytest.raises(UserError, match="draws random numbers"):
+            probe(Subject("s", module, each, FrozenBatch([x]), ""))
+        assert len(calls) == 2
+    norm = nn.Sequential(nn.Linear(5, 5), nn.BatchNorm1d(5))
+    calls.clear()
+    with pytest.raises(UserError, match="batch norm in training mode"):
+        probe(Subject("s", norm, loss, FrozenBatch([x]), ""))
+    assert not calls
 
 
 def test_bad_requests_are_refused():
     images = load_images("digits")
     with pytest.raises(UserError, match="different parameters"):
         probe_landscape(network_model(0), images, towards=network_model(1, "mlp(width=24, depth=1)"))
+    for probe in (probe_landscape, probe_plane):
+        with pytest.raises(UserError, match="a length above 0, not 0"):
+            probe(network_model(0), images, span=0)
     with pytest.raises(UserError, match="at least 5 points"):
         probe_landscape(network_model(0), images, points=2)

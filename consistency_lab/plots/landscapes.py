@@ -1,0 +1,202 @@
+"""Figures of landscapes beside the line itself: gradients along it, planes, and the smoothness of several models on one axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from consistency_lab.errors import UserError
+from consistency_lab.plots.reading import model_of, need
+from consistency_lab.plots.theme import DASHES, MUTED, SAME, SERIES, label_lines, new_figure, note, themed
+
+# Losses over the loss at the model; beyond the last it is all steep.
+LEVELS = (0.25, 0.5, 0.7, 0.85, 0.95, 1.05, 1.2, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0, 300.0, 1000.0)
+SHADES = LinearSegmentedColormap.from_list("loss", ["#08306b", "#2f7fb8", "#a6cee3", "#f2efe6", "#f0b27a", "#a33b12"])
+# What has no scale of weights or loss in it: its title, and its unit.
+UNITS = {
+    "relative_curvature": "per squared position",
+    "relative_lipschitz": "per squared position",
+    "roughness": "share of the range",
+    "predictiveness": "cosine of gradients",
+}
+NUMBERS = {
+    "relative_curvature": "curvature / loss",
+    "relative_lipschitz": "Lipschitz / loss",
+    "roughness": "roughness",
+    "predictiveness": "predictiveness",
+}
+
+
+def gradient_frame(ds: xr.Dataset) -> pd.DataFrame:
+    """Columns quantity ("cosine", "change"), position, value, low, high; the model itself, at 0, included."""
+    need(ds, "landscape", "gradient_cosine", "gradient_change")
+    parts = []
+    for name, at_model in (("cosine", 1.0), ("change", 0.0)):
+        key = f"gradient_{name}"
+        values = {end: ds[f"{key}{end}"].values for end in ("", "_low", "_high")}
+        frame = pd.DataFrame({"quantity": name, "position": np.append(ds["gradient_position"].values, 0.0)})
+        for column, end in (("value", ""), ("low", "_low"), ("high", "_high")):
+            frame[column] = np.append(values[end], at_model)
+        parts.append(frame.sort_values("position"))
+    return pd.concat(parts, ignore_index=True)
+
+
+@themed
+def gradients(ds: xr.Dataset) -> Figure:
+    """How far the gradient at the model foretells the gradient along the line, with 95 % intervals over images."""
+    table = gradient_frame(ds)
+    figure, axes = new_figure(7.6, 2.7, 1, 2)
+    titles = {"cosine": "gradient: cosine with the model's", "change": "gradient: change over its norm"}
+    for ax, (name, title) in zip(axes[0], titles.items(), strict=True):
+        line = table[table["quantity"] == name]
+        ax.fill_between(line["position"], line["low"], line["high"], color=SAME, alpha=0.18, lw=0)
+        ax.plot(line["position"], line["value"], color=SAME, marker="o", ms=3.5)
+        ax.axvline(0, color=MUTED, lw=0.8, ls=(0, (2, 2)), zorder=1)
+        ax.set_title(title)
+        ax.set_xlabel("position")
+        ax.set_ylabel("no unit")
+    axes[0, 0].axhline(0, color=MUTED, lw=0.8)
+    axes[0, 1].set_ylim(bottom=0)
+    return figure
+
+
+def plane_frame(ds: xr.Dataset) -> pd.DataFrame:
+    """Columns name ("mean", "t = 0.3"), x, y, loss, and relative: over the loss at (0, 0) of that name."""
+    need(ds, "plane", "loss")
+    tables = {"mean": ds["loss"]}
+    if "loss_by_t" in ds:
+        tables |= {f"t = {t:.2g}": ds["loss_by_t"].isel(t=i) for i, t in enumerate(ds["t"].values)}
+    parts = []
+    for name, table in tables.items():
+        frame = table.drop_vars("t", errors="ignore").to_dataframe("loss").reset_index()[["x", "y", "loss"]]
+        centre = float(table.sel(x=0.0, y=0.0))
+        parts.append(frame.assign(name=name, relative=frame["loss"] / centre if centre > 0 else np.nan))
+    return pd.concat(parts, ignore_index=True)[["name", "x", "y", "loss", "relative"]]
+
+
+@themed
+def plane(ds: xr.Dataset, most: int = 3) -> Figure:
+    """Contours of the loss over the loss at the model: the mean, and up to ``most`` noise levels on the same levels."""
+    table = plane_frame(ds)
+    levels = [name for name in table["name"].unique() if name != "mean"]
+    shown = [levels[i] for i in np.unique(np.linspace(0, len(levels) - 1, min(most, len(levels))).round().astype(int))]
+    names = ["mean", *shown]
+    wide, high = (float(np.ptp(ds[axis].values)) for axis in "xy")
+    figure, axes = new_figure(
+        2.35 * len(names) + 1.1, 2.2 * min(max(high / wide, 0.5), 1.6) + 1.0, 1, len(names), sharey=True
+    )
+    used = table[table["name"].isin(names)]["relative"]
+    if not np.isfinite(used).all() or not (used > 0).all():
+        note(axes[0, 0], "the loss is not positive and finite everywhere")
+        return figure
+    if used.min() == used.max():
+        note(axes[0, 0], "the loss does not change")
+        return figure
+    inside = [level for level in LEVELS if used.min() < level < used.max()]
+    if len(inside) < 4:  # a flat plane
+        inside = [
+            level for level in MaxNLocator(8).tick_values(used.min(), used.max()) if used.min() < level < used.max()
+        ]
+    edges = [float(used.min()), *inside, float(used.max())]
+    far = max(edges[-1], 1 / edges[0])
+    colours = LogNorm(1 / far, far)  # 1, the model's own loss, in the middle of the shades
+    for ax, name in zip(axes[0], names, strict=True):
+        part = table[table["name"] == name].pivot(index="y", columns="x", values="relative")
+        x, y, z = part.columns.to_numpy(), part.index.to_numpy(), part.to_numpy()
+        drawn = ax.contourf(x, y, z, levels=edges, cmap=SHADES, norm=colours, extend="neither")
+        ax.contour(x, y, z, levels=edges[1:-1], colors="#101318", linewidths=0.35, alpha=0.5)
+        _corners(ax, ds, names=ax is axes[0, 0])
+        ax.set_aspect("equal")
+        ax.set_title("all timesteps" if name == "mean" and levels else name)
+        ax.xaxis.set_major_locator(MaxNLocator(3))
+        ax.grid(False)
+    three = ds.sizes["corner"] == 3
+    unit = "1 = first to second model" if three else "filter norms"
+    axes[0, 0].set_ylabel(f"second axis ({unit})")
+    axes[0, 0].set_xlabel(f"first axis ({unit})")
+    bar = figure.colorbar(drawn, ax=axes, shrink=0.9, pad=0.015)
+    marks: list[float] = []
+    for level in edges[1:-1]:  # those that have room
+        if not marks or np.log(level / marks[-1]) > 0.06 * np.log(edges[-1] / edges[0]):
+            marks.append(level)
+    bar.set_ticks(marks, labels=[f"{level:.6g}" for level in marks])
+    bar.set_label("loss / loss at the model")
+    bar.ax.minorticks_off()
+    title = (
+        f"{model_of(ds)}, {ds.attrs.get('path', '')}" if len(names) > 1 and not three else str(ds.attrs.get("path", ""))
+    )
+    figure.suptitle(title, fontsize=9, color=MUTED, x=0.02, ha="left")
+    return figure
+
+
+def _corners(ax: Axes, ds: xr.Dataset, names: bool) -> None:
+    """The models on the plane."""
+    for x, y, name in zip(ds["corner_x"].values, ds["corner_y"].values, ds["corner"].values, strict=True):
+        ax.plot(x, y, "o", ms=4.5, mfc="#fefefe", mec="#101318", mew=0.9)
+        if names and ds.sizes["corner"] > 1:
+            # On coloured cells, which keep their colours on a dark page: the text keeps its own too.
+            ax.annotate(str(name), (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7, color="#101318")
+
+
+def smoothness_frame(results: Sequence[xr.Dataset]) -> pd.DataFrame:
+    """Columns model, path, quantity, value, low, high: the numbers of `NUMBERS`, which have no scale of weights or of loss in them."""
+    rows = []
+    for ds in results:
+        need(ds, "landscape", "loss")
+        for name in NUMBERS:
+            ends = [float(ds.attrs.get(f"{name}{end}", np.nan)) for end in ("", "_low", "_high")]
+            path = str(ds.attrs.get("path", ""))
+            rows.append(
+                {
+                    "model": model_of(ds),
+                    "path": path,
+                    "quantity": name,
+                    **dict(zip(("value", "low", "high"), ends, strict=True)),
+                }
+            )
+    if not rows:
+        raise UserError("there is nothing to draw: give at least one landscape result.")
+    return pd.DataFrame(rows)
+
+
+@themed
+def smoothness(results: Sequence[xr.Dataset]) -> Figure:
+    """Landscapes of several models on one axis: the loss over the loss at the model, and the numbers that have no scale in them."""
+    table = smoothness_frame(results)
+    figure, axes = new_figure(
+        12.6, 2.2 + 0.2 * len(results), 1, 1 + len(NUMBERS), width_ratios=[1.5, *[1] * len(NUMBERS)]
+    )
+    ax, ends = axes[0, 0], []
+    for i, ds in enumerate(results):
+        colour, centre = SERIES[i % len(SERIES)], float(ds["loss"].sel(position=0.0))
+        ax.plot(ds["position"], ds["loss"] / centre, color=colour, ls=DASHES[i % len(DASHES)], lw=1.6)
+        ends.append((float(ds["loss"][-1]) / centre, model_of(ds), colour))
+    ax.set_yscale("log")
+    ax.set_xlabel("position")
+    ax.set_title("loss / loss at the model")
+    ax.margins(x=0)
+    label_lines(ax, ends, size=7)
+    heights = np.arange(len(results))[::-1]
+    for panel, (name, title) in zip(axes[0, 1:], NUMBERS.items(), strict=True):
+        part = table[table["quantity"] == name]
+        for i, (row, height) in enumerate(zip(part.to_dict("records"), heights, strict=True)):
+            colour = SERIES[i % len(SERIES)]
+            panel.plot([row["low"], row["high"]], [height, height], color=colour, lw=1.4)
+            panel.plot(row["value"], height, "o", color=colour, ms=4)
+        panel.set_title(title, fontsize=8.5)
+        panel.set_xlabel(UNITS[name], fontsize=8)
+        panel.set_yticks(heights, labels=part["model"] if panel is axes[0, 1] else [""] * len(part))
+        panel.set_ylim(-0.6, len(results) - 0.4)
+        panel.xaxis.set_major_locator(MaxNLocator(3))
+        if name != "roughness":
+            panel.axvline(0, color=MUTED, lw=0.8)
+        else:
+            panel.set_xlim(left=0)
+    return figure

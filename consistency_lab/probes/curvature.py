@@ -1,0 +1,203 @@
+"""The curvature of a loss: extreme eigenvalues, density of eigenvalues and trace, of the Hessian and of its Gauss-Newton part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+from consistency_lab.data.imageset import ImageSet
+from consistency_lab.devices import measuring
+from consistency_lab.diffusion.model import DiffusionModel
+from consistency_lab.errors import UserError, unknown_name
+from consistency_lab.intervals import Array, Interval, mean_interval
+from consistency_lab.probes.lanczos import Eigenpairs, extreme_eigenpairs, quadrature
+from consistency_lab.probes.operators import OPERATORS, CurvatureOperator
+from consistency_lab.probes.subject import Subject, diffusion_subject
+from consistency_lab.probes.trace import trace
+from consistency_lab.store.results import with_provenance
+
+POINTS = 512  # of a density's grid
+WIDTH = 0.01  # of a node in a density, over the span of the nodes
+ENDS = ("top", "bottom")
+
+
+def probe_curvature(
+    model: DiffusionModel,
+    images: ImageSet,
+    *,
+    count: int = 32,
+    bins: int = 4,
+    seed: int = 0,
+    operators: Sequence[str] = ("hessian", "gauss_newton"),
+    eigenvalues: int = 4,
+    probes: int = 4,
+    steps: int = 40,
+    products: int = 30,
+    by_t: bool = True,
+    scaled: bool = False,
+    parameters: Sequence[str] | None = None,
+) -> xr.Dataset:
+    """`curvature_spectrum` of a diffusion model.
+
+    Args:
+        model: the model.
+        images: their first ``count`` are denoised.
+        count: images, each at every noise level.
+        bins: noise levels.
+        seed: of the noise and of random vectors.
+        operators: see `curvature_spectrum`, as for all that follow.
+
+    Raises:
+        UserError: as `curvature_spectrum`; too few images.
+    """
+    return curvature_spectrum(
+        diffusion_subject(model, images, count=count, bins=bins, seed=seed),
+        seed=seed,
+        operators=operators,
+        eigenvalues=eigenvalues,
+        probes=probes,
+        steps=steps,
+        products=products,
+        by_t=by_t,
+        scaled=scaled,
+        parameters=parameters,
+    )
+
+
+def curvature_spectrum(
+    subject: Subject,
+    *,
+    seed: int = 0,
+    operators: Sequence[str] = ("hessian", "gauss_newton"),
+    eigenvalues: int = 4,
+    probes: int = 4,
+    steps: int = 40,
+    products: int = 30,
+    by_t: bool = True,
+    scaled: bool = False,
+    parameters: Sequence[str] | None = None,
+) -> xr.Dataset:
+    """The spectrum of the second derivatives of a subject's mean loss, over all samples and for each noise level by itself.
+
+    It costs up to ``(4 + probes) * steps + products`` products for each operator, and ``by_t`` as much again.
+
+    Args:
+        subject: the module and its loss.
+        seed: of random vectors.
+        operators: ``"hessian"``, ``"gauss_newton"``, or both; Gauss-Newton needs a subject with a split.
+        eigenvalues: at each end of the spectrum.
+        probes: random vectors of the density.
+        steps: Lanczos steps of a probe; the eigenvalues get up to twice as many.
+        products: of the trace.
+        by_t: for each noise level too; as many products again, each on one level's samples.
+        scaled: in units of the filters' norms, see `CurvatureOperator`; loss per squared weight otherwise.
+        parameters: names of those that the matrix is over; all by default.
+
+    Returns:
+        A curvature result over ``operator`` and ``part`` (``"all"`` and one for each noise level, with its ``t``):
+
+        * ``eigenvalue (operator, part, end, rank)`` with its ``residual`` ``|H v - value v|`` and whether it ``converged``, and an interval
+          over images to first order: that of ``v^T H v`` for the vector that was found;
+        * ``density (operator, part, point)`` at ``grid``, a share of all eigenvalues per unit of eigenvalue, mean over probes with its
+          standard error ``density_error``; every node is a bump of standard deviation ``width``;
+        * ``trace`` with the standard error of its random vectors, ``trace_error``, and an interval that holds this error and that over
+          images; ``square``, the sum of the squared eigenvalues, with ``square_error``;
+        * ``loss (part)`` at the model, and in the attributes the number of ``parameters``.
+
+    Raises:
+        UserError: unknown operators or parameters, a missing split, a loss that draws random numbers.
+    """
+    for name in operators:
+        if name not in OPERATORS:
+            raise unknown_name("operator", name, OPERATORS)
+    if not operators or probes < 2:
+        raise UserError("a spectrum needs at least one operator and 2 probes.")
+    subject.check()
+    parts = {"all": subject}
+    if by_t and subject.times is not None and subject.levels > 1:
+        parts |= {f"t = {t:.2g}": subject.at([i]) for i, t in enumerate(subject.times.tolist())}
+    rows = []
+    for name in operators:
+        for part in parts.values():
+            operator = OPERATORS[name](part, parameters, scaled=scaled)
+            rows.append(_spectrum(operator, seed, eigenvalues, probes, steps, products))
+    shape = (len(operators), len(parts))
+    result = xr.Dataset(
+        coords={
+            "operator": list(operators),
+            "part": list(parts),
+            "end": list(ENDS),
+            "rank": np.arange(1, eigenvalues + 1),
+        }
+    )
+    for key in rows[0]:
+        values = np.stack([row[key] for row in rows])
+        dims: tuple[str, ...] = {0: (), 1: ("point",), 2: ("end", "rank")}[values.ndim - 1]
+        result[key] = (("operator", "part", *dims), values.reshape(*shape, *values.shape[1:]))
+    single = [p.times.item() if p.times is not None and key != "all" else np.nan for key, p in parts.items()]
+    result = result.assign_coords(t=("part", single))
+    loss = np.array([mean_interval(part.losses().mean(0).numpy()) for part in parts.values()])
+    for key, column in zip(("loss", "loss_low", "loss_high"), loss.T, strict=True):
+        result[key] = ("part", column)
+    result.attrs.update(model=subject.name, units=subject.units, parameters=operator.size)
+    result.attrs["scale"] = "filter norms" if scaled else "weights"
+    facts = {"seed": seed, "probes": probes, "steps": steps, "products": products, "parameters": parameters or "all"}
+    return with_provenance(result, "curvature", **subject.provenance(), **facts)
+
+
+def _spectrum(
+    operator: CurvatureOperator, seed: int, eigenvalues: int, probes: int, steps: int, products: int
+) -> dict[str, Array]:
+    """Everything about one operator."""
+    blocks, shares = operator.subject.blocks()
+    pieces = [operator.restricted(block) for block in blocks]
+    with measuring():
+        ends = extreme_eigenpairs(operator, eigenvalues, steps=2 * steps, seed=seed)
+        nodes = quadrature(operator, probes=probes, steps=steps, seed=seed + 1)
+        traced = trace(pieces, shares, products=products, seed=seed + 2)
+    found = {"eigenvalue": [pairs.values for pairs in ends], "residual": [pairs.residuals for pairs in ends]}
+    found["converged"] = [pairs.converged.astype(np.float64) for pairs in ends]
+    for side, values in zip(("low", "high"), zip(*(_over_blocks(pieces, p) for p in ends), strict=True), strict=True):
+        found[f"eigenvalue_{side}"] = list(values)
+    width = WIDTH * float(np.nanmax(nodes.nodes) - np.nanmin(nodes.nodes)) or 1e-12
+    grid = nodes.grid(POINTS, width)
+    density, squares = nodes.density(grid, width), operator.size * nodes.moments(2)
+    half = _half_width(traced.parts, traced.error)
+    return {
+        **{key: np.stack([_padded(v, eigenvalues) for v in values]) for key, values in found.items()},
+        "grid": grid,
+        "density": density.mean(0),
+        "density_error": _error(density),
+        "width": np.array(width),
+        "trace": np.array(traced.value),
+        "trace_error": np.array(traced.error),
+        "trace_low": traced.value - half,
+        "trace_high": traced.value + half,
+        "square": squares.mean(),
+        "square_error": _error(squares),
+    }
+
+
+def _over_blocks(pieces: Sequence[CurvatureOperator], pairs: Eigenpairs) -> tuple[Array, Array]:
+    """The bounds of ``v^T H v`` over blocks of images, around the eigenvalues."""
+    quotients = np.stack([(pairs.vectors * (p @ pairs.vectors)).double().sum(0).cpu().numpy() for p in pieces], 1)
+    spread = mean_interval(quotients)
+    return pairs.values - (spread.estimate - spread.low), pairs.values + (spread.high - spread.estimate)
+
+
+def _half_width(parts: Array, error: float) -> Array:
+    """Half of a 95 % interval that holds the spread over blocks of images and the error of the random vectors."""
+    spread: Interval = mean_interval(parts)
+    over_images = spread.high - spread.estimate
+    return np.hypot(over_images, 1.96 * error)
+
+
+def _error(values: Array) -> Array:
+    """Standard error of the mean over the first axis."""
+    return values.std(axis=0, ddof=1) / len(values) ** 0.5
+
+
+def _padded(values: Array, length: int) -> Array:
+    return np.pad(values, (0, length - len(values)), constant_values=np.nan)

@@ -1,0 +1,180 @@
+"""What a probe looks at: the loss of one module on one frozen batch, whatever kind of model it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from consistency_lab.data.imageset import ImageSet
+from consistency_lab.devices import measuring
+from consistency_lab.diffusion.loss import denoising_error, denoising_loss
+from consistency_lab.diffusion.model import DiffusionModel, described
+from consistency_lab.errors import UserError
+from consistency_lab.probes.frozen import FrozenBatch, SampleLoss, check_deterministic, frozen_grid
+
+
+@dataclass(frozen=True)
+class Split:
+    """A loss as a convex function of an output: what Gauss-Newton needs to be told.
+
+    Attributes:
+        output: ``output(module, *tensors) -> (B, ...)``.
+        loss: ``loss(output, *tensors) -> (B,)``, with ``loss(output(module, ...), ...)`` the loss of the subject.
+    """
+
+    output: Callable[..., Tensor]
+    loss: Callable[..., Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """The loss of a module on a frozen batch.
+
+    Attributes:
+        name: how tables and figures call it.
+        module: whose parameters are moved; it is probed in the mode in which it is.
+        loss: ``loss(module, *tensors) -> (B,)``, a function of each sample by itself.
+        batch: the frozen tensors: ``count`` images, or, with ``times``, the same images at every time, time major (`frozen_grid`).
+        units: what the loss is measured in, for axes.
+        times: the noise levels ``(levels,)`` of a diffusion model; None where there are none.
+        split: for Gauss-Newton; None where the loss has not been taken apart.
+        facts: provenance for results.
+    """
+
+    name: str
+    module: nn.Module
+    loss: SampleLoss
+    batch: FrozenBatch
+    units: str
+    times: Tensor | None = None
+    split: Split | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.batch) % self.levels:
+            raise UserError(
+                f"a batch of {len(self.batch)} samples cannot hold the same images at each of {self.levels} noise levels."
+            )
+
+    @property
+    def levels(self) -> int:
+        """Noise levels; 1 where there are none."""
+        return 1 if self.times is None else len(self.times)
+
+    @property
+    def count(self) -> int:
+        """Images: the independent units, each of which meets all noise levels."""
+        return len(self.batch) // self.levels
+
+    @property
+    def device(self) -> torch.device:
+        return self.batch.tensors[0].device
+
+    @property
+    def groups(self) -> Tensor:
+        """The index of the noise level of each sample: ``(B,)``."""
+        return torch.arange(self.levels).repeat_interleave(self.count)
+
+    def at(self, levels: Sequence[int]) -> Subject:
+        """The same subject at some of its noise levels only."""
+        if self.times is None:
+            raise UserError(f"{self.name!r} has no noise levels to choose from.")
+        return replace(self, batch=self._rows(levels, range(self.count)), times=self.times[list(levels)])
+
+    def of_images(self, images: Sequence[int]) -> Subject:
+        """The same subject on some of its images only, at all noise levels."""
+        return replace(self, batch=self._rows(range(self.levels), images))
+
+    def blocks(self, most: int = 8) -> tuple[list[Subject], list[float]]:
+        """The subject in up to ``most`` blocks of images, and the share of the images in each: what intervals over images are made of."""
+        bounds = [round(i * self.count / min(most, self.count)) for i in range(min(most, self.count) + 1)]
+        pieces = [range(a, b) for a, b in pairwise(bounds)]
+        return [self.of_images(piece) for piece in pieces], [len(piece) / self.count for piece in pieces]
+
+    def _rows(self, levels: Sequence[int], images: Sequence[int]) -> FrozenBatch:
+        rows = (torch.as_tensor(levels)[:, None] * self.count + torch.as_tensor(images)).flatten()
+        return FrozenBatch([x[rows.to(x.device)] for x in self.batch.tensors], self.batch.chunk)
+
+    def asked_of(self, module: nn.Module, name: str, facts: Mapping[str, Any] | None = None) -> Subject:
+        """The same question to another module of the same architecture. Raises `UserError` if its parameters are shaped otherwise."""
+        shapes = [[(key, tuple(p.shape)) for key, p in m.named_parameters()] for m in (self.module, module)]
+        if shapes[0] != shapes[1]:
+            raise UserError(
+                f"{self.name!r} and {name!r} have different parameters; "
+                "there is a line only between models of one architecture."
+            )
+        return replace(self, module=module, name=name, facts={**self.facts, **(facts or {})})
+
+    def losses(self) -> Tensor:
+        """Loss per sample ``(levels, count)``, float64 on the CPU, through the chunks of the batch."""
+        with measuring(), torch.no_grad():
+            return self.batch.losses(self.module, self.loss).double().cpu().reshape(self.levels, self.count)
+
+    def check(self) -> None:
+        """Refuse what cannot be probed before any time is spent on it.
+
+        Raises:
+            UserError: a loss that draws random numbers (dropout, its own noise), or batch norm in training mode, which makes the loss of
+                a sample depend on the others and changes the module.
+        """
+        if any(isinstance(m, _BatchNorm) and m.training for m in self.module.modules()):
+            raise UserError(
+                f"{self.name!r} has batch norm in training mode, which mixes samples; call its eval() first."
+            )
+        with measuring():
+            check_deterministic(self.module, self.loss, self.batch)
+
+    def provenance(self) -> dict[str, Any]:
+        """What results record of it."""
+        return {
+            **self.facts,
+            "loss_units": self.units,
+            "samples": self.count,
+            "batch": self.batch.fingerprint,
+            "device": str(self.device),
+        }
+
+
+def diffusion_subject(
+    model: DiffusionModel, images: ImageSet, *, count: int = 64, bins: int = 10, seed: int = 0, units: str = "eps"
+) -> Subject:
+    """The denoising loss of a diffusion model on `frozen_grid`.
+
+    Args:
+        model: the model.
+        images: their first ``count`` are denoised.
+        count: images, each with the same noise at every level.
+        bins: noise levels, centres of equal cells in t.
+        seed: of the noise.
+        units: of the error, ``"eps"``, ``"x0"``, ``"v"`` or ``"flow"``.
+
+    Raises:
+        UserError: too few images, labels that are missing, unknown units.
+    """
+    batch, times = frozen_grid(images, model, count, bins, seed)
+    return Subject(
+        model.name,
+        model.denoiser,
+        partial(denoising_loss, units=units),
+        batch,
+        f"mean squared error in {units}",
+        times,
+        Split(partial(denoising_error, units=units), mean_square),
+        {
+            "model": described(model),
+            "images": {"name": images.name, "fingerprint": images.fingerprint, "used": count},
+            "noise_seed": seed,
+        },
+    )
+
+
+def mean_square(residual: Tensor, *_: Tensor) -> Tensor:
+    """``(B, ...)`` to ``(B,)``."""
+    return residual.pow(2).flatten(1).mean(1)

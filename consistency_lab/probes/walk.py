@@ -1,0 +1,102 @@
+"""The loss and its gradient at points of weight space beside a model, which is left as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import loss_landscapes
+import numpy as np
+import torch
+from loss_landscapes.metrics import Metric
+from torch import Tensor, nn
+
+from consistency_lab.devices import measuring
+from consistency_lab.errors import UserError
+from consistency_lab.probes.directions import Direction
+from consistency_lab.probes.frozen import FrozenBatch, SampleLoss, untouched
+
+Points = Sequence[Sequence[float]]
+
+
+def walk(module: nn.Module, axes: Sequence[Direction], points: Points) -> Iterator[int]:
+    """Move the module to ``weights + sum_k point[k] * axes[k]`` for each point in turn, yielding its index.
+
+    Each point starts again from the stored weights, so that no error adds up along the way, and the origin is the model itself to the bit.
+    Run it inside `untouched`.
+    """
+    parameters = list(module.parameters())
+    origin = [p.detach().clone() for p in parameters]
+    for index, point in enumerate(points):
+        with torch.no_grad():
+            for i, (parameter, start) in enumerate(zip(parameters, origin, strict=True)):
+                parameter.copy_(start)
+                for position, axis in zip(point, axes, strict=True):
+                    if position:
+                        parameter.add_(axis[i], alpha=float(position))
+        yield index
+
+
+def losses_at(
+    module: nn.Module, loss: SampleLoss, batch: FrozenBatch, axes: Sequence[Direction], points: Points
+) -> Tensor:
+    """Loss per sample at each of the points: ``(points, B)``, float64 on the CPU. The module is left as it was."""
+    with measuring(), untouched(module):
+        rows = []
+        for _ in walk(module, axes, points):
+            with torch.no_grad():
+                rows.append(batch.losses(module, loss).double().cpu())
+    return torch.stack(rows)
+
+
+def losses_along(
+    model: nn.Module, loss: SampleLoss, batch: FrozenBatch, direction: Direction, positions: Sequence[float]
+) -> Tensor:
+    """`losses_at` on a line: ``(positions, B)`` at ``weights + position * direction``."""
+    return losses_at(model, loss, batch, [direction], [[x] for x in positions])
+
+
+class _LossPerSample(Metric):
+    """What loss-landscapes calls at every point of a walk."""
+
+    def __init__(self, loss: SampleLoss, batch: FrozenBatch):
+        super().__init__()
+        self.loss, self.batch = loss, batch
+
+    def __call__(self, model_wrapper: loss_landscapes.ModelWrapper) -> np.ndarray:
+        with torch.no_grad():
+            return self.batch.losses(model_wrapper.modules[0], self.loss).double().cpu().numpy()
+
+
+def losses_between(start: nn.Module, end: nn.Module, loss: SampleLoss, batch: FrozenBatch, steps: int) -> Tensor:
+    """Loss per sample at the points 1/steps, 2/steps ... 1 of the way from one module to another: ``(steps, B)``, float64 on the CPU.
+
+    This is loss-landscapes' linear interpolation, on copies: it walks by adding up equal steps, so its points are off by a rounding each.
+    """
+    with measuring():
+        values = loss_landscapes.linear_interpolation(
+            start, end, _LossPerSample(loss, batch), steps, deepcopy_model=True
+        )
+    return torch.from_numpy(np.asarray(values, dtype=np.float64))
+
+
+def mean_gradients(module: nn.Module, loss: SampleLoss, batches: Sequence[FrozenBatch]) -> Iterator[Direction]:
+    """The gradient of the mean loss over each batch, where the module now is. Run it inside `untouched`.
+
+    Parameters that the loss does not depend on have gradient zero. Raises `UserError` for a loss that depends on none.
+    """
+    parameters = list(module.parameters())
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    for batch in batches:
+        total = [torch.zeros_like(p) for p in parameters]
+        for parts in zip(*(x.split(batch.chunk) for x in batch.tensors), strict=True):
+            value = loss(module, *parts).sum() / len(batch)
+            if not value.requires_grad:
+                raise UserError(
+                    "the loss does not depend on the parameters of the module; probe the module that it uses."
+                )
+            found = torch.autograd.grad(value, parameters, allow_unused=True)
+            for sum_, gradient in zip(total, found, strict=True):
+                if gradient is not None:
+                    sum_.add_(gradient)
+        yield total

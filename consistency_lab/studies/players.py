@@ -1,0 +1,133 @@
+"""GANs and VAEs as subjects of probes, so that their landscapes and spectra can stand beside those of diffusion models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from consistency_lab.contrast.losses import probe_parts
+from consistency_lab.contrast.model import ContrastModel
+from consistency_lab.contrast.networks import VAE
+from consistency_lab.data.imageset import ImageSet
+from consistency_lab.diffusion.model import described
+from consistency_lab.errors import UserError
+from consistency_lab.loading import load
+from consistency_lab.probes.frozen import FrozenBatch
+from consistency_lab.probes.subject import Split, Subject, diffusion_subject
+from consistency_lab.store.runs import Store
+
+
+def player_subject(
+    model: ContrastModel, images: ImageSet, *, player: str | None = None, count: int = 64, seed: int = 0
+) -> Subject:
+    """One player of a GAN with the other frozen, or a VAE with the noise of its reparametrisation frozen.
+
+    Args:
+        model: a GAN or VAE.
+        images: their first ``count`` are used.
+        player: ``"generator"`` or ``"discriminator"`` of a GAN, ``"autoencoder"`` of a VAE; by default what makes images.
+        count: images.
+        seed: of the noise.
+
+    Raises:
+        UserError: a player that the model does not have, or too few images.
+    """
+    player = player or ("autoencoder" if isinstance(model.module, VAE) else "generator")
+    module, loss, tensors = probe_parts(model, images, count, player=player, seed=seed)
+    if player == "autoencoder":
+        units, pixels = "squared error + weighted divergence", images.shape[0] * images.shape[1] * images.shape[2]
+        split = Split(_code_and_error, partial(_bound, beta=model.facts["beta"], pixels=pixels))
+    else:
+        units = f"{player}'s loss in nats"
+        opponent = model.module.get_submodule("discriminator" if player == "generator" else "generator")
+        scores, of_scores = _SCORES[player]
+        split = Split(partial(scores, opponent=opponent), of_scores)
+    facts = {
+        "model": described(model),
+        "player": player,
+        "images": {"name": images.name, "fingerprint": images.fingerprint, "used": count},
+        "noise_seed": seed,
+    }
+    name = model.name if player == "autoencoder" else f"{model.name} {player}"
+    return Subject(name, module, loss, FrozenBatch(tensors), units, None, split, facts)
+
+
+def named_subject(
+    text: str,
+    images: ImageSet,
+    *,
+    store: Store | str | Path = "runs",
+    device: str | torch.device | None = None,
+    player: str | None = None,
+    count: int = 64,
+    bins: int = 10,
+    seed: int = 0,
+) -> Subject:
+    """The subject that one line of text names: what `load` takes, or a run of a GAN or VAE.
+
+    Args:
+        text: see `load`.
+        images: their first ``count`` are used.
+        store: where names are looked up.
+        device: where to put the model; by default a GPU where there is one.
+        player: of a GAN or VAE, see `player_subject`.
+        count: images.
+        bins: noise levels, for a diffusion model.
+        seed: of the noise.
+
+    Raises:
+        UserError: nothing of that name; a player of a diffusion model; as `player_subject` and `diffusion_subject`.
+    """
+    model = load(text, store=store, device=device)
+    if isinstance(model, ContrastModel):
+        return player_subject(model, images, player=player, count=count, seed=seed)
+    if player is not None:
+        raise UserError(f"{text!r} is no GAN or VAE and has no {player}; leave the player out.")
+    return diffusion_subject(model, images, count=count, bins=bins, seed=seed)
+
+
+def _lead(discriminator: nn.Module, x0: Tensor, fake: Tensor) -> Tensor:
+    """By how much real images are scored above fakes, ``(B, 1)``: all that either player's loss depends on."""
+    return discriminator(x0) - discriminator(fake)
+
+
+def _generator_lead(generator: nn.Module, x0: Tensor, z: Tensor, *, opponent: nn.Module) -> Tensor:
+    return _lead(opponent, x0, generator(z))
+
+
+def _discriminator_lead(discriminator: nn.Module, x0: Tensor, z: Tensor, *, opponent: nn.Module) -> Tensor:
+    return _lead(discriminator, x0, opponent(z).detach())
+
+
+def _generator_loss(lead: Tensor, *_: Tensor) -> Tensor:
+    return F.softplus(lead).squeeze(1)
+
+
+def _discriminator_loss(lead: Tensor, *_: Tensor) -> Tensor:
+    return F.softplus(-lead).squeeze(1)
+
+
+_SCORES: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
+    "generator": (_generator_lead, _generator_loss),
+    "discriminator": (_discriminator_lead, _discriminator_loss),
+}
+
+
+def _code_and_error(autoencoder: VAE, x0: Tensor, noise: Tensor) -> Tensor:
+    """The mean and log variance of the code, and the error of the image: ``(B, 2 latent + pixels)``."""
+    mean, log_variance = autoencoder.encode(x0)
+    error = autoencoder.generate(mean + (0.5 * log_variance).exp() * noise) - x0
+    return torch.cat([mean, log_variance, error.flatten(1)], 1)
+
+
+def _bound(output: Tensor, x0: Tensor, noise: Tensor, *, beta: float, pixels: int) -> Tensor:
+    """The loss of a VAE from `_code_and_error`; convex in it, as Gauss-Newton wants."""
+    latent = noise.shape[1]
+    mean, log_variance, error = output.split([latent, latent, pixels], 1)
+    divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
+    return error.square().mean(1) + beta * divergence / pixels
