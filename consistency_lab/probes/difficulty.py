@@ -139,9 +139,9 @@ def _marginal_profiles(
 ) -> list[Profile]:
     """How fast p_t changes (Gaussian approximation), and how fast x_t forgets x0 (from the model's error).
 
-    d I(x0; x_t) / d log-SNR = SNR mmse / 2 (Guo, Shamai & Verdu 2005, theorem 1, in nats), and SNR times the error in x0 is the error in eps. The
-    model's error is at least the mmse, so that its rate is an upper bound, and the bound is the model's own likelihood loss per t
-    (Kingma et al. 2107.00630, equation 13).
+    d I(x0; x_t) / d log-SNR = SNR mmse / 2 (Guo, Shamai & Verdu 2005, theorem 1, in nats), and SNR times the error in x0 is the error in
+    eps. The model's error is at least the mmse, so that its rate is an upper bound; it is the model's likelihood loss per unit of t
+    (Kingma et al. 2107.00630, the loss in continuous time).
     """
     schedule = model.denoiser.schedule
     rate, without = gaussian_kl_rates(pool.all(), schedule, times, groups)
@@ -161,7 +161,10 @@ def _marginal_profiles(
 def _gradient_profiles(
     model: DiffusionModel, batch: FrozenBatch, bins: int, groups: int
 ) -> tuple[list[Profile], Interval]:
-    """Norm and noise of the gradient of the objective (the loss in eps) at each t, and the noise scale; nothing for a model without weights."""
+    """Norm and noise of the gradient of the objective (the loss in eps) at each t, and the noise scale.
+
+    A model without weights has no such profiles.
+    """
     nothing = np.full(bins, np.nan)
     parameters = [p for p in model.denoiser.parameters() if p.is_floating_point()]
     if not parameters:
@@ -183,7 +186,10 @@ def _gradient_profiles(
 
 
 def _noise_scale(moments: Array) -> Array:
-    """tr Cov / |G|^2, in images: the batch at which noise and gradient are of one size (1812.06162, equation 2.9); NaN where |G|^2 is not above 0."""
+    """tr Cov / |G|^2, in images: the batch at which noise and gradient are of one size (1812.06162, equation 2.9).
+
+    NaN where |G|^2 is not above 0.
+    """
     known = moments[..., 0] > 0
     return np.where(known, moments[..., 1] / np.where(known, moments[..., 0], 1.0), np.nan)
 

@@ -27,9 +27,9 @@ def log_snr_rate(schedule: Schedule, times: Tensor) -> Tensor:
 def gaussian_kl_rate(mean: Tensor, covariance: Tensor, schedule: Schedule, times: Tensor) -> Array:
     """``KL(p_t || p_{t + dt}) / dt^2`` of the noisy images if the data were Gaussian: ``(T,)``, nats per squared unit of t.
 
-    The divergence of neighbours is of second order in dt (half the Fisher information of t times dt^2), so that it is divided by dt^2. With
-    dt = 1/1000, what is used here, times 1e-6 it is the KL between consecutive steps of a 1000-step model, which 2403.10348 (section 3) calls the
-    difficulty of a step. Each marginal is ``N(alpha mean, alpha^2 covariance + sigma^2 I)``.
+    The divergence of neighbours is of second order in dt (half the Fisher information of t, times dt^2), so that it is divided by dt^2.
+    dt is 1/1000 here: times 1e-6 this is the KL between consecutive steps of a 1000-step model, by which 2403.10348 measures how hard a
+    step is. Each marginal is ``N(alpha mean, alpha^2 covariance + sigma^2 I)``.
 
     Args:
         mean: ``(D,)``; covariance: ``(D, D)``.
@@ -47,7 +47,7 @@ def gaussian_kl_rate(mean: Tensor, covariance: Tensor, schedule: Schedule, times
 
 
 def gaussian_kl_rates(images: Tensor, schedule: Schedule, times: Tensor, groups: int) -> tuple[Array, Array]:
-    """`gaussian_kl_rate` for the mean and covariance of images ``(N, C, H, W)``: ``(T,)``, and with one group of images left out ``(groups, T)``."""
+    """`gaussian_kl_rate` for the mean and covariance of images ``(N, C, H, W)``: ``(T,)``, and ``(groups, T)`` with a group left out."""
     flat = images.double().flatten(1).cpu()
     origin = flat.mean(0)
     flat = flat - origin

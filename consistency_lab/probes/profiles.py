@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -95,7 +96,7 @@ def difficulty_table(result: xr.Dataset) -> pd.DataFrame:
             # Without an interval the peak stands for itself alone.
             alike = high >= low[best] if np.isfinite(low[best]) else np.arange(len(t)) == best
             row |= {"peak_t": t[best], "peak_from": t[alike].min(), "peak_to": t[alike].max()}
-        share = _statistic(lambda curve, t=t: _share_below(curve, t), values, replicates)
+        share = _statistic(partial(_share_below, t), values, replicates)
         row |= dict(zip(("share_below", "share_low", "share_high"), np.clip(share, 0.0, 1.0), strict=True))
         rows.append({**row, "uniform_below": float((t[known] < HALF).mean()) if known.any() else np.nan})
     columns = ["definition", "unit", "peak_t", "peak_from", "peak_to", "share_below", "share_low", "share_high"]
@@ -132,7 +133,7 @@ def _statistic(function: Callable[[Array], float], estimate: Array, replicates: 
     return [float(x) for x in interval(np.array(function(estimate)), without)]
 
 
-def _share_below(curve: Array, t: Array) -> float:
+def _share_below(t: Array, curve: Array) -> float:
     mass = np.where(np.isfinite(curve), np.maximum(curve, 0.0), 0.0)
     return float(mass[t < HALF].sum() / mass.sum()) if mass.sum() > 0 else np.nan
 
