@@ -148,8 +148,8 @@ def _add_fixing(result: xr.Dataset, courses: Sequence[Course], parts: Sequence[S
     found: dict[str, list[list[Interval]]] = {"fixed": [], "correlation": [], "fixed_t": []}
     for walk in courses:
         rows = [(e, fixed_share(e, e[-1])) for e in embedded(parts, walk.x0)]
-        found["fixed"].append([share.interval for _, share in rows])
-        found["correlation"].append([correlation(e, e[-1]).interval for e, _ in rows])
+        found["fixed"].append([_up_to_one(share.interval) for _, share in rows])
+        found["correlation"].append([_up_to_one(correlation(e, e[-1]).interval) for e, _ in rows])
         found["fixed_t"].append([crossing(result["t"].values, share) for _, share in rows])
     for name, intervals in found.items():
         for i, end in enumerate(("", "_low", "_high")):
@@ -162,6 +162,11 @@ def _add_fixing(result: xr.Dataset, courses: Sequence[Course], parts: Sequence[S
     ]
     result["distance"] = (("model", "t", "sample"), torch.stack(apart).float().numpy())
     result["distance_null"] = (("model", "sample"), torch.stack([whole.null(f, f) for f in final]).float().numpy())
+
+
+def _up_to_one(interval: Interval) -> Interval:
+    """No share and no correlation exceeds 1: a bound beyond it is drawn back."""
+    return interval._replace(high=np.minimum(interval.high, 1.0))
 
 
 def _whose(mixed: torch.Tensor, own: Course, other: Course) -> tuple[Array, Array, np.ndarray]:
