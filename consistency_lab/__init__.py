@@ -36,13 +36,17 @@ _HOMES = {
     "UserError": "errors",
     "compare": "similarity.compare",
     "denoising_loss": "diffusion.loss",
+    "difficulty_correlations": "probes.profiles",
+    "difficulty_table": "probes.profiles",
     "export_diffusers": "interop.export",
     "load": "loading",
     "load_images": "data.sources",
     "load_model": "training.train",
     "load_result": "store.results",
+    "probe_connectivity": "studies.connectivity",
     "probe_difficulty": "probes.difficulty",
     "probe_landscape": "probes.landscape",
+    "probe_structure": "probes.structure",
     "report": "reports.html",
     "sample_path": "diffusion.sampling",
     "save_result": "store.results",
@@ -82,11 +86,14 @@ if TYPE_CHECKING:
     from consistency_lab.networks.registry import NETWORKS
     from consistency_lab.probes.difficulty import probe_difficulty
     from consistency_lab.probes.landscape import probe_landscape
+    from consistency_lab.probes.profiles import difficulty_correlations, difficulty_table
+    from consistency_lab.probes.structure import probe_structure
     from consistency_lab.recipe import Recipe
     from consistency_lab.reports.html import report
     from consistency_lab.similarity.compare import compare
     from consistency_lab.store.results import load_result, save_result
     from consistency_lab.store.runs import Store
+    from consistency_lab.studies.connectivity import probe_connectivity
     from consistency_lab.training.momentum import MomentumSchedule
     from consistency_lab.training.settings import TrainingSettings
     from consistency_lab.training.timesteps import TIMESTEPS

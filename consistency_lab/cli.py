@@ -188,37 +188,35 @@ class Compare(Common):
 
 @dataclass(frozen=True)
 class Probe(Common):
-    """Ask a model why: its difficulty per noise level, or the loss landscape around it (with two models: between them).
+    """Ask models why: how hard each noise level is, which of them decides the image, the loss around a model or between two.
 
     Example: consistency-lab probe difficulty unet-s0 --data digits
     """
 
-    what: tyro.conf.Positional[Literal["difficulty", "landscape"]] = "difficulty"
-    """difficulty or landscape"""
+    what: tyro.conf.Positional[Literal["difficulty", "structure", "landscape", "connectivity"]] = "difficulty"
+    """difficulty (one model), structure (one or more), landscape (one, or two to go between), connectivity (two; it trains a curve)"""
     models: tyro.conf.Positional[tuple[str, ...]] = ()
     """names of runs in the store, run folders, diffusers:DIR, torchscript:FILE?schedule=...&..."""
     store: Path = Path("runs")
     """where names are looked up"""
     data: str = "digits"
-    """images that the loss is taken on"""
+    """images that the loss is taken on; for connectivity a tenth of them, the curve being trained on the others"""
+    training_data: str | None = None
+    """training set that the references of difficulty are fitted to; the same images by default"""
     seed: int = 0
     """seed of the noise and of random directions"""
     count: int | None = None
-    """images; 256 for difficulty, 64 for a landscape"""
+    """images or samples; 256 for difficulty, 64 for the others"""
     out: Path = Path("probe")
     """folder for the result, its figures and its report"""
 
     def run(self) -> None:
         from consistency_lab.data.sources import load_images
-        from consistency_lab.probes.difficulty import probe_difficulty
-        from consistency_lab.probes.landscape import probe_landscape
 
         found = _find(self.models, self.store)
-        most = 2 if self.what == "landscape" else 1
-        if not 1 <= len(found) <= most:
-            raise UserError(
-                f"probe {self.what} takes {'one or two models' if most == 2 else 'one model'}, not {len(found)}."
-            )
+        least, most, said = _PROBED[self.what]
+        if not least <= len(found) <= most:
+            raise UserError(f"probe {self.what} takes {said}, not {len(found)}.")
         if self.dry_run:
             _print_json(
                 {
@@ -231,14 +229,50 @@ class Probe(Common):
             return
         _check_writable(self.out)
         images, models = load_images(self.data), _load(self.models, self.store, self.device)
+        result = getattr(self, f"_{self.what}")(models, images)
+        names = [model.name for model in models]
+        _write({f"{self.what}-{names[0]}": result}, self.out, f"{self.what.capitalize()} of {', '.join(names)}")
         if self.what == "difficulty":
-            result = probe_difficulty(models[0], images, count=min(self.count or 256, len(images)), seed=self.seed)
-        else:
-            towards = models[1] if len(models) > 1 else None
-            result = probe_landscape(
-                models[0], images, towards=towards, count=min(self.count or 64, len(images)), seed=self.seed
-            )
-        _write({f"{self.what}-{models[0].name}": result}, self.out, f"{self.what.capitalize()} of {models[0].name}")
+            from consistency_lab.probes.profiles import difficulty_table
+
+            shown = ["definition", "peak_t", "peak_from", "peak_to", "share_below", "share_low", "share_high"]
+            print(difficulty_table(result)[shown].to_string(index=False, float_format=lambda x: f"{x:.3f}"))
+
+    def _difficulty(self, models: list[DiffusionModel], images: Any) -> xr.Dataset:
+        from consistency_lab.probes.difficulty import probe_difficulty
+
+        count, fitted = min(self.count or 256, len(images)), _training_images(self.training_data)
+        return probe_difficulty(models[0], images, count=count, seed=self.seed, training_images=fitted)
+
+    def _structure(self, models: list[DiffusionModel], images: Any) -> xr.Dataset:
+        from consistency_lab.diffusion.noise import SharedNoise
+        from consistency_lab.probes.structure import probe_structure
+
+        return probe_structure(models, images, SharedNoise(self.seed), count=self.count or 64)
+
+    def _landscape(self, models: list[DiffusionModel], images: Any) -> xr.Dataset:
+        from consistency_lab.probes.landscape import probe_landscape
+
+        towards, count = models[1] if len(models) > 1 else None, min(self.count or 64, len(images))
+        return probe_landscape(models[0], images, towards=towards, count=count, seed=self.seed)
+
+    def _connectivity(self, models: list[DiffusionModel], images: Any) -> xr.Dataset:
+        from consistency_lab.diffusion.noise import SharedNoise
+        from consistency_lab.studies.connectivity import probe_connectivity
+
+        kept = max(1, len(images) // 10)
+        fitted, held_out = images.split(len(images) - kept, kept, seed=0)
+        count, noise = min(self.count or 64, kept), SharedNoise(self.seed)
+        return probe_connectivity(models[0], models[1], fitted, held_out, noise=noise, count=count, seed=self.seed)
+
+
+# The fewest and the most models that a probe takes, and the same in words.
+_PROBED = {
+    "difficulty": (1, 1, "one model"),
+    "structure": (1, 16, "one model or more, at most 16"),
+    "landscape": (1, 2, "one or two models"),
+    "connectivity": (2, 2, "two models"),
+}
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def _one(ax: Axes, line: pd.DataFrame, name: str) -> None:
         ax.set_ylim(bottom=positive.min() / 3)
     else:
         ax.axhline(0, color=MUTED, lw=0.8)
-        reach = float(np.ptp(np.append(positive, 0.0)))
+        reach = float(np.ptp(np.append(positive, 0.0))) or 1.0
         ax.set_ylim(min(0.0, positive.min()) - 0.15 * reach, max(0.0, positive.max()) + 0.25 * reach)
 
 

@@ -16,7 +16,7 @@ SHOWN = 4  # curves of handoffs that one panel holds
 
 @themed
 def structure(ds: xr.Dataset) -> Figure:
-    """Upper: share of the final image that the x0 estimate explains, by frequency band and principal components. Lower: whose image it is."""
+    """Upper: share of the final image that the x0 estimate explains, by band and principal components. Lower: whose image it is."""
     table = probe_frames.structure(ds)
     models, parts = reading.names(ds, "model"), reading.names(ds, "part")
     figure, axes = new_figure(9.2, 6.4, 2, 2, sharex=True)
@@ -28,7 +28,9 @@ def structure(ds: xr.Dataset) -> Figure:
         time_axis(ax, ds["t"].values, ds["log_snr"].values, labels=False)
     axes[0, 0].set_ylabel(f"share of variance explained\nby the x0 estimate of {models[0]}")
     handoffs = reading.names(ds, "handoff")
-    for ax, kind, title in zip(axes[1], ("handoff", "swap"), ("model handed over at t", "noise swapped at t"), strict=True):
+    for ax, kind, title in zip(
+        axes[1], ("handoff", "swap"), ("model handed over at t", "noise swapped at t"), strict=True
+    ):
         drawn = table[table["quantity"].isin([f"{kind} relative", f"{kind} nearer"])]
         ax.set_title(title)
         if kind == "handoff" and not handoffs:

@@ -23,7 +23,9 @@ def definitions_of(ds: xr.Dataset, key: str) -> Section | None:
     table, model = difficulty_table(ds), reading.model_of(ds)
     rows = []
     for row in table.to_dict("records"):
-        peak = f"{row['peak_t']:.2f} ({row['peak_from']:.2f} to {row['peak_to']:.2f})" if row["defined"] else "undefined"
+        peak = (
+            f"{row['peak_t']:.2f} ({row['peak_from']:.2f} to {row['peak_to']:.2f})" if row["defined"] else "undefined"
+        )
         share = with_interval(row["share_below"], row["share_low"], row["share_high"])
         meaning = str(ds["definition_meaning"].sel(definition=row["definition"]).values)
         rows.append((row["definition"], peak, share, f"{row['uniform_below']:.2f}", meaning))
@@ -59,8 +61,8 @@ def structure(ds: xr.Dataset, key: str) -> Section:
         levels.structure(ds),
         f"{key}-levels",
         "What is known of the final image along t, and whose image it is when model or noise is exchanged at t.",
-        "Upper: the share of the final images' variance that the estimate made at t explains. Lower: at t the state is handed to the second "
-        "model, or the noise in it is exchanged for that of a second trajectory; then sampling goes on. Solid: distance to the first image "
+        "Upper: the share of the final images' variance that the estimate made at t explains. Lower: at t the state is handed to the "
+        "second model, or the noise in it is exchanged for that of a second trajectory; then sampling goes on. Solid: distance to the first image "
         "over the sum of both (root mean square); dotted: share of samples nearer to the second image. Bands are 95 % over samples.",
         probe_frames.structure(ds),
     )
@@ -78,10 +80,16 @@ def structure(ds: xr.Dataset, key: str) -> Section:
 def connectivity(ds: xr.Dataset, key: str) -> Section:
     """Whether two models share a basin, beside how alike their images are."""
     rows = [
-        (f"barrier, {path}", with_interval(*(float(ds[f"barrier{end}"].sel(path=path)) for end in ("", "_low", "_high"))))
+        (
+            f"barrier, {path}",
+            with_interval(*(float(ds[f"barrier{end}"].sel(path=path)) for end in ("", "_low", "_high"))),
+        )
         for path in reading.names(ds, "path")
     ]
-    for name, label in (("mean_loss", "loss of answering with the data mean"), ("consistency", "consistency of the images")):
+    for name, label in (
+        ("mean_loss", "loss of answering with the data mean"),
+        ("consistency", "consistency of the images"),
+    ):
         rows.append((label, with_interval(*(float(ds[f"{name}{end}"]) for end in ("", "_low", "_high")))))
     rows.append(("distance of the weights", number(ds.attrs["weight_distance"])))
     if "aligned_weight_distance" in ds.attrs:
@@ -92,8 +100,8 @@ def connectivity(ds: xr.Dataset, key: str) -> Section:
         paths.connectivity(ds),
         f"{key}-paths",
         f"Loss on paths between {ds.attrs['first']} and {ds.attrs['second']}, and their barriers by noise level.",
-        "Held-out images, the same noise everywhere. A barrier is the highest loss above the chord between the two models' losses, with its "
-        "95 % interval over images; it is a maximum, so never below 0.",
+        "Held-out images, the same noise everywhere. A barrier is the highest loss above the chord between the two models' losses, with "
+        "its 95 % interval over images; it is a maximum, so never below 0.",
         probe_frames.connectivity(ds),
     )
     return {
