@@ -21,6 +21,7 @@ from consistency_lab.diffusion.denoiser import Denoiser
 from consistency_lab.diffusion.loss import denoising_loss, noisy_state, truth
 from consistency_lab.diffusion.model import DiffusionModel, described
 from consistency_lab.diffusion.references import closed_form
+from consistency_lab.errors import UserError
 from consistency_lab.intervals import Array, Interval, mean_interval
 from consistency_lab.probes.convergence import half_times
 from consistency_lab.probes.frozen import FrozenBatch, check_deterministic, frozen_grid, untouched
@@ -64,8 +65,8 @@ def probe_difficulty(
         seed: of the noise.
         training_images: what the references and the rate of the marginals are fitted to; ``images`` by default.
         detail: how many of the images serve what costs more: gradients, and the errors of the checkpoints.
-        snapshots: (step, model) along the training run, in rising order; those of the model's run folder by default. Without any there is
-            no half-time.
+        snapshots: two or more (step, model) along the training run, in rising order; those of the model's run folder by default. Where that
+            kept fewer, there is no half-time.
 
     Returns:
         A difficulty result: ``error (units, t, sample)`` and its means; ``excess (reference, units, t)`` over closed-form denoisers;
@@ -201,7 +202,8 @@ def _half_time_profiles(
     bins: int,
     groups: int,
 ) -> tuple[list[Profile], list[int]]:
-    """The convergence half-time at each t, and the steps of the checkpoints; nothing where there are none."""
+    """The convergence half-time at each t, and the steps of the checkpoints; nothing where a run folder kept fewer than two."""
+    given = snapshots is not None
     if snapshots is None:
         snapshots = load_snapshots(model) if model.folder is not None else []
     steps, errors = [], []
@@ -210,8 +212,10 @@ def _half_time_profiles(
             at.denoiser.eval()
             steps.append(step)
             errors.append(_on_grid(at.denoiser, batch, bins)[0])
-    if not steps:
+    if len(steps) < 2 and not given:
         return [], []
+    if len(steps) < 2:
+        raise UserError(f"a half-time needs at least 2 snapshots, not {len(steps)}.")
     means = np.stack([error.mean(-1) for error in errors])
     left = np.stack([leave_out_means(error, groups) for error in errors])
     text = f"step by which the error had fallen half of its way between the checkpoints at {steps[0]} and {steps[-1]}"

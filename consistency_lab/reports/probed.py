@@ -62,8 +62,9 @@ def structure(ds: xr.Dataset, key: str) -> Section:
         f"{key}-levels",
         "What is known of the final image along t, and whose image it is when model or noise is exchanged at t.",
         "Upper: the share of the final images' variance that the estimate made at t explains. Lower: at t the state is handed to the "
-        "second model, or the noise in it is exchanged for that of a second trajectory; then sampling goes on. Solid: distance to the first image "
-        "over the sum of both (root mean square); dotted: share of samples nearer to the second image. Bands are 95 % over samples.",
+        "second model, or the noise in it is exchanged for that of a second trajectory; then sampling goes on. Solid: distance to the "
+        "first image over the sum of both (root mean square); dotted: share of samples nearer to the second image. Bands are 95 % over "
+        "samples.",
         probe_frames.structure(ds),
     )
     title = "Which noise level decides the image? " + ", ".join(reading.names(ds, "model"))
@@ -79,18 +80,9 @@ def structure(ds: xr.Dataset, key: str) -> Section:
 
 def connectivity(ds: xr.Dataset, key: str) -> Section:
     """Whether two models share a basin, beside how alike their images are."""
-    rows = [
-        (
-            f"barrier, {path}",
-            with_interval(*(float(ds[f"barrier{end}"].sel(path=path)) for end in ("", "_low", "_high"))),
-        )
-        for path in reading.names(ds, "path")
-    ]
-    for name, label in (
-        ("mean_loss", "loss of answering with the data mean"),
-        ("consistency", "consistency of the images"),
-    ):
-        rows.append((label, with_interval(*(float(ds[f"{name}{end}"]) for end in ("", "_low", "_high")))))
+    rows = [(f"barrier, {path}", _text(ds.sel(path=path), "barrier")) for path in reading.names(ds, "path")]
+    rows.append(("loss of answering with the data mean", _text(ds, "mean_loss")))
+    rows.append(("consistency of the images", _text(ds, "consistency")))
     rows.append(("distance of the weights", number(ds.attrs["weight_distance"])))
     if "aligned_weight_distance" in ds.attrs:
         rows.append(("distance of the weights after alignment", number(ds.attrs["aligned_weight_distance"])))
@@ -112,3 +104,8 @@ def connectivity(ds: xr.Dataset, key: str) -> Section:
         "head": ("what", "value [95 %]"),
         "rows": rows,
     }
+
+
+def _text(ds: xr.Dataset, name: str) -> str:
+    value, low, high = (float(ds[f"{name}{end}"]) for end in ("", "_low", "_high"))
+    return with_interval(value, low, high)

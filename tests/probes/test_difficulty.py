@@ -116,3 +116,16 @@ def test_gradients_are_those_of_the_objective(digits):
     expected = gradient.mean(1) ** 2 - gradient.var(1) / 24
     np.testing.assert_allclose(result["profile"].sel(definition="gradient norm"), expected.numpy(), rtol=1e-4)
     np.testing.assert_allclose(result["noise_scale"], (gradient.var(1) / expected).numpy(), rtol=1e-4)
+
+
+def test_a_half_time_needs_two_snapshots(digits, tmp_path):
+    settings = {"network": "mlp(width=16, depth=1)", "steps": 20, "batch": 32}
+    trained = train(digits, store=tmp_path, device="cpu", progress=False, **settings)
+    result = probe_difficulty(trained, digits, count=4, bins=2)  # its folder has the last step only
+    assert "half-time" not in result["definition"].values
+    with pytest.raises(UserError, match="at least 2 snapshots, not 1"):
+        probe_difficulty(trained, digits, count=4, bins=2, snapshots=[(20, trained)])
+    given = probe_difficulty(trained, digits, count=4, bins=2, snapshots=[(1, model(digits)), (20, trained)])
+    assert np.isnan(
+        given["profile"].sel(definition="half-time")
+    ).all()  # worse than the Gaussian denoiser: nothing fell
