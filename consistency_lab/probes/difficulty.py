@@ -77,6 +77,8 @@ def probe_difficulty(
         UserError: too few images, other shapes, a single snapshot, or a model that answers differently each time.
     """
     batch, times = frozen_grid(images, model, count, bins, seed)
+    if detail < 1:
+        raise UserError(f"gradients need at least 1 image, not {detail}; 2 or more give them an interval.")
     pool, schedule = training_images or images, model.denoiser.schedule
     small = _first(batch, bins, count, min(detail, count))
     with measuring(), untouched(model.denoiser):

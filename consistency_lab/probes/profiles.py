@@ -107,7 +107,8 @@ def difficulty_correlations(result: xr.Dataset) -> pd.DataFrame:
     """How far two definitions order the times alike: columns first, second, rho, low, high, times.
 
     rho is Spearman's rank correlation over the times at which both are defined. Its interval is over images: neighbouring times are no
-    independent draws, so that the usual p-value would be wrong.
+    independent draws, so that the usual p-value would be wrong. Where no group of images changes the order of any two times it has no
+    width.
 
     Raises:
         UserError: the result is of another kind, or from a version without profiles.

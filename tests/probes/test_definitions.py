@@ -16,6 +16,7 @@ from consistency_lab.probes.convergence import half_times
 from consistency_lab.probes.difficulty import probe_difficulty
 from consistency_lab.probes.gradients import gradient_moments
 from consistency_lab.probes.marginals import STEP, gaussian_kl_rate, gaussian_kl_rates, log_snr_rate
+from consistency_lab.probes.profiles import interval
 
 
 def test_half_times_invert_an_error_that_falls_with_the_log_of_the_step():
@@ -106,10 +107,27 @@ def test_the_kl_rate_tends_to_half_the_fisher_information():
 def test_rates_with_a_group_left_out_are_those_of_the_other_images():
     x, schedule = torch.randn(23, 1, 2, 2, generator=torch.Generator().manual_seed(0)), SCHEDULES.build("linear")
     times = torch.tensor([0.2, 0.7])
-    whole, without = gaussian_kl_rates(x, schedule, times, 4)
-    np.testing.assert_allclose(whole, _rate_of(x, schedule, times), rtol=1e-9)
-    for g in range(4):
-        np.testing.assert_allclose(without[g], _rate_of(x[np.arange(23) % 4 != g], schedule, times), rtol=1e-9)
+    found, without = gaussian_kl_rates(x, schedule, times, 4)
+    whole = _rate_of(x, schedule, times)
+    others = np.stack([_rate_of(x[np.arange(23) % 4 != g], schedule, times) for g in range(4)])
+    bias = 3 * (others.mean(0) - whole)
+    np.testing.assert_allclose(found, whole - bias, rtol=1e-7)
+    np.testing.assert_allclose(without, others - bias, rtol=1e-7)
+
+
+def test_few_images_give_the_rate_of_their_distribution_and_an_interval_that_covers_it():
+    variances, times = torch.linspace(0.01, 0.5, 16, dtype=torch.float64), torch.tensor([0.05, 0.2, 0.5, 0.9])
+    schedule, generator = SCHEDULES.build("linear"), torch.Generator().manual_seed(0)
+    mean = torch.full((16,), 0.3, dtype=torch.float64)
+    true = gaussian_kl_rate(mean, torch.diag(variances), schedule, times)
+    found, covered = [], []
+    for _ in range(200):
+        x = torch.randn(200, 16, generator=generator, dtype=torch.float64) * variances.sqrt() + mean
+        ends = interval(*gaussian_kl_rates(x.reshape(-1, 1, 4, 4), schedule, times, 16))
+        found.append(ends.estimate)
+        covered.append((ends.low <= true) & (true <= ends.high))
+    np.testing.assert_allclose(np.mean(found, 0), true, rtol=0.01)
+    assert (np.mean(covered, 0) > 0.9).all()
 
 
 def _rate_of(x, schedule, times):

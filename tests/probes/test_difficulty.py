@@ -70,6 +70,18 @@ def test_the_result_survives_the_disk(digits, tmp_path):
     assert load_result(tmp_path / "d.nc").identical(result)
 
 
+def test_a_single_image_gives_values_without_intervals(digits):
+    result = probe_difficulty(model(digits), digits, count=1, bins=3)
+    errors = result.sel(definition="eps error")
+    assert np.isfinite(errors["profile"]).all()
+    assert np.isnan(errors["profile_low"]).all()
+    table = difficulty_table(result)
+    assert (table["peak_from"] == table["peak_t"]).all()
+    assert table["share_low"].isna().all()
+    with pytest.raises(UserError, match="at least 1 image, not 0"):
+        probe_difficulty(model(digits), digits, count=4, bins=3, detail=0)
+
+
 def test_too_many_images_are_refused(digits):
     with pytest.raises(UserError, match="choose between"):
         probe_difficulty(model(digits), digits, count=10**6)

@@ -204,3 +204,22 @@ def test_partners_of_a_labelled_model_ask_for_the_same_label():
     model = DiffusionModel("labelled", Seen(torch.zeros(SHAPE), SCHEDULES.build("linear")), classes=10)
     probe_structure(model, pictures(), count=4, sampler=Sampler("ddim", 4), levels=3)
     assert set(Seen.labels) == {(0, 1, 2, 3)}
+
+
+def test_the_interval_of_a_fixed_share_covers_the_truth():
+    # estimate = g final + noise of variance q, final of variance 1: the share is 1 - (1 - g)^2 - q.
+    generator, hits = torch.Generator().manual_seed(0), []
+    for _ in range(400):
+        final = torch.randn(48, 8, generator=generator, dtype=torch.float64)
+        estimate = 0.7 * final + 0.2 * torch.randn(48, 8, generator=generator, dtype=torch.float64)
+        ends = fixed_share(estimate[None], final).interval
+        hits.append(float(ends.low[0]) <= 1 - 0.09 - 0.04 <= float(ends.high[0]))
+    assert 0.92 < np.mean(hits) < 0.99
+
+
+def test_models_on_other_schedules_hand_over_at_equal_noise():
+    a, b = gaussian("a", VARIANCES, "linear"), gaussian("b", VARIANCES.flip(0), "edm")
+    ds = probe_structure([a, b], pictures(), count=6, sampler=Sampler("heun", 40), levels=5)
+    np.testing.assert_allclose(ds["handoff_relative"].isel(t=0), 1.0, atol=1e-3)
+    np.testing.assert_allclose(ds["handoff_relative"].isel(t=-1), 0.0, atol=1e-3)
+    assert list(ds["handoff"].values) == ["a > b", "b > a"]

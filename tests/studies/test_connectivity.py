@@ -159,3 +159,13 @@ def test_models_that_no_path_joins_are_refused(digits, pair):
         probe_connectivity(pair[0], DiffusionModel("foreign", pair[1].denoiser), *digits)
     with pytest.raises(UserError, match="3 points"):
         probe_connectivity(*pair, *digits, points=2)
+
+
+def test_the_interval_of_a_barrier_covers_the_truth():
+    rng, line, hits = np.random.default_rng(0), np.linspace(0, 1, 11), []
+    for _ in range(500):
+        height = 1 + 0.3 * rng.normal(size=48)
+        losses = 4 * (line * (1 - line))[:, None] * height + 0.05 * rng.normal(size=(11, 48))
+        ends = barrier_interval(line, losses)
+        hits.append(ends.low <= 1 <= ends.high)
+    assert 0.92 < np.mean(hits) < 0.98
