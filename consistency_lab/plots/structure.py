@@ -21,7 +21,7 @@ def structure(ds: xr.Dataset) -> Figure:
     models, parts = reading.names(ds, "model"), reading.names(ds, "part")
     figure, axes = new_figure(9.2, 6.4, 2, 2, sharex=True)
     fixed = table[(table["quantity"] == "fixed") & (table["name"] == models[0])]
-    groups = (("band", "by spatial frequency"), ("pc", "by principal components of the data"))
+    groups = (("band", "by spatial frequency"), ("pc", "by principal component"))
     for ax, (prefix, title) in zip(axes[0], groups, strict=True):
         _fixed(ax, fixed, [p for p in parts if p == "mse" or p.startswith(prefix)])
         ax.set_title(f"known of the image, {title}")
