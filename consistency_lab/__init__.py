@@ -38,6 +38,8 @@ _HOMES = {
     "curvature_spectrum": "probes.curvature",
     "denoising_loss": "diffusion.loss",
     "diffusion_subject": "probes.subject",
+    "difficulty_correlations": "probes.profiles",
+    "difficulty_table": "probes.profiles",
     "export_diffusers": "interop.export",
     "line_landscape": "probes.landscape",
     "load": "loading",
@@ -50,6 +52,8 @@ _HOMES = {
     "probe_difficulty": "probes.difficulty",
     "probe_landscape": "probes.landscape",
     "probe_plane": "probes.plane",
+    "probe_connectivity": "studies.connectivity",
+    "probe_structure": "probes.structure",
     "report": "reports.html",
     "sample_path": "diffusion.sampling",
     "save_result": "store.results",
@@ -91,12 +95,15 @@ if TYPE_CHECKING:
     from consistency_lab.probes.difficulty import probe_difficulty
     from consistency_lab.probes.landscape import line_landscape, probe_landscape
     from consistency_lab.probes.plane import plane_landscape, probe_plane
+    from consistency_lab.probes.profiles import difficulty_correlations, difficulty_table
+    from consistency_lab.probes.structure import probe_structure
     from consistency_lab.probes.subject import diffusion_subject
     from consistency_lab.recipe import Recipe
     from consistency_lab.reports.html import report
     from consistency_lab.similarity.compare import compare
     from consistency_lab.store.results import load_result, save_result
     from consistency_lab.store.runs import Store
+    from consistency_lab.studies.connectivity import probe_connectivity
     from consistency_lab.studies.players import player_subject
     from consistency_lab.training.momentum import MomentumSchedule
     from consistency_lab.training.settings import TrainingSettings

@@ -199,25 +199,30 @@ class Compare(Common):
 
 @dataclass(frozen=True)
 class Probe(Common):
-    """Ask a model why: its difficulty per noise level, the loss landscape around it (with two models: between them), its curvature.
+    """Ask models why: how hard each noise level is, which of them decides the image, the loss around a model or between two, its curvature.
 
     Example: consistency-lab probe difficulty unet-s0 --data digits
     """
 
-    what: tyro.conf.Positional[Literal["difficulty", "landscape", "curvature"]] = "difficulty"
-    """difficulty, landscape or curvature"""
+    what: tyro.conf.Positional[Literal["difficulty", "structure", "landscape", "curvature", "connectivity"]] = (
+        "difficulty"
+    )
+    """difficulty (one model), structure (one or more), landscape (one, or two to go between), curvature (one), connectivity (two; it
+    trains a curve)"""
     models: tyro.conf.Positional[tuple[str, ...]] = ()
     """names of runs in the store, run folders, diffusers:DIR, torchscript:FILE?schedule=...&..."""
     store: Path = Path("runs")
     """where names are looked up"""
     data: str = "digits"
-    """images that the loss is taken on"""
+    """images that the loss is taken on; for connectivity a tenth of them, the curve being trained on the others"""
     data_dir: Path | None = None
     """folder with the files of published sets; data/ by default"""
+    training_data: str | None = None
+    """training set that the references of difficulty are fitted to; the same images by default"""
     seed: int = 0
     """seed of the noise and of random directions"""
     count: int | None = None
-    """images; 256 for difficulty, 64 for a landscape, 32 for a plane or curvature"""
+    """images or samples; 256 for difficulty, 32 for a plane or curvature, 64 for the others"""
     plane: bool = False
     """landscape: a plane; with three models the one through them"""
     player: str | None = None
@@ -227,15 +232,8 @@ class Probe(Common):
 
     def run(self) -> None:
         from consistency_lab.data.sources import load_images
-        from consistency_lab.probes.difficulty import probe_difficulty
 
-        allowed = (1, 3) if self.plane else (1, 2) if self.what == "landscape" else (1,)
-        if self.plane and self.what != "landscape":
-            raise UserError("--plane belongs to probe landscape.")
-        if len(self.models) not in allowed:
-            words = {(1,): "one model", (1, 2): "one or two models", (1, 3): "one or three models"}[allowed]
-            name = f"probe {self.what}{' --plane' if self.plane else ''}"
-            raise UserError(f"{name} takes {words}, not {len(self.models)}.")
+        self._check()
         found = _find(self.models, self.store)
         if self.dry_run:
             _print_json(
@@ -249,13 +247,50 @@ class Probe(Common):
             return
         _check_writable(self.out)
         images = load_images(self.data, data_dir=self.data_dir)
+        result = self._landscape(images) if self.what in ("landscape", "curvature") else self._probe(images)
+        kind, title = result.attrs["kind"], f"{self.what.capitalize()} of {', '.join(self.models)}"
+        _write({f"{kind}-{result.attrs.get('model', self.models[0])}": result}, self.out, title)
         if self.what == "difficulty":
-            (model,) = _load(self.models, self.store, self.device)
-            result = probe_difficulty(model, images, count=min(self.count or 256, len(images)), seed=self.seed)
-        else:
-            result = self._landscape(images)
-        kind, name = result.attrs["kind"], result.attrs["model"]
-        _write({f"{kind}-{name}": result}, self.out, f"{kind.capitalize()} of {name}")
+            from consistency_lab.probes.profiles import difficulty_table
+
+            shown = ["definition", "peak_t", "peak_from", "peak_to", "share_below", "share_low", "share_high"]
+            print(difficulty_table(result)[shown].to_string(index=False, float_format=lambda x: f"{x:.3f}"))
+
+    def _check(self) -> None:
+        if self.plane and self.what != "landscape":
+            raise UserError("--plane belongs to probe landscape.")
+        if self.player and self.what not in ("landscape", "curvature"):
+            raise UserError("--player belongs to probe landscape and probe curvature.")
+        allowed, said = _PROBED["plane" if self.plane else self.what]
+        if len(self.models) not in allowed:
+            name = f"probe {self.what}{' --plane' if self.plane else ''}"
+            raise UserError(f"{name} takes {said}, not {len(self.models)}.")
+
+    def _probe(self, images: Any) -> xr.Dataset:
+        """What is asked of diffusion models alone."""
+        from consistency_lab.diffusion.model import DiffusionModel
+        from consistency_lab.diffusion.noise import SharedNoise
+        from consistency_lab.probes.difficulty import probe_difficulty
+        from consistency_lab.probes.structure import probe_structure
+        from consistency_lab.studies.connectivity import probe_connectivity
+
+        models = _load(self.models, self.store, self.device)
+        for model in models:
+            if not isinstance(model, DiffusionModel):
+                raise UserError(
+                    f"probe {self.what} asks diffusion models, and {model.name!r} is a {model.facts['kind']}."
+                )
+        noise, seed = SharedNoise(self.seed), self.seed
+        if self.what == "difficulty":
+            count, fitted = min(self.count or 256, len(images)), _training_images(self.training_data, self.data_dir)
+            return probe_difficulty(models[0], images, count=count, seed=seed, training_images=fitted)
+        if self.what == "structure":
+            return probe_structure(models, images, noise, count=self.count or 64)
+        kept = max(1, len(images) // 10)
+        fitted, held_out = images.split(len(images) - kept, kept, seed=0)
+        count = min(self.count or 64, kept)
+        first, second = models
+        return probe_connectivity(first, second, fitted, held_out, noise=noise, count=count, seed=seed)
 
     def _landscape(self, images: Any) -> xr.Dataset:
         """A line, a plane or a spectrum of diffusion models, or of a player of GANs or VAEs."""
@@ -275,6 +310,17 @@ class Probe(Common):
         if self.plane:
             return plane_landscape(first, through=others or None, seed=self.seed)
         return line_landscape(first, towards=others[0] if others else None, seed=self.seed)
+
+
+# How many models a probe takes, and the same in words.
+_PROBED = {
+    "difficulty": (range(1, 2), "one model"),
+    "structure": (range(1, 17), "one model or more, at most 16"),
+    "landscape": (range(1, 3), "one or two models"),
+    "plane": ((1, 3), "one or three models"),
+    "curvature": (range(1, 2), "one model"),
+    "connectivity": (range(2, 3), "two models"),
+}
 
 
 @dataclass(frozen=True)

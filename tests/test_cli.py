@@ -75,12 +75,17 @@ def test_models_are_trained_listed_compared_probed_and_reported(trained, tmp_pat
     for name in ("report.html", "report.json", "report.md", "results/comparison.csv"):
         assert (out / name).stat().st_size > 100
     assert {p.suffix for p in (out / "figures").iterdir()} >= {".png", ".pdf", ".csv"}
-    for what, models in (("difficulty", ["mlp-s0"]), ("landscape", ["mlp-s0", "mlp-s1"])):
-        assert main(["probe", what, *models, *common, "--count", "8", "--out", str(tmp_path / what)]) == 0
+    probed = {"difficulty": 1, "structure": 2, "landscape": 2, "connectivity": 2}
+    for what, models in probed.items():
+        names = ["mlp-s0", "mlp-s1"][:models]
+        assert main(["probe", what, *names, *common, "--count", "8", "--out", str(tmp_path / what)]) == 0
+        assert load_result(tmp_path / what / "results" / f"{what}-mlp-s0.nc").attrs["kind"] == what
+        assert list((tmp_path / what / "figures").glob("*.png"))
+    assert "gradient noise" in capsys.readouterr().out  # the table of definitions
     command = ["probe", "landscape", "--plane", "mlp-s0", *common, "--count", "2", "--out", str(tmp_path / "plane")]
     assert main(command) == 0
     assert load_result(tmp_path / "plane" / "results" / "plane-mlp-s0.nc").sizes["x"] == 15
-    pages = [str(tmp_path / what / "results") for what in ("comparison", "difficulty", "landscape")]
+    pages = [str(tmp_path / what / "results") for what in ("comparison", *probed)]
     assert main(["report", *pages, "--out", str(tmp_path / "all.html")]) == 0
     assert (tmp_path / "all.html").exists()
 
@@ -266,6 +271,7 @@ BAD = {
         ["probe", "landscape", "mlp-s0", "--player", "generator", "--store", "{store}", "--out", "{tmp}/o"],
         "is no GAN or VAE",
     ),
+    "one model to connect": (["probe", "connectivity", "mlp-s0", "--store", "{store}"], "takes two models, not 1"),
     "no results": (["report"], "nothing to report"),
     "missing result": (["report", "{tmp}/none.nc"], "none.nc"),
     "a folder without results": (["report", "{tmp}/empty"], "there are no results"),

@@ -8,7 +8,21 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from consistency_lab.plots import curvature, frames, gallery, landscapes, probes, reading, similarity, training
+from consistency_lab.plots import (
+    connectivity,
+    curvature,
+    definitions,
+    frames,
+    gallery,
+    landscapes,
+    probe_frames,
+    probes,
+    reading,
+    similarity,
+    structure,
+    training,
+)
+from consistency_lab.probes.profiles import difficulty_correlations
 
 
 def figures_of(ds: xr.Dataset) -> Iterator[tuple[str, Figure, pd.DataFrame]]:
@@ -24,6 +38,13 @@ def figures_of(ds: xr.Dataset) -> Iterator[tuple[str, Figure, pd.DataFrame]]:
             yield f"distribution-{name}", similarity.distribution(ds, name), frames.distribution(ds, name)
     elif kind == "difficulty":
         yield "curves", probes.difficulty(ds), frames.difficulty(ds)
+        if "profile" in ds:
+            yield "definitions", definitions.definitions(ds), probe_frames.definitions(ds)
+            yield "agreement", definitions.agreement(ds), difficulty_correlations(ds)
+    elif kind == "structure":
+        yield "levels", structure.structure(ds), probe_frames.structure(ds)
+    elif kind == "connectivity":
+        yield "paths", connectivity.connectivity(ds), probe_frames.connectivity(ds)
     elif kind == "landscape":
         yield "line", probes.landscape(ds), frames.landscape(ds)
         if "gradient_cosine" in ds:

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from consistency_lab.plots import frames, probes, reading, training
-from consistency_lab.reports import words
+from consistency_lab.reports import probed, words
 from consistency_lab.reports.numbers import number, with_interval
 from consistency_lab.reports.svg import picture
 
@@ -34,7 +34,25 @@ def difficulty(ds: xr.Dataset, key: str) -> dict[str, Any]:
         "of a reference.",
         table,
     )
-    return {"kind": "difficulty", "key": key, "model": model, "picture": figure, "hardest": hardest, **made(ds)}
+    return {
+        "kind": "difficulty",
+        "key": key,
+        "model": model,
+        "picture": figure,
+        "hardest": hardest,
+        "definitions": probed.definitions_of(ds, key),
+        **made(ds),
+    }
+
+
+def structure(ds: xr.Dataset, key: str) -> dict[str, Any]:
+    """Which noise level decides the image."""
+    return {**probed.structure(ds, key), **made(ds)}
+
+
+def connectivity(ds: xr.Dataset, key: str) -> dict[str, Any]:
+    """Whether two models share a basin."""
+    return {**probed.connectivity(ds, key), **made(ds)}
 
 
 def training_curves(ds: xr.Dataset, key: str) -> dict[str, Any]:

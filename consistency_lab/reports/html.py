@@ -12,9 +12,10 @@ import xarray as xr
 from markupsafe import Markup
 
 from consistency_lab.errors import UserError, unknown_name
-from consistency_lab.plots import frames, reading
+from consistency_lab.plots import frames, probe_frames, reading
 from consistency_lab.plots.curvature import number_frame
 from consistency_lab.plots.theme import PALETTE
+from consistency_lab.probes.profiles import difficulty_correlations, difficulty_table
 from consistency_lab.reports import findings, landscapes, words
 from consistency_lab.reports.comparison import comparison
 from consistency_lab.reports.numbers import headline, plain, records
@@ -23,9 +24,11 @@ from consistency_lab.store.atomic import atomic_write
 SECTIONS: dict[str, Callable[[xr.Dataset, str], dict[str, Any]]] = {
     "comparison": comparison,
     "difficulty": findings.difficulty,
+    "structure": findings.structure,
     "landscape": landscapes.landscape,
     "plane": landscapes.plane,
     "curvature": landscapes.curvature,
+    "connectivity": findings.connectivity,
     "training": findings.training_curves,
     "recipe": findings.recipe,
 }
@@ -34,7 +37,7 @@ DEFAULT_TITLE = "How alike are the images that these models make from the same n
 
 
 def report(results: Sequence[xr.Dataset], path: str | Path, title: str | None = None) -> Path:
-    """Write a report on results of any known kinds, in the order comparison, difficulty, landscape, plane, curvature, training, recipe.
+    """Write a report on results of any known kinds, in the order of `SECTIONS`.
 
     Three files are written, each atomically: ``path`` (self-contained HTML), and beside it ``.json`` (numbers and
     provenance, strict JSON: undefined is null) and ``.md``. What a result does not hold is left out of the page.
@@ -95,6 +98,15 @@ def _numbers(ordered: Sequence[tuple[str, xr.Dataset]]) -> dict[str, Any]:
             }
         elif kind == "difficulty":
             entry["rows"] = records(frames.difficulty(ds))
+            if "profile" in ds:
+                entry["definitions"] = records(difficulty_table(ds))
+                entry["rank_correlations"] = records(difficulty_correlations(ds))
+        elif kind == "structure":
+            entry["rows"], entry["switches"] = records(probe_frames.structure(ds)), records(probe_frames.switches(ds))
+        elif kind == "connectivity":
+            entry["rows"] = records(probe_frames.connectivity(ds))
+            entry["numbers"] = {name: plain(float(x)) for name, x in ds.data_vars.items() if not x.dims}
+            entry["barriers"] = records(probe_frames.barriers(ds))
         elif kind in ("landscape", "plane"):
             entry["numbers"] = {
                 name: plain(value) for name, value in ds.attrs.items() if isinstance(value, int | float)

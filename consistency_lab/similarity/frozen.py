@@ -15,13 +15,14 @@ from torch import Tensor
 
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import measuring
+from consistency_lab.diffusion.clocks import common_times
 from consistency_lab.diffusion.denoiser import per_sample
 from consistency_lab.diffusion.model import DiffusionModel, chunks, described
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.distances import METRICS, Distance
 from consistency_lab.similarity.cube import add_pairs, coordinates, interval_names
-from consistency_lab.similarity.trajectories import Trajectories, common_times
+from consistency_lab.similarity.trajectories import Trajectories
 from consistency_lab.store.results import with_provenance
 
 

@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from consistency_lab.diffusion.denoiser import Denoiser
+from consistency_lab.diffusion.clocks import common_times
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, chunks
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
-from consistency_lab.errors import UserError
 
 
 class Trajectories(NamedTuple):
@@ -42,33 +41,6 @@ class Walk:
 
     def with_steps(self, steps: int, levels: int) -> Walk:
         return replace(self, sampler=replace(self.sampler, steps=steps), levels=levels)
-
-
-def common_times(denoisers: Sequence[Denoiser], steps: int, levels: int) -> tuple[list[Tensor], Tensor]:
-    """Grids of ``steps`` solver steps at which all denoisers are at the same log-SNR.
-
-    Equal schedules use their own grid. Others take equal steps of the first one's time over the log-SNR range that all share.
-
-    Returns:
-        one grid ``(steps + 1,)`` per denoiser, decreasing to 0, and the indices ``(levels,)`` of the grid points that are kept.
-
-    Raises:
-        UserError: the ranges of log-SNR do not overlap.
-    """
-    first = denoisers[0].schedule
-    kept = torch.linspace(0, steps, min(levels, steps + 1)).round().long()
-    if all(denoiser.schedule == first for denoiser in denoisers):
-        return [first.grid(steps)] * len(denoisers), kept
-    ranges = [denoiser.schedule.log_snr_range for denoiser in denoisers]
-    low, high = max(r[0] for r in ranges), min(r[1] for r in ranges)
-    if not low < high:
-        spans = ", ".join(f"{a:.3g} to {b:.3g}" for a, b in ranges)
-        raise UserError(f"the schedules share no noise level: their log-SNR ranges are {spans}.")
-    ends = first.time_from_log_snr(torch.tensor([low, high], dtype=torch.float64))
-    clock = torch.linspace(float(ends[0]), float(ends[1]), steps, dtype=torch.float64)
-    shared = first.log_snr(clock).clamp(low, high)
-    zero = torch.zeros(1, dtype=torch.float64)
-    return [torch.cat([d.schedule.time_from_log_snr(shared), zero]) for d in denoisers], kept
 
 
 def walk_all(models: Sequence[GenerativeModel], walk: Walk) -> tuple[list[Trajectories], Tensor]:

@@ -4,14 +4,17 @@ import torch
 
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.data.sources import load_images
-from consistency_lab.diffusion.loss import denoising_loss
+from consistency_lab.diffusion.denoiser import Denoiser, convert
+from consistency_lab.diffusion.loss import denoising_loss, noisy_state
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.references import GaussianDenoiser
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
 from consistency_lab.probes.difficulty import UNITS, errors_per_sample, probe_difficulty
 from consistency_lab.probes.frozen import frozen_grid
-from consistency_lab.store.results import load_result, save_result
+from consistency_lab.probes.profiles import difficulty_table
+from consistency_lab.store.results import load_result, provenance, save_result
+from consistency_lab.training.train import train
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +70,74 @@ def test_the_result_survives_the_disk(digits, tmp_path):
     assert load_result(tmp_path / "d.nc").identical(result)
 
 
+def test_a_single_image_gives_values_without_intervals(digits):
+    result = probe_difficulty(model(digits), digits, count=1, bins=3)
+    errors = result.sel(definition="eps error")
+    assert np.isfinite(errors["profile"]).all()
+    assert np.isnan(errors["profile_low"]).all()
+    table = difficulty_table(result)
+    assert (table["peak_from"] == table["peak_t"]).all()
+    assert table["share_low"].isna().all()
+    with pytest.raises(UserError, match="at least 1 image, not 0"):
+        probe_difficulty(model(digits), digits, count=4, bins=3, detail=0)
+
+
 def test_too_many_images_are_refused(digits):
     with pytest.raises(UserError, match="choose between"):
         probe_difficulty(model(digits), digits, count=10**6)
+
+
+def test_every_definition_of_a_trained_model_has_an_interval(digits, tmp_path):
+    settings = {"network": "mlp(width=16, depth=1)", "steps": 200, "batch": 32, "snapshots": 4}
+    trained = train(digits, store=tmp_path, device="cpu", progress=False, **settings)
+    before = {name: value.clone() for name, value in trained.denoiser.state_dict().items()}
+    result = probe_difficulty(trained, digits, count=40, bins=6, detail=20)
+    assert all(torch.equal(value, before[name]) for name, value in trained.denoiser.state_dict().items())
+    assert all(p.grad is None for p in trained.denoiser.parameters())
+    assert set(result["definition"].values) >= {"eps error", "over gaussian", "KL rate", "half-time", "gradient noise"}
+    np.testing.assert_allclose(result["profile"].sel(definition="eps error"), result["error_mean"].sel(units="eps"))
+    known = np.isfinite(result["profile"].values)
+    assert known.mean() > 0.9
+    assert (result["profile_low"].values <= result["profile"].values)[known].all()
+    half = result["profile"].sel(definition="half-time").values
+    steps = provenance(result)["snapshots"]
+    assert steps == [25, 75, 100, 200]
+    assert ((half >= 25) & (half <= 200))[np.isfinite(half)].all()
+    assert len(difficulty_table(result)) == len(result["definition"])
+    save_result(result, tmp_path / "d.nc")
+    assert load_result(tmp_path / "d.nc").identical(result)
+
+
+def test_gradients_are_those_of_the_objective(digits):
+    # One weight: the denoiser answers eps = w x_t, so that the gradient of sample i is 2 mean((w x_t - eps) x_t).
+    class Scale(Denoiser):
+        def __init__(self, schedule):
+            super().__init__()
+            self.schedule, self.shape = schedule, (1, 8, 8)
+            self.weight = torch.nn.Parameter(torch.tensor(0.3))
+
+        def _predict(self, x_t, t, alpha, sigma, cond):
+            return convert(x_t, self.weight * x_t, "eps", alpha, sigma)
+
+    scaled = DiffusionModel("scale", Scale(SCHEDULES.build("linear")))
+    result = probe_difficulty(scaled, digits, count=24, bins=3, detail=24)
+    batch, _ = frozen_grid(digits, scaled, count=24, bins=3)
+    x_t = noisy_state(scaled.denoiser.schedule, *batch.tensors)
+    gradient = (2 * (0.3 * x_t - batch.tensors[2]) * x_t).flatten(1).mean(1).reshape(3, 24).double()
+    np.testing.assert_allclose(result["profile"].sel(definition="gradient noise"), gradient.var(1).numpy(), rtol=1e-4)
+    expected = gradient.mean(1) ** 2 - gradient.var(1) / 24
+    np.testing.assert_allclose(result["profile"].sel(definition="gradient norm"), expected.numpy(), rtol=1e-4)
+    np.testing.assert_allclose(result["noise_scale"], (gradient.var(1) / expected).numpy(), rtol=1e-4)
+
+
+def test_a_half_time_needs_two_snapshots(digits, tmp_path):
+    settings = {"network": "mlp(width=16, depth=1)", "steps": 20, "batch": 32}
+    trained = train(digits, store=tmp_path, device="cpu", progress=False, **settings)
+    result = probe_difficulty(trained, digits, count=4, bins=2)  # its folder has the last step only
+    assert "half-time" not in result["definition"].values
+    with pytest.raises(UserError, match="at least 2 snapshots, not 1"):
+        probe_difficulty(trained, digits, count=4, bins=2, snapshots=[(20, trained)])
+    given = probe_difficulty(trained, digits, count=4, bins=2, snapshots=[(1, model(digits)), (20, trained)])
+    assert np.isnan(
+        given["profile"].sel(definition="half-time")
+    ).all()  # worse than the Gaussian denoiser: nothing fell

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from consistency_lab.data.sources import load_images
+from consistency_lab.diffusion.clocks import common_times
 from consistency_lab.diffusion.denoiser import Denoiser, convert
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.noise import SharedNoise
@@ -13,7 +14,6 @@ from consistency_lab.errors import UserError
 from consistency_lab.plots.reading import warnings
 from consistency_lab.reports.numbers import headline
 from consistency_lab.similarity.compare import compare
-from consistency_lab.similarity.trajectories import common_times
 from consistency_lab.store.results import load_result, provenance, save_result
 
 SHAPE = (1, 8, 8)

@@ -1,0 +1,82 @@
+"""What the figures of definitions of difficulty, structure and connectivity draw, as tidy frames."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from consistency_lab.plots.reading import names, need
+
+ENDS = {"value": "", "low": "_low", "high": "_high"}
+
+
+def _bounds(ds: xr.Dataset, name: str) -> dict[str, np.ndarray]:
+    return {column: ds[f"{name}{end}"].values for column, end in ENDS.items()}
+
+
+def definitions(ds: xr.Dataset) -> pd.DataFrame:
+    """Columns definition, unit, t, log_snr, value, low, high: every definition of difficulty along t."""
+    need(ds, "difficulty", "profile", "profile_low", "profile_high")
+    parts = []
+    for name in names(ds, "definition"):
+        one = ds.sel(definition=name)
+        columns = {"definition": name, "unit": str(one["definition_unit"].values), "t": ds["t"].values}
+        parts.append(pd.DataFrame({**columns, "log_snr": ds["log_snr"].values, **_bounds(one, "profile")}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def structure(ds: xr.Dataset) -> pd.DataFrame:
+    """Columns quantity, name, part, t, log_snr, value, low, high.
+
+    Quantities: "fixed" and "correlation" (name is a model), "swap relative" and "swap nearer" (a model), "handoff relative" and "handoff
+    nearer" (first > second model); part is empty for the last four.
+    """
+    need(ds, "structure", "fixed", "correlation", "swap_relative", "swap_nearer")
+    parts = []
+
+    def add(quantity: str, name: str, part: str, bounds: dict[str, np.ndarray]) -> None:
+        columns = {"quantity": quantity, "name": name, "part": part, "t": ds["t"].values}
+        parts.append(pd.DataFrame({**columns, "log_snr": ds["log_snr"].values, **bounds}))
+
+    for model in names(ds, "model"):
+        for part in names(ds, "part"):
+            for quantity in ("fixed", "correlation"):
+                add(quantity, model, part, _bounds(ds.sel(model=model, part=part), quantity))
+    for kind, dim in (("swap", "model"), ("handoff", "handoff")):
+        for name in names(ds, dim):
+            for quantity in ("relative", "nearer"):
+                add(f"{kind} {quantity}", name, "", _bounds(ds.sel({dim: name}), f"{kind}_{quantity}"))
+    return pd.concat(parts, ignore_index=True)
+
+
+def switches(ds: xr.Dataset) -> pd.DataFrame:
+    """Where half is fixed, and where the image changes sides: columns what, name, t, low, high."""
+    need(ds, "structure", "fixed_t", "swap_switch_t")
+    rows = []
+    for i, model in enumerate(names(ds, "model")):
+        for j, part in enumerate(names(ds, "part")):
+            rows.append([f"half of {part} known", model, *(float(ds[f"fixed_t{end}"][i, j]) for end in ENDS.values())])
+    for what, kind, dim in (("noise swapped", "swap", "model"), ("handed over", "handoff", "handoff")):
+        for i, name in enumerate(names(ds, dim)):
+            rows.append([what, name, *(float(ds[f"{kind}_switch_t{end}"][i]) for end in ENDS.values())])
+    return pd.DataFrame(rows, columns=["what", "name", "t", "low", "high"])
+
+
+def connectivity(ds: xr.Dataset) -> pd.DataFrame:
+    """Columns quantity ("loss" along a path, "barrier" by t), path, position, t, value, low, high; t is empty for losses over all t."""
+    need(ds, "connectivity", "loss", "barrier", "barrier_by_t")
+    parts = []
+    for path in names(ds, "path"):
+        one = ds.sel(path=path)
+        loss = {"quantity": "loss", "path": path, "position": ds["position"].values, "t": np.nan}
+        parts.append(pd.DataFrame({**loss, **_bounds(one, "loss")}))
+        by_t = {"quantity": "barrier", "path": path, "position": np.nan, "t": ds["t"].values}
+        parts.append(pd.DataFrame({**by_t, **_bounds(one, "barrier_by_t")}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def barriers(ds: xr.Dataset) -> pd.DataFrame:
+    """Columns path, value, low, high: the barrier of each path over all t."""
+    need(ds, "connectivity", "barrier", "barrier_low", "barrier_high")
+    return pd.DataFrame({"path": names(ds, "path"), **_bounds(ds, "barrier")})

@@ -1,0 +1,79 @@
+"""The gradient at each noise level: how long its mean is, and how far the gradients of single samples scatter around it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from consistency_lab.intervals import Array
+from consistency_lab.probes.frozen import SampleLoss
+
+
+class GradientMoments(NamedTuple):
+    """Squared norm of the mean gradient, trace of the gradients' covariance, and mean squared norm of one sample's gradient, each with
+    its replicates: ``estimate`` (3,), ``without`` (groups, 3)."""
+
+    estimate: Array
+    without: Array
+
+
+def gradient_moments(module: nn.Module, loss: SampleLoss, tensors: Sequence[Tensor], groups: int) -> GradientMoments:
+    """Moments of the per-sample gradients g_i of a loss over all parameters (McCandlish et al. 1812.06162, appendix A).
+
+        tr Cov = n / (n - 1) (mean |g_i|^2 - |mean g_i|^2),        |G|^2 = |mean g_i|^2 - tr Cov / n
+
+    Both are unbiased: the norm of a mean of n noisy gradients is too long by the noise that is left in it, and its square without that
+    part can fall below 0 where the mean cannot be told from 0.
+
+    One sample is differentiated at a time and only the sums of ``groups`` groups are kept (sample i in group i mod groups), so that memory
+    is ``groups + 1`` times the parameters, however many samples there are.
+
+    Args:
+        module: whose parameters, those that ask for gradients, are differentiated.
+        loss: ``loss(module, *tensors) -> (B,)``.
+        tensors: of n samples, two or more.
+        groups: that are left out in turn.
+    """
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    size, count = sum(p.numel() for p in parameters), len(tensors[0])
+    sums = torch.zeros(groups, size, dtype=torch.float32, device=tensors[0].device)
+    squares, members = np.zeros(groups), np.zeros(groups)
+    for i in range(count):
+        value = loss(module, *(x[i : i + 1] for x in tensors)).sum()
+        gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+        flat = torch.cat(
+            [
+                (torch.zeros_like(p) if g is None else g).flatten().float()
+                for p, g in zip(parameters, gradients, strict=True)
+            ]
+        )
+        sums[i % groups] += flat
+        squares[i % groups] += float(flat.double().pow(2).sum())
+        members[i % groups] += 1
+    gram = _gram(sums).cpu().numpy()
+    everyone = np.ones(groups, dtype=bool)
+    without = [_moments(gram, squares, members, everyone & (np.arange(groups) != g)) for g in range(groups)]
+    return GradientMoments(_moments(gram, squares, members, everyone), np.stack(without))
+
+
+def _gram(rows: Tensor) -> Tensor:
+    """Inner products in float64, a few million numbers at a time."""
+    width = max(1, 2**22 // len(rows))
+    total = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
+    for part in rows.split(width, 1):
+        wide = part.double()
+        total += wide @ wide.T
+    return total
+
+
+def _moments(gram: Array, squares: Array, members: Array, kept: np.ndarray) -> Array:
+    n = members[kept].sum()
+    if n < 2:
+        return np.full(3, np.nan)
+    single, mean = squares[kept].sum() / n, gram[np.ix_(kept, kept)].sum() / n**2
+    trace = n / (n - 1) * (single - mean)
+    return np.array([mean - trace / n, trace, single])

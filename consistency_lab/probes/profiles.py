@@ -1,0 +1,154 @@
+"""Definitions of "hard" beside each other: each a curve over t with an interval, and how far they agree.
+
+Every definition comes with the same kind of replicates: its curve with one group of images left out. Whatever is read off a curve, or off
+two of them, is read off the replicates too, and the delete-a-group jackknife (Shao & Wu 1989) gives its interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy import stats
+
+from consistency_lab.errors import UserError
+from consistency_lab.intervals import Array, Interval, jackknife
+
+GROUPS = 16  # of images that are left out in turn
+HALF = 0.5  # the time that tables split at
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One definition of difficulty.
+
+    Attributes:
+        name, unit, meaning: what it is called, what it is measured in, and one sentence for readers.
+        estimate: ``(t,)``; NaN where it is undefined.
+        without: ``(groups, t)``, the same with one group of images left out.
+    """
+
+    name: str
+    unit: str
+    meaning: str
+    estimate: Array
+    without: Array
+
+
+def group_count(images: int) -> int:
+    """How many groups the images are dealt to; image i is in group i mod that."""
+    return min(GROUPS, images)
+
+
+def leave_out_means(values: Array, groups: int) -> Array:
+    """Means along the last axis with one group left out: ``(..., images)`` -> ``(groups, ...)``; NaN for a single image."""
+    values = np.asarray(values, dtype=np.float64)
+    count, total = values.shape[-1], values.sum(-1)
+    sums = np.stack([values[..., g::groups].sum(-1) for g in range(groups)])
+    left = np.array([count - len(range(g, count, groups)) for g in range(groups)]).reshape(-1, *[1] * total.ndim)
+    return np.where(left > 0, (total - sums) / np.maximum(left, 1), np.nan)
+
+
+def interval(estimate: Array, without: Array) -> Interval:
+    """The 95 % interval of a statistic from its replicates; NaN where there are fewer than two groups."""
+    estimate = np.asarray(estimate, dtype=np.float64)
+    if len(without) < 2:
+        return Interval(estimate, np.full_like(estimate, np.nan), np.full_like(estimate, np.nan))
+    return jackknife(estimate, without)
+
+
+def add_profiles(result: xr.Dataset, profiles: Sequence[Profile]) -> None:
+    """Add ``profile (definition, t)`` with its interval, and the replicates ``profile_without (definition, group, t)``."""
+    result.coords["definition"] = [p.name for p in profiles]
+    result.coords["definition_unit"] = ("definition", [p.unit for p in profiles])
+    result.coords["definition_meaning"] = ("definition", [p.meaning for p in profiles])
+    ends = zip(*(interval(p.estimate, p.without) for p in profiles), strict=True)
+    for name, rows in zip(("profile", "profile_low", "profile_high"), ends, strict=True):
+        result[name] = (("definition", "t"), np.stack(rows))
+    result["profile_without"] = (("definition", "group", "t"), np.stack([p.without for p in profiles]))
+
+
+def difficulty_table(result: xr.Dataset) -> pd.DataFrame:
+    """Which definition calls which time hard: one row a definition.
+
+    Columns: definition, unit; peak_t, and peak_from to peak_to, the times whose interval reaches up to that of the peak; share_below
+    with its 95 % interval, the share of the curve's area (of what lies above 0) at t < 0.5, and uniform_below, what a flat curve would
+    have there; defined, the share of times at which the definition has a value.
+
+    Raises:
+        UserError: the result is of another kind, or from a version without profiles.
+    """
+    _need_profiles(result)
+    t, rows = result["t"].values, []
+    for name in result["definition"].values:
+        one = result.sel(definition=name)
+        values, low, high = (one[f"profile{end}"].values for end in ("", "_low", "_high"))
+        replicates = one["profile_without"].transpose("group", "t").values
+        known = np.isfinite(values)
+        row = {"definition": str(name), "unit": str(one["definition_unit"].values), "defined": known.mean()}
+        if known.any():
+            best = int(np.nanargmax(values))
+            # Without an interval the peak stands for itself alone.
+            alike = high >= low[best] if np.isfinite(low[best]) else np.arange(len(t)) == best
+            row |= {"peak_t": t[best], "peak_from": t[alike].min(), "peak_to": t[alike].max()}
+        share = _statistic(partial(_share_below, t), values, replicates)
+        row |= dict(zip(("share_below", "share_low", "share_high"), np.clip(share, 0.0, 1.0), strict=True))
+        rows.append({**row, "uniform_below": float((t[known] < HALF).mean()) if known.any() else np.nan})
+    columns = ["definition", "unit", "peak_t", "peak_from", "peak_to", "share_below", "share_low", "share_high"]
+    return pd.DataFrame(rows, columns=[*columns, "uniform_below", "defined"])
+
+
+def difficulty_correlations(result: xr.Dataset) -> pd.DataFrame:
+    """How far two definitions order the times alike: columns first, second, rho, low, high, times.
+
+    rho is Spearman's rank correlation over the times at which both are defined. Its interval is over images: neighbouring times are no
+    independent draws, so that the usual p-value would be wrong. Where no group of images changes the order of any two times it has no
+    width.
+
+    Raises:
+        UserError: the result is of another kind, or from a version without profiles.
+    """
+    _need_profiles(result)
+    values = result["profile"].transpose("definition", "t").values
+    replicates = result["profile_without"].transpose("definition", "group", "t").values
+    rows = []
+    for a, b in combinations(range(len(values)), 2):
+        both = np.isfinite(values[a]) & np.isfinite(values[b])
+        found = _statistic(
+            _spearman,
+            np.stack([values[a, both], values[b, both]]),
+            np.stack([replicates[a][:, both], replicates[b][:, both]], 1),
+        )
+        names = [str(result["definition"].values[i]) for i in (a, b)]
+        rows.append([*names, *np.clip(found, -1.0, 1.0), int(both.sum())])
+    return pd.DataFrame(rows, columns=["first", "second", "rho", "low", "high", "times"])
+
+
+def _statistic(function: Callable[[Array], float], estimate: Array, replicates: Array) -> list[float]:
+    without = np.array([function(replicate) for replicate in replicates])
+    return [float(x) for x in interval(np.array(function(estimate)), without)]
+
+
+def _share_below(t: Array, curve: Array) -> float:
+    mass = np.where(np.isfinite(curve), np.maximum(curve, 0.0), 0.0)
+    return float(mass[t < HALF].sum() / mass.sum()) if mass.sum() > 0 else np.nan
+
+
+def _spearman(curves: Array) -> float:
+    if curves.shape[1] < 4 or not np.isfinite(curves).all():
+        return np.nan
+    a, b = (stats.rankdata(row) - (curves.shape[1] + 1) / 2 for row in curves)
+    scale = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / scale if scale > 0 else np.nan
+
+
+def _need_profiles(result: xr.Dataset) -> None:
+    if result.attrs.get("kind") != "difficulty" or "profile" not in result:
+        raise UserError(
+            "this needs a difficulty result with its definitions beside each other; make one with probe_difficulty."
+        )

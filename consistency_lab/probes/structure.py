@@ -1,0 +1,214 @@
+"""Which noise level decides the image? What estimates know of it, which bands are fixed when, and whose image it is after a handoff.
+
+2404.07946 (section 4.2) argues that structure is made at high noise, where denoising in eps is easy. Watching the estimates shows what is
+*known* of the final image at a level; handing the state to another model, or exchanging its noise, shows what is *decided* there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import pairwise, permutations
+
+import numpy as np
+import torch
+import xarray as xr
+
+from consistency_lab.data.imageset import ImageSet
+from consistency_lab.diffusion.clocks import common_times
+from consistency_lab.diffusion.model import DiffusionModel, described
+from consistency_lab.diffusion.noise import SharedNoise
+from consistency_lab.diffusion.sampling import Sampler
+from consistency_lab.errors import UserError
+from consistency_lab.intervals import Array, Interval, mean_interval
+from consistency_lab.metrics.bands import BandError, principal_components
+from consistency_lab.metrics.base import SquaredDistance
+from consistency_lab.metrics.copy_detection import proportion_bounds
+from consistency_lab.metrics.pixels import MeanSquaredError
+from consistency_lab.probes.fixing import Statistic, correlation, crossing, embedded, fixed_share
+from consistency_lab.probes.handoff import Course, course, handed_over, nearness, noise_swapped
+from consistency_lab.store.results import with_provenance
+
+BANDS = (0.0, 0.125, 0.25, 0.5, 1.0)  # edges of frequency bands, as shares of the corner frequency
+COMPONENTS = (4, 16, 64)  # where groups of principal components end
+MEMORYLESS = ("ddim", "heun")  # samplers whose next state depends on the state alone
+ALIKE = 1e-4  # root mean square distance below which two images cannot be told apart, so that nearness means nothing
+
+
+def probe_structure(
+    models: DiffusionModel | Sequence[DiffusionModel],
+    images: ImageSet,
+    noise: SharedNoise | None = None,
+    *,
+    count: int = 64,
+    sampler: Sampler | None = None,
+    levels: int = 14,
+) -> xr.Dataset:
+    """Where along the noise levels the final image is known and decided, for each model and between each ordered pair of them.
+
+    Args:
+        models: one or more of one image shape. Their schedules may differ: they meet, and hand over, at equal log-SNR.
+        images: the training set, whose principal components are told apart.
+        noise: ``SharedNoise(0)`` by default.
+        count: samples, 3 or more; noise is swapped between image i and another, which asks for the same label where there are labels.
+        sampler: deterministic and without a memory of earlier steps (``"ddim"`` or ``"heun"``); ``Sampler()`` by default.
+        levels: noise levels that are kept, the final image included. A pair costs about ``levels / 2`` samplings.
+
+    Returns:
+        A structure result along ``t`` (of the first model's schedule). Per model ``fixed (model, part, t)`` and ``correlation`` of the x0
+        estimate with the final image, for all of it (``mse``) and by band; ``fixed_t`` where half is fixed; ``distance (model, t,
+        sample)`` and its null; ``swap_nearer`` and ``swap_relative (model, t)``: whose image it is when the noise is exchanged at t, and
+        ``swap_switch_t`` where the two are even. With two models or more the same of ``handoff (handoff, t)``. All with 95 % intervals
+        over samples.
+
+    Raises:
+        UserError: too few samples, names that repeat, other shapes, a stochastic or multi-step sampler, schedules that do not meet.
+    """
+    models = [models] if isinstance(models, DiffusionModel) else list(models)
+    noise, sampler = noise or SharedNoise(0), sampler or Sampler()
+    _check(models, images, count, sampler, levels)
+    grids, kept = common_times([m.denoiser for m in models], sampler.steps, levels)
+    away = count if not models[0].classes else -(-count // models[0].classes) * models[0].classes
+    numbers = [range(count), range(away, away + count)]
+    starts = [noise.initial(n, images.shape) for n in numbers]
+    walked = [
+        [course(m, start, n, sampler, grid, kept) for start, n in zip(starts, numbers, strict=True)]
+        for m, grid in zip(models, grids, strict=True)
+    ]
+    times = grids[0][kept].numpy()
+    result = xr.Dataset(coords={"model": [m.name for m in models], "t": times}, attrs={"interval": "95 % over samples"})
+    schedule = models[0].denoiser.schedule
+    result.coords["log_snr"] = ("t", np.array([float(schedule.log_snr(t)) if t > 0 else np.inf for t in times]))
+    _add_fixing(result, [first for first, _ in walked], _parts(images))
+    swaps = [
+        _whose(noise_swapped(a, b, m, sampler, grid, kept), a, b)
+        for m, (a, b), grid in zip(models, walked, grids, strict=True)
+    ]
+    _add_whose(result, "swap", "model", swaps, times)
+    pairs = list(permutations(range(len(models)), 2))
+    if pairs:
+        result.coords["handoff"] = [f"{models[a].name} > {models[b].name}" for a, b in pairs]
+        handoffs = [
+            _whose(handed_over(walked[a][0], models[b], sampler, grids[b], kept), walked[a][0], walked[b][0])
+            for a, b in pairs
+        ]
+        _add_whose(result, "handoff", "handoff", handoffs, times)
+    return with_provenance(
+        result,
+        "structure",
+        models=[described(m) for m in models],
+        samples=count,
+        partner_offset=away,
+        noise_seed=noise.seed,
+        sampler=asdict(sampler),
+        data={"name": images.name, "fingerprint": images.fingerprint, "images": len(images)},
+        device=str(models[0].device),
+    )
+
+
+def _check(models: Sequence[DiffusionModel], images: ImageSet, count: int, sampler: Sampler, levels: int) -> None:
+    if not models or len({m.name for m in models}) < len(models):
+        raise UserError("a structure probe needs one model or more, each with a name of its own.")
+    for model in models:
+        if model.noise_shape != images.shape:
+            raise UserError(f"{model.name!r} makes images of {model.noise_shape}, {images.name!r} has {images.shape}.")
+        if model.classes != models[0].classes:
+            raise UserError(
+                f"{model.name!r} and {models[0].name!r} have different labels; one cannot go on for the other."
+            )
+    if count < 3 or levels < 3:
+        raise UserError(f"a structure probe needs at least 3 samples and 3 levels, not {count} and {levels}.")
+    if sampler.method not in MEMORYLESS:
+        raise UserError(
+            f"the sampler {sampler.method!r} draws noise or remembers its last step, which a handoff would lose; "
+            f"use {' or '.join(MEMORYLESS)}."
+        )
+
+
+def _parts(images: ImageSet) -> list[SquaredDistance]:
+    """The whole image, its frequency bands, and groups of the data's principal components, as far as the image is large enough for them."""
+    size = int(np.prod(images.shape))
+    parts: list[SquaredDistance] = [MeanSquaredError()]
+    probe = images.batch(torch.arange(1))
+    for low, high in pairwise(BANDS):
+        band = BandError(low=low, high=high)
+        try:
+            band.embed(probe)
+        except UserError:  # no frequency of so small an image lies in the band
+            continue
+        parts.append(band)
+    edges = [end for end in COMPONENTS if end < size]
+    return parts + (principal_components(images.all(), edges, images.name) if edges and size <= 4096 else [])
+
+
+def _add_fixing(result: xr.Dataset, courses: Sequence[Course], parts: Sequence[SquaredDistance]) -> None:
+    result.coords["part"] = [part.name for part in parts]
+    result.attrs.update({f"note_{part.name}": part.note for part in parts if part.note})
+    dims = ("model", "part", "t")
+    found: dict[str, list[list[Interval]]] = {"fixed": [], "correlation": [], "fixed_t": []}
+    for walk in courses:
+        rows = [(e, fixed_share(e, e[-1])) for e in embedded(parts, walk.x0)]
+        found["fixed"].append([_up_to_one(share.interval) for _, share in rows])
+        found["correlation"].append([_up_to_one(correlation(e, e[-1]).interval) for e, _ in rows])
+        found["fixed_t"].append([crossing(result["t"].values, share) for _, share in rows])
+    for name, intervals in found.items():
+        for i, end in enumerate(("", "_low", "_high")):
+            values = np.stack([np.stack([one[i] for one in row]) for row in intervals])
+            result[f"{name}{end}"] = (dims[: values.ndim], values)
+    whole = parts[0]
+    final = [whole.embed(walk.x0[-1]) for walk in courses]
+    apart = [
+        torch.stack([whole.between(whole.embed(x), f) for x in walk.x0]) for walk, f in zip(courses, final, strict=True)
+    ]
+    result["distance"] = (("model", "t", "sample"), torch.stack(apart).float().numpy())
+    result["distance_null"] = (("model", "sample"), torch.stack([whole.null(f, f) for f in final]).float().numpy())
+
+
+def _up_to_one(interval: Interval) -> Interval:
+    """No share and no correlation exceeds 1: a bound beyond it is drawn back."""
+    return interval._replace(high=np.minimum(interval.high, 1.0))
+
+
+def _whose(mixed: torch.Tensor, own: Course, other: Course) -> tuple[Array, Array, np.ndarray]:
+    """Distances of the mixed images to both sides' images ``(T, N)``, and which samples can tell the sides apart ``(N,)``."""
+    a, b = own.y[-1], other.y[-1]
+    to_own, to_other = nearness(mixed, a, b)
+    return to_own.numpy(), to_other.numpy(), (nearness(a[None], b, b)[0][0] > ALIKE).numpy()
+
+
+def _add_whose(
+    result: xr.Dataset, prefix: str, dim: str, found: Sequence[tuple[Array, Array, np.ndarray]], times: Array
+) -> None:
+    """Add the share of samples nearer to the first side's image, the mean of ``d1 / (d1 + d2)``, and the time at which that is one half.
+
+    Root mean square distances: an image that lies between the two, a share w of the way from the first, has the relative distance w.
+    """
+    nearer, relative, switch = [], [], []
+    for first, second, apart in found:
+        n = int(apart.sum())
+        if n < 3:
+            nothing = np.full(len(times), np.nan)
+            nearer.append((nothing, nothing, nothing))
+            relative.append(Interval(nothing, nothing, nothing))
+            switch.append(Interval(*[np.array(np.nan)] * 3))
+            continue
+        a, b = first[:, apart], second[:, apart]
+        counts = (a < b).sum(1)
+        bounds = np.array([proportion_bounds(int(c), n) for c in counts])
+        nearer.append((counts / n, bounds[:, 0], bounds[:, 1]))
+        share = a / (a + b)
+        relative.append(mean_interval(share))
+        # The first side wins as t falls: what reaches one half is 1 - d1 / (d1 + d2).
+        won = 1 - share
+        left = (won.sum(1, keepdims=True) - won).T / (n - 1)
+        switch.append(crossing(times, Statistic(won.mean(1), left)))
+    for name, rows, dims in (
+        ("nearer", nearer, (dim, "t")),
+        ("relative", relative, (dim, "t")),
+        ("switch_t", switch, (dim,)),
+    ):
+        for i, end in enumerate(("", "_low", "_high")):
+            result[f"{prefix}_{name}{end}"] = (dims, np.stack([row[i] for row in rows]))
+    for name, i in (("to_first", 0), ("to_second", 1)):
+        result[f"{prefix}_{name}"] = ((dim, "t", "sample"), np.stack([row[i] for row in found]).astype(np.float32))
+    result[f"{prefix}_apart"] = ((dim,), np.array([row[2].mean() for row in found]))

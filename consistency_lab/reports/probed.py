@@ -1,0 +1,111 @@
+"""From definitions of difficulty, structure and connectivity to what the page's template needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import xarray as xr
+
+from consistency_lab.plots import connectivity as paths
+from consistency_lab.plots import definitions, probe_frames, reading
+from consistency_lab.plots import structure as levels
+from consistency_lab.probes.profiles import difficulty_correlations, difficulty_table
+from consistency_lab.reports.numbers import number, with_interval
+from consistency_lab.reports.svg import picture
+
+Section = dict[str, Any]
+
+
+def definitions_of(ds: xr.Dataset, key: str) -> Section | None:
+    """Which definition calls which time hard: two pictures and a table; None for a result without profiles."""
+    if "profile" not in ds:
+        return None
+    table, model = difficulty_table(ds), reading.model_of(ds)
+    rows = []
+    for row in table.to_dict("records"):
+        peak = (
+            f"{row['peak_t']:.2f} ({row['peak_from']:.2f} to {row['peak_to']:.2f})" if row["defined"] else "undefined"
+        )
+        share = with_interval(row["share_below"], row["share_low"], row["share_high"])
+        meaning = str(ds["definition_meaning"].sel(definition=row["definition"]).values)
+        rows.append((row["definition"], peak, share, f"{row['uniform_below']:.2f}", meaning))
+    curves = picture(
+        definitions.definitions(ds),
+        f"{key}-definitions",
+        f"Difficulty of each timestep of {model} by {len(rows)} definitions.",
+        "Every definition on its own axis with its 95 % interval over images; the dot is the hardest time. Excess below zero means better "
+        "than the closed-form denoiser.",
+        probe_frames.definitions(ds),
+    )
+    alike = picture(
+        definitions.agreement(ds),
+        f"{key}-agreement",
+        "Rank correlations between definitions of difficulty.",
+        "1: the two order the times alike; −1: what one calls hard the other calls easy. Intervals are over images.",
+        difficulty_correlations(ds),
+    )
+    head = ("definition", "hardest t (within the interval)", "share at t < 0.5 [95 %]", "if flat", "what it is")
+    return {"pictures": (curves, alike), "head": head, "rows": rows}
+
+
+def structure(ds: xr.Dataset, key: str) -> Section:
+    """Which noise level decides the image."""
+    table = probe_frames.switches(ds)
+    whole = table[~table["what"].str.startswith("half of") | (table["what"] == "half of mse known")]
+    words = {"half of mse known": "half of the image is known"}
+    rows = [
+        (words.get(row["what"], row["what"]), row["name"], with_interval(row["t"], row["low"], row["high"]))
+        for row in whole.to_dict("records")
+    ]
+    figure = picture(
+        levels.structure(ds),
+        f"{key}-levels",
+        "What is known of the final image along t, and whose image it is when model or noise is exchanged at t.",
+        "Upper: the share of the final images' variance that the estimate made at t explains. Lower: at t the state is handed to the "
+        "second model, or the noise in it is exchanged for that of a second trajectory; then sampling goes on. Solid: distance to the "
+        "first image over the sum of both (root mean square); dotted: share of samples nearer to the second image. Bands are 95 % over "
+        "samples.",
+        probe_frames.structure(ds),
+    )
+    title = "Which noise level decides the image? " + ", ".join(reading.names(ds, "model"))
+    return {
+        "kind": "structure",
+        "key": key,
+        "title": title,
+        "picture": figure,
+        "head": ("what", "of", "t [95 %]"),
+        "rows": rows,
+    }
+
+
+def connectivity(ds: xr.Dataset, key: str) -> Section:
+    """Whether two models share a basin, beside how alike their images are."""
+    rows = [(f"barrier, {path}", _text(ds.sel(path=path), "barrier")) for path in reading.names(ds, "path")]
+    rows.append(("loss of answering with the data mean", _text(ds, "mean_loss")))
+    rows.append(("consistency of the images", _text(ds, "consistency")))
+    rows.append(("distance of the weights", number(ds.attrs["weight_distance"])))
+    if "aligned_weight_distance" in ds.attrs:
+        rows.append(("distance of the weights after alignment", number(ds.attrs["aligned_weight_distance"])))
+    else:
+        rows.append(("alignment", str(ds.attrs["alignment"])))
+    figure = picture(
+        paths.connectivity(ds),
+        f"{key}-paths",
+        f"Loss on paths between {ds.attrs['first']} and {ds.attrs['second']}, and their barriers by noise level.",
+        "Held-out images, the same noise everywhere. A barrier is the highest loss above the chord between the two models' losses, with "
+        "its 95 % interval over images; it is a maximum, so never below 0.",
+        probe_frames.connectivity(ds),
+    )
+    return {
+        "kind": "connectivity",
+        "key": key,
+        "title": f"Do they share a basin? {ds.attrs['first']} and {ds.attrs['second']}",
+        "picture": figure,
+        "head": ("what", "value [95 %]"),
+        "rows": rows,
+    }
+
+
+def _text(ds: xr.Dataset, name: str) -> str:
+    value, low, high = (float(ds[f"{name}{end}"]) for end in ("", "_low", "_high"))
+    return with_interval(value, low, high)

@@ -1,0 +1,179 @@
+"""Do models that make the same images share a basin? Loss barriers between two models, beside how alike their images are.
+
+2404.07946 explains that models agree by a smooth landscape with "similar minima". Agreement in weights is asked here three ways: along the
+straight line, along a trained curve (which may go round a hill), and along the straight line after the hidden units have been put in
+one order. No barrier says one basin; a barrier that alignment removes says one basin up to the order of units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import xarray as xr
+
+from consistency_lab.data.imageset import ImageSet
+from consistency_lab.diffusion.loss import denoising_loss
+from consistency_lab.diffusion.model import DiffusionModel, described
+from consistency_lab.diffusion.noise import SharedNoise
+from consistency_lab.diffusion.references import closed_form
+from consistency_lab.diffusion.sampling import Sampler
+from consistency_lab.errors import UserError
+from consistency_lab.intervals import Array, Interval, jackknife, mean_interval
+from consistency_lab.probes.directions import difference, norm
+from consistency_lab.probes.frozen import check_deterministic, frozen_grid, untouched
+from consistency_lab.similarity.compare import compare
+from consistency_lab.store.results import with_provenance
+from consistency_lab.studies.alignment import aligned
+from consistency_lab.studies.curves import Weights, losses_on, on_curve, on_line, train_middle, weights_of
+from consistency_lab.training.settings import TrainingSettings
+from consistency_lab.training.train import DenoisingBatches, settings_of
+
+LINE, CURVE, ALIGNED = "straight line", "trained curve", "line after alignment"
+
+
+def probe_connectivity(
+    a: DiffusionModel,
+    b: DiffusionModel,
+    images: ImageSet,
+    held_out: ImageSet,
+    *,
+    noise: SharedNoise | None = None,
+    count: int = 64,
+    bins: int = 10,
+    points: int = 21,
+    steps: int = 300,
+    lr: float | None = None,
+    samples: int = 128,
+    sampler: Sampler | None = None,
+    seed: int = 0,
+) -> xr.Dataset:
+    """The loss between two models on three paths, its barriers, and the consistency of their images.
+
+    Args:
+        a, b: of one architecture and schedule.
+        images: what the curve is trained on (times uniform; batch size and data as in a's training).
+        held_out: whose first ``count`` images give every loss that is reported.
+        noise: that the images are made from; ``SharedNoise(0)`` by default.
+        count, bins: images, each at so many noise levels.
+        points: positions on each path, ends included.
+        steps, lr: of the curve's training; a's own peak learning rate by default, falling to 0.
+        samples, sampler: of the comparison of their images; ``Sampler()`` by default.
+        seed: of the frozen batch and of the curve's training.
+
+    Returns:
+        A connectivity result: ``loss (path, position)``, ``loss_by_t (path, position, t)``, ``barrier (path)`` and ``barrier_by_t (path,
+        t)`` with 95 % intervals over images, ``mean_loss``, that of the denoiser that answers with the data mean, and ``consistency``
+        with its interval over noise. Where alignment is not defined, the attribute ``alignment`` says why and the path is not there.
+
+    Raises:
+        UserError: models that differ in architecture or schedule or were not trained here, too few images or points, or a loss that
+            draws random numbers.
+    """
+    settings = _curve_settings(a, b, steps, seed)
+    if points < 3 or steps < 1 or count < 2:
+        raise UserError(f"connectivity needs 3 points, 1 step and 2 images or more, not {points}, {steps} and {count}.")
+    batch, times = frozen_grid(held_out, a, count, bins, seed)
+    line = np.linspace(0, 1, points)
+    positions = line.tolist()
+    start, end = weights_of(a.denoiser), weights_of(b.denoiser)
+    paths: dict[str, Callable[[float], Weights]] = {LINE: lambda s: on_line(start, end, s)}
+    attrs = {"weight_distance": norm(difference(a.denoiser, b.denoiser)), "alignment": "done"}
+    with untouched(a.denoiser):
+        a.denoiser.eval()
+        check_deterministic(a.denoiser, denoising_loss, batch)
+        source = DenoisingBatches(images, settings, a.device)
+        rate = settings.lr if lr is None else lr
+        training, middle = [], start
+        for reached, value in train_middle(
+            a.denoiser, b.denoiser, denoising_loss, source.batch, steps=steps, lr=rate, seed=seed
+        ):
+            training.append(value)
+            middle = reached
+        paths[CURVE] = lambda s: on_curve(start, middle, end, s)
+        try:
+            ordered = weights_of((twin := aligned(b, a)).denoiser)
+            attrs["aligned_weight_distance"] = norm(difference(a.denoiser, twin.denoiser))
+            paths[ALIGNED] = lambda s: on_line(start, ordered, s)
+        except UserError as reason:
+            attrs["alignment"] = str(reason)
+        losses = np.stack([losses_on(a.denoiser, denoising_loss, batch, path, positions) for path in paths.values()])
+        blank = closed_form("mean", images.all(), a.denoiser.schedule).to(a.device)
+        flat = batch.losses(blank, denoising_loss).double().cpu().numpy().reshape(bins, count).mean(0)
+    result = _dataset(list(paths), line, times.numpy(), losses.reshape(len(paths), points, bins, count))
+    for name, x in zip(("mean_loss", "mean_loss_low", "mean_loss_high"), mean_interval(flat), strict=True):
+        result[name] = ((), float(x))
+    result["curve_loss"] = ("step", np.array(training, dtype=np.float32))
+    likeness = compare([a, b], noise, count=samples, metrics=("mse",), sampler=sampler).isel(pair=0, t=-1, metric=0)
+    for name, key in (("consistency", "score"), ("consistency_low", "score_low"), ("consistency_high", "score_high")):
+        result[name] = ((), float(likeness[key]))
+    result.attrs.update(first=a.name, second=b.name, units="mean squared error in eps", **attrs)
+    return with_provenance(
+        result,
+        "connectivity",
+        models=[described(m) for m in (a, b)],
+        images={"name": held_out.name, "fingerprint": held_out.fingerprint, "used": count},
+        data={"name": images.name, "fingerprint": images.fingerprint, "images": len(images)},
+        curve={"steps": steps, "lr": rate, "batch": settings.batch, "timesteps": settings.timesteps},
+        samples=samples,
+        seed=seed,
+        noise_seed=(noise or SharedNoise(0)).seed,
+        batch=batch.fingerprint,
+        device=str(a.device),
+    )
+
+
+def _curve_settings(a: DiffusionModel, b: DiffusionModel, steps: int, seed: int) -> TrainingSettings:
+    shapes = [[(name, tuple(p.shape)) for name, p in m.denoiser.named_parameters()] for m in (a, b)]
+    if shapes[0] != shapes[1] or not shapes[0]:
+        raise UserError(f"{a.name!r} and {b.name!r} have different parameters; paths join models of one architecture.")
+    if any("spec" not in m.facts for m in (a, b)):
+        raise UserError("connectivity trains a curve as its ends were trained; give models that this package trained.")
+    settings = [settings_of(m.facts["spec"]) for m in (a, b)]
+    for key in ("schedule", "predicts", "conditional", "network"):
+        if getattr(settings[0], key) != getattr(settings[1], key):
+            raise UserError(f"{a.name!r} and {b.name!r} differ in {key}; a path joins models of one {key}.")
+    fresh = {f"{stream}_seed": None for stream in ("init", "order", "noise")}
+    return settings[0].replace(steps=steps, seed=seed, timesteps="uniform", **fresh)
+
+
+def _dataset(paths: list[str], line: Array, times: Array, losses: Array) -> xr.Dataset:
+    """Losses ``(path, position, t, image)`` as means and barriers; images are the independent units."""
+    whole = mean_interval(losses.mean(2))
+    result = xr.Dataset(
+        {
+            "loss": (("path", "position"), whole.estimate),
+            "loss_low": (("path", "position"), whole.low),
+            "loss_high": (("path", "position"), whole.high),
+            "loss_by_t": (("path", "position", "t"), losses.mean(3)),
+        },
+        coords={"path": paths, "position": line, "t": times},
+    )
+    for name, values, dims in (
+        ("barrier", losses.mean(2), ("path",)),
+        ("barrier_by_t", losses.swapaxes(1, 2), ("path", "t")),
+    ):
+        for end, x in zip(("", "_low", "_high"), barrier_interval(line, values), strict=True):
+            result[f"{name}{end}"] = (dims, x)
+    return result
+
+
+def barrier_interval(positions: Array, losses: Array) -> Interval:
+    """Highest mean excess of the loss over the straight line between the losses of the ends (Frankle et al. 1912.05671, section 2).
+
+    A maximum of means: never below 0, and a little too high where the means are noisy. The interval is the delete-one jackknife's over
+    images, its lower end drawn back to 0.
+
+    Args:
+        positions: ``(P,)`` from 0 to 1.
+        losses: ``(..., P, images)``.
+
+    Returns:
+        ``(...)``.
+    """
+    chord = losses[..., :1, :] + positions[:, None] * (losses[..., -1:, :] - losses[..., :1, :])
+    excess = losses - chord
+    n = excess.shape[-1]
+    left = (excess.sum(-1, keepdims=True) - excess) / (n - 1)
+    found = jackknife(excess.mean(-1).max(-1), np.moveaxis(left.max(-2), -1, 0))
+    return found._replace(low=np.maximum(found.low, 0.0))
