@@ -8,7 +8,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from consistency_lab.plots import frames, gallery, probes, reading, similarity, training
+from consistency_lab.plots import frames, gallery, probes, reading, similarity, timesteps, training
 
 
 def figures_of(ds: xr.Dataset) -> Iterator[tuple[str, Figure, pd.DataFrame]]:
@@ -30,3 +30,5 @@ def figures_of(ds: xr.Dataset) -> Iterator[tuple[str, Figure, pd.DataFrame]]:
         yield "loss", training.loss(ds), frames.training(ds)
     elif kind == "recipe":
         yield "density", training.recipe_density(ds), frames.recipe(ds)
+    elif kind == "timesteps":
+        yield "audit", timesteps.audit(ds), timesteps.audit_frame(ds)
