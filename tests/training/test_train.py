@@ -221,7 +221,7 @@ def test_a_recipe_changes_the_settings(images, tmp_path):
         ({"network": "resnet"}, "unknown network 'resnet'"),
         ({"network": "mlp(widht=3)"}, "Did you mean 'width'"),
         ({"batch": 500}, "larger than the 200 images"),
-        ({"optimizer": "sgd", "momentum": "mdlrc"}, "SGD has no beta1"),
+        ({"optimizer": "sgd(momentum=0.0)", "momentum": "mdlrc"}, "momentum 0, which cannot decay"),
         ({"optimizer": "adamm"}, "Did you mean 'adam'"),
         ({"schedule": "lineal"}, "Did you mean 'linear'"),
         ({"predicts": "noise"}, "unknown prediction"),
