@@ -10,6 +10,7 @@ from consistency_lab.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from consistency_lab.studies.demo import DemoPlan
+    from consistency_lab.studies.race.study import RacePlan
 
 _FAMILY = 4  # models a family: an interval over models wants four or more
 _UNET = TrainingSettings(network="unet", steps=1500)
@@ -75,6 +76,29 @@ def demo_plan(preset: str) -> DemoPlan:
         "mlp-s3": _MLP.replace(seed=3),
     }
     plans = {"digits": lambda: DemoPlan(data="digits", held_out=297, runs=runs, pilot="mlp-s3", count=256)}
+    if preset not in plans:
+        raise unknown_name("preset", preset, plans)
+    return plans[preset]()
+
+
+def race_plan(preset: str) -> RacePlan:
+    """The race of a preset. Raises `UserError` for one that does not exist."""
+    from consistency_lab.studies.race.study import RacePlan  # imports torch, which --help must not wait for
+
+    plans = {
+        "digits": lambda: RacePlan(
+            "digits", held_out=297, base=_MLP.replace(steps=1200, snapshots=0), seeds=5, pilot_steps=300
+        ),
+        "fashion": lambda: RacePlan(
+            "fashion-mnist(size=16)",
+            held_out=1000,
+            base=_UNET.replace(steps=1000, batch=64, snapshots=0),
+            seeds=3,
+            pilot_steps=200,
+            images=10_000,
+            horizons=(0.5, 1.0),
+        ),
+    }
     if preset not in plans:
         raise unknown_name("preset", preset, plans)
     return plans[preset]()
