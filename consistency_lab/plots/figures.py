@@ -8,7 +8,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from consistency_lab.plots import frames, gallery, probes, reading, similarity, timesteps, training
+from consistency_lab.plots import frames, gallery, probes, race, reading, similarity, timesteps, training
 
 
 def figures_of(ds: xr.Dataset) -> Iterator[tuple[str, Figure, pd.DataFrame]]:
@@ -32,3 +32,6 @@ def figures_of(ds: xr.Dataset) -> Iterator[tuple[str, Figure, pd.DataFrame]]:
         yield "density", training.recipe_density(ds), frames.recipe(ds)
     elif kind == "timesteps":
         yield "audit", timesteps.audit(ds), timesteps.audit_frame(ds)
+    elif kind == "race":
+        yield "curves", race.curves(ds), race.curves_frame(ds)
+        yield "speedups", race.speedups(ds), race.speedups_frame(ds)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from consistency_lab.studies.race.crossing import Crossing, first_sustained, speedup, typical
+from consistency_lab.studies.race.crossing import Crossing, first_sustained, haste, speedup, typical
 
 STEPS = [10, 20, 30, 40, 50]
 
@@ -70,3 +70,11 @@ def test_censored_runs_leave_bounds():
         assert np.isnan([found.low, found.high]).all()
     assert np.isnan(unknown.estimate)
     assert typical([late, arrived]) == (1, pytest.approx(np.sqrt(500 * 100)))
+
+
+def test_the_fastest_is_who_arrives():
+    arrived, late, short = Crossing(400.0, False), Crossing(500.0, True), Crossing(100.0, True)
+    slow = Crossing(450.0, False)
+    entries = {"both": [slow, slow], "one": [arrived, late], "none": [late, late], "short": [short, short]}
+    assert sorted(entries, key=lambda name: haste(entries[name])) == ["both", "one", "none", "short"]
+    assert haste([arrived, late]) == (1, pytest.approx(400.0))
