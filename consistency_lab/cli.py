@@ -384,6 +384,8 @@ class Race(Common):
     """standard: controls, published methods, the paper's recipe and ours. centers: the paper's ablation over the center of CLTS"""
     recipe: tuple[Path, ...] = ()
     """recipes from findings on another set, to be raced too: they cost no pilot here"""
+    consistency: bool = False
+    """no race: does the recipe change what is learnt, or only when? Consistency within and between uniform and recipe-trained models"""
     store: Path = Path("runs")
     """where the pilot and the classifier are kept"""
     out: Path = Path("figures")
@@ -412,8 +414,20 @@ class Race(Common):
             return
         store.check()
         _check_writable(folder)
+        if self.consistency:
+            self._consistency(plan, store, rows, options["device"])
+            return
         told: Any = (lambda line: None) if self.quiet else (lambda line: print(line, flush=True))
         _print_race(run_race(plan, store, rows, live=self._write, say=told, **options))
+
+    def _consistency(self, plan: Any, store: Store, rows: Any, device: Any) -> None:
+        from consistency_lab.store.results import save_frame
+        from consistency_lab.studies.race.learnt import what_is_learnt
+
+        table = what_is_learnt(plan, store, rows, device=device, say=print)
+        save_frame(table, self.out / self.preset / "race-consistency.csv")
+        shown = ["family", "models", *(f"mse_{key}" for key in ("score", "low", "high")), "frechet"]
+        print(table[shown].to_string(index=False, na_rep="", float_format=lambda x: f"{x:.3f}"))
 
     def _write(self, result: xr.Dataset) -> None:
         from consistency_lab.plots.figures import figures_of

@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from consistency_lab import presets
-from consistency_lab.cli import main
+from consistency_lab.cli import Race, main
 from consistency_lab.recipe import Recipe
 from consistency_lab.store.results import load_result, save_result
 from consistency_lab.studies.race import study
@@ -85,24 +85,27 @@ def test_race_beforehand_and_itself(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(study, "set_classifier", lambda whole, store: classify(whole, store, steps=10))
     Recipe.paper(center=0.6).save(tmp_path / "elsewhere.json")
     common = ["--store", str(tmp_path / "runs"), "--out", str(tmp_path / "figures"), "--device", "cpu"]
-    common += ["--recipe", str(tmp_path / "elsewhere.json")]
-    assert main(["race", *common, "--dry-run"]) == 0
+    recipe = ["--recipe", str(tmp_path / "elsewhere.json")]
+    assert main(["race", *common, *recipe, "--dry-run"]) == 0
     jobs = json.loads(capsys.readouterr().out)["jobs"]
     assert {"pilot", "target pilot", "uniform", "recipe", "recipe from elsewhere"} <= set(jobs)
     assert not (tmp_path / "figures").exists()
+    common += ["--contestants", "centers"]
     assert main(["race", *common, "--quiet"]) == 0
     printed = capsys.readouterr().out
     assert "held-out loss: NOT qualified" in printed
     folder = tmp_path / "figures" / "digits"
-    result = load_result(folder / "race-standard.nc")
-    assert set(result["contestant"].values) == set(jobs) - {"pilot", "target pilot"}
-    for name in ("race.jsonl", "race-standard.csv", "race-standard-finals.csv", "race-standard-curves.png"):
+    result = load_result(folder / "race-centers.nc")
+    assert result.sizes["contestant"] == 6
+    for name in ("race.jsonl", "race-centers.csv", "race-centers-finals.csv", "race-centers-curves.png"):
         assert (folder / name).stat().st_size > 0
     rows = (folder / "race.jsonl").read_text()
+    monkeypatch.setattr(Race, "_write", lambda self, result: None)
     assert main(["race", *common, "--quiet"]) == 0  # nothing is left to run
     assert (folder / "race.jsonl").read_text() == rows
-    assert main(["race", *common, "--force"]) == 2
-    assert "no --force" in capsys.readouterr().err
+    for options, message in ((["--force"], "no --force"), (recipe, "races no recipes")):
+        assert main(["race", *common, *options]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_samplers_and_rules_are_listed(capsys):

@@ -15,7 +15,7 @@ from consistency_lab.presets import race_plan
 from consistency_lab.recipe import Recipe
 from consistency_lab.store.results import load_result, save_result
 from consistency_lab.store.runs import Store
-from consistency_lab.studies.race import running, study
+from consistency_lab.studies.race import learnt, running, study
 from consistency_lab.studies.race.contestants import Contestant, as_density, at_horizons, static_twins
 from consistency_lab.studies.race.field import center_field, standard_field
 from consistency_lab.studies.race.race import LOSS, qualifies, race
@@ -275,7 +275,7 @@ def test_a_presets_race_and_its_cost(tmp_path, monkeypatch):
     cost = race_dry_run(plan, store, Rows(rows.path))
     assert (cost["uniform"], cost["target pilot"]) == (0.0, 0.0)
     assert cost["recipe"] > 0
-    fields = race_field(plan, "standard", *study.findings(plan, plan.sets()[1], store, CPU), None)
+    fields = race_field(plan, "standard", study.findings(plan, plan.sets()[1], store, CPU))
     assert any(each.settings.timesteps.startswith("density") and each.role == "recipe" for each in fields)
     with pytest.raises(UserError, match="field of a race"):
         run_race(plan, store, rows, field="sprint")
@@ -284,3 +284,16 @@ def test_a_presets_race_and_its_cost(tmp_path, monkeypatch):
     assert race_plan("fashion").seeds >= 3
     with pytest.raises(UserError, match="unknown preset"):
         race_plan("digit")
+
+
+@pytest.mark.slow
+def test_what_is_learnt_is_compared_within_and_between(tmp_path, monkeypatch):
+    plan = small(race_plan("digits"))
+    classify = study.set_classifier
+    monkeypatch.setattr(learnt, "set_classifier", lambda whole, store: classify(whole, store, steps=20))
+    rows = Rows(tmp_path / "rows.jsonl")
+    table = learnt.what_is_learnt(plan, Store(tmp_path / "runs"), rows, seeds=3, count=12).set_index("family")
+    assert {"uniform", "recipe", "uniform | recipe"} <= set(table.index)
+    between = table.loc["uniform | recipe"]
+    assert between["mse_low"] <= between["mse_score"] <= between["mse_high"]
+    assert between["mse_score"] <= max(table.loc["uniform", "mse_score"], table.loc["recipe", "mse_score"]) + 0.05

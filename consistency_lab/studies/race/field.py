@@ -80,8 +80,8 @@ def center_field(base: TrainingSettings, *, centers: Sequence[float] = CENTERS) 
 def _annealing_of(
     name: str, settings: TrainingSettings, field: Sequence[Contestant], horizons: Sequence[float]
 ) -> list[Contestant]:
-    """Uniform times with everything else of a recipe, unless the field has it."""
+    """Uniform times with everything else of a recipe, unless the field has them as controls."""
     matched = settings.replace(timesteps="uniform")
-    present = [each.settings for each in field]
+    present = [each.settings for each in field if each.role in ("control", "annealed")]
     control = Contestant(f"uniform + annealing of {name}", matched, "annealed")
     return [each for each in at_horizons(control, horizons) if each.settings not in present]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 import xarray as xr
@@ -29,7 +30,7 @@ from consistency_lab.training.settings import TrainingSettings
 from consistency_lab.training.train import build_denoiser, train, training_spec
 
 FIELDS = ("standard", "centers")
-RECIPE, WEIGHTED, SHUFFLED = "recipe", "recipe, importance-weighted", "shuffled findings"
+RECIPE, WEIGHTED = "recipe", "recipe, importance-weighted"
 _TIMED = 64  # images of a timed forward pass
 
 
@@ -77,26 +78,44 @@ class RacePlan:
         return whole, images, held_out
 
 
-def findings(plan: RacePlan, images: ImageSet, store: Store, device: torch.device) -> tuple[xr.Dataset, xr.Dataset]:
-    """Difficulty and landscape of a short uniform run on the training images; the run is kept in the store."""
+class Findings(NamedTuple):
+    """What recipes follow: results of one pilot."""
+
+    difficulty: xr.Dataset
+    landscape: xr.Dataset | None = None
+    curvature: xr.Dataset | None = None
+
+    def recipe(self, settings: TrainingSettings, **options: Any) -> Recipe:
+        return Recipe.from_findings(
+            self.difficulty, self.landscape, curvature=self.curvature, settings=settings, **options
+        )
+
+
+def findings(plan: RacePlan, images: ImageSet, store: Store, device: torch.device) -> Findings:
+    """Of a short uniform run on the training images; run and results are kept in the store."""
     settings = plan.base.replace(steps=plan.pilot_steps, seed=plan.pilot_seed)
     pilot = train(images, name="race-pilot", settings=settings, store=store, device=device, progress=False)
-    return probe_difficulty(pilot, images), probe_landscape(pilot, images)
+    probes: dict[str, Callable[[], xr.Dataset]] = {
+        "difficulty": lambda: probe_difficulty(pilot, images),
+        "landscape": lambda: probe_landscape(pilot, images),
+    }
+    run = {"model": pilot.facts["run"], "data": images.fingerprint}
+    found = {name: store.result("result", f"race-{name}", {**run, "result": name}, p) for name, p in probes.items()}
+    return Findings(**found)
 
 
 def race_field(
-    plan: RacePlan, field: str, difficulty: xr.Dataset, landscape: xr.Dataset, foreign: Mapping[str, Recipe] | None
+    plan: RacePlan, field: str, found: Findings, foreign: Mapping[str, Recipe] | None = None
 ) -> list[Contestant]:
-    """The contestants. Raises `UserError` for a field that does not exist."""
+    """The contestants. Raises `UserError` for a field that does not exist, or recipes for one that has none."""
     if field not in FIELDS:
         raise UserError(f"the field of a race is one of {', '.join(FIELDS)}, not {field!r}.")
     if field == "centers":
+        if foreign:
+            raise UserError("the ablation over centers races no recipes; give them to the standard field.")
         return center_field(plan.base)
-    recipes = {
-        RECIPE: Recipe.from_findings(difficulty, landscape, settings=plan.base),
-        WEIGHTED: Recipe.from_findings(difficulty, landscape, settings=plan.base, weighting="importance"),
-    }
-    other = Recipe.from_findings(shuffled(difficulty, 0), landscape, settings=plan.base)
+    recipes = {RECIPE: found.recipe(plan.base), WEIGHTED: found.recipe(plan.base, weighting="importance")}
+    other = found._replace(difficulty=shuffled(found.difficulty, 0)).recipe(plan.base)
     options = {"pilot_steps": plan.pilot_steps, "horizons": plan.horizons, "foreign": foreign}
     return standard_field(plan.base, recipes, other, **options)  # type: ignore[arg-type]
 
@@ -129,7 +148,7 @@ def run_race(
     say(
         f"{images.name}: {len(images)} images, {len(held_out)} held out; pilot of {plan.pilot_steps} steps and its findings"
     )
-    contestants = race_field(plan, field, *findings(plan, images, store, place), foreign)
+    contestants = race_field(plan, field, findings(plan, images, store, place), foreign)
     watch = _watch(plan, whole, images, held_out, store, place)
     options = {"seeds": range(plan.seeds), "target_seed": plan.target_seed, "targets": plan.targets}
     return race(contestants, watch, rows, **options, live=live, say=say)  # type: ignore[arg-type]
@@ -154,13 +173,13 @@ def race_dry_run(
     pilot = plan.base.replace(steps=plan.pilot_steps, seed=plan.pilot_seed)
     run = store.run("model", "race-pilot", training_spec(images, pilot, place))
     if run.done:
-        difficulty, landscape = findings(plan, images, store, place)
+        found = findings(plan, images, store, place)
     else:
         t = (torch.arange(20) + 0.5).numpy() / 20
         flat = ((("units", "t", "sample")), torch.ones(1, 20, 1).numpy())
         difficulty = xr.Dataset({"error": flat}, {"units": ["eps"], "t": t}, {"kind": "difficulty"})
-        landscape = xr.Dataset(attrs={"kind": "landscape", "roughness": 0.0})
-    contestants = race_field(plan, field, difficulty, landscape, foreign)
+        found = Findings(difficulty, xr.Dataset(attrs={"kind": "landscape", "roughness": 0.0}))
+    contestants = race_field(plan, field, found, foreign)
     # Rows are known by the classifier's facts among others; where there are rows there has been a classifier.
     watch = _watch(plan, whole, images, held_out, store, place) if len(rows) else None
     control = contestants[0]
