@@ -34,6 +34,7 @@ _HOMES = {
     "TIMESTEPS": "training.timesteps",
     "TrainingSettings": "training.settings",
     "UserError": "errors",
+    "audit_timesteps": "training.timesteps",
     "compare": "similarity.compare",
     "curvature_spectrum": "probes.curvature",
     "denoising_loss": "diffusion.loss",
@@ -107,5 +108,5 @@ if TYPE_CHECKING:
     from consistency_lab.studies.players import player_subject
     from consistency_lab.training.momentum import MomentumSchedule
     from consistency_lab.training.settings import TrainingSettings
-    from consistency_lab.training.timesteps import TIMESTEPS
+    from consistency_lab.training.timesteps import TIMESTEPS, audit_timesteps
     from consistency_lab.training.train import load_model, train

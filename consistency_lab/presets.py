@@ -12,6 +12,7 @@ from consistency_lab.training.settings import LoopSettings, TrainingSettings
 
 if TYPE_CHECKING:
     from consistency_lab.studies.demo import DemoPlan
+    from consistency_lab.studies.race.study import RacePlan
 
 T = TypeVar("T")
 _FAMILY = 4  # models a family: an interval over models wants four or more
@@ -194,3 +195,26 @@ TABLES: dict[str, Callable[[str], LikenessPlan]] = {
     "streams": streams_plan,
     "perceptual": perceptual_plan,
 }
+
+
+def race_plan(preset: str) -> RacePlan:
+    """The race of a preset. Raises `UserError` for one that does not exist."""
+    from consistency_lab.studies.race.study import RacePlan  # imports torch, which --help must not wait for
+
+    plans = {
+        "digits": lambda: RacePlan(
+            "digits", held_out=297, base=_MLP.replace(steps=1200, snapshots=0), seeds=5, pilot_steps=300
+        ),
+        "fashion": lambda: RacePlan(
+            "fashion-mnist(size=16)",
+            held_out=1000,
+            base=_UNET.replace(steps=1000, batch=64, snapshots=0),
+            seeds=3,
+            pilot_steps=200,
+            images=10_000,
+            horizons=(0.5, 1.0),
+        ),
+    }
+    if preset not in plans:
+        raise unknown_name("preset", preset, plans)
+    return plans[preset]()

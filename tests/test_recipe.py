@@ -2,11 +2,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
-from consistency_lab.recipe import FLOOR, Recipe
+from consistency_lab.recipe import FLOOR, Curvature, Recipe, heavy_ball_momentum, shuffled
 from consistency_lab.training.settings import TrainingSettings
 from consistency_lab.training.timesteps import BINS, TIMESTEPS, total_variation
 
@@ -48,8 +49,40 @@ def test_flat_difficulty_is_uniform():
 def test_the_density_is_the_root_of_the_second_moment():
     profile = np.linspace(1.0, 0.04, 20)  # mean square of the errors at each t
     found = masses(Recipe.from_findings(difficulty(profile)))
-    expected = np.interp((np.arange(BINS) + 0.5) / BINS, np.linspace(0, 1, 20), np.sqrt(profile))
+    expected = np.interp((np.arange(BINS) + 0.5) / BINS, T, np.sqrt(profile))
     assert total_variation(found, FLOOR / BINS + (1 - FLOOR) * expected / expected.sum()) < 1e-3
+    tempered = masses(Recipe.from_findings(difficulty(profile), exponent=0.5))
+    expected = np.sqrt(expected)
+    assert total_variation(tempered, FLOOR / BINS + (1 - FLOOR) * expected / expected.sum()) < 1e-3
+
+
+def test_gradients_are_used_where_they_were_measured():
+    findings = difficulty(np.ones(20)).assign(gradient_second_moment=("t", np.where(T > 0.5, 4.0, 1.0)))
+    found = masses(Recipe.from_findings(findings))
+    assert (found[900] - FLOOR / BINS) / (found[100] - FLOOR / BINS) == pytest.approx(2.0, rel=1e-3)
+    assert "gradient norm" in str(Recipe.from_findings(findings))
+
+
+def test_importance_weights_or_another_objective_is_a_field():
+    findings = difficulty(np.linspace(1.0, 0.04, 20))
+    samplers = {}
+    for weighting in ("objective", "importance"):
+        recipe = Recipe.from_findings(findings, weighting=weighting)
+        assert recipe.weighting == weighting
+        text = recipe.apply(TrainingSettings()).timesteps
+        samplers[weighting] = TIMESTEPS.build(text, SCHEDULES.build("linear"), 1000)
+    _, weight = samplers["importance"].sample(10**5, 0, torch.Generator().manual_seed(0))
+    assert weight.std() > 0.3
+    assert weight.mean() == pytest.approx(1.0, abs=0.02)
+    assert (samplers["objective"].sample(100, 0, torch.Generator())[1] == 1).all()
+    # Of all densities this one gives the least variance for gradients of those norms: no small change of it does better.
+    norm = lambda t: np.interp(t, T, np.linspace(1.0, 0.04, 20) ** 0.5)  # noqa: E731
+    density = samplers["importance"].masses(0) - FLOOR / BINS
+    second = lambda p: (norm(samplers["importance"].centres) ** 2 / p).sum()  # noqa: E731
+    density /= density.sum()
+    for k in range(1, 6):
+        other = density * (1 + 0.2 * np.cos(k * np.pi * samplers["importance"].centres))
+        assert second(density) < second(other / other.sum())
 
 
 @pytest.mark.parametrize(
@@ -60,6 +93,113 @@ def test_momentum_decays_on_smooth_landscapes_only(rough, momentum):
     recipe = Recipe.from_findings(difficulty(np.ones(20)), [landscape(r) for r in rough])
     assert recipe.apply(TrainingSettings()).momentum == momentum
     assert len(recipe.reasons) == 2
+
+
+def lr_and_beta(settings, **curvature):
+    recipe = Recipe.from_findings(difficulty(np.ones(20)), curvature=Curvature(**curvature), settings=settings)
+    return recipe.apply(settings), recipe
+
+
+def test_momentum_follows_the_condition_number():
+    settings = TrainingSettings(steps=800)
+    found, recipe = lr_and_beta(settings, top=50.0, trace=1000.0, parameters=2000)  # kappa = 100
+    assert found.optimizer == f"adam(beta1={round((9 / 11) ** 2, 3)!r})"
+    assert found.momentum == "constant"
+    beta = (9 / 11) ** 2
+    assert found.lr_final == pytest.approx(1 / np.sqrt(2 * (1 + beta) / (1 - beta) * 800), abs=1e-4)
+    assert "condition number" in str(recipe)
+    # Twice the top curvature: kappa = 200. Twice the whole Hessian: the same ratios, and Adam's steps would be the same too.
+    root = 200**0.5
+    twice, _ = lr_and_beta(settings, top=100.0, trace=1000.0, parameters=2000)
+    assert twice.optimizer == f"adam(beta1={round(((root - 1) / (root + 1)) ** 2, 3)!r})"
+    assert lr_and_beta(settings, top=100.0, trace=2000.0, parameters=2000)[0] == found
+    # A round valley wants none, a hopeless one the most that is given.
+    assert lr_and_beta(settings, top=1.0, trace=10.0, parameters=10)[0].optimizer == "adam(beta1=0.0)"
+    assert lr_and_beta(settings, top=1e9, trace=10.0, parameters=10)[0].optimizer == "adam(beta1=0.99)"
+
+
+@pytest.mark.parametrize("kappa", [10.0, 100.0])
+def test_beta_is_the_fastest_on_its_quadratic(kappa):
+    def slowest(beta):  # factor per step of the slower end, with the step that serves both ends alike
+        steps = 2 * (1 + beta) / (1 + kappa) * np.array([1.0, kappa])
+        return max(np.abs(np.roots([1, -(1 + beta - a), beta])).max() for a in steps)
+
+    betas = np.linspace(0, 0.99, 991)
+    assert heavy_ball_momentum(kappa) == pytest.approx(betas[np.argmin([slowest(b) for b in betas])], abs=0.002)
+
+
+def test_sgd_anneals_by_its_measured_stiffness():
+    settings = TrainingSettings(steps=400, optimizer="sgd(weight_decay=0.1)", lr=0.01)
+    found, _ = lr_and_beta(settings, top=50.0, trace=1000.0, parameters=2000)
+    beta = (9 / 11) ** 2
+    assert found.optimizer == f"sgd(momentum={round(beta, 3)!r}, weight_decay=0.1)"
+    assert found.lr_final == pytest.approx(1 / np.sqrt(0.01 / (1 - beta) * 50 * 400), abs=1e-4)
+
+
+def test_annealing_further_gains_nothing_in_the_stiffest_direction():
+    def variance(final, stiffness, steps):
+        v = stiffness / 2
+        for k in range(steps):
+            a = stiffness * (1 - (1 - final) * k / steps)
+            v = (1 - a) ** 2 * v + a**2
+        return v
+
+    for stiffness, steps in [(0.5, 1000), (0.1, 4000)]:
+        chosen = 1 / np.sqrt(stiffness * steps)
+        least = variance(0.0, stiffness, steps)
+        assert variance(chosen, stiffness, steps) < 1.6 * least
+        assert variance(4 * chosen, stiffness, steps) > 3 * least
+
+
+def test_curvature_is_not_trusted_off_the_quadratic():
+    findings, valley = difficulty(np.ones(20)), Curvature(50.0, 1000.0, 2000)
+    settings = TrainingSettings()
+    smooth = Recipe.from_findings(findings, landscape(0.01), curvature=valley)
+    assert smooth.apply(settings).optimizer != settings.optimizer
+    for rough, curvature in [(0.2, valley), (float("nan"), valley), (0.01, Curvature(-1.0, -5.0, 10))]:
+        recipe = Recipe.from_findings(findings, landscape(rough), curvature=curvature)
+        assert list(recipe.changes) == ["timesteps"]
+        assert "stay as they are" in str(recipe)
+    result = xr.Dataset({"top": 50.0, "trace": 1000.0}, attrs={"kind": "curvature", "parameters": 2000})
+    assert Recipe.from_findings(findings, landscape(0.01), curvature=result) == smooth
+    with pytest.raises(UserError, match="the number 'trace'"):
+        Recipe.from_findings(findings, curvature=result.drop_vars("trace"))
+
+
+def test_shuffled_findings_have_the_same_values_in_another_order():
+    findings = difficulty(np.linspace(1.0, 0.04, 20)).assign(gradient_second_moment=("t", np.arange(1.0, 21.0)))
+    control = shuffled(findings, 3)
+    assert control.equals(shuffled(findings, 3))
+    assert not control.equals(shuffled(findings, 4))
+    assert (control["t"].values == T).all()
+    for name in ("error", "gradient_second_moment"):
+        values = control[name].values if name != "error" else control[name].values[0, :, 0]
+        before = findings[name].values if name != "error" else findings[name].values[0, :, 0]
+        assert sorted(values) == sorted(before)
+        assert (values != before).any()
+    assert "shuffled pilot" in str(Recipe.from_findings(control))
+
+
+def test_the_papers_recipe():
+    recipe = Recipe.paper()
+    settings = recipe.apply(TrainingSettings())
+    assert (settings.timesteps, settings.momentum) == ("clts(center=0.3, width=0.2)", "mdlrc")
+    t, density = map(np.array, zip(*recipe.density, strict=True))
+    assert t[density.argmax()] == pytest.approx(0.3, abs=0.011)
+    assert density.mean() == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_recipe_is_saved_and_read(tmp_path):
+    for recipe in (
+        Recipe.paper(),
+        Recipe.from_findings(difficulty(np.linspace(1, 2, 20)), landscape(0.01), weighting="importance"),
+    ):
+        recipe.save(tmp_path / "recipe.json")
+        assert Recipe.load(tmp_path / "recipe.json") == recipe
+    for text in ("[]", "{}", '{"kind": "recipe"}', "nothing"):
+        (tmp_path / "other.json").write_text(text)
+        with pytest.raises(UserError, match="is not a recipe"):
+            Recipe.load(tmp_path / "other.json")
 
 
 def test_without_a_landscape_momentum_is_left_alone():
@@ -82,3 +222,7 @@ def test_findings_of_another_kind_are_refused():
         Recipe.from_findings(difficulty(np.ones(20)), difficulty(np.ones(20)))
     with pytest.raises(UserError, match="finite, positive"):
         Recipe.from_findings(difficulty(np.zeros(20)))
+    with pytest.raises(UserError, match="needs a curvature result"):
+        Recipe.from_findings(difficulty(np.ones(20)), curvature=landscape(0.1))
+    with pytest.raises(UserError, match="objective or importance"):
+        Recipe.from_findings(difficulty(np.ones(20)), weighting="none")

@@ -17,9 +17,11 @@ from consistency_lab.plots import (
     landscapes,
     probe_frames,
     probes,
+    race,
     reading,
     similarity,
     structure,
+    timesteps,
     training,
 )
 from consistency_lab.probes.profiles import difficulty_correlations
@@ -58,3 +60,8 @@ def figures_of(ds: xr.Dataset) -> Iterator[tuple[str, Figure, pd.DataFrame]]:
         yield "loss", training.loss(ds), frames.training(ds)
     elif kind == "recipe":
         yield "density", training.recipe_density(ds), frames.recipe(ds)
+    elif kind == "timesteps":
+        yield "audit", timesteps.audit(ds), timesteps.audit_frame(ds)
+    elif kind == "race":
+        yield "curves", race.curves(ds), race.curves_frame(ds)
+        yield "speedups", race.speedups(ds), race.speedups_frame(ds)

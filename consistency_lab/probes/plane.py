@@ -83,8 +83,8 @@ def plane_landscape(
         ``direction_norm`` of both axes, their ``axes_cosine``. Intervals are over images.
 
     Raises:
-        UserError: another number of modules, other architectures, modules on one line, fewer than 5 points, a span of 0, a loss that draws random
-            numbers.
+        UserError: another number of modules, other architectures, modules on one line, fewer than 5 points, a span of 0, a loss that
+            draws random numbers.
     """
     if points < 5:
         raise UserError(f"a plane needs at least 5 points on an axis, not {points}.")

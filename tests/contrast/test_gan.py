@@ -193,7 +193,7 @@ def test_bfloat16_trains(images):
         ({"batch": 500}, "larger than the 100 images"),
         ({"beta": 0.1}, "unknown training setting 'beta'"),
         ({"steps": "many"}, "expected int"),
-        ({"optimizer": "sgd", "momentum": "mdlrc"}, "SGD has no beta1"),
+        ({"optimizer": "sgd(momentum=0.0)", "momentum": "mdlrc"}, "momentum 0, which cannot decay"),
     ],
 )
 def test_wrong_input_leaves_nothing_behind(images, tmp_path, settings, message):

@@ -26,39 +26,120 @@ def test_mdlrc_is_a_linear_decay_of_the_learning_rate():
     assert factor / (1 - beta) == pytest.approx(1 / (1 - BETA0))
 
 
-def reference(rule, gradients, weight_decay, decoupled):
-    """Adam with a varying beta1, written out by hand in Python floats: bias correction by the running product."""
-    rule = MOMENTUM_RULES.build(rule, BETA0)
+def test_floor_and_start():
+    rule = MOMENTUM_RULES.build("mdlrc(floor=0.6, start=0.2)", BETA0)
+    assert [rule(tau)[0] for tau in (0, 0.1, 0.2)] == [BETA0] * 3
+    assert rule(0.6)[0] == pytest.approx(demon(0.5, BETA0))
+    assert rule(1.0) == rule(5.0)
+    assert rule(1.0) == pytest.approx((0.6, (1 - BETA0) / 0.4))
+    assert MOMENTUM_RULES.resolve("constant").options == {}  # runs in stores were made with this spec
+
+
+RULES = [*MOMENTUM_RULES.names(), "mdlrc(floor=0.5, start=0.25)", "demon_adam(floor=0.3, start=0.1)"]
+GRADIENTS = torch.randn(STEPS, generator=torch.Generator().manual_seed(0), dtype=torch.float64).tolist()
+WEIGHT_DECAY = 0.1
+
+
+def by_schedule(optimizer, rule, **options):
+    theta = torch.tensor([1.5], dtype=torch.float64, requires_grad=True)
+    stock = optimizer([theta], lr=LR0, weight_decay=WEIGHT_DECAY, **options)
+    schedule = MomentumSchedule(stock, rule, STEPS)
+    path = []
+    for k, gradient in enumerate(GRADIENTS):
+        theta.grad = torch.tensor([gradient], dtype=torch.float64)
+        schedule.step(1.0 - k / 100)
+        stock.step()
+        path.append(theta.item())
+    return path
+
+
+def beta_and_rate(rule, k):
+    """Written out: Demon's beta of step k, and MDLRC's and the inverse compensation."""
+    options = {"floor=0.5, start=0.25": (0.5, 0.25), "floor=0.3, start=0.1": (0.3, 0.1)}
+    floor, start = options.get(rule.partition("(")[2].rstrip(")"), (0.0, 0.0))
+    tau = max(0.0, (k / STEPS - start) / (1 - start))
+    beta = max(floor, BETA0 * (1 - tau) / ((1 - BETA0) + BETA0 * (1 - tau)))
+    rate = {"mdlrc": (1 - BETA0) / (1 - beta), "effective_lr": (1 - beta) / (1 - BETA0)}
+    return (BETA0, 1.0) if rule == "constant" else (beta, rate.get(rule.partition("(")[0], 1.0))
+
+
+def adam(rule, decoupled):
+    """Adam by hand in Python floats: momentum averaged with its bias corrected by the running product, or summed as in Demon-Adam."""
     theta, m, v, product = 1.5, 0.0, 0.0, 1.0
     path = []
-    for k, gradient in enumerate(gradients):
-        beta, factor = rule(k / STEPS)
-        lr = LR0 * factor
+    for k, gradient in enumerate(GRADIENTS):
+        beta, factor = beta_and_rate(rule, k)
+        lr = LR0 * factor * (1.0 - k / 100)
         if decoupled:
-            theta -= lr * weight_decay * theta
+            theta -= lr * WEIGHT_DECAY * theta
         else:
-            gradient = gradient + weight_decay * theta
-        product *= beta
-        m, v = beta * m + (1 - beta) * gradient, 0.999 * v + 0.001 * gradient**2
-        theta -= lr * (m / (1 - product)) / (math.sqrt(v / (1 - 0.999 ** (k + 1))) + 1e-8)
+            gradient = gradient + WEIGHT_DECAY * theta
+        v = 0.999 * v + 0.001 * gradient**2
+        root = math.sqrt(v / (1 - 0.999 ** (k + 1))) + 1e-8
+        if rule.startswith("demon_adam"):
+            m = gradient + beta * m
+            theta -= lr * (1 - BETA0) * m / root
+        else:
+            product *= beta
+            m = beta * m + (1 - beta) * gradient
+            theta -= lr * m / (1 - product) / root
         path.append(theta)
     return path
 
 
-@pytest.mark.parametrize("rule", MOMENTUM_RULES.names())
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.AdamW])
-def test_every_rule_equals_a_loop_by_hand_with_weight_decay_on(rule, optimizer):
-    gradients = torch.randn(STEPS, generator=torch.Generator().manual_seed(0), dtype=torch.float64).tolist()
-    theta = torch.tensor([1.5], dtype=torch.float64, requires_grad=True)
-    stock = optimizer([theta], lr=LR0, betas=(BETA0, 0.999), weight_decay=0.1)
-    schedule = MomentumSchedule(stock, rule, STEPS)
+def test_every_rule_on_adam_equals_a_loop_by_hand_with_weight_decay_on(rule, optimizer):
+    path = by_schedule(optimizer, rule, betas=(BETA0, 0.999))
+    assert path == pytest.approx(adam(rule, optimizer is torch.optim.AdamW), rel=1e-9)
+
+
+def sgd(rule, averaging):
+    """Heavy-ball SGD by hand. Without dampening MDLRC keeps the rate, because the newest gradient weighs lr alone."""
+    theta, m = 1.5, None
     path = []
-    for gradient in gradients:
-        theta.grad = torch.tensor([gradient], dtype=torch.float64)
-        schedule.step()
-        stock.step()
-        path.append(theta.item())
-    assert path == pytest.approx(reference(rule, gradients, 0.1, optimizer is torch.optim.AdamW), rel=1e-9)
+    for k, gradient in enumerate(GRADIENTS):
+        beta, factor = beta_and_rate(rule, k)
+        if rule.startswith("mdlrc") and not averaging:
+            factor = 1.0
+        gradient = gradient + WEIGHT_DECAY * theta
+        m = gradient if m is None else beta * m + ((1 - beta) if averaging else 1.0) * gradient
+        theta -= LR0 * factor * (1.0 - k / 100) * m
+        path.append(theta)
+    return path
+
+
+@pytest.mark.parametrize("averaging", [False, True])
+@pytest.mark.parametrize("rule", [rule for rule in RULES if not rule.startswith("demon_adam")])
+def test_every_rule_on_sgd_equals_a_loop_by_hand_with_weight_decay_on(rule, averaging):
+    path = by_schedule(torch.optim.SGD, rule, momentum=BETA0, dampening=BETA0 if averaging else 0.0)
+    assert path == pytest.approx(sgd(rule, averaging), rel=1e-9)
+
+
+def test_constant_momentum_leaves_an_unusual_sgd_as_it_is():
+    stock = torch.optim.SGD(parameters(), lr=0.1, momentum=0.9, dampening=0.5)
+    MomentumSchedule(stock, "constant", 10).step(0.5)
+    group = stock.param_groups[0]
+    assert (group["lr"], group["momentum"], group["dampening"]) == (0.05, 0.9, 0.5)
+
+
+def test_demon_adam_is_mdlrc_to_first_order_and_the_control_is_not():
+    # Once m has filled, with gradients that do not change sign: the sum of weights is 1 / (1 - beta) where beta changes slowly.
+    def path(rule):
+        theta = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+        stock = torch.optim.Adam([theta], lr=1e-3)
+        schedule = MomentumSchedule(stock, rule, 4000)
+        steps = []
+        for _ in range(3600):
+            before = theta.item()
+            theta.grad = torch.ones(1, dtype=torch.float64)
+            schedule.step()
+            stock.step()
+            steps.append(before - theta.item())
+        return torch.tensor(steps[200:])
+
+    assert torch.allclose(path("demon_adam"), path("mdlrc"), rtol=0.02)
+    assert path("beta_decay_only")[-1] > 4 * path("mdlrc")[-1]
 
 
 def test_groups_keep_their_own_rates_and_a_schedule_resumes():
@@ -88,11 +169,58 @@ def test_groups_keep_their_own_rates_and_a_schedule_resumes():
     assert torch.equal(b, f)
 
 
-def test_optimizers_without_beta1_are_refused():
-    with pytest.raises(UserError, match="SGD has no beta1"):
-        MomentumSchedule(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1), "mdlrc", 10)
-    adam = torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+def test_a_summing_rule_resumes():
+    def make():
+        theta = torch.ones(1, dtype=torch.float64, requires_grad=True)
+        stock = torch.optim.AdamW([theta], lr=0.1)
+        return theta, stock, MomentumSchedule(stock, "demon_adam", 10)
+
+    def advance(theta, stock, schedule, n):
+        for _ in range(n):
+            theta.grad = theta.detach().clone()
+            schedule.step()
+            stock.step()
+
+    whole, first, second = make(), make(), make()
+    advance(*whole, 9)
+    advance(*first, 4)
+    second[1].load_state_dict(first[1].state_dict())
+    second[2].load_state_dict(first[2].state_dict())
+    with torch.no_grad():
+        second[0].copy_(first[0])
+    advance(*second, 5)
+    assert torch.equal(whole[0], second[0])
+
+
+def parameters():
+    return [torch.ones(1, requires_grad=True)]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "rule", "message"),
+    [
+        (lambda p: torch.optim.RMSprop(p, lr=0.1, momentum=0.9), "mdlrc", "what RMSprop does with its gradients"),
+        (lambda p: torch.optim.Adagrad(p), "constant", "Use one of those three"),
+        (lambda p: torch.optim.SGD(p, lr=0.1), "mdlrc", "momentum 0, which cannot decay"),
+        (lambda p: torch.optim.Adam(p, betas=(0.0, 0.9)), "beta_decay_only", "momentum 0"),
+        (lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), "demon_adam", "rule for Adam"),
+        (lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True), "mdlrc", "Nesterov"),
+        (lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, dampening=0.5), "mdlrc", "dampening equals"),
+        (torch.optim.Adam, "mdlrc(floor=0.95)", "floor of momentum"),
+        (torch.optim.Adam, "mdlrc(start=1.0)", "fraction of the run"),
+        (torch.optim.Adam, "mdrlc", "Did you mean 'mdlrc'"),
+    ],
+)
+def test_what_has_no_meaning_is_refused_with_the_reason(optimizer, rule, message):
+    with pytest.raises(UserError, match=message):
+        MomentumSchedule(optimizer(parameters()), rule, 10)
+
+
+def test_a_run_of_no_steps_and_a_stepped_optimizer_are_refused():
+    stock = torch.optim.Adam(parameters())
     with pytest.raises(UserError, match="at least 1 step"):
-        MomentumSchedule(adam, "mdlrc", 0)
-    with pytest.raises(UserError, match="Did you mean 'mdlrc'"):
-        MomentumSchedule(adam, "mdrlc", 10)
+        MomentumSchedule(stock, "mdlrc", 0)
+    stock.param_groups[0]["params"][0].grad = torch.ones(1)
+    stock.step()
+    with pytest.raises(UserError, match="has been stepped"):
+        MomentumSchedule(stock, "mdlrc", 10)

@@ -24,6 +24,7 @@ from consistency_lab.training.loop import TrainingLoop, annealing, stream_genera
 from consistency_lab.training.settings import TrainingSettings
 from consistency_lab.training.train import (
     DenoisingBatches,
+    build_denoiser,
     load_model,
     load_snapshots,
     settings_of,
@@ -61,6 +62,23 @@ def test_equal_specs_give_equal_bits_and_each_stream_matters(images):
     for stream in ("init_seed", "order_seed", "noise_seed"):
         assert not torch.equal(first, weights(train(images, **TINY, **{stream: 9})))
         assert torch.equal(first, weights(train(images, **TINY, **{stream: 0})))
+
+
+def test_an_adaptive_sampler_resumes_with_its_loop(images):
+    settings = TrainingSettings.of(**TINY, timesteps="loss_second_moment(history=2, cells=20)")
+
+    def loop():
+        denoiser = build_denoiser(training_spec(images, settings, CPU))
+        return TrainingLoop(denoiser, denoising_loss, DenoisingBatches(images, settings, CPU), settings, CPU)
+
+    whole, first, second = loop(), loop(), loop()
+    losses = [float(step.loss) for step in whole]
+    for step in first:
+        if step.step == 40:
+            break
+    second.load_state_dict(first.state_dict())
+    assert first.source.sampler.masses(40).std() > 0  # it has begun to adapt
+    assert [float(step.loss) for step in second] == losses[40:]
 
 
 def test_streams_are_separate(images):
@@ -203,7 +221,7 @@ def test_a_recipe_changes_the_settings(images, tmp_path):
         ({"network": "resnet"}, "unknown network 'resnet'"),
         ({"network": "mlp(widht=3)"}, "Did you mean 'width'"),
         ({"batch": 500}, "larger than the 200 images"),
-        ({"optimizer": "sgd", "momentum": "mdlrc"}, "SGD has no beta1"),
+        ({"optimizer": "sgd(momentum=0.0)", "momentum": "mdlrc"}, "momentum 0, which cannot decay"),
         ({"optimizer": "adamm"}, "Did you mean 'adam'"),
         ({"schedule": "lineal"}, "Did you mean 'linear'"),
         ({"predicts": "noise"}, "unknown prediction"),

@@ -1,0 +1,131 @@
+"""Figures of a race: the curves with the target, and speed-ups with what they were measured against."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from consistency_lab.intervals import mean_interval
+from consistency_lab.plots.reading import need
+from consistency_lab.plots.theme import DASHES, INK, MUTED, NULL, SAME, SERIES, new_figure, note, themed
+from consistency_lab.studies.race.table import fastest, race_table
+
+_MOST = 8  # curves that eyes can tell apart
+
+
+def curves_frame(ds: xr.Dataset, names: list[str] | None = None) -> pd.DataFrame:
+    """Columns contestant, step, loss, low, high: means over the seeds that did not diverge, with 95 % t intervals of the log."""
+    need(ds, "race", "loss", "diverged_at")
+    rows = []
+    for name in names or [str(each) for each in ds["contestant"].values]:
+        part = ds.sel(contestant=name)
+        loss = part["loss"].values[np.isnan(part["diverged_at"].values)]
+        there = np.isfinite(loss).all(0) if len(loss) else np.zeros(ds.sizes["step"], dtype=bool)
+        if there.any():
+            mean, low, high = (np.exp(x) for x in mean_interval(np.log(loss[:, there]), axis=0))
+            rows.append(
+                pd.DataFrame(
+                    {"contestant": name, "step": ds["step"].values[there], "loss": mean, "low": low, "high": high}
+                )
+            )
+    columns = ["contestant", "step", "loss", "low", "high"]
+    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
+
+
+def shown(ds: xr.Dataset) -> list[str]:
+    """The contestants whose curves are drawn: the control, and of every role the fastest entry at its fastest length."""
+    need(ds, "race", "crossing", "censored", "role")
+    target = float(ds["target"].values[-1])
+    names, roles = ([str(x) for x in ds[key].values] for key in ("contestant", "role"))
+    best = [
+        fastest(ds, [n for n, r in zip(names, roles, strict=True) if r == role], target)
+        for role in dict.fromkeys(roles)
+    ]
+    return best[:_MOST]
+
+
+@themed
+def curves(ds: xr.Dataset) -> Figure:
+    """Loss on the frozen held-out batch over steps, for the fastest contestant of every role; the target is the dashed line."""
+    names = shown(ds)
+    table = curves_frame(ds, names)
+    figure, axes = new_figure(7.6, 4.2)
+    ax = axes[0, 0]
+    for i, (name, line) in enumerate(table.groupby("contestant", sort=False)):
+        colour = SERIES[i % len(SERIES)]
+        ax.plot(line["step"], line["loss"], color=colour, ls=DASHES[i % len(DASHES)], lw=1.5, label=str(name))
+        if line["low"].notna().all():
+            ax.fill_between(line["step"], line["low"], line["high"], color=colour, alpha=0.15, lw=0)
+    if table.empty:
+        note(ax, "no run has a record yet")
+    else:
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        ax.margins(x=0)
+        # What happens far above the targets is the same for everybody.
+        ax.set_ylim(
+            float(table["loss"].min()) * 0.97, min(float(table["loss"].max()), 3 * float(ds["target_loss"].max()))
+        )
+        ax.legend(frameon=False, fontsize=8, loc="upper right")
+    for fraction, target in zip(ds["target"].values, ds["target_loss"].values, strict=True):
+        ax.axhline(float(target), color=MUTED, ls=(0, (4, 3)), lw=1)
+        text = f"target: {100 * float(fraction):g} % of the pilot"
+        ax.annotate(
+            text, (0.01, float(target)), xycoords=("axes fraction", "data"), fontsize=7.5, color=MUTED, va="bottom"
+        )
+    ax.set_xlabel("training step (log scale)")
+    ax.set_ylabel("loss on the frozen held-out batch\n(uniform t, averaged weights; log scale)")
+    return figure
+
+
+def speedups_frame(ds: xr.Dataset) -> pd.DataFrame:
+    """`race_table` of the last target: what the figure draws."""
+    need(ds, "race", "crossing", "censored", "role")
+    return race_table(ds)
+
+
+@themed
+def speedups(ds: xr.Dataset) -> Figure:
+    """How many times sooner than each kind of control each contestant reached the last target, with 95 % intervals over seeds.
+
+    An arrow is a bound that censored runs leave; a cross stands where nothing is known.
+    """
+    table = speedups_frame(ds)
+    panels = list(dict.fromkeys(table["against"]))
+    names = list(dict.fromkeys(table["contestant"]))
+    figure, axes = new_figure(3.0 + 2.3 * len(panels), 1.3 + 0.22 * len(names), 1, len(panels), sharey=True)
+    finite = table[["speedup", "low", "high"]].to_numpy(dtype=float)
+    finite = finite[np.isfinite(finite) & (finite > 0)]
+    low, high = (min(0.5, finite.min() * 0.9), max(2.0, finite.max() * 1.1)) if len(finite) else (0.5, 2.0)
+    for ax, against in zip(axes[0], panels, strict=True):
+        part = table[table["against"] == against].set_index("contestant").loc[names]
+        _forest(ax, part, float(max(low, 0.05)), float(min(high, 20.0)))
+        ax.set_title(f"{against}:\n{part['control'].iloc[0]}", fontsize=8)
+        ax.set_xlabel("times sooner (log scale)")
+    labels = axes[0][0]
+    labels.set_yticks(range(len(names)), labels=names, fontsize=8)
+    labels.set_ylim(len(names) - 0.5, -0.5)
+    return figure
+
+
+def _forest(ax: Axes, part: pd.DataFrame, low: float, high: float) -> None:
+    ax.set_xscale("log")
+    ax.set_xlim(low, high)
+    ax.axvline(1.0, color=MUTED, lw=1)
+    for y, row in enumerate(part.itertuples()):
+        colour = SAME if row.fastest else MUTED
+        if row.bound == "unknown":
+            ax.plot([1.0], [y], marker="x", color=NULL, ms=5)
+            continue
+        at = float(np.clip(float(row.speedup), low, high))  # type: ignore[arg-type]
+        marker = {"": "o", "at least": ">", "at most": "<"}[str(row.bound)]
+        ax.plot([at], [y], marker=marker, color=colour, ms=4.5)
+        if np.isfinite(float(row.low)):  # type: ignore[arg-type]
+            ax.plot([float(row.low), float(row.high)], [y, y], color=colour, lw=1.4)  # type: ignore[arg-type]
+    ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 3, 5, 10) if low <= tick <= high]
+    ax.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+    ax.set_xticks([], minor=True)
+    ax.tick_params(axis="y", length=0, labelcolor=INK)

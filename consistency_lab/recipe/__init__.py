@@ -1,0 +1,43 @@
+"""Findings in, training settings out, with the derivation as text. Nothing is computed here that is not in the findings.
+
+**Density over t.** With importance weights 1 / p, the gradient of a drawn time is an unbiased estimate of the uniform loss's gradient for
+every p, and its variance is least for p(t) in proportion to sqrt(E |g_t|^2), the root of the expected squared norm of a sample's gradient
+at t (Cauchy-Schwarz; Katharopoulos & Fleuret 1803.00942 for data, Nichol & Dhariwal 2102.09672, equation 18, for t). A difficulty result
+that has ``gradient_second_moment`` gives it; without, the root of the second moment of the eps-loss stands in for it, as in the latter.
+
+The field ``weighting`` says which of two things that density is used for:
+
+* ``"importance"``: with those weights. The objective stays the uniform loss; only the noise of its gradient falls.
+* ``"objective"``: without, as the paper does. The loss that is minimised is then E_p[L_t]: hard times count for more.
+
+``exponent`` tempers it: p in proportion to the root raised to it. 1 is the above. 1/2 is the best split of draws among times that are
+learnt apart from each other with errors that fall as 1 / draws: minimising sum_t E_t / n_t at a fixed sum of n_t gives n_t in proportion
+to sqrt(E_t).
+
+**Momentum.** On a quadratic with curvatures from h to H, heavy-ball descent is fastest at (Polyak 1964)
+
+    beta* = ((sqrt(kappa) - 1) / (sqrt(kappa) + 1))^2,        kappa = H / h.
+
+H is the measured top eigenvalue of the Hessian, h the mean one, trace / parameters. Adam's steps do not change when the loss is multiplied
+by a constant, so what it asks for can depend on ratios of curvature alone: a stiffer top direction asks for more momentum, twice the
+whole Hessian for the same. A smooth, well-conditioned landscape asks for little, which is the paper's argument for less of it.
+
+**Annealing.** At a rate eta a direction of curvature h forgets the noise of its gradients in 1 / (eta h) steps and keeps a variance in
+proportion to eta. Under a linear decay over I steps it follows the falling rate until s steps are left with s^2 eta h / I = 1, at
+s / I = 1 / sqrt(eta h I), and is frozen after that. Below that fraction of the peak nothing is gained in the stiffest direction and every
+flatter one moves less, so
+
+    lr_final = 1 / sqrt(eta H I).
+
+For SGD, eta H is measured: lr / (1 - momentum) times the top eigenvalue. Adam rescales curvature, and trains at the edge of
+stability, where eta H = 2 (1 + beta) / (1 - beta) in its own metric whatever the Hessian (Cohen et al. 2207.14484): 38 for its usual
+beta of .9.
+
+Both need the loss to be near a quadratic: where a landscape result deviates from one by more than `SMOOTH` of its range they are not
+applied. Without a measured curvature, a smooth landscape gets the paper's momentum decay (MDLRC) as before.
+"""
+
+from consistency_lab.recipe.derivation import FLOOR, SMOOTH, Curvature, heavy_ball_momentum, read_curvature
+from consistency_lab.recipe.recipe import Recipe, shuffled
+
+__all__ = ["FLOOR", "SMOOTH", "Curvature", "Recipe", "heavy_ball_momentum", "read_curvature", "shuffled"]

@@ -1,0 +1,157 @@
+"""The recipe: changes to settings with their reasons."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from consistency_lab.choices import Choice
+from consistency_lab.diffusion.schedule import SCHEDULES
+from consistency_lab.errors import UserError
+from consistency_lab.recipe.derivation import (
+    FLOOR,
+    Curvature,
+    Weighting,
+    at_knots,
+    check_kind,
+    density_profile,
+    from_curvature,
+    from_roughness,
+    pilot_of,
+    read_curvature,
+)
+from consistency_lab.store.atomic import atomic_write
+from consistency_lab.store.results import with_provenance
+from consistency_lab.training.settings import TrainingSettings
+from consistency_lab.training.timesteps import TIMESTEPS
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Changes to training settings, and why.
+
+    Attributes:
+        changes: fields of `TrainingSettings` with their new values.
+        reasons: one sentence per change, with the numbers that it follows from.
+        density: (t, value) pairs of the density over t, for figures; of a curriculum the one at its end.
+        weighting: ``"importance"`` if draws are weighted back to the uniform objective, ``"objective"`` if the density changes it.
+    """
+
+    changes: dict[str, object]
+    reasons: tuple[str, ...]
+    density: tuple[tuple[float, float], ...] = field(default=(), repr=False)
+    weighting: Weighting = "objective"
+
+    @classmethod
+    def from_findings(
+        cls,
+        difficulty: xr.Dataset,
+        landscape: xr.Dataset | Sequence[xr.Dataset] | None = None,
+        *,
+        curvature: Curvature | xr.Dataset | None = None,
+        weighting: Weighting = "objective",
+        exponent: float = 1.0,
+        settings: TrainingSettings | None = None,
+    ) -> Recipe:
+        """Derive a recipe. The package's text has the derivation.
+
+        Args:
+            difficulty: of a pilot model, on images of the kind to be trained on.
+            landscape: one or several of the same pilot: whether its loss is near a quadratic.
+            curvature: of the same pilot. Without landscape and curvature momentum stays as it is.
+            weighting: what the density is used for.
+            exponent: the root second moment is raised to it.
+            settings: what is to be trained: its optimizer, learning rate and steps enter where there is a curvature.
+
+        Raises:
+            UserError: a result of another kind, or one without finite numbers.
+        """
+        landscapes = [] if landscape is None else [landscape] if isinstance(landscape, xr.Dataset) else list(landscape)
+        for result, kind in [(difficulty, "difficulty"), *((x, "landscape") for x in landscapes)]:
+            check_kind(result, kind)
+        if isinstance(curvature, xr.Dataset):
+            check_kind(curvature, "curvature")
+            curvature = read_curvature(curvature)
+        if weighting not in ("objective", "importance") or not exponent > 0:
+            raise UserError(
+                f"the weighting of a recipe is objective or importance and its exponent above 0, not {weighting!r}, {exponent!r}."
+            )
+        t, values, reason = density_profile(difficulty, weighting, exponent)
+        options = {"floor": FLOOR, "values": [round(float(v), 4) for v in at_knots(values)]}
+        if weighting == "importance":
+            options["weighted"] = True
+        changes: dict[str, object] = {"timesteps": str(Choice("density", options))}
+        reasons = [reason]
+        rough = [float(x.attrs["roughness"]) for x in landscapes]
+        if curvature is not None:
+            more, why = from_curvature(curvature, rough, settings or TrainingSettings())
+        elif landscapes:
+            more, why = from_roughness(rough)
+        else:
+            more, why = {}, []
+        width = t[1] - t[0] if len(t) > 1 else 1.0
+        density = FLOOR / (len(t) * width) + (1 - FLOOR) * values / (values.sum() * width)
+        pairs = tuple(zip(t.tolist(), density.tolist(), strict=True))
+        return cls({**changes, **more}, (*reasons, *why), pairs, weighting)
+
+    @classmethod
+    def paper(cls, *, center: float = 0.3, width: float = 0.2) -> Recipe:
+        """What 2404.07946 trains with: CLTS and MDLRC. It publishes the center; the width is ours."""
+        text = str(Choice("clts", {"center": center, "width": width}))
+        sampler = TIMESTEPS.build(text, SCHEDULES.build("linear"), 1)
+        t = np.linspace(0.0, 1.0, 101)[1:]
+        reasons = (
+            f"Timesteps go from uniform to a Gaussian around t = {center:g} (2404.07946 finds the times there the hardest); "
+            f"its width, {width:g}, is not published.",
+            "Momentum decays with learning-rate compensation (MDLRC), as the paper proposes for smooth landscapes.",
+        )
+        density = tuple(zip(t.tolist(), sampler.pdf(t, 10).tolist(), strict=True))
+        return cls({"timesteps": text, "momentum": "mdlrc"}, reasons, density)
+
+    def apply(self, settings: TrainingSettings) -> TrainingSettings:
+        """The settings with the recipe's changes."""
+        return settings.replace(**self.changes)
+
+    def to_dataset(self, title: str = "recipe") -> xr.Dataset:
+        """The recipe as a result that figures and reports read."""
+        t, density = zip(*self.density, strict=True)
+        result = xr.Dataset({"density": ("t", np.array(density))}, coords={"t": np.array(t)})
+        result.attrs.update(title=title, reasons=json.dumps(self.reasons), settings=json.dumps(self.changes))
+        facts = {"changes": self.changes, "reasons": list(self.reasons), "weighting": self.weighting}
+        return with_provenance(result, "recipe", **facts)
+
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON. Raises `StoreError` if that cannot be done."""
+        atomic_write(path, json.dumps({"kind": "recipe", **asdict(self)}, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recipe:
+        """Read what `save` wrote. Raises `UserError` for anything else."""
+        try:
+            content = json.loads(Path(path).read_text("utf-8"))
+            if content.pop("kind") != "recipe":
+                raise ValueError
+            density = tuple((float(t), float(value)) for t, value in content.pop("density"))
+            return cls(reasons=tuple(content.pop("reasons")), density=density, **content)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(
+                f"{path} is not a recipe; make one with `consistency-lab recipe DIFFICULTY.nc --out {path}`."
+            ) from None
+
+    def __str__(self) -> str:
+        return "\n".join(self.reasons)
+
+
+def shuffled(difficulty: xr.Dataset, seed: int) -> xr.Dataset:
+    """The findings with their times permuted: a control that has the same values and tells nothing about t.
+
+    The permutation is the same for every variable along t. What is not along t stays.
+    """
+    order = np.random.default_rng(seed).permutation(difficulty.sizes["t"])
+    kept = difficulty["t"].values
+    return difficulty.isel(t=order).assign_coords(t=kept).assign_attrs(model=f"shuffled {pilot_of(difficulty)}")

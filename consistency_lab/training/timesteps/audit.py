@@ -1,0 +1,99 @@
+"""Does a sampler really differ from uniform, when, and what would its importance weights cost?
+
+A curriculum that is uniform until its last percent, as a public one was (2405.17403's baseline), shows here at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import xarray as xr
+
+from consistency_lab.diffusion.schedule import Schedule
+from consistency_lab.errors import UserError
+from consistency_lab.store.results import with_provenance
+from consistency_lab.training.timesteps.base import BINS, effective_share, total_variation
+from consistency_lab.training.timesteps.registry import TIMESTEPS
+
+Loss = Callable[[np.ndarray], np.ndarray]
+
+
+def audit_timesteps(
+    choices: Sequence[str],
+    schedule: Schedule,
+    total_steps: int,
+    *,
+    points: int = 21,
+    bands: int = 20,
+    batch: int = 128,
+    loss: Loss | None = None,
+    seed: int = 0,
+) -> xr.Dataset:
+    """What samplers draw over a run.
+
+    Args:
+        choices: samplers as they are written in settings.
+        schedule: the noise schedule.
+        total_steps: length of the run.
+        points: equally spaced steps, first and last included, at which the density is read.
+        bands: equal bands of t in which draws are counted; a divisor of `BINS`.
+        batch: draws a step, where a sampler is played.
+        loss: the loss at times ``(n,)``. Adaptive samplers are played through the run with it; without one they are read as they begin.
+        seed: of the draws.
+
+    Returns:
+        ``share (sampler, step, t)``, the probability of each band; ``run_share (sampler, t)``, its mean over the steps; at each step
+        ``total_variation`` from uniform and ``effective_share``, the share of draws that a batch is worth once weighted back to uniform;
+        ``run_total_variation (sampler)`` of the mean over the steps and ``lost (sampler)``, mass that the schedule cut off.
+
+    Raises:
+        UserError: bands that do not divide `BINS`, a run of fewer than 2 steps, or a sampler that does not exist.
+    """
+    if bands < 1 or BINS % bands or total_steps < 2 or points < 2:
+        raise UserError(
+            f"an audit needs at least 2 points of a run of at least 2 steps, and bands that divide {BINS}; "
+            f"not {points} points, {total_steps} steps, {bands} bands."
+        )
+    steps = np.unique(np.linspace(0, total_steps - 1, points).round().astype(int))
+    shape = (len(choices), len(steps))
+    share, variation, effective = np.empty((*shape, bands)), np.empty(shape), np.empty(shape)
+    lost, uniform = np.empty(len(choices)), np.full(BINS, 1.0 / BINS)
+    mean_masses = np.empty((len(choices), BINS))
+    for i, text in enumerate(choices):
+        sampler = TIMESTEPS.build(text, schedule, total_steps)
+        lost[i], reached, seen = sampler.lost, 0, []
+        generator = torch.Generator().manual_seed(seed)
+        for j, step in enumerate(steps.tolist()):
+            while loss is not None and reached < step:
+                t, _ = sampler.sample(batch, reached, generator)
+                sampler.update(t, torch.from_numpy(np.asarray(loss(t.numpy()), dtype=np.float64)))
+                reached += 1
+            masses = sampler.masses(step)
+            seen.append(masses)
+            share[i, j] = masses.reshape(bands, -1).sum(1)
+            variation[i, j], effective[i, j] = total_variation(masses, uniform), effective_share(masses)
+        mean_masses[i] = np.mean(seen, axis=0)
+    width = (schedule.t_max - schedule.t_min) / bands
+    times = schedule.t_min + (np.arange(bands) + 0.5) * width
+    per_step = ("sampler", "step")
+    result = xr.Dataset(
+        {
+            "share": ((*per_step, "t"), share),
+            "run_share": (("sampler", "t"), mean_masses.reshape(len(choices), bands, -1).sum(2)),
+            "total_variation": (per_step, variation),
+            "effective_share": (per_step, effective),
+            "run_total_variation": ("sampler", np.array([total_variation(m, uniform) for m in mean_masses])),
+            "lost": ("sampler", lost),
+        },
+        coords={
+            "sampler": list(choices),
+            "step": steps.astype(np.int32),
+            "t": times,
+            "log_snr": ("t", schedule.log_snr(torch.from_numpy(times)).numpy()),
+        },
+    )
+    return with_provenance(
+        result, "timesteps", schedule=schedule.spec, total_steps=total_steps, played=loss is not None, batch=batch
+    )

@@ -1,0 +1,89 @@
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from consistency_lab.errors import UserError
+from consistency_lab.plots import race
+from consistency_lab.plots.figures import figures_of
+from consistency_lab.studies.race.table import race_table
+
+
+@pytest.fixture
+def raced():
+    """Three seeds; 'twice' reaches both targets in half the control's steps, 'never' neither, 'wild' diverged."""
+    names, roles = ["uniform", "twice", "never", "wild"], ["control", "recipe", "density", "annealed"]
+    steps = np.array([10, 20, 40, 80])
+    loss = np.stack([1 / steps, 0.5 / steps, np.full(4, 0.2), 1 / steps])[:, None] * np.array([1, 1.1, 1.2])[:, None]
+    loss[3, :, 2:] = np.nan
+    crossing = np.zeros((4, 3, 2)) + np.array([[30.0, 60.0]])
+    crossing[1] /= 2
+    crossing[2:] = 80
+    censored = np.zeros((4, 3, 2), dtype=bool)
+    censored[2:] = True
+    diverged = np.full((4, 3), np.nan)
+    diverged[3] = 30
+    run = ("contestant", "seed")
+    return xr.Dataset(
+        {
+            "loss": ((*run, "step"), loss),
+            "crossing": ((*run, "target"), crossing),
+            "censored": ((*run, "target"), censored),
+            "diverged_at": (run, diverged),
+            "seconds_per_step": (run, np.full((4, 3), 0.01)),
+            "target_loss": ("target", [0.03, 0.015]),
+            "role": ("contestant", roles),
+            "entry": ("contestant", names),
+            "pilot_steps": ("contestant", [0, 30, 0, 0]),
+        },
+        {"contestant": names, "seed": [0, 1, 2], "step": steps, "target": [0.5, 0.9]},
+        {"kind": "race", "control": "uniform"},
+    )
+
+
+def test_curves_are_means_over_seeds_with_intervals(raced):
+    frame = race.curves_frame(raced)
+    assert set(frame["contestant"]) == {"uniform", "twice", "never"}  # who diverged has no curve
+    own = frame[frame["contestant"] == "twice"]
+    np.testing.assert_allclose(own["loss"], np.exp(np.log([1, 1.1, 1.2]).mean()) * 0.5 / raced["step"].values)
+    assert (own["low"] < own["loss"]).all()
+    ax = race.curves(raced).axes[0]
+    lines = {line.get_label(): line for line in ax.lines if not str(line.get_label()).startswith("_")}
+    assert set(lines) == {"uniform", "twice", "never"}
+    np.testing.assert_allclose(lines["twice"].get_ydata(), own["loss"])
+    targets = [
+        line.get_ydata()[0] for line in ax.lines if len(set(line.get_ydata())) == 1 and len(line.get_ydata()) == 2
+    ]
+    np.testing.assert_allclose(targets, [0.03, 0.015])
+
+
+def test_speedups_are_those_of_the_table(raced):
+    table = race_table(raced).set_index(["contestant", "control"])
+    assert table.loc[("twice", "uniform"), "speedup"] == pytest.approx(2.0)
+    assert table.loc[("twice", "uniform"), "pilot_speedup"] == pytest.approx(1.0)
+    assert table.loc[("never", "uniform"), "bound"] == "at most"
+    assert table.loc[("twice", "never"), "bound"] == "at least"
+    assert table.loc[("never", "wild"), "bound"] == "unknown"
+    figure = race.speedups(raced)
+    first = figure.axes[0]
+    marks = {
+        (line.get_ydata()[0], line.get_marker()): line.get_xdata()[0]
+        for line in first.lines
+        if len(line.get_xdata()) == 1
+    }
+    assert marks[1, "o"] == pytest.approx(2.0)
+    assert marks[2, "<"] == pytest.approx(0.75)
+    assert [text.get_text() for text in first.get_yticklabels()] == ["uniform", "twice", "never", "wild"]
+    unknown = [line for line in figure.axes[1].lines if line.get_marker() == "x"]
+    assert len(unknown) == 2
+
+
+def test_a_race_has_its_figures(raced, results):
+    made = {name: frame for name, _, frame in figures_of(raced)}
+    assert set(made) == {"curves", "speedups"}
+    assert all(isinstance(frame, pd.DataFrame) and len(frame) for frame in made.values())
+    nobody = raced.assign(diverged_at=raced["diverged_at"].fillna(5))
+    assert "no run has a record yet" in [text.get_text() for text in race.curves(nobody).axes[0].texts]
+    for plot in (race.curves, race.speedups):
+        with pytest.raises(UserError, match="not 'recipe'"):
+            plot(results.recipe())

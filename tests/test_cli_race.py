@@ -1,0 +1,119 @@
+"""The commands `recipe` and `race`."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from consistency_lab import presets
+from consistency_lab.cli import Race, main
+from consistency_lab.recipe import Recipe
+from consistency_lab.store.results import load_result, save_result
+from consistency_lab.studies.race import study
+from consistency_lab.training.settings import TrainingSettings
+
+T = (np.arange(20) + 0.5) / 20
+
+
+def save(path, kind, variables=None, **attrs):
+    save_result(
+        xr.Dataset(variables or {}, {"units": ["eps"], "t": T}, {"kind": kind, "model": "pilot", **attrs}), path
+    )
+    return str(path)
+
+
+@pytest.fixture
+def difficulty(tmp_path):
+    error = np.linspace(2, 1, 20)[None, :, None] * np.ones((1, 20, 3))
+    return save(tmp_path / "difficulty.nc", "difficulty", {"error": (("units", "t", "sample"), error)})
+
+
+def test_recipe_from_files(tmp_path, difficulty, capsys):
+    smooth = save(tmp_path / "landscape.nc", "landscape", roughness=0.01)
+    curvature = save(tmp_path / "curvature.nc", "curvature", top=50.0, trace=1000.0, parameters=2000)
+    out = tmp_path / "recipe.json"
+    assert main(["recipe", difficulty, smooth, "--out", str(out), "--dry-run"]) == 0
+    assert not out.exists()
+    assert "MDLRC" in capsys.readouterr().out
+    command = [
+        "recipe",
+        difficulty,
+        smooth,
+        curvature,
+        "--weighting",
+        "importance",
+        "--steps",
+        "400",
+        "--out",
+        str(out),
+    ]
+    assert main(command) == 0
+    expected = Recipe.from_findings(
+        load_result(difficulty),
+        [load_result(smooth)],
+        curvature=load_result(curvature),
+        weighting="importance",
+        settings=TrainingSettings(steps=400),
+    )
+    assert Recipe.load(out) == expected
+    assert "lr_final" in expected.changes
+    assert main(["recipe", "--out", str(out)]) == 0
+    assert Recipe.load(out) == Recipe.paper()
+
+
+def test_recipe_refuses_other_files(tmp_path, difficulty, capsys):
+    other = save(tmp_path / "other.nc", "comparison")
+    for files, message in (
+        ([other], "is a result of kind 'comparison'"),
+        ([difficulty, difficulty], "one difficulty result"),
+        ([str(tmp_path / "no.nc")], "there is no result"),
+    ):
+        assert main(["recipe", *files]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_race_beforehand_and_itself(tmp_path, monkeypatch, capsys):
+    plan = presets.race_plan("digits")
+    base = plan.base.replace(network="mlp(width=16, depth=1)", steps=20, batch=32, lr_warmup=2)
+    plan = dataclasses.replace(
+        plan, base=base, seeds=2, pilot_steps=20, count=20, nfe=2, batch=32, every=5, horizons=(1.0,)
+    )
+    monkeypatch.setattr(presets, "race_plan", lambda preset: plan)
+    classify = study.set_classifier
+    monkeypatch.setattr(study, "set_classifier", lambda whole, store: classify(whole, store, steps=10))
+    Recipe.paper(center=0.6).save(tmp_path / "elsewhere.json")
+    common = ["--store", str(tmp_path / "runs"), "--out", str(tmp_path / "figures"), "--device", "cpu"]
+    recipe = ["--recipe", str(tmp_path / "elsewhere.json")]
+    assert main(["race", *common, *recipe, "--dry-run"]) == 0
+    jobs = json.loads(capsys.readouterr().out)["jobs"]
+    assert {"pilot", "target pilot", "uniform", "recipe", "recipe from elsewhere"} <= set(jobs)
+    assert not (tmp_path / "figures").exists()
+    common += ["--contestants", "centers"]
+    assert main(["race", *common, "--quiet"]) == 0
+    printed = capsys.readouterr().out
+    assert "held-out loss: NOT qualified" in printed
+    folder = tmp_path / "figures" / "digits"
+    result = load_result(folder / "race-centers.nc")
+    assert result.sizes["contestant"] == 6
+    for name in ("race.jsonl", "race-centers.csv", "race-centers-finals.csv", "race-centers-curves.png"):
+        assert (folder / name).stat().st_size > 0
+    rows = (folder / "race.jsonl").read_text()
+    monkeypatch.setattr(Race, "_write", lambda self, result: None)
+    assert main(["race", *common, "--quiet"]) == 0  # nothing is left to run
+    assert (folder / "race.jsonl").read_text() == rows
+    for options, message in ((["--force"], "no --force"), (recipe, "races no recipes")):
+        assert main(["race", *common, *options]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_samplers_and_rules_are_listed(capsys):
+    assert main(["list", "timesteps"]) == 0
+    listed = capsys.readouterr().out
+    assert "clts(center=0.3, width=0.2, horizon=1.0, floor=0.05, axis='timestep', weighted=False)" in listed
+    assert "beta(a=..., b=..., floor=0.0, weighted=False)" in listed
+    assert main(["list", "momentum"]) == 0
+    listed = capsys.readouterr().out
+    assert "constant\n" in listed
+    assert "demon_adam(floor=0.0, start=0.0)" in listed
