@@ -1,3 +1,4 @@
+import io
 import subprocess
 import sys
 
@@ -58,7 +59,7 @@ def test_heatmap_writes_every_value(results):
 @pytest.mark.parametrize(("models", "references"), [(2, True), (2, False), (5, True)])
 def test_no_name_of_a_heatmap_is_cut_off(results, models, references):
     figure = similarity.heatmap(results.comparison(models, samples=6, references=references), "mse")
-    figure.canvas.draw()
+    figure.savefig(io.BytesIO(), format="png")  # lays it out
     ax, whole = figure.axes[0], figure.bbox
     for text in (ax.title, ax._left_title, *ax.get_xticklabels(), *ax.get_yticklabels()):
         if text.get_text():
