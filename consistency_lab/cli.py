@@ -331,10 +331,11 @@ class Study(Common):
     """
 
     what: tyro.conf.Positional[
-        Literal["likeness", "parametrisation", "streams", "sizes", "emergence", "perceptual"]
+        Literal["likeness", "parametrisation", "streams", "origins", "sizes", "emergence", "perceptual", "why"]
     ] = "likeness"
     """likeness: consistency within and between families, and quality; parametrisation, streams: the same where only these differ;
-    sizes: against the size of the training set; emergence: over training; perceptual: LPIPS at the images' own size"""
+    origins: what closed-form denoisers explain; sizes: against the size of the training set; emergence: over training;
+    perceptual: LPIPS at the images' own size; why: all probes on the models of likeness"""
     preset: str = "digits"
     """which models on which data"""
     seed: int = 0
@@ -372,6 +373,7 @@ class Study(Common):
         from consistency_lab.studies.fleet import Fleet
         from consistency_lab.studies.likeness import Classifier, Ruler, likeness_table
         from consistency_lab.studies.quality import classifier_spec, set_classifier
+        from consistency_lab.studies.why import Why
         from consistency_lab.training.kept import snapshot_steps
 
         plan = TABLES[self.what](self.preset)
@@ -381,7 +383,12 @@ class Study(Common):
             held_out = held_out.take(range(plan.most_held_out), f"{held_out.name}, first {plan.most_held_out}")
         metrics = _with_weights(plan.metrics, self.lpips_weights)
         ruler = Ruler(
-            metrics, self.count or plan.count, plan.quality_count, Sampler(steps=plan.sampler_steps), self.seed
+            metrics,
+            self.count or plan.count,
+            plan.quality_count,
+            Sampler(steps=plan.sampler_steps),
+            self.seed,
+            references=plan.references,
         )
         members = {
             name: names for name, names in plan.members.items() if self.what != "emergence" or name in plan.emergence
@@ -397,6 +404,9 @@ class Study(Common):
         if self.what == "emergence":
             steps = {name: snapshot_steps(jobs[names[0]]) for name, names in members.items()}
             self._finish(emergence_table(families, steps, images, rows, ruler, say=print))
+            return
+        if self.what == "why":
+            self._finish(Why(images, held_out, store, rows, seed=self.seed, say=print).table(families))
             return
         classifier = Classifier(classifier_spec(whole), lambda: set_classifier(whole, store)) if plan.quality else None
         options: dict[str, Any] = {"classifier": classifier, "crosses": plan.crosses, "say": print}
@@ -421,14 +431,18 @@ class Study(Common):
     def _finish(self, table: Any) -> None:
         from consistency_lab.store.results import save_frame
 
-        numbers = table[[name for name in table if not name.endswith("_along_t")]]  # curves stay in the rows
+        nested = [name for name in table if table[name].map(lambda x: isinstance(x, list | dict)).any()]
+        numbers = table.drop(columns=nested)  # curves stay in the rows
         save_frame(numbers, self.out / self.preset / f"{self.what}.csv")
-        keys = {"family", "models", "size", "step", "frechet", "covered", "fit", "p_any"}
+        keys = {"probe", "family", "models", "size", "step", "frechet", "covered", "fit", "p_any"}
         shown = [n for n in numbers if n in keys or n.startswith(("between", "within", "copies", *_SHOWN))]
         print(numbers[shown].to_string(index=False, na_rep="", float_format=lambda x: f"{x:.3f}"))
 
 
-_SHOWN = tuple(f"{metric}_{end}" for metric in ("mse", "lpips") for end in ("score", "low", "high"))
+_SHOWN = (
+    *(f"{metric}_{end}" for metric in ("mse", "lpips") for end in ("score", "low", "high")),
+    *("relative_curvature", "roughness", "relative_barrier", "hessian_relative_trace", "handoff_t", "barrier_"),
+)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from consistency_lab.contrast.settings import GANSettings, VAESettings
@@ -37,6 +37,7 @@ class LikenessPlan:
         most_held_out: real images that they are measured against.
         crosses: compare families with each other too.
         emergence: the families that are followed over training.
+        references: closed-form denoisers of the training set.
     """
 
     data: str
@@ -50,6 +51,7 @@ class LikenessPlan:
     most_held_out: int = 2000
     crosses: bool = True
     emergence: tuple[str, ...] = ()
+    references: tuple[str, ...] = ("gaussian", "optimal", "mean")
 
     @property
     def members(self) -> dict[str, list[str]]:
@@ -143,6 +145,28 @@ def streams_plan(preset: str) -> LikenessPlan:
     return LikenessPlan(data, held_out, families, crosses=False)
 
 
+def origins_plan(preset: str) -> LikenessPlan:
+    """How much of the consistency of the main diffusion families each closed-form denoiser explains, the local one among them.
+
+    Raises `UserError` for a preset that does not exist.
+    """
+    main = likeness_plan(preset)
+    families = {name: main.families[name] for name in main.emergence}
+    local = {"digits": "local(window=3)", "fashion": "local(window=5, most=1000)"}[preset]
+    few = {"digits": 128, "fashion": 64}[preset]
+    references = ("gaussian", local, "optimal")
+    return replace(
+        main,
+        families=families,
+        metrics=("mse",),
+        count=few,
+        sampler_steps=25,
+        quality=False,
+        crosses=False,
+        references=references,
+    )
+
+
 def perceptual_plan(preset: str) -> LikenessPlan:
     """LPIPS beside the squared error, per noise level, at the images' own size. Raises `UserError` for an unknown preset."""
     data, held_out = _known(preset, {"fashion": ("fashion-mnist", 10_000), "cifar10": ("cifar10(split='test')", 1000)})
@@ -193,6 +217,8 @@ TABLES: dict[str, Callable[[str], LikenessPlan]] = {
     "emergence": likeness_plan,
     "parametrisation": parametrisation_plan,
     "streams": streams_plan,
+    "origins": origins_plan,
+    "why": likeness_plan,
     "perceptual": perceptual_plan,
 }
 

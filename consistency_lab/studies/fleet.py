@@ -17,7 +17,7 @@ from consistency_lab.errors import UserError
 from consistency_lab.loading import Model, kind_of
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
-from consistency_lab.training.settings import LoopSettings, TrainingSettings
+from consistency_lab.training.settings import LoopSettings
 
 
 def fleet_runs(
@@ -39,14 +39,14 @@ class Family:
         name: how tables call it.
         identities: what tells each model apart from every other: the hash of its run.
         noise_shape: of what they start from.
-        diffusion: whether they are diffusion models, which have a way from noise to data.
+        kind: ``"model"`` for diffusion models, ``"gan"``, ``"vae"``, or another's own.
         models: gives the models; trains them the first time.
     """
 
     name: str
     identities: tuple[str, ...]
     noise_shape: tuple[int, ...]
-    diffusion: bool
+    kind: str
     models: Callable[[], Sequence[GenerativeModel]]
 
     @classmethod
@@ -54,7 +54,13 @@ class Family:
         """The family of models that are there already; one without a run is told apart by its name."""
         identities = tuple(str(model.facts.get("run", model.name)) for model in models)
         diffusion = all(isinstance(model, DiffusionModel) for model in models)
-        return cls(name, identities, tuple(models[0].noise_shape), diffusion, lambda: models)
+        kind = "model" if diffusion else str(models[0].facts.get("kind", "other"))
+        return cls(name, identities, tuple(models[0].noise_shape), kind, lambda: models)
+
+    @property
+    def diffusion(self) -> bool:
+        """Whether they are diffusion models, which have a way from noise to data."""
+        return self.kind == "model"
 
 
 class Fleet:
@@ -94,8 +100,7 @@ class Fleet:
         """The jobs of those names as a family; nothing is trained yet."""
         runs, kind = [self.runs[member] for member in members], kind_of(self.jobs[members[0]])
         identities = tuple(run.hash[:12] for run in runs)
-        diffusion = isinstance(self.jobs[members[0]], TrainingSettings)
-        return Family(name, identities, kind.noise_shape(runs[0].spec), diffusion, lambda: self.models(members))
+        return Family(name, identities, kind.noise_shape(runs[0].spec), kind.name, lambda: self.models(members))
 
     def models(self, names: Sequence[str]) -> list[Model]:
         """The models of those jobs, trained if the store does not have them. Raises `UserError` for what training refuses."""

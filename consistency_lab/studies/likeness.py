@@ -20,6 +20,7 @@ import xarray as xr
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.diffusion.model import GenerativeModel
 from consistency_lab.diffusion.noise import SharedNoise
+from consistency_lab.diffusion.references import REFERENCES
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
 from consistency_lab.intervals import Interval, mean_interval
@@ -54,6 +55,7 @@ class Ruler:
         sampler: of diffusion models.
         seed: of the shared noise of the comparison; quality uses the next one.
         levels: noise levels at which diffusion models are compared.
+        references: closed-form denoisers of the training set that stand beside them.
     """
 
     metrics: tuple[str | Distance, ...] = ("mse", "cosine")
@@ -62,6 +64,7 @@ class Ruler:
     sampler: Sampler = field(default_factory=Sampler)
     seed: int = 0
     levels: int = 14
+    references: tuple[str, ...] = REFERENCES
 
     @cached_property
     def distances(self) -> list[Distance]:
@@ -78,6 +81,8 @@ class Ruler:
         """What decides the numbers of a comparison; of a metric with weights, what its note says of them."""
         metrics = [f"{each.name} ({each.note})" if each.note else each.name for each in self.distances]
         own = {"metrics": metrics, "count": self.count, "seed": self.seed, "levels": self.levels}
+        if self.references != REFERENCES:
+            own["references"] = list(self.references)
         return {**own, "sampler": vars(self.sampler)}
 
     def evaluations(self, partners: int) -> int:
@@ -97,6 +102,7 @@ class Ruler:
             sampler=self.sampler,
             images=images,
             levels=self.levels,
+            references=self.references,
             ceiling=ceiling,
         )
 
@@ -197,6 +203,10 @@ def family_values(
             values[f"{metric}_along_t"] = _along(whole.sel(metric=metric))
     for reference in last["reference"].values if "residual_score" in last else []:
         values[f"residual_after_{reference}"] = float(last["residual_score"].sel(reference=reference).mean())
+        for end in ("", "_low", "_high"):  # of the models' mean distance to it, over noise
+            values[f"to_{reference}{end}"] = float(
+                last[f"reference_mean_score{end}"].isel(metric=0).sel(reference=reference)
+            )
     values["nearest"] = float(last["nearest_distance"].median())
     return values
 

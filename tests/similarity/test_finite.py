@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from consistency_lab.data.sources import load_images
+from consistency_lab.diffusion.denoiser import Prediction
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.references import GaussianDenoiser
@@ -70,7 +71,8 @@ class Faulty(GaussianDenoiser):
     def _predict(self, x_t, t, alpha, sigma, cond):
         found = super()._predict(x_t, t, alpha, sigma, cond)
         bad = x_t[:, 0, 0, 0] > self.limit
-        return found._replace(x0=torch.where(bad.reshape(-1, 1, 1, 1), torch.nan, found.x0))
+        x0 = torch.where(bad.reshape(-1, 1, 1, 1), torch.nan, found.x0)
+        return Prediction(found.x_t, found.alpha, found.sigma, x0, found.eps)
 
 
 def test_the_rest_of_a_comparison_is_as_if_the_lost_samples_had_never_been_asked():

@@ -37,7 +37,7 @@ def test_gauss_newton_is_a_part_of_the_hessian_of_every_player(models, kind, pla
     first, second = gauss_newton @ vectors, hessian @ vectors
     assert ((vectors * first).sum(0) >= -1e-6 * (vectors * second).sum(0).abs()).all()
     cosine = torch.nn.functional.cosine_similarity(first.flatten(), second.flatten(), dim=0)
-    assert 0 < float(cosine) < 0.999999
+    assert abs(float(cosine)) < 0.999999  # the rest of the Hessian may have any sign
 
 
 @pytest.mark.parametrize(("kind", "player"), PLAYERS)

@@ -1,0 +1,219 @@
+"""Why do the outputs agree? Every probe on every family of the main table, with a GAN and a VAE beside the diffusion models.
+
+Numbers that are compared between kinds of models have no scale of weights or of loss in them: a loss in nats and a squared error cannot
+be put on one axis, their relative curvature, roughness and predictiveness along filter-normalised directions can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from consistency_lab.contrast.model import ContrastModel
+from consistency_lab.data.imageset import ImageSet
+from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel
+from consistency_lab.diffusion.noise import SharedNoise
+from consistency_lab.diffusion.sampling import Sampler
+from consistency_lab.probes.curvature import curvature_spectrum
+from consistency_lab.probes.difficulty import probe_difficulty
+from consistency_lab.probes.landscape import line_landscape
+from consistency_lab.probes.profiles import difficulty_correlations, difficulty_table
+from consistency_lab.probes.structure import probe_structure
+from consistency_lab.probes.subject import Subject, diffusion_subject
+from consistency_lab.store.runs import Store
+from consistency_lab.studies.connectivity import probe_connectivity
+from consistency_lab.studies.fleet import Family
+from consistency_lab.studies.players import player_subject
+from consistency_lab.studies.rows import Rows
+
+PROBES = ("line", "between", "curvature", "difficulty", "structure", "connectivity")
+_ENDS = ("", "_low", "_high")
+
+
+class Why:
+    """The probes of one data set. Each answer is a row of numbers, kept when it is finished, and a result in the store.
+
+    Args:
+        images, held_out: what the models were trained on, and images that they were not: losses are taken on the latter.
+        store: where results are kept.
+        rows: where finished rows are kept.
+        count, bins: images of a loss, and noise levels of a diffusion model's.
+        seed: of noise and directions.
+        say: is told what happens.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        held_out: ImageSet,
+        store: Store,
+        rows: Rows,
+        *,
+        count: int = 64,
+        bins: int = 10,
+        seed: int = 0,
+        say: Callable[[str], None] = lambda line: None,
+    ):
+        self.images, self.held_out, self.store, self.rows, self.say = images, held_out, store, rows, say
+        self.count, self.bins, self.seed = count, bins, seed
+
+    def table(self, families: Sequence[Family], probes: Sequence[str] = PROBES) -> pd.DataFrame:
+        """One row a probe and family, with the numbers of `values_of`.
+
+        Lines and spectra are taken of all families, of a GAN's generator and discriminator; the other probes are about noise levels, or
+        train on them, and ask diffusion models alone.
+        """
+        found = []
+        for family in families:
+            for probe in probes:
+                if not family.diffusion and probe not in ("line", "between", "curvature"):
+                    continue
+                for player in self._players(family):
+                    name = f"{family.name} {player}" if player == "discriminator" else family.name
+                    found.append({"probe": probe, "family": name, **self._row(probe, family, player)})
+        return pd.DataFrame(found)
+
+    def result(self, probe: str, family: Family, player: str | None = None) -> xr.Dataset:
+        """The result behind a row, computed the first time."""
+        spec = self._spec(probe, family, player)
+        name = f"{probe}-{family.name}{f'-{player}' if player else ''}"
+        return self.store.result("why", name, spec, partial(getattr(self, f"_{probe}"), family, player))
+
+    def _players(self, family: Family) -> tuple[str | None, ...]:
+        return ("generator", "discriminator") if family.kind == "gan" else (None,)
+
+    def _row(self, probe: str, family: Family, player: str | None) -> dict[str, Any]:
+        def compute() -> dict[str, Any]:
+            self.say(f"probing {probe} of {family.name}{f', {player}' if player else ''}")
+            return values_of(self.result(probe, family, player))
+
+        return self.rows.row(self._spec(probe, family, player), compute)
+
+    def _spec(self, probe: str, family: Family, player: str | None) -> dict[str, Any]:
+        own = {"probe": probe, "family": family.name, "models": list(family.identities[:2]), "player": player}
+        sets = {"data": self.images.fingerprint, "held_out": self.held_out.fingerprint}
+        return {"row": "why", **own, **sets, "count": self.count, "bins": self.bins, "seed": self.seed}
+
+    def _subject(
+        self, model: GenerativeModel, player: str | None, count: int | None = None, bins: int | None = None
+    ) -> Subject:
+        count = count or self.count
+        if isinstance(model, ContrastModel):
+            return player_subject(model, self.held_out, player=player, count=count, seed=self.seed)
+        assert isinstance(model, DiffusionModel)  # families are of models that were trained here
+        return diffusion_subject(model, self.held_out, count=count, bins=bins or self.bins, seed=self.seed)
+
+    def _line(self, family: Family, player: str | None) -> xr.Dataset:
+        return line_landscape(self._subject(family.models()[0], player), span=0.5, seed=self.seed)
+
+    def _between(self, family: Family, player: str | None) -> xr.Dataset:
+        first, second = family.models()[:2]
+        subject = self._subject(first, player)
+        other = self._subject(second, player)
+        # Both ends are asked with the first one's opponent, where there is one: it is part of the question.
+        return line_landscape(subject, towards=subject.asked_of(other.module, second.name))
+
+    def _curvature(self, family: Family, player: str | None) -> xr.Dataset:
+        subject = self._subject(family.models()[0], player, count=min(16, self.count), bins=4)
+        return curvature_spectrum(subject, seed=self.seed, scaled=True, eigenvalues=2, probes=3, steps=25, products=24)
+
+    def _difficulty(self, family: Family, player: None) -> xr.Dataset:
+        (model,) = _diffusion(family, 1)
+        count = min(2 * self.count, len(self.held_out))
+        return probe_difficulty(model, self.held_out, count=count, seed=self.seed, training_images=self.images)
+
+    def _structure(self, family: Family, player: None) -> xr.Dataset:
+        return probe_structure(_diffusion(family, 2), self.images, SharedNoise(self.seed), count=self.count)
+
+    def _connectivity(self, family: Family, player: None) -> xr.Dataset:
+        first, second = _diffusion(family, 2)
+        return probe_connectivity(
+            first, second, self.images, self.held_out, count=self.count, seed=self.seed, sampler=Sampler(steps=25)
+        )
+
+
+def _diffusion(family: Family, models: int) -> list[DiffusionModel]:
+    """The first models of a family, which is one of diffusion models."""
+    return [model for model in family.models()[:models] if isinstance(model, DiffusionModel)]
+
+
+def values_of(result: xr.Dataset) -> dict[str, Any]:
+    """The numbers of a result that a table shows: each with its interval under ``..._low`` and ``..._high``, None where undefined."""
+    return _plain(_VALUES[result.attrs["kind"]](result))
+
+
+def _of_line(result: xr.Dataset) -> dict[str, Any]:
+    return {key: value for key, value in result.attrs.items() if isinstance(value, int | float)}
+
+
+def _of_curvature(result: xr.Dataset) -> dict[str, Any]:
+    """Over all samples; ``relative_trace``: the trace over the loss at the model; ``negative_share``: of the eigenvalues' density."""
+    values: dict[str, Any] = {"parameters": result.attrs["parameters"], "loss": float(result["loss"][0])}
+    for operator in result["operator"].values:
+        one = result.sel(operator=operator).isel(part=0)
+        for end in _ENDS:
+            for side in ("top", "bottom"):
+                values[f"{operator}_{side}{end}"] = float(one[f"eigenvalue{end}"].sel(end=side, rank=1))
+            values[f"{operator}_trace{end}"] = float(one[f"trace{end}"])
+            values[f"{operator}_relative_trace{end}"] = values[f"{operator}_trace{end}"] / values["loss"]
+            values[f"{operator}_relative_top{end}"] = values[f"{operator}_top{end}"] / values["loss"]
+        values[f"{operator}_top_converged"] = bool(one["converged"].sel(end="top", rank=1))
+        grid, density = one["grid"].values, one["density"].values
+        values[f"{operator}_negative_share"] = float(
+            np.trapezoid(np.where(grid < -2 * float(one["width"]), density, 0.0), grid)
+        )
+    parts = result.isel(operator=0)
+    values["trace_by_t"] = dict(zip(result["part"].values.tolist(), parts["trace"].values.tolist(), strict=True))
+    return values
+
+
+def _of_difficulty(result: xr.Dataset) -> dict[str, Any]:
+    return {
+        "definitions": difficulty_table(result).to_dict("records"),
+        "rank_correlations": difficulty_correlations(result).to_dict("records"),
+    }
+
+
+def _of_structure(result: xr.Dataset) -> dict[str, Any]:
+    """Where half of the image is fixed, and where it changes sides: means over the models (or directions) of a pair."""
+    values = {}
+    whole = result.sel(part=result["part"].values[0])
+    for end in _ENDS:
+        values[f"half_known_t{end}"] = float(whole[f"fixed_t{end}"].mean())
+        values[f"swap_t{end}"] = float(result[f"swap_switch_t{end}"].mean())
+        values[f"handoff_t{end}"] = float(result[f"handoff_switch_t{end}"].mean())
+    return values
+
+
+def _of_connectivity(result: xr.Dataset) -> dict[str, Any]:
+    values = {f"mean_loss{end}": float(result[f"mean_loss{end}"]) for end in _ENDS if f"mean_loss{end}" in result}
+    for end in _ENDS:
+        values[f"consistency{end}"] = float(result[f"consistency{end}"])
+        for path in result["path"].values:
+            values[f"barrier_{path}{end}"] = float(result[f"barrier{end}"].sel(path=path))
+    return values
+
+
+_VALUES: dict[str, Callable[[xr.Dataset], dict[str, Any]]] = {
+    "landscape": _of_line,
+    "curvature": _of_curvature,
+    "difficulty": _of_difficulty,
+    "structure": _of_structure,
+    "connectivity": _of_connectivity,
+}
+
+
+def _plain(value: Any) -> Any:
+    """As JSON takes it: NaN and infinities are None."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not np.isfinite(value) else value
