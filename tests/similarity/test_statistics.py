@@ -67,21 +67,35 @@ def test_the_noise_interval_covers_the_truth():
     assert 0.92 <= hits / trials <= 0.98
 
 
+def model_bootstrap(d, models, rng, draws=400):
+    """The percentile interval of the mean over pairs when models are drawn again with replacement, pairs of a model with itself left out."""
+    square = np.full((models, models), np.nan)
+    for value, (i, j) in zip(d, pairs_of(models), strict=True):
+        square[i, j] = square[j, i] = value
+    chosen = rng.integers(models, size=(draws, models))
+    means = [np.nanmean(square[np.ix_(c, c)]) for c in chosen if len(set(c.tolist())) > 1]
+    return np.quantile(means, [0.025, 0.975])
+
+
 @pytest.mark.parametrize("models", [4, 6, 8])
 def test_the_family_interval_covers_where_pairs_as_if_independent_do_not(models):
     # d_ij = mu + a_i + a_j + e: pairs share models.
     rng = np.random.default_rng(models)
     pairs, trials, mu = pairs_of(models), 1500, 1.0
-    hits, naive = 0, 0
-    for _ in range(trials):
+    hits, naive, bootstrap = 0, 0, 0
+    for trial in range(trials):
         own = rng.normal(scale=0.1, size=models)
         d = np.array([mu + own[i] + own[j] + 0.05 * rng.normal() for i, j in pairs])
         interval = family_score(d, np.full(len(d), 4.0), models)
         hits += bool(interval.low <= 1 - mu / 4 <= interval.high)
         half = 1.96 * d.std(ddof=1) / len(d) ** 0.5
         naive += bool(abs(d.mean() - mu) <= half)
+        if trial < 300:
+            low, high = model_bootstrap(d, models, rng)
+            bootstrap += bool(low <= mu <= high)
     assert 0.92 <= hits / trials <= 0.98
     assert naive / trials < 0.9
+    assert bootstrap / 300 < 0.91
 
 
 def test_pairs_come_in_order():
