@@ -86,11 +86,15 @@ def density_profile(
     cumulative = np.cumsum(values) / values.sum()
     quarter, half, most = (float(t[np.searchsorted(cumulative, share)]) for share in (0.25, 0.5, 0.9))
     power = "" if exponent == 1 else f", raised to {exponent:g}"
-    end = "weighted back to the uniform objective" if weighting == "importance" else "and so count for more in it"
+    end = (
+        "Their losses are weighted back to the uniform objective"
+        if weighting == "importance"
+        else "Hard times count for more"
+    )
     reason = (
         f"Times are drawn in proportion to the {what} of {pilot_of(difficulty)} at each t{power}, "
         f"with a uniform share of {FLOOR:g}: a quarter of the remaining draws fall below t = {quarter:.2f}, half below {half:.2f}, "
-        f"nine tenths below {most:.2f}. They are {end}."
+        f"nine tenths below {most:.2f}. {end}."
     )
     return t, values, reason
 

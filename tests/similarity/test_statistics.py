@@ -68,7 +68,7 @@ def test_the_noise_interval_covers_the_truth():
 
 
 def model_bootstrap(d, models, rng, draws=400):
-    """The percentile interval of the mean over pairs when models are drawn again with replacement, pairs of a model with itself left out."""
+    """The percentile interval of the mean over pairs when models are drawn again, pairs of a model with itself left out."""
     square = np.full((models, models), np.nan)
     for value, (i, j) in zip(d, pairs_of(models), strict=True):
         square[i, j] = square[j, i] = value
