@@ -7,7 +7,7 @@ the Gaussian's samples says nothing about its training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,7 @@ def quality_table(
     noise: SharedNoise | None = None,
     count: int = 1000,
     sampler: Sampler | None = None,
+    references: Mapping[str, Tensor] | None = None,
 ) -> xr.Dataset:
     """Frechet and kernel distance, precision, recall, density and coverage of each model and of the four references.
 
@@ -73,6 +74,7 @@ def quality_table(
         classifier: gives the features.
         noise: ``SharedNoise(1)`` by default.
         sampler: of diffusion models and references; ``Sampler()`` by default.
+        references: what `reference_samples` gives for the same arguments, where it is at hand.
         count: samples a row; a Frechet distance depends on it, so every row has as many. The floor has as many as there are images.
 
     Returns:
@@ -86,7 +88,7 @@ def quality_table(
         else model.generate(noise, range(count))
         for model in models
     }
-    samples |= reference_samples(images, schedule, noise, count, sampler)
+    samples |= reference_samples(images, schedule, noise, count, sampler) if references is None else references
     reference = Reference(classifier.features(held_out.all()), classifier.feature_name)
     rows = {name: measure(reference, classifier.features(x)) for name, x in samples.items()}
     names = [each.name for each in next(iter(rows.values()))]
