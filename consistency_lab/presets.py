@@ -92,10 +92,10 @@ def _main_families(preset: str) -> dict[str, LoopSettings]:
     return {
         "unet": _ANNEALED.replace(network="unet", batch=64, steps=1200),
         "dit": _ANNEALED.replace(network="dit(patch=4)", steps=2000),
-        "mlp": _ANNEALED.replace(network="mlp", steps=4000),
-        "gan": _GAN.replace(steps=8000),
-        "gan-image": _IMAGE_GAN.replace(steps=1500),
-        "vae": VAESettings(autoencoder="conv(width=16)", steps=2000, lr_final=0.1, snapshots=0),
+        "mlp": _ANNEALED.replace(network="mlp", steps=3000),
+        "gan": _GAN.replace(steps=5000),
+        "gan-image": _IMAGE_GAN.replace(steps=1000),
+        "vae": VAESettings(autoencoder="conv(width=16)", steps=1500, lr_final=0.1, snapshots=0),
     }
 
 
