@@ -387,7 +387,7 @@ class Study(Common):
             self.count or plan.count,
             plan.quality_count,
             Sampler(steps=plan.sampler_steps),
-            self.seed,
+            seed=self.seed,
             references=plan.references,
         )
         members = {
@@ -395,8 +395,7 @@ class Study(Common):
         }
         jobs = {name: plan.jobs[name] for names in members.values() for name in names}
         if self.dry_run:
-            partners = len(members) - 1 if plan.crosses else 0
-            evaluations = dict.fromkeys(jobs, ruler.evaluations(partners))
+            evaluations = {name: ruler.evaluations(isinstance(each, TrainingSettings)) for name, each in jobs.items()}
             _print_cost(fleet_cost(images, jobs, store, place, evaluations))
             return
         fleet = Fleet(images, jobs, store, device=place, workers=self.workers, say=print)

@@ -31,7 +31,7 @@ class LikenessPlan:
         families: name -> settings of its models, which differ in their seed.
         metrics: distances, by name.
         count: samples of a comparison.
-        sampler_steps: of DDIM.
+        sampler_steps: of DDIM; the ceiling takes twice as many.
         quality: measure it, on a classifier of the set.
         quality_count: samples whose quality is measured.
         most_held_out: real images that they are measured against.
@@ -45,7 +45,7 @@ class LikenessPlan:
     families: dict[str, tuple[LoopSettings, ...]]
     metrics: tuple[str, ...] = ("mse", "cosine")
     count: int = 256
-    sampler_steps: int = 50
+    sampler_steps: int = 25
     quality: bool = True
     quality_count: int = 1000
     most_held_out: int = 2000

@@ -23,7 +23,7 @@ def common_times(denoisers: Sequence[Denoiser], steps: int, levels: int) -> tupl
         UserError: the ranges of log-SNR do not overlap.
     """
     first = denoisers[0].schedule
-    kept = torch.linspace(0, steps, min(levels, steps + 1)).round().long()
+    kept = kept_points(steps, levels)
     if all(denoiser.schedule == first for denoiser in denoisers):
         return [first.grid(steps)] * len(denoisers), kept
     ranges = [denoiser.schedule.log_snr_range for denoiser in denoisers]
@@ -36,3 +36,8 @@ def common_times(denoisers: Sequence[Denoiser], steps: int, levels: int) -> tupl
     shared = first.log_snr(clock).clamp(low, high)
     zero = torch.zeros(1, dtype=torch.float64)
     return [torch.cat([d.schedule.time_from_log_snr(shared), zero]) for d in denoisers], kept
+
+
+def kept_points(steps: int, levels: int) -> Tensor:
+    """Indices ``(levels,)`` of the points of a grid of ``steps`` steps that are kept: evenly spread, both ends among them."""
+    return torch.linspace(0, steps, min(levels, steps + 1)).round().long()

@@ -48,6 +48,12 @@ class SharedNoise:
             raise UserError(f"the seed of shared noise is a whole number from 0 to 2^64 - 1, not {seed!r}.")
         self.seed = int(seed)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SharedNoise) and self.seed == other.seed
+
+    def __hash__(self) -> int:
+        return hash((SharedNoise, self.seed))
+
     def draw(
         self,
         indices: Sequence[int] | Tensor,

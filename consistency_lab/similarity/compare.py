@@ -21,7 +21,7 @@ from consistency_lab.similarity.controls import add_ceiling, add_nearest, add_re
 from consistency_lab.similarity.cube import add_pairs, coordinates, interval_names
 from consistency_lab.similarity.finite import finite_part, restricted
 from consistency_lab.similarity.soundness import add_soundness, warnings_of
-from consistency_lab.similarity.trajectories import Walk, shown_images, walk_all
+from consistency_lab.similarity.trajectories import Walk, Walked, shown_images, walk_all
 from consistency_lab.store.results import with_provenance
 
 
@@ -37,6 +37,7 @@ def compare(
     shown: int = 12,
     references: Sequence[str] = REFERENCES,
     ceiling: bool = True,
+    known: Walked | None = None,
 ) -> xr.Dataset:
     """How alike are the images that models make from the same noise?
 
@@ -72,9 +73,9 @@ def compare(
     diffusion = [model for model in models if isinstance(model, DiffusionModel)]
     along = len(diffusion) == len(models)
     closed = references_of(images, diffusion[0], references) if images is not None and along else []
-    walked, times = walk_all([*models, *closed], walk)
+    walked, times = walk_all([*models, *closed], walk, known)
     walked, baseline = walked[: len(models)], walked[len(models) :]
-    again = walk_all(models, walk.with_steps(2 * sampler.steps, levels=2))[0] if along and ceiling else []
+    again = walk_all(models, walk.with_steps(2 * sampler.steps, levels=2), known)[0] if along and ceiling else []
     kept = finite_part(walked, times, again)
     models = [models[k] for k in kept.models]
     walked, again = ([walks[k] for k in kept.models] if walks else [] for walks in (walked, again))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from consistency_lab.diffusion.clocks import common_times
+from consistency_lab.diffusion.clocks import common_times, kept_points
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, chunks
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
@@ -39,33 +39,60 @@ class Walk:
     sampler: Sampler
     levels: int
 
+    @property
+    def kept(self) -> Tensor:
+        """Indices of the grid points that are kept, ``(levels,)``."""
+        return kept_points(self.sampler.steps, self.levels)
+
     def with_steps(self, steps: int, levels: int) -> Walk:
         return replace(self, sampler=replace(self.sampler, steps=steps), levels=levels)
 
 
-def walk_all(models: Sequence[GenerativeModel], walk: Walk) -> tuple[list[Trajectories], Tensor]:
+class Walked(dict[tuple[int, Walk, tuple[float, ...]], tuple[GenerativeModel, Trajectories]]):
+    """Trajectories that were computed already, by model, walk and grid: a table that compares a model with many others walks it once."""
+
+    def of(self, model: DiffusionModel, walk: Walk, grid: Tensor) -> Trajectories:
+        """The estimates of a model on a grid of times, at the levels that the walk keeps."""
+        key = (id(model), walk, tuple(grid.tolist()))
+        if key not in self:
+            self[key] = (model, _estimates(model, walk, grid))  # the model is kept, so that its id stays its own
+        return self[key][1]
+
+
+def walk_all(
+    models: Sequence[GenerativeModel], walk: Walk, walked: Walked | None = None
+) -> tuple[list[Trajectories], Tensor]:
     """Every model's estimates, and the times of the first at which they were kept ``(T,)``.
 
     Models that make an image in one go (a GAN, a VAE) have no way from noise to data: with one of them among the models, only the
     images are kept.
 
+    Args:
+        models: whose estimates are wanted.
+        walk: how they sample.
+        walked: what is known already; it is added to.
+
     Raises:
         UserError: schedules without a common noise level.
     """
+    walked = Walked() if walked is None else walked
     diffusion = [model for model in models if isinstance(model, DiffusionModel)]
-    if len(diffusion) < len(models):
-        images = [model.generate(walk.noise, range(walk.count))[None] for model in models]
-        done = [Trajectories(model.name, x) for model, x in zip(models, images, strict=True)]
-        times = torch.zeros(1, dtype=torch.float64)
-    else:
-        grids, kept = common_times([model.denoiser for model in diffusion], walk.sampler.steps, walk.levels)
-        done = [_estimates(model, walk, grid, kept) for model, grid in zip(diffusion, grids, strict=True)]
-        times = grids[0][kept]
-    return done, times
+    if len(diffusion) == len(models):
+        grids = common_times([model.denoiser for model in diffusion], walk.sampler.steps, walk.levels)[0]
+        done = [walked.of(model, walk, grid) for model, grid in zip(diffusion, grids, strict=True)]
+        return done, grids[0][walk.kept]
+    done = []
+    for model in models:
+        if isinstance(model, DiffusionModel):
+            images = walked.of(model, walk, model.denoiser.schedule.grid(walk.sampler.steps)).estimates[-1:]
+        else:
+            images = model.generate(walk.noise, range(walk.count))[None]
+        done.append(Trajectories(model.name, images))
+    return done, torch.zeros(1, dtype=torch.float64)
 
 
-def _estimates(model: DiffusionModel, walk: Walk, grid: Tensor, kept: Tensor) -> Trajectories:
-    wanted, parts = set(kept.tolist()), []
+def _estimates(model: DiffusionModel, walk: Walk, grid: Tensor) -> Trajectories:
+    wanted, parts = set(walk.kept.tolist()), []
     for chunk in chunks(range(walk.count)):
         steps = enumerate(model.path(walk.noise, chunk, walk.sampler, grid))
         parts.append(torch.stack([step.x0.float().cpu() for number, step in steps if number in wanted]))

@@ -31,6 +31,7 @@ from consistency_lab.metrics.distances import METRICS, Distance
 from consistency_lab.similarity.compare import compare
 from consistency_lab.similarity.permutation import LEAST, family_test, square
 from consistency_lab.similarity.statistics import cross_score
+from consistency_lab.similarity.trajectories import Walked
 from consistency_lab.studies.fleet import Family
 from consistency_lab.studies.quality import FLOOR, GAUSSIAN, MEMORISER, quality_table, reference_samples
 from consistency_lab.studies.rows import Rows
@@ -54,7 +55,7 @@ class Ruler:
         metrics: distances, by name or as objects.
         count: samples of a comparison.
         quality_count: samples of the quality.
-        sampler: of diffusion models.
+        sampler: of diffusion models; ``quality_sampler`` where their quality is measured.
         seed: of the shared noise of the comparison; quality uses the next one.
         levels: noise levels at which diffusion models are compared.
         references: closed-form denoisers of the training set that stand beside them.
@@ -64,9 +65,11 @@ class Ruler:
     count: int = 256
     quality_count: int = 1000
     sampler: Sampler = field(default_factory=Sampler)
+    quality_sampler: Sampler = field(default_factory=lambda: Sampler("dpm++2m", 20))
     seed: int = 0
     levels: int = 14
     references: tuple[str, ...] = REFERENCES
+    known: Walked = field(default_factory=Walked, repr=False, compare=False)
 
     @cached_property
     def distances(self) -> list[Distance]:
@@ -87,11 +90,12 @@ class Ruler:
             own["references"] = list(self.references)
         return {**own, "sampler": vars(self.sampler)}
 
-    def evaluations(self, partners: int) -> int:
-        """Evaluations of the network that a diffusion model costs in a table in which it is compared with so many other families."""
-        once = self.sampler.evaluations()
-        ceiling = self.sampler.evaluations(2 * self.sampler.steps)
-        return self.count * ((1 + partners) * once + ceiling) + self.quality_count * once
+    def evaluations(self, diffusion: bool = True) -> int:
+        """Evaluations of the network that a model costs in a table: each is walked once, whatever it is compared with."""
+        if not diffusion:
+            return self.count + self.quality_count
+        walks = self.sampler.evaluations() + self.sampler.evaluations(2 * self.sampler.steps)
+        return self.count * walks + self.quality_count * self.quality_sampler.evaluations()
 
     def compare(
         self, models: Sequence[GenerativeModel], images: ImageSet | None = None, ceiling: bool = False
@@ -106,6 +110,7 @@ class Ruler:
             levels=self.levels,
             references=self.references,
             ceiling=ceiling,
+            known=self.known,
         )
 
 
@@ -153,7 +158,7 @@ def likeness_table(
         "held_out": held_out.fingerprint,
         "classifier": classifier.spec if classifier else None,
     }
-    measured |= {"count": ruler.quality_count, "seed": ruler.seed + 1, "sampler": vars(ruler.sampler)}
+    measured |= {"count": ruler.quality_count, "seed": ruler.seed + 1, "sampler": vars(ruler.quality_sampler)}
     table = []
     for family in families:
         say(f"comparing the {len(family.identities)} models of {family.name}")
@@ -257,7 +262,7 @@ def _reference_samples(families: Sequence[Family], images: ImageSet, ruler: Rule
     first = next((family for family in families if family.diffusion), None)
     model = first.models()[0] if first else None
     schedule = model.denoiser.schedule if isinstance(model, DiffusionModel) else SCHEDULES.build("linear")
-    return reference_samples(images, schedule, SharedNoise(ruler.seed + 1), ruler.quality_count, ruler.sampler)
+    return reference_samples(images, schedule, SharedNoise(ruler.seed + 1), ruler.quality_count, ruler.quality_sampler)
 
 
 def _quality(
@@ -269,7 +274,7 @@ def _quality(
     beside: Callable[[], Mapping[str, Tensor]],
 ) -> dict[str, Any]:
     models, judge, noise = family.models(), classifier.make(), SharedNoise(ruler.seed + 1)
-    options: dict[str, Any] = {"count": ruler.quality_count, "sampler": ruler.sampler, "references": beside()}
+    options: dict[str, Any] = {"count": ruler.quality_count, "sampler": ruler.quality_sampler, "references": beside()}
     table = quality_table(models, images, held_out, judge, noise=noise, **options)
     frechet = table.isel(measure=0)
     own = frechet.sel(row=[model.name for model in models])
