@@ -129,7 +129,7 @@ class Race(Common):
         shown = ["family", "models", *(f"mse_{key}" for key in ("score", "low", "high")), "frechet"]
         print(table[shown].to_string(index=False, na_rep="", float_format=lambda x: f"{x:.3f}"))
 
-    def write_results(self, result: xr.Dataset) -> None:
+    def _write(self, result: xr.Dataset) -> None:
         from consistency_lab.plots.figures import figures_of
         from consistency_lab.plots.save import save_figure
         from consistency_lab.store.results import save_frame, save_result
