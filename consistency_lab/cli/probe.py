@@ -87,7 +87,7 @@ class Probe(Common):
 
     def _probe(self, images: Any) -> xr.Dataset:
         """What is asked of diffusion models alone."""
-        from consistency_lab.diffusion.model import DiffusionModel
+        from consistency_lab.diffusion.model import check_diffusion
         from consistency_lab.diffusion.noise import SharedNoise
         from consistency_lab.probes.difficulty import probe_difficulty
         from consistency_lab.probes.structure import probe_structure
@@ -95,10 +95,7 @@ class Probe(Common):
 
         models = load_models(self.models, self.store, self.device)
         for model in models:
-            if not isinstance(model, DiffusionModel):
-                raise UserError(
-                    f"probe {self.what} asks diffusion models, and {model.name!r} is a {model.facts['kind']}."
-                )
+            check_diffusion(model)
         noise, seed = SharedNoise(self.seed), self.seed
         if self.what == "difficulty":
             count, fitted = min(self.count or 256, len(images)), training_images(self.training_data, self.data_dir)
