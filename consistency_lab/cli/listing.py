@@ -72,6 +72,7 @@ CHOICES = {
     "schedule": "schedules",
     "predicts": "predictions",
     "timesteps": "timesteps",
+    "weighting": "weightings",
     "momentum": "momentum",
     "optimizer": "optimizers",
 }
