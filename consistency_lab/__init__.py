@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "DiffusionModel": "diffusion.model",
+    "GANSettings": "contrast.settings",
     "GaussianDenoiser": "diffusion.references",
     "ImageSet": "data.imageset",
     "METRICS": "metrics.distances",
@@ -34,6 +35,7 @@ _HOMES = {
     "TIMESTEPS": "training.timesteps",
     "TrainingSettings": "training.settings",
     "UserError": "errors",
+    "VAESettings": "contrast.settings",
     "audit_timesteps": "training.timesteps",
     "compare": "similarity.compare",
     "curvature_spectrum": "probes.curvature",
@@ -59,6 +61,8 @@ _HOMES = {
     "sample_path": "diffusion.sampling",
     "save_result": "store.results",
     "train": "training.train",
+    "train_gan": "contrast.gan",
+    "train_vae": "contrast.vae",
     "wrap_module": "interop.module",
 }
 __all__ = sorted(_HOMES)
@@ -77,6 +81,9 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
+    from consistency_lab.contrast.gan import train_gan
+    from consistency_lab.contrast.settings import GANSettings, VAESettings
+    from consistency_lab.contrast.vae import train_vae
     from consistency_lab.data.imageset import ImageSet
     from consistency_lab.data.sources import load_images
     from consistency_lab.diffusion.denoiser import NetworkDenoiser

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from consistency_lab.contrast import gan, vae
 from consistency_lab.contrast.model import ContrastModel
@@ -27,6 +28,7 @@ Model = DiffusionModel | ContrastModel
 class Kind(NamedTuple):
     """How a kind of model is trained and read: its name in the store, its settings, and the functions that know them.
 
+    ``build`` makes the untrained module of a spec, and ``model_name`` names a model that is given no name.
     ``noise_shape`` tells from a spec, before anything is trained, what a model will start from.
     """
 
@@ -35,19 +37,44 @@ class Kind(NamedTuple):
     spec: Callable[..., dict[str, Any]]
     train: Callable[..., Model]
     load: Callable[..., Model]
+    build: Callable[[dict[str, Any]], nn.Module]
+    model_name: Callable[..., str]
     noise_shape: Callable[[dict[str, Any]], tuple[int, ...]]
-
-
-def _image_shape(spec: dict[str, Any]) -> tuple[int, ...]:
-    return tuple(spec["data"]["shape"])
 
 
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind(train.KIND, TrainingSettings, train.training_spec, train.train, train.load_model, _image_shape),
-        Kind(gan.KIND, GANSettings, gan.gan_spec, gan.train_gan, gan.load_gan, lambda s: gan.build_gan(s).noise_shape),
-        Kind(vae.KIND, VAESettings, vae.vae_spec, vae.train_vae, vae.load_vae, lambda s: vae.build_vae(s).noise_shape),
+        Kind(
+            train.KIND,
+            TrainingSettings,
+            train.training_spec,
+            train.train,
+            train.load_model,
+            train.build_denoiser,
+            train.model_name,
+            lambda spec: tuple(spec["data"]["shape"]),
+        ),
+        Kind(
+            gan.KIND,
+            GANSettings,
+            gan.gan_spec,
+            gan.train_gan,
+            gan.load_gan,
+            gan.build_gan,
+            gan.gan_name,
+            lambda spec: gan.build_gan(spec).noise_shape,
+        ),
+        Kind(
+            vae.KIND,
+            VAESettings,
+            vae.vae_spec,
+            vae.train_vae,
+            vae.load_vae,
+            vae.build_vae,
+            vae.vae_name,
+            lambda spec: vae.build_vae(spec).noise_shape,
+        ),
     )
 }
 

@@ -28,6 +28,6 @@ def test_every_block_runs(block, tmp_path, monkeypatch):
 def test_the_commands_exist():
     from consistency_lab.cli import COMMANDS
 
-    named = set(re.findall(r"^consistency-lab (\w+)", README.read_text(encoding="utf-8"), flags=re.MULTILINE))
+    named = set(re.findall(r"^consistency-lab ([\w-]+)", README.read_text(encoding="utf-8"), flags=re.MULTILINE))
     assert named <= set(COMMANDS)
     assert {"train", "compare", "probe", "study", "report", "status", "export"} <= named

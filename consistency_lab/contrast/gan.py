@@ -130,6 +130,11 @@ def build_gan(spec: dict[str, Any]) -> GAN:
         return GAN(GENERATORS.build(settings.generator, shape), DISCRIMINATORS.build(settings.discriminator, shape))
 
 
+def gan_name(settings: GANSettings) -> str:
+    """The name that a model gets when none is given: its generator and its seed."""
+    return f"gan-{Choice.parse(settings.generator).name}-s{settings.seed}"
+
+
 def train_gan(
     images: ImageSet,
     *,
@@ -165,7 +170,7 @@ def train_gan(
     settings = (settings or GANSettings()).replace(**changes)
     place = resolve_device(device)
     spec = gan_spec(images, settings, place)
-    name = name or f"gan-{Choice.parse(settings.generator).name}-s{settings.seed}"
+    name = name or gan_name(settings)
     module = build_gan(spec).to(place)
     source = NoisedBatches(images, settings, module.noise_shape, 2, place)
     loop = AdversarialLoop(module, source, settings, place)

@@ -42,6 +42,11 @@ def build_vae(spec: dict[str, Any]) -> VAE:
         return AUTOENCODERS.build(settings.autoencoder, tuple(spec["data"]["shape"]))
 
 
+def vae_name(settings: VAESettings) -> str:
+    """The name that a model gets when none is given: its autoencoder and its seed."""
+    return f"vae-{Choice.parse(settings.autoencoder).name}-s{settings.seed}"
+
+
 def train_vae(
     images: ImageSet,
     *,
@@ -77,7 +82,7 @@ def train_vae(
     settings = (settings or VAESettings()).replace(**changes)
     place = resolve_device(device)
     spec = vae_spec(images, settings, place)
-    name = name or f"vae-{Choice.parse(settings.autoencoder).name}-s{settings.seed}"
+    name = name or vae_name(settings)
     module = build_vae(spec).to(place)
     source = NoisedBatches(images, settings, module.noise_shape, 1, place)
     loop = TrainingLoop(module, partial(vae_loss, beta=settings.beta), source, settings, place)

@@ -116,6 +116,24 @@ class DiffusionModel:
         return f"DiffusionModel({self.name!r}, {'x'.join(map(str, self.noise_shape))}, {self.denoiser.schedule.spec})"
 
 
+def check_generative(model: object) -> None:
+    """Raise `UserError` for anything but a `GenerativeModel`, and say how to come by one."""
+    if not all(hasattr(model, name) for name in ("name", "noise_shape", "generate")):
+        hint = f"load({model!r})" if isinstance(model, str) else "train(...), load(...) or wrap_module(...)"
+        raise UserError(f"a {type(model).__name__} is no model; give what {hint} returns.")
+
+
+def check_diffusion(model: object) -> None:
+    """Raise `UserError` for anything but a `DiffusionModel`: other generative models have no noise levels to be asked about."""
+    if not isinstance(model, DiffusionModel):
+        check_generative(model)
+        name = getattr(model, "name", "")
+        raise UserError(
+            f"{name!r} is no diffusion model and has no noise levels; only landscapes and the curvature of its players can be "
+            "probed (in Python: player_subject)."
+        )
+
+
 def chunks(indices: Sequence[int], size: int = CHUNK) -> Iterator[Sequence[int]]:
     """The indices in order, ``size`` at a time."""
     for first in range(0, len(indices), size):

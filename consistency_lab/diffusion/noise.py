@@ -113,3 +113,10 @@ class SharedNoise:
 
     def __repr__(self) -> str:
         return f"SharedNoise({self.seed})"
+
+
+def check_noise(noise: object) -> None:
+    """Raise `UserError` for anything but `SharedNoise`, or None, which stands for the default."""
+    if noise is not None and not isinstance(noise, SharedNoise):
+        given = repr(noise) if isinstance(noise, int) else "0"
+        raise UserError(f"the noise is a SharedNoise, not {type(noise).__name__}; write SharedNoise({given}).")

@@ -14,7 +14,7 @@ from consistency_lab.errors import UserError, unknown_name
 from consistency_lab.intervals import Array, Interval, mean_interval
 from consistency_lab.probes.lanczos import Eigenpairs, extreme_eigenpairs, quadrature
 from consistency_lab.probes.operators import OPERATORS, CurvatureOperator
-from consistency_lab.probes.subject import Subject, diffusion_subject
+from consistency_lab.probes.subject import Subject, check_subjects, diffusion_subject
 from consistency_lab.probes.trace import trace
 from consistency_lab.store.results import with_provenance
 
@@ -109,6 +109,7 @@ def curvature_spectrum(
     Raises:
         UserError: unknown operators or parameters, a missing split, a loss that draws random numbers.
     """
+    check_subjects(subject)
     for name in operators:
         if name not in OPERATORS:
             raise unknown_name("operator", name, OPERATORS)

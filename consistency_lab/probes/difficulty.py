@@ -15,7 +15,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from consistency_lab.data.imageset import ImageSet
+from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.devices import measuring
 from consistency_lab.diffusion.denoiser import Denoiser
 from consistency_lab.diffusion.loss import denoising_loss, noisy_state, truth
@@ -79,7 +79,8 @@ def probe_difficulty(
     batch, times = frozen_grid(images, model, count, bins, seed)
     if detail < 1:
         raise UserError(f"gradients need at least 1 image, not {detail}; 2 or more give them an interval.")
-    pool, schedule = training_images or images, model.denoiser.schedule
+    pool, schedule = images if training_images is None else training_images, model.denoiser.schedule
+    check_set(pool)
     small = _first(batch, bins, count, min(detail, count))
     with measuring(), untouched(model.denoiser):
         model.denoiser.eval()

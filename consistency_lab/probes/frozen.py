@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from consistency_lab.data.imageset import ImageSet
-from consistency_lab.diffusion.model import DiffusionModel
+from consistency_lab.data.imageset import ImageSet, check_set
+from consistency_lab.diffusion.model import DiffusionModel, check_diffusion
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.errors import UserError
 
@@ -66,8 +66,11 @@ def frozen_grid(
         the batch and its times ``(bins,)`` float64.
 
     Raises:
-        UserError: more images are asked for than there are, or none, or a conditional model is probed on images without labels.
+        UserError: something else than a diffusion model and an image set; more images are asked for than there are, or none;
+            or a conditional model is probed on images without labels.
     """
+    check_diffusion(model)
+    check_set(images)
     schedule, device = model.denoiser.schedule, model.device
     if not 1 <= count <= len(images):
         raise UserError(

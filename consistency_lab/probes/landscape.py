@@ -12,7 +12,7 @@ import xarray as xr
 from torch import Tensor
 
 from consistency_lab.data.imageset import ImageSet
-from consistency_lab.diffusion.model import DiffusionModel, described
+from consistency_lab.diffusion.model import DiffusionModel, check_diffusion, described
 from consistency_lab.errors import UserError
 from consistency_lab.intervals import Array, Interval, mean_interval
 from consistency_lab.probes.directions import Direction, difference, norm, random_axes
@@ -25,7 +25,7 @@ from consistency_lab.probes.smoothness import (
     over_images,
     roughness,
 )
-from consistency_lab.probes.subject import Subject, diffusion_subject
+from consistency_lab.probes.subject import Subject, check_subjects, diffusion_subject
 from consistency_lab.probes.walk import losses_along, losses_between
 from consistency_lab.store.results import with_provenance
 
@@ -63,6 +63,7 @@ def probe_landscape(
 
 def same_question(subject: Subject, model: DiffusionModel) -> Subject:
     """The question that was put to one diffusion model, put to another."""
+    check_diffusion(model)
     return subject.asked_of(model.denoiser, model.name, {"model": described(model)})
 
 
@@ -99,6 +100,7 @@ def line_landscape(
     Raises:
         UserError: models of different architecture, fewer than 5 points, a span of 0, or a loss that draws random numbers.
     """
+    check_subjects(subject, *([] if towards is None else [towards]))
     if points < 5:
         raise UserError(f"a landscape needs at least 5 points, not {points}.")
     if not 0 < span < float("inf"):

@@ -15,7 +15,7 @@ from consistency_lab.intervals import Array, mean_interval
 from consistency_lab.probes.directions import dot, norm, plane_through, random_axes
 from consistency_lab.probes.landscape import add_interval, same_question
 from consistency_lab.probes.smoothness import curvature, named, over_images, roughness
-from consistency_lab.probes.subject import Subject, diffusion_subject
+from consistency_lab.probes.subject import Subject, check_subjects, diffusion_subject
 from consistency_lab.probes.walk import losses_at
 from consistency_lab.store.results import with_provenance
 
@@ -86,6 +86,7 @@ def plane_landscape(
         UserError: another number of modules, other architectures, modules on one line, fewer than 5 points, a span of 0, a loss that
             draws random numbers.
     """
+    check_subjects(subject, *(through or ()))
     if points < 5:
         raise UserError(f"a plane needs at least 5 points on an axis, not {points}.")
     if not 0 < span < float("inf"):

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from itertools import pairwise, permutations
 
@@ -14,10 +14,10 @@ import numpy as np
 import torch
 import xarray as xr
 
-from consistency_lab.data.imageset import ImageSet
+from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.diffusion.clocks import common_times
-from consistency_lab.diffusion.model import DiffusionModel, described
-from consistency_lab.diffusion.noise import SharedNoise
+from consistency_lab.diffusion.model import DiffusionModel, check_diffusion, described
+from consistency_lab.diffusion.noise import SharedNoise, check_noise
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
 from consistency_lab.intervals import Array, Interval, mean_interval
@@ -64,7 +64,8 @@ def probe_structure(
     Raises:
         UserError: too few samples, names that repeat, other shapes, a stochastic or multi-step sampler, schedules that do not meet.
     """
-    models = [models] if isinstance(models, DiffusionModel) else list(models)
+    models = list(models) if isinstance(models, Iterable) and not isinstance(models, str) else [models]
+    check_noise(noise)
     noise, sampler = noise or SharedNoise(0), sampler or Sampler()
     _check(models, images, count, sampler, levels)
     grids, kept = common_times([m.denoiser for m in models], sampler.steps, levels)
@@ -107,6 +108,9 @@ def probe_structure(
 
 
 def _check(models: Sequence[DiffusionModel], images: ImageSet, count: int, sampler: Sampler, levels: int) -> None:
+    for model in models:
+        check_diffusion(model)
+    check_set(images)
     if not models or len({m.name for m in models}) < len(models):
         raise UserError("a structure probe needs one model or more, each with a name of its own.")
     for model in models:

@@ -142,6 +142,16 @@ class Subject:
         }
 
 
+def check_subjects(*subjects: object) -> None:
+    """Raise `UserError` for anything but subjects, and say how to make one of it."""
+    for subject in subjects:
+        if not isinstance(subject, Subject):
+            raise UserError(
+                f"a {type(subject).__name__} is no subject; give what diffusion_subject(model, images) or "
+                "player_subject(model, images) returns."
+            )
+
+
 def diffusion_subject(
     model: DiffusionModel, images: ImageSet, *, count: int = 64, bins: int = 10, seed: int = 0, units: str = "eps"
 ) -> Subject:

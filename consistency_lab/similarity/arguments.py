@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from consistency_lab.data.imageset import check_set
-from consistency_lab.diffusion.noise import SharedNoise
+from consistency_lab.diffusion.model import check_generative
+from consistency_lab.diffusion.noise import check_noise
 from consistency_lab.errors import UserError
 
 
@@ -14,12 +15,8 @@ def check_arguments(models: object, noise: object, metrics: object, images: obje
     if not isinstance(models, Sequence) or isinstance(models, str):
         raise UserError(f"models are given as a list, not as {type(models).__name__}; write compare([a, b], ...).")
     for model in models:
-        if not all(hasattr(model, name) for name in ("name", "noise_shape", "generate")):
-            hint = f"load({model!r})" if isinstance(model, str) else "train(...), load(...) or wrap_module(...)"
-            raise UserError(f"a {type(model).__name__} is no model; give what {hint} returns.")
-    if noise is not None and not isinstance(noise, SharedNoise):
-        given = repr(noise) if isinstance(noise, int) else "0"
-        raise UserError(f"the noise is a SharedNoise, not {type(noise).__name__}; write SharedNoise({given}).")
+        check_generative(model)
+    check_noise(noise)
     if isinstance(metrics, str) or not isinstance(metrics, Sequence):
         given = repr(metrics) if isinstance(metrics, str) else "metric"
         raise UserError(f"metrics are given as a list; write metrics=[{given}].")

@@ -30,7 +30,8 @@ class DiffusionSettings:
     schedule: str = "linear"
     """noise schedule: linear (the paper's), cosine, edm, flow"""
     timesteps: str = "uniform"
-    """density of training times: uniform, 'clts(center=0.3, width=0.2)', ..."""
+    """density of training times: uniform, stratified, 'clts(center=0.3, width=0.2)', 'beta(a=2.0, b=2.0)', logit_normal, edm_lognormal,
+    'density(values=(1.0, 2.0))', loss_second_moment, clusters, speed"""
     objective: Literal["eps", "x0", "v", "flow"] = "eps"
     """units of the squared error that is minimised, whatever the network predicts"""
     weighting: str = "none"
@@ -54,7 +55,7 @@ class LoopSettings:
     lr_final: float = 1.0
     """learning rate at the end as a fraction of the peak, reached linearly (1: constant)"""
     momentum: str = "constant"
-    """momentum rule: constant, mdlrc, beta_decay_only, effective_lr"""
+    """momentum rule: constant, mdlrc, beta_decay_only, effective_lr, demon_adam"""
     clip_norm: float = 1.0
     """gradients are scaled down to this norm; 0: never"""
     ema_half_life: float = 0.03

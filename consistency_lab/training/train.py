@@ -13,7 +13,7 @@ import xarray as xr
 from torch import Tensor
 
 from consistency_lab.choices import Choice, Registry
-from consistency_lab.data.imageset import ImageSet
+from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.devices import resolve_device
 from consistency_lab.diffusion.denoiser import PREDICTIONS, NetworkDenoiser
 from consistency_lab.diffusion.loss import denoising_loss
@@ -93,6 +93,7 @@ def training_spec(images: ImageSet, settings: TrainingSettings, device: torch.de
     Raises:
         UserError: a network, schedule, sampler, optimizer or momentum rule, or an option of one, that does not exist.
     """
+    check_set(images)
     if settings.conditional and images.labels is None:
         raise UserError(f"{images.name!r} has no labels; set conditional=False, or load a labelled set.")
     registries: dict[str, Registry[Any]] = {

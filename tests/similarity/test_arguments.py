@@ -33,6 +33,7 @@ def test_what_is_not_models_noise_metrics_or_images_is_refused_in_a_sentence(arg
 
 
 def test_training_asks_for_an_image_set_too():
-    with pytest.raises(UserError, match=r"write load_images\('digits'\)"):
-        train("digits", steps=1)
+    for options in ({}, {"conditional": True}, {"weighting": "edm"}):
+        with pytest.raises(UserError, match=r"write load_images\('digits'\)"):
+            train("digits", steps=1, **options)
     assert load_images(load_images("digits")).name == "digits"

@@ -106,14 +106,3 @@ def test_race_beforehand_and_itself(tmp_path, monkeypatch, capsys):
     for options, message in ((["--force"], "no --force"), (recipe, "races no recipes")):
         assert main(["race", *common, *options]) == 2
         assert message in capsys.readouterr().err
-
-
-def test_samplers_and_rules_are_listed(capsys):
-    assert main(["list", "timesteps"]) == 0
-    listed = capsys.readouterr().out
-    assert "clts(center=0.3, width=0.2, horizon=1.0, floor=0.05, axis='timestep', weighted=False)" in listed
-    assert "beta(a=..., b=..., floor=0.0, weighted=False)" in listed
-    assert main(["list", "momentum"]) == 0
-    listed = capsys.readouterr().out
-    assert "constant\n" in listed
-    assert "demon_adam(floor=0.0, start=0.0)" in listed

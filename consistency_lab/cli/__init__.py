@@ -1,0 +1,91 @@
+"""The command line: it parses, calls and prints. torch is imported by the commands that need it, never by ``--help``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, Union
+
+import tyro
+
+from consistency_lab.cli.compare import Compare
+from consistency_lab.cli.demo import Demo
+from consistency_lab.cli.listing import Export, List, Status
+from consistency_lab.cli.probe import Probe
+from consistency_lab.cli.race import MakeRecipe, Race
+from consistency_lab.cli.report import Report
+from consistency_lab.cli.study import Study
+from consistency_lab.cli.train import Train, TrainGAN, Training, TrainVAE
+from consistency_lab.errors import UserError
+
+_HELP = """How alike are the images that different generative models make from the same noise, why, and what does that buy?
+
+Begin with: consistency-lab demo"""
+COMMANDS: dict[str, type[Any]] = {
+    "demo": Demo,
+    "train": Train,
+    "train-gan": TrainGAN,
+    "train-vae": TrainVAE,
+    "compare": Compare,
+    "probe": Probe,
+    "study": Study,
+    "recipe": MakeRecipe,
+    "race": Race,
+    "report": Report,
+    "status": Status,
+    "list": List,
+    "export": Export,
+}
+
+
+def _parse(arguments: list[str]) -> Any:
+    """The command that the arguments ask for. A settings file gives the defaults of what trains, so it is looked for first."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--config")
+    made: dict[str, Any] = {}
+    for name in arguments[:1]:
+        asked, config = COMMANDS.get(name, object), early.parse_known_args(arguments[1:])[0].config
+        if config and issubclass(asked, Training):
+            made[name] = asked(settings=asked().settings.read(config))
+    kinds = tuple(
+        Annotated[kind, tyro.conf.subcommand(name=name, default=made.get(name, kind()))]
+        for name, kind in COMMANDS.items()
+    )
+    shape = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(Union[kinds], prog="consistency-lab", description=_HELP, args=arguments, config=shape)  # type: ignore[call-overload]  # noqa: UP007
+    except SystemExit as stopped:
+        # A value that the settings refuse has a sentence of its own, which the parser wraps in a box with a name of its own making.
+        error: BaseException | None = stopped if stopped.code else None
+        while error is not None and not isinstance(error, UserError):
+            error = error.__cause__ or error.__context__
+        if error is not None:
+            raise error from None
+        print(said.getvalue(), end="", file=sys.stderr)
+        raise
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. Returns 0, 2 for input that cannot be used, or 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    try:
+        command = _parse(arguments)
+        command.run()
+    except UserError as error:
+        print(f"consistency-lab: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stopped:
+        print(f"consistency-lab: {str(stopped) or 'stopped.'}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe has seen enough (`... --help | head`)
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the interpreter flushes it on its way out
+        return 0
+    return 0

@@ -1,0 +1,102 @@
+"""What commands share: their common options, models and images by name, what is printed and written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+@dataclass(frozen=True)
+class Common:
+    """What every command that computes understands."""
+
+    device: str | None = None
+    """cpu, cuda, cuda:1, ...; by default a GPU where there is one"""
+    dry_run: bool = False
+    """print what would be done, and stop"""
+    force: bool = False
+    """do it again although the store has it"""
+    quiet: bool = False
+    """no progress bars"""
+
+    @property
+    def progress(self) -> bool | None:
+        return False if self.quiet else None
+
+
+def imported(module: str, name: str) -> Any:
+    """A name of the package, imported only now: ``imported("networks.registry", "NETWORKS")``."""
+    from importlib import import_module
+
+    return getattr(import_module(f"consistency_lab.{module}"), name)
+
+
+def find(texts: Sequence[str], store: Path) -> list[str]:
+    """What each text means, for a dry run: the run's folder, or the foreign address itself. Nothing is loaded."""
+    from consistency_lab.interop.load import is_foreign
+    from consistency_lab.loading import find_run
+
+    return [text if is_foreign(text) else str(find_run(text, store).folder) for text in texts]
+
+
+def load_models(texts: Sequence[str], store: Path, device: str | None) -> list[Any]:
+    from consistency_lab.loading import load_all
+
+    return load_all(texts, store=store, device=device)
+
+
+def training_images(data: str | None, data_dir: Path | None) -> Any:
+    from consistency_lab.data.sources import load_images
+
+    return None if data is None else load_images(data, data_dir=data_dir)
+
+
+def with_weights(metrics: Sequence[str], weights: Path | None) -> tuple[str, ...]:
+    """The metrics, those of LPIPS with the file of their trunk's weights."""
+    from consistency_lab.choices import Choice
+
+    if weights is None:
+        return tuple(metrics)
+    chosen = [Choice.parse(metric) for metric in metrics]
+    return tuple(
+        str(Choice(each.name, {"weights": str(weights), **each.options}))
+        if each.name.startswith("lpips")
+        else str(each)
+        for each in chosen
+    )
+
+
+def write_results(results: dict[str, xr.Dataset], out: Path, title: str) -> None:
+    """Results as netCDF and CSV, their figures, and the report."""
+    from consistency_lab.reports.folder import write_folder
+
+    path = write_folder(results, out, title)
+    print(f"report: {path}")
+
+
+def print_headline(comparison: xr.Dataset) -> None:
+    from consistency_lab.plots.frames import overview
+    from consistency_lab.reports.numbers import headline, score_text
+
+    head = headline(comparison)
+    print(f"\n{head.sentence}\n")
+    for row in overview(comparison, head.metric).to_dict("records"):
+        print(f"  {row['name']:<40}  {score_text(row['score'], row['score_low'], row['score_high'])}")
+
+
+def print_cost(seconds: dict[str, tuple[float, float]]) -> None:
+    """Minutes of training and of evaluation of each job, on this machine with the threads that it has now."""
+    keys = ("training", "evaluation")
+    jobs = {name: {k: round(v / 60, 1) for k, v in zip(keys, each, strict=True)} for name, each in seconds.items()}
+    total = {key: round(sum(each[i] for each in seconds.values()) / 60, 1) for i, key in enumerate(keys)}
+    print_json({"jobs": jobs, "unit": "minutes, one job after another", "total": total})
+
+
+def print_json(content: dict[str, Any]) -> None:
+    print(json.dumps(content, indent=2, default=str))

@@ -1,0 +1,136 @@
+"""The commands `status`, `list` and `export`: what there is, and one of it for others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from consistency_lab.cli.common import imported, load_models
+from consistency_lab.errors import UserError
+
+if TYPE_CHECKING:
+    from consistency_lab.store.run import Run
+
+
+@dataclass(frozen=True)
+class Status:
+    """List the runs of a store, with the data and the settings that are not at their defaults.
+
+    Example: consistency-lab status --store demo/runs
+    """
+
+    store: Path = Path("runs")
+    """where runs are kept"""
+
+    def run(self) -> None:
+        from consistency_lab.store.runs import Store
+
+        runs = Store(self.store).runs()
+        if not runs:
+            print(f"no runs in {self.store}")
+        for run in runs:
+            state = "stale" if run.stale else "done" if run.done else "unfinished"
+            said = ", ".join([str(run.spec.get("data", {}).get("name", "")), *_changed(run)]).strip(", ")
+            print(f"{state:<10}  {run.kind:<8}  {run.name:<24}  {run.folder.name}  {said}".rstrip())
+
+
+def _changed(run: Run) -> list[str]:
+    """The settings of a run that are not at their defaults; none for a kind that has no settings."""
+    from consistency_lab.loading import KINDS
+    from consistency_lab.training.describing import changed_settings
+
+    if run.kind not in KINDS or "settings" not in run.spec:
+        return []
+    registries = {setting: imported(*LISTS[what]) for setting, what in CHOICES.items()}
+    return changed_settings(run.spec["settings"], KINDS[run.kind].settings(), registries)
+
+
+LISTS = {
+    "networks": ("networks.registry", "NETWORKS"),
+    "generators": ("contrast.networks", "GENERATORS"),
+    "discriminators": ("contrast.networks", "DISCRIMINATORS"),
+    "autoencoders": ("contrast.networks", "AUTOENCODERS"),
+    "datasets": ("data.sources", "DATASETS"),
+    "metrics": ("metrics.distances", "METRICS"),
+    "samplers": ("diffusion.sampling", "SAMPLERS"),
+    "schedules": ("diffusion.schedule", "SCHEDULES"),
+    "predictions": ("diffusion.denoiser", "PREDICTIONS"),
+    "timesteps": ("training.timesteps", "TIMESTEPS"),
+    "weightings": ("training.weighting", "WEIGHTINGS"),
+    "momentum": ("training.momentum", "MOMENTUM_RULES"),
+    "optimizers": ("training.loop", "OPTIMIZERS"),
+}
+# Setting -> the list that its choice is from.
+CHOICES = {
+    "network": "networks",
+    "generator": "generators",
+    "discriminator": "discriminators",
+    "autoencoder": "autoencoders",
+    "schedule": "schedules",
+    "predicts": "predictions",
+    "timesteps": "timesteps",
+    "weighting": "weightings",
+    "momentum": "momentum",
+    "optimizer": "optimizers",
+}
+
+
+@dataclass(frozen=True)
+class List:
+    """List what can be chosen by name, with its options.
+
+    Example: consistency-lab list networks "unet*"
+    """
+
+    what: tyro.conf.Positional[
+        Literal[
+            "networks",
+            "generators",
+            "discriminators",
+            "autoencoders",
+            "datasets",
+            "metrics",
+            "samplers",
+            "schedules",
+            "predictions",
+            "timesteps",
+            "weightings",
+            "momentum",
+            "optimizers",
+        ]
+    ] = "networks"
+    """what to list"""
+    pattern: tyro.conf.Positional[str] = "*"
+    """shell pattern that names must match"""
+
+    def run(self) -> None:
+        registry = imported(*LISTS[self.what])
+        names = registry.names(self.pattern)
+        if not names:
+            raise UserError(f"no {self.what} match {self.pattern!r}; there are {', '.join(registry.names())}.")
+        for entry in names:
+            print(registry.describe(entry))
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a trained model in the layout of diffusers.
+
+    Example: consistency-lab export unet-s0 unet-for-diffusers
+    """
+
+    model: tyro.conf.Positional[str] = ""
+    """name of a run in the store, or a run folder"""
+    out: tyro.conf.Positional[Path] = Path("exported")
+    """folder to make; it must not exist or be empty"""
+    store: Path = Path("runs")
+    """where names are looked up"""
+
+    def run(self) -> None:
+        from consistency_lab.interop.export import export_diffusers
+
+        (model,) = load_models([self.model], self.store, "cpu")
+        print(export_diffusers(model, self.out))

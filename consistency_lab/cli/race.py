@@ -1,0 +1,155 @@
+"""The commands `recipe` and `race`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+
+from consistency_lab.cli.common import Common, print_cost, print_json
+from consistency_lab.errors import UserError
+from consistency_lab.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from consistency_lab.store.runs import Store
+
+
+@dataclass(frozen=True)
+class MakeRecipe:
+    """Derive training settings from findings: a difficulty result, and landscapes or a curvature of the same model.
+
+    Example: consistency-lab recipe probe/results/difficulty-unet-s0.nc --out recipe.json
+    """
+
+    findings: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """.nc files: one difficulty, any number of landscapes, at most one curvature; none for the paper's own recipe"""
+    settings: TrainingSettings = field(default_factory=TrainingSettings)
+    weighting: Literal["objective", "importance"] = "objective"
+    """objective: hard times count for more. importance: draws are weighted back to the uniform objective"""
+    exponent: float = 1.0
+    """the root second moment is raised to it"""
+    out: Path = Path("recipe.json")
+    """the recipe, for --recipe of a race and Recipe.load"""
+    dry_run: bool = False
+    """print the recipe, and write nothing"""
+
+    def run(self) -> None:
+        from consistency_lab.recipe import Recipe
+        from consistency_lab.store.results import load_result
+
+        results = [load_result(path) for path in self.findings]
+        by_kind: dict[str, list[xr.Dataset]] = {"difficulty": [], "landscape": [], "curvature": []}
+        for path, result in zip(self.findings, results, strict=True):
+            if (kind := str(result.attrs.get("kind"))) not in by_kind:
+                raise UserError(
+                    f"{path} is a result of kind {kind!r}; a recipe follows difficulty, landscape and curvature."
+                )
+            by_kind[kind].append(result)
+        if not results:
+            recipe = Recipe.paper()
+        elif len(by_kind["difficulty"]) != 1 or len(by_kind["curvature"]) > 1:
+            raise UserError("a recipe needs one difficulty result and at most one curvature.")
+        else:
+            curvature = by_kind["curvature"][0] if by_kind["curvature"] else None
+            options: dict[str, Any] = {
+                "weighting": self.weighting,
+                "exponent": self.exponent,
+                "settings": self.settings,
+            }
+            recipe = Recipe.from_findings(
+                by_kind["difficulty"][0], by_kind["landscape"] or None, curvature=curvature, **options
+            )
+        print(recipe)
+        print_json(recipe.changes)
+        if not self.dry_run:
+            recipe.save(self.out)
+            print(self.out)
+
+
+@dataclass(frozen=True)
+class Race(Common):
+    """Race training settings to a target that is fixed beforehand, with every control that a speed-up needs. A stopped race goes on.
+
+    Example: consistency-lab race --preset digits --dry-run
+    """
+
+    preset: str = "digits"
+    """data, network and seeds: digits, fashion"""
+    contestants: Literal["standard", "centers"] = "standard"
+    """standard: controls, published methods, the paper's recipe and ours. centers: the paper's ablation over the center of CLTS"""
+    recipe: tuple[Path, ...] = ()
+    """recipes from findings on another set, to be raced too: they cost no pilot here"""
+    consistency: bool = False
+    """no race: does the recipe change what is learnt, or only when? Consistency within and between uniform and recipe-trained models"""
+    store: Path = Path("runs")
+    """where the pilot and the classifier are kept"""
+    out: Path = Path("figures")
+    """folder for PRESET/race.jsonl, the rows that are finished, and PRESET/CONTESTANTS-*, tables and figures, renewed every round"""
+
+    def run(self) -> None:
+        from consistency_lab.devices import resolve_device
+        from consistency_lab.presets import race_plan
+        from consistency_lab.recipe import Recipe
+        from consistency_lab.store.atomic import ensure_writable
+        from consistency_lab.store.runs import Store
+        from consistency_lab.studies.race.study import race_dry_run, run_race
+        from consistency_lab.studies.rows import Rows
+
+        if self.force:
+            raise UserError("a race has no --force: its rows are committed. Remove those that are to be run again.")
+        plan, folder = race_plan(self.preset), self.out / self.preset
+        store, rows = Store(self.store), Rows(folder / "race.jsonl")
+        foreign = {f"recipe from {path.stem}": Recipe.load(path) for path in self.recipe}
+        options: dict[str, Any] = {
+            "field": self.contestants,
+            "foreign": foreign,
+            "device": resolve_device(self.device),
+        }
+        if self.dry_run:
+            print_cost({name: (each, 0.0) for name, each in race_dry_run(plan, store, rows, **options).items()})
+            return
+        store.check()
+        ensure_writable(folder)
+        if self.consistency:
+            self._consistency(plan, store, rows, options["device"])
+            return
+        told: Any = (lambda line: None) if self.quiet else (lambda line: print(line, flush=True))
+        _print_race(run_race(plan, store, rows, live=self._write, say=told, **options))
+
+    def _consistency(self, plan: Any, store: Store, rows: Any, device: Any) -> None:
+        from consistency_lab.store.results import save_frame
+        from consistency_lab.studies.race.learnt import what_is_learnt
+
+        table = what_is_learnt(plan, store, rows, device=device, say=print)
+        save_frame(table, self.out / self.preset / "race-consistency.csv")
+        shown = ["family", "models", *(f"mse_{key}" for key in ("score", "low", "high")), "frechet"]
+        print(table[shown].to_string(index=False, na_rep="", float_format=lambda x: f"{x:.3f}"))
+
+    def _write(self, result: xr.Dataset) -> None:
+        from consistency_lab.plots.figures import figures_of
+        from consistency_lab.plots.save import save_figure
+        from consistency_lab.store.results import save_frame, save_result
+        from consistency_lab.studies.race.table import finals_table, race_table
+
+        start = self.out / self.preset / f"race-{self.contestants}"
+        save_result(result, start.with_name(f"{start.name}.nc"))
+        save_frame(race_table(result), start.with_name(f"{start.name}.csv"))
+        save_frame(finals_table(result), start.with_name(f"{start.name}-finals.csv"))
+        for name, figure, frame in figures_of(result):
+            save_figure(figure, start.with_name(f"{start.name}-{name}"), frame)
+
+
+def _print_race(result: xr.Dataset) -> None:
+    from consistency_lab.studies.race.table import finals_table, race_table
+
+    for metric, good in zip(result["metric"].values, result["qualified"].values, strict=True):
+        print(f"{metric}: {'qualified as a target' if good else 'NOT qualified: what needs no training is as good'}")
+    table = race_table(result)
+    fastest = table[table["fastest"]]
+    names = ["contestant", "control", "speedup", "low", "high", "bound", "seconds_speedup", "pilot_speedup", "censored"]
+    print(fastest[names].to_string(index=False, na_rep="", float_format=lambda x: f"{x:.2f}"))
+    print(finals_table(result).to_string(index=False, na_rep="", float_format=lambda x: f"{x:.4f}"))

@@ -1,0 +1,76 @@
+"""Whatever cannot be used ends in one sentence and status 2."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from consistency_lab.cli import main
+
+
+def corrupt(trained, tmp_path):
+    """A copy of a trained run whose weights are cut in half."""
+    folder = next(trained.glob("model-mlp_s0*"))
+    copy = tmp_path / "store" / folder.name
+    shutil.copytree(folder, copy)
+    weights = copy / "ema.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    return str(copy)
+
+
+BAD = {
+    "unknown network": (["train", "--network", "unett"], "Did you mean 'unet'"),
+    "unknown data set": (["train", "--data", "digit"], "Did you mean 'digits'"),
+    "unknown metric": (
+        ["compare", "mlp-s0", "mlp-s1", "--store", "{store}", "--metrics", "mze", "--count", "4"],
+        "Did you mean 'mse'",
+    ),
+    "unknown model": (["compare", "mlp-s0", "mlp-s9", "--store", "{store}"], "Did you mean"),
+    "unknown preset": (["demo", "--preset", "digit"], "Did you mean 'digits'"),
+    "unknown key in a file": (["train", "--config", "{tmp}/bad.json"], "Did you mean 'steps'"),
+    "batch too large": (["train", "--batch", "5000"], "larger than the 1797 images"),
+    "empty folder": (["train", "--data", "{tmp}/empty"], "empty"),
+    "unwritable store": (["train", "--steps", "1", "--quiet", "--out", "{tmp}/file/runs"], "file"),
+    "unwritable output": (["compare", "mlp-s0", "mlp-s1", "--store", "{store}", "--out", "{tmp}/file/out"], "file"),
+    "truncated weights": (["probe", "difficulty", "{corrupt}", "--out", "{tmp}/p"], "ema.safetensors"),
+    "one model": (["compare", "mlp-s0", "--store", "{store}", "--out", "{tmp}/o"], "at least two models"),
+    "three models on a line": (
+        ["probe", "landscape", "mlp-s0", "mlp-s1", "mlp-s0", "--store", "{store}"],
+        "one or two models",
+    ),
+    "two models for a plane": (
+        ["probe", "landscape", "--plane", "mlp-s0", "mlp-s1", "--store", "{store}"],
+        "one or three models",
+    ),
+    "a plane of something else": (["probe", "curvature", "--plane", "mlp-s0", "--store", "{store}"], "probe landscape"),
+    "player of a diffusion model": (
+        ["probe", "landscape", "mlp-s0", "--player", "generator", "--store", "{store}", "--out", "{tmp}/o"],
+        "is no GAN or VAE",
+    ),
+    "one model to connect": (["probe", "connectivity", "mlp-s0", "--store", "{store}"], "takes two models, not 1"),
+    "no results": (["report"], "nothing to report"),
+    "missing result": (["report", "{tmp}/none.nc"], "none.nc"),
+    "a folder without results": (["report", "{tmp}/empty"], "there are no results"),
+    "no metrics": (["compare", "mlp-s0", "mlp-s1", "--store", "{store}", "--metrics"], "at least one name"),
+    "a setting out of range": (["train", "--steps", "-5"], "consistency-lab: steps must be above 0, not -5."),
+    "unquoted text": (["train", "--data", "cifar10(split=test)"], "text in quotes"),
+    "text for a number": (["train", "--optimizer", "adam(beta1='a')"], "give a number"),
+    "bad seeds": (["train", "--seeds", "3-1"], "rising"),
+    "no such device": (["train", "--device", "cuda:99"], "cannot be used"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_sentence_and_status_two(name, trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.json").write_text('{"stepz": 3}')
+    places = {"store": str(trained), "tmp": str(tmp_path), "corrupt": corrupt(trained, tmp_path)}
+    before = sorted(str(p) for p in Path(tmp_path).rglob("*") if ".lock" not in p.name)
+    arguments, message = BAD[name]
+    assert main([word.format(**places) if "{" in word and "}" in word else word for word in arguments]) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert len(printed.err.strip().splitlines()) == 1
+    assert sorted(str(p) for p in Path(tmp_path).rglob("*") if ".lock" not in p.name) == before

@@ -1,0 +1,96 @@
+"""The commands `status`, `list` and `export`."""
+
+import torch
+
+from consistency_lab.cli import main
+from consistency_lab.cli.listing import CHOICES, LISTS
+from consistency_lab.data.sources import load_images
+from consistency_lab.loading import KINDS
+from consistency_lab.store.results import load_result
+
+
+def test_status_shows_data_and_settings_that_are_not_at_their_defaults(trained, capsys):
+    assert main(["status", "--store", str(trained)]) == 0
+    first, second = capsys.readouterr().out.strip().splitlines()
+    assert first.endswith("digits, network=mlp(depth=1, width=16), steps=30, batch=32")
+    assert second.endswith("digits, network=mlp(depth=1, width=16), steps=30, batch=32, seed=1")
+
+
+def test_everything_that_has_a_name_is_listed(capsys):
+    for what in LISTS:
+        assert main(["list", what]) == 0
+    text = capsys.readouterr().out
+    for name in (
+        "unet-ddpm(",
+        "dit-s2(",
+        "uvit-s(",
+        "fashion-mnist",
+        "cifar10",
+        "celeba",
+        "mse",
+        "dpm++2m",
+        "edm(",
+        "mdlrc",
+        "clts(center=0.3",
+    ):
+        assert name in text
+    assert main(["list", "networks", "unet*"]) == 0
+    assert "dit" not in capsys.readouterr().out
+    assert main(["list", "networks", "resnet*"]) == 2
+
+
+def test_samplers_and_rules_are_listed(capsys):
+    assert main(["list", "timesteps"]) == 0
+    listed = capsys.readouterr().out
+    assert "clts(center=0.3, width=0.2, horizon=1.0, floor=0.05, axis='timestep', weighted=False)" in listed
+    assert "beta(a=..., b=..., floor=0.0, weighted=False)" in listed
+    assert main(["list", "momentum"]) == 0
+    listed = capsys.readouterr().out
+    assert "constant\n" in listed
+    assert "demon_adam(floor=0.0, start=0.0)" in listed
+
+
+def test_status_knows_every_choice_of_every_kind_of_model():
+    images, cpu = load_images("digits"), torch.device("cpu")
+    for kind in KINDS.values():
+        settings = kind.spec(images, kind.settings(), cpu)["settings"]
+        chosen = {key for key, value in settings.items() if isinstance(value, dict) and "name" in value}
+        assert chosen
+        assert chosen <= set(CHOICES)
+
+
+def test_an_exported_model_meets_its_own_run(trained, tmp_path, capsys):
+    folder = tmp_path / "exported"
+    assert (
+        main(
+            [
+                "train",
+                "--network",
+                "unet(width=8, groups=4)",
+                "--steps",
+                "3",
+                "--quiet",
+                "--device",
+                "cpu",
+                "--out",
+                str(tmp_path),
+            ]
+        )
+        == 0
+    )
+    assert main(["export", "unet-s0", str(folder), "--store", str(tmp_path)]) == 0
+    arguments = [
+        "compare",
+        "unet-s0",
+        f"diffusers:{folder}?name=theirs",
+        "--store",
+        str(tmp_path),
+        "--quiet",
+        "--device",
+        "cpu",
+    ]
+    assert main([*arguments, "--count", "4", "--sampler-steps", "3", "--out", str(tmp_path / "c")]) == 0
+    result = load_result(tmp_path / "c" / "results" / "comparison.nc")
+    assert result["distance"].sel(metric="mse").isel(t=-1).max() < 1e-6
+    assert main(["export", "unet-s0", str(folder), "--store", str(tmp_path)]) == 2
+    assert "exported" in capsys.readouterr().err
