@@ -42,7 +42,7 @@ def test_recipe_from_files(tmp_path, difficulty, capsys):
         difficulty,
         smooth,
         curvature,
-        "--weighting",
+        "--draws",
         "importance",
         "--steps",
         "400",
