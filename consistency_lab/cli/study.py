@@ -29,6 +29,8 @@ class Study(Common):
     perceptual: LPIPS at the images' own size; why: all probes on the models of likeness"""
     preset: str = "digits"
     """which models on which data"""
+    data: str | None = None
+    """another set than the plan's, such as "npz(path='cifar10.npz')"; rows are told apart by the images themselves"""
     seed: int = 0
     """seed of the shared noise"""
     count: int | None = None
@@ -63,14 +65,14 @@ class Study(Common):
         from consistency_lab.studies.cost import fleet_cost
         from consistency_lab.studies.emergence import emergence_table
         from consistency_lab.studies.fleet import Fleet
-        from consistency_lab.studies.likeness import Classifier, Ruler, likeness_table
+        from consistency_lab.studies.likeness import Classifier, Ruler, every_pair_sentence, likeness_table, pair_table
         from consistency_lab.studies.quality import classifier_spec, set_classifier
         from consistency_lab.studies.why import Why
         from consistency_lab.training.kept import snapshot_steps
         from consistency_lab.training.settings import TrainingSettings
 
         plan = TABLES[self.what](self.preset)
-        whole = load_images(plan.data, data_dir=self.data_dir)
+        whole = load_images(self.data or plan.data, data_dir=self.data_dir)
         images, held_out = whole.split(len(whole) - plan.held_out, plan.held_out, seed=0)
         if len(held_out) > plan.most_held_out:
             held_out = held_out.take(range(plan.most_held_out), f"{held_out.name}, first {plan.most_held_out}")
@@ -103,6 +105,8 @@ class Study(Common):
         classifier = Classifier(classifier_spec(whole), lambda: set_classifier(whole, store)) if plan.quality else None
         options: dict[str, Any] = {"classifier": classifier, "crosses": plan.crosses, "say": print}
         self._finish(likeness_table(families, images, held_out, rows, ruler, **options))
+        if plan.crosses:
+            print(every_pair_sentence(pair_table(families, images, rows, ruler)))
 
     def _sizes(self, store: Store, rows: Any, place: Any) -> None:
         from consistency_lab.data.sources import load_images
@@ -111,7 +115,7 @@ class Study(Common):
         from consistency_lab.studies.sizes import SEEDS, size_sweep
 
         plan = sizes_plan(self.preset)
-        images = load_images(plan.data, data_dir=self.data_dir)
+        images = load_images(self.data or plan.data, data_dir=self.data_dir)
         if self.dry_run:
             each = seconds_per_step(images, plan.settings, place) * plan.settings.steps
             print_cost({f"size {size}, {2 * SEEDS} models": (2 * SEEDS * each, 0.0) for size in plan.sizes})

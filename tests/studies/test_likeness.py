@@ -199,3 +199,21 @@ def test_a_metric_is_known_by_its_weights_and_not_by_their_path(tmp_path):
     metric = CopyDistance(lambda x: x.flatten(1), "copies", note="weights w.pt, SHA-256 0123")
     spec = Ruler(metrics=("mse", metric)).spec
     assert spec["metrics"] == ["mse", "copies (weights w.pt, SHA-256 0123)"]
+
+
+def test_every_pair_is_named_and_the_extremes_are_said(digits, tmp_path):
+    models = {"clean": family("clean", digits, 0.0), "noisy": family("noisy", digits, 0.3)}
+    straws = [Straw(f"s{i}") for i in range(3)]
+    families = [*(Family.of(name, each) for name, each in models.items()), Family.of("straw", straws)]
+    rows = Rows(tmp_path / "rows.jsonl")
+    pairs = likeness.pair_table(families, digits[0], rows, RULER)
+    assert len(pairs) == 15 + 3
+    assert pairs["diffusion"].sum() == 15
+    whole = RULER.compare([*models["clean"], *models["noisy"]])
+    assert pairs["score"][:15].tolist() == whole["score"].isel(t=-1, metric=0).values.tolist()
+    sentence = likeness.every_pair_sentence(pairs)  # straws always make the same images: they are as alike as can be
+    assert "does NOT lie above" in sentence
+    assert "the highest of the others 1.000 (s0 with s1)" in sentence
+    low = pairs.assign(score=np.where(pairs["diffusion"], pairs["score"], -0.5))
+    assert "15 pairs of diffusion models lies above every one of the 3 pairs" in likeness.every_pair_sentence(low)
+    assert likeness.pair_table(families, digits[0], rows, RULER).equals(pairs)
