@@ -455,7 +455,7 @@ class MakeRecipe:
     findings: tyro.conf.Positional[tuple[Path, ...]] = ()
     """.nc files: one difficulty, any number of landscapes, at most one curvature; none for the paper's own recipe"""
     settings: TrainingSettings = field(default_factory=TrainingSettings)
-    weighting: Literal["objective", "importance"] = "objective"
+    draws: Literal["objective", "importance"] = "objective"
     """objective: hard times count for more. importance: draws are weighted back to the uniform objective"""
     exponent: float = 1.0
     """the root second moment is raised to it"""
@@ -483,7 +483,7 @@ class MakeRecipe:
         else:
             curvature = by_kind["curvature"][0] if by_kind["curvature"] else None
             options: dict[str, Any] = {
-                "weighting": self.weighting,
+                "weighting": self.draws,
                 "exponent": self.exponent,
                 "settings": self.settings,
             }

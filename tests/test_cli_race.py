@@ -32,7 +32,10 @@ def difficulty(tmp_path):
 
 def test_recipe_from_files(tmp_path, difficulty, capsys):
     smooth = save(tmp_path / "landscape.nc", "landscape", roughness=0.01)
-    curvature = save(tmp_path / "curvature.nc", "curvature", top=50.0, trace=1000.0, parameters=2000)
+    place = {"operator": ["hessian"], "part": ["all"], "end": ["top"], "rank": [1]}
+    numbers = {"eigenvalue": (list(place), [[[[50.0]]]]), "trace": (["operator", "part"], [[1000.0]])}
+    curvature = str(tmp_path / "curvature.nc")
+    save_result(xr.Dataset(numbers, place, {"kind": "curvature", "parameters": 2000}), tmp_path / "curvature.nc")
     out = tmp_path / "recipe.json"
     assert main(["recipe", difficulty, smooth, "--out", str(out), "--dry-run"]) == 0
     assert not out.exists()
@@ -42,7 +45,7 @@ def test_recipe_from_files(tmp_path, difficulty, capsys):
         difficulty,
         smooth,
         curvature,
-        "--weighting",
+        "--draws",
         "importance",
         "--steps",
         "400",
