@@ -15,10 +15,11 @@ from consistency_lab.presets import race_plan
 from consistency_lab.recipe import Recipe
 from consistency_lab.store.results import load_result, save_result
 from consistency_lab.store.runs import Store
-from consistency_lab.studies.race import learnt, running, study
+from consistency_lab.studies.race import abreast, findings, learnt, study
 from consistency_lab.studies.race.contestants import Contestant, as_density, at_horizons, static_twins
-from consistency_lab.studies.race.field import center_field, standard_field
-from consistency_lab.studies.race.race import LOSS, qualifies, race
+from consistency_lab.studies.race.field import MEASURED, SPLIT, center_field, recipes_of, standard_field
+from consistency_lab.studies.race.gathering import LOSS, qualifies
+from consistency_lab.studies.race.race import race
 from consistency_lab.studies.race.running import Watch, evaluation_steps, frozen_batch
 from consistency_lab.studies.race.study import race_dry_run, race_field, run_race
 from consistency_lab.studies.race.table import finals_table, race_table
@@ -59,7 +60,8 @@ def field():
 def raced(field, watch, tmp_path_factory):
     path = tmp_path_factory.mktemp("race") / "rows.jsonl"
     seen = []
-    return path, race(field, watch, Rows(path), seeds=[0, 1], targets=(0.3, 0.8), live=seen.append), seen
+    options = {"seeds": [0, 1], "targets": (0.3, 0.8), "followed": 1}
+    return path, race(field, watch, Rows(path), **options, live=seen.append), seen
 
 
 def test_equal_terms(digits, field):
@@ -145,9 +147,10 @@ def test_a_race_goes_on_from_its_rows(raced, field, watch, monkeypatch, tmp_path
     ][:-2]
     (tmp_path / "rows.jsonl").write_text("\n".join(kept) + "\n")
     calls = []
-    original = running._train
-    monkeypatch.setattr(running, "_train", lambda *args: calls.append(1) or original(*args))
-    again = race(field, watch, Rows(tmp_path / "rows.jsonl"), seeds=[0, 1], targets=(0.3, 0.8))
+    original = abreast.train_watched
+    monkeypatch.setattr(abreast, "train_watched", lambda *args: calls.append(1) or original(*args))
+    options = {"seeds": [0, 1], "targets": (0.3, 0.8), "followed": 1}
+    again = race(field, watch, Rows(tmp_path / "rows.jsonl"), **options)
     assert len(calls) == 2
     timed = ["seconds_per_step"]
     assert again.drop_vars(timed).equals(result.drop_vars(timed))
