@@ -156,7 +156,7 @@ def from_curvature(
     optimizer = Choice.parse(settings.optimizer)
     sgd = optimizer.name == "sgd"
     option = "momentum" if sgd else "beta1"
-    beta = float(optimizer.options.get(option, 0.9))  # type: ignore[arg-type]
+    beta = float(optimizer.options.get(option, 0.9))
     changes: dict[str, object] = {}
     reasons = []
     if momentum == "measured":

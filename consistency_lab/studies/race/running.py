@@ -146,7 +146,7 @@ def keep(watch: Watch, lap: Lap, rows: Rows, found: dict[str, Any]) -> None:
     spec = run_spec_of(watch, lap.settings)
     run = {key: value for key, value in found.items() if key != "evaluations"}
     for step, values in found["evaluations"]:
-        rows.row(_evaluation_spec(rows.key(spec), step, _sampled(lap, step)), lambda values=values: values)
+        rows.row(_evaluation_spec(rows.key(spec), step, _sampled(lap, step)), partial(dict, values))
     rows.row(spec, lambda: run)
 
 

@@ -194,8 +194,8 @@ def race_dry_run(
             Lap(each.name, each.settings.replace(seed=seed), follow and seed < plan.followed)
             for seed in range(plan.seeds)
         ]
-    for name, each in laps.items():
-        missing = [lap for lap in each if watch is None or recorded(watch, lap, rows) is None]
+    for name, its in laps.items():
+        missing = [lap for lap in its if watch is None or recorded(watch, lap, rows) is None]
         training = sum(step_of(lap.settings) * lap.settings.steps for lap in missing)
         evaluation = sum(
             looked * lap.settings.steps / plan.every
