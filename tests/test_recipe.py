@@ -160,10 +160,46 @@ def test_curvature_is_not_trusted_off_the_quadratic():
         recipe = Recipe.from_findings(findings, landscape(rough), curvature=curvature)
         assert list(recipe.changes) == ["timesteps"]
         assert "stay as they are" in str(recipe)
-    result = xr.Dataset({"top": 50.0, "trace": 1000.0}, attrs={"kind": "curvature", "parameters": 2000})
+    result = curvature_result([50.0], [1000.0], 2000)
     assert Recipe.from_findings(findings, landscape(0.01), curvature=result) == smooth
-    with pytest.raises(UserError, match="the number 'trace'"):
+    both = curvature_result([-3.0, 50.0], [7.0, 1000.0], 2000)  # the Gauss-Newton part is what is read
+    assert Recipe.from_findings(findings, landscape(0.01), curvature=both) == smooth
+    with pytest.raises(UserError, match="the trace and the number"):
         Recipe.from_findings(findings, curvature=result.drop_vars("trace"))
+    with pytest.raises(UserError, match="did not converge"):
+        Recipe.from_findings(findings, curvature=result.assign(converged=0 * result["eigenvalue"]))
+
+
+def test_momentum_may_be_kept():
+    settings = TrainingSettings(steps=400, optimizer="adam(beta1=0.8)")
+    options = {"curvature": Curvature(50.0, 1000.0, 2000), "settings": settings, "momentum": "kept"}
+    kept = Recipe.from_findings(difficulty(np.ones(20)), landscape(0.01), **options)
+    assert list(kept.changes) == ["timesteps", "lr_final"]
+    assert kept.changes["lr_final"] == pytest.approx(1 / np.sqrt(2 * 1.8 / 0.2 * 400), abs=1e-4)
+    with pytest.raises(UserError, match="measured or kept"):
+        Recipe.from_findings(difficulty(np.ones(20)), momentum="some")
+
+
+def test_gradients_of_the_probe_serve_importance_weights_alone():
+    mean, noise = np.where(T > 0.5, 1.0, -0.5), np.where(T > 0.5, 3.0, 1.5)  # their sum is E |g|^2: 4 and 1
+    profile = (("definition", "t"), np.stack([mean, noise]))
+    findings = difficulty(np.ones(20)).assign(profile=profile)
+    findings = findings.assign_coords(definition=["gradient norm", "gradient noise"])
+    found = masses(Recipe.from_findings(findings, weighting="importance"))
+    assert (found[900] - FLOOR / BINS) / (found[100] - FLOOR / BINS) == pytest.approx(2.0, rel=1e-3)
+    assert np.ptp(masses(Recipe.from_findings(findings))) < 1e-6
+
+
+def curvature_result(tops, traces, parameters):
+    dims = ("operator", "part", "end", "rank")
+    return xr.Dataset(
+        {
+            "eigenvalue": (dims, np.array(tops)[:, None, None, None]),
+            "trace": (dims[:2], np.array(traces)[:, None]),
+        },
+        {"operator": ["hessian", "gauss_newton"][: len(tops)], "part": ["all"], "end": ["top"], "rank": [1]},
+        {"kind": "curvature", "parameters": parameters},
+    )
 
 
 def test_shuffled_findings_have_the_same_values_in_another_order():

@@ -82,11 +82,13 @@ class Race(Common):
     contestants: Literal["standard", "centers"] = "standard"
     """standard: controls, published methods, the paper's recipe and ours. centers: the paper's ablation over the center of CLTS"""
     recipe: tuple[Path, ...] = ()
-    """recipes from findings on another set, to be raced too: they cost no pilot here"""
+    """recipes from findings on another set, such as the recipe-*.json that its race writes: they cost no pilot here"""
     consistency: bool = False
     """no race: does the recipe change what is learnt, or only when? Consistency within and between uniform and recipe-trained models"""
     store: Path = Path("runs")
-    """where the pilot and the classifier are kept"""
+    """where the classifier is kept, and the models of --consistency"""
+    workers: int = 1
+    """processes that run side by side, each with its share of the CPU's threads"""
     out: Path = Path("figures")
     """folder for PRESET/race.jsonl, the rows that are finished, and PRESET/CONTESTANTS-*, tables and figures, renewed every round"""
 
@@ -96,21 +98,21 @@ class Race(Common):
         from consistency_lab.recipe import Recipe
         from consistency_lab.store.atomic import ensure_writable
         from consistency_lab.store.runs import Store
-        from consistency_lab.studies.race.study import race_dry_run, run_race
+        from consistency_lab.studies.race.study import race_dry_run, race_recipe, run_race
         from consistency_lab.studies.rows import Rows
 
         if self.force:
             raise UserError("a race has no --force: its rows are committed. Remove those that are to be run again.")
         plan, folder = race_plan(self.preset), self.out / self.preset
         store, rows = Store(self.store), Rows(folder / "race.jsonl")
-        foreign = {f"recipe from {path.stem}": Recipe.load(path) for path in self.recipe}
+        foreign = {f"recipe from {path.stem.removeprefix('recipe-')}": Recipe.load(path) for path in self.recipe}
         options: dict[str, Any] = {
             "field": self.contestants,
             "foreign": foreign,
             "device": resolve_device(self.device),
         }
         if self.dry_run:
-            print_cost({name: (each, 0.0) for name, each in race_dry_run(plan, store, rows, **options).items()})
+            print_cost(race_dry_run(plan, store, rows, **options))
             return
         store.check()
         ensure_writable(folder)
@@ -118,7 +120,9 @@ class Race(Common):
             self._consistency(plan, store, rows, options["device"])
             return
         told: Any = (lambda line: None) if self.quiet else (lambda line: print(line, flush=True))
-        _print_race(run_race(plan, store, rows, live=self._write, say=told, **options))
+        _print_race(run_race(plan, store, rows, workers=self.workers, live=self._write, say=told, **options))
+        if self.contestants == "standard":
+            race_recipe(plan, rows, options["device"]).save(folder / f"recipe-{self.preset}.json")
 
     def _consistency(self, plan: Any, store: Store, rows: Any, device: Any) -> None:
         from consistency_lab.store.results import save_frame

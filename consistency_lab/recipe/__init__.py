@@ -3,7 +3,8 @@
 **Density over t.** With importance weights 1 / p, the gradient of a drawn time is an unbiased estimate of the uniform loss's gradient for
 every p, and its variance is least for p(t) in proportion to sqrt(E |g_t|^2), the root of the expected squared norm of a sample's gradient
 at t (Cauchy-Schwarz; Katharopoulos & Fleuret 1803.00942 for data, Nichol & Dhariwal 2102.09672, equation 18, for t). A difficulty result
-that has ``gradient_second_moment`` gives it; without, the root of the second moment of the eps-loss stands in for it, as in the latter.
+that has it gives it (as ``gradient_second_moment``, or as the squared norm of the mean gradient plus the noise around it, which
+`probe_difficulty` measures); without, the root of the second moment of the eps-loss stands in for it, as in the latter.
 
 The field ``weighting`` says which of two things that density is used for:
 
@@ -20,7 +21,10 @@ to sqrt(E_t).
 
 H is the measured top eigenvalue of the Hessian, h the mean one, trace / parameters. Adam's steps do not change when the loss is multiplied
 by a constant, so what it asks for can depend on ratios of curvature alone: a stiffer top direction asks for more momentum, twice the
-whole Hessian for the same. A smooth, well-conditioned landscape asks for little, which is the paper's argument for less of it.
+whole Hessian for the same. A smooth, well-conditioned landscape asks for little, which is the paper's argument for less of it. (Adam does
+not descend in the metric of this kappa. On the digits' MLP it came to .954; in one run each of 400 annealed steps the held-out loss was
+.1216 with it, .1199 with the usual .9, and .1251 with the .126 that the loss-weighted mean eigenvalue, sum of squares over trace, asks for.
+So races tell the momentum from the rest: ``momentum="kept"`` leaves it alone.)
 
 **Annealing.** At a rate eta a direction of curvature h forgets the noise of its gradients in 1 / (eta h) steps and keeps a variance in
 proportion to eta. Under a linear decay over I steps it follows the falling rate until s steps are left with s^2 eta h / I = 1, at

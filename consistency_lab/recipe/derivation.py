@@ -18,6 +18,7 @@ SMOOTH = 0.05
 MOST_MOMENTUM = 0.99
 
 Weighting = Literal["objective", "importance"]
+Momentum = Literal["measured", "kept"]
 
 
 class Curvature(NamedTuple):
@@ -40,15 +41,23 @@ class Curvature(NamedTuple):
 
 
 def read_curvature(result: xr.Dataset) -> Curvature:
-    """The summary of a curvature result: ``top``, ``trace`` and ``parameters``, attributes or variables without dimensions."""
+    """What `probe_curvature` found over all samples: of the Gauss-Newton part where it is there, whose eigenvalues are never negative.
 
-    def number(name: str) -> float:
-        value = result.attrs.get(name, result.get(name))
-        if value is None or np.ndim(value) != 0:
-            raise UserError(f"a recipe needs the number {name!r} of a curvature result, and this one does not have it.")
-        return float(value)
-
-    return Curvature(number("top"), number("trace"), int(number("parameters")))
+    Raises:
+        UserError: no eigenvalue, trace or number of parameters, or one that did not converge.
+    """
+    if not {"eigenvalue", "trace"} <= set(result.data_vars) or "parameters" not in result.attrs:
+        raise UserError(
+            "a recipe needs the top eigenvalue, the trace and the number of parameters of a curvature result, and this one does not have "
+            "them; make one with probe_curvature."
+        )
+    operators = [str(name) for name in result["operator"].values]
+    operator = "gauss_newton" if "gauss_newton" in operators else operators[0]
+    one = result.sel(operator=operator, part="all")
+    top = one.sel(end="top", rank=1)
+    if "converged" in top and not float(top["converged"]) == 1:
+        raise UserError("the top eigenvalue of this curvature result did not converge; probe it again with more steps.")
+    return Curvature(float(top["eigenvalue"]), float(one["trace"]), int(result.attrs["parameters"]))
 
 
 def heavy_ball_momentum(condition: float) -> float:
@@ -70,10 +79,9 @@ def density_profile(
     difficulty: xr.Dataset, weighting: Weighting, exponent: float
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Times, values over them with highest 1, and the reason as text."""
-    if "gradient_second_moment" in difficulty:
-        moment = difficulty["gradient_second_moment"].values.astype(np.float64)
-        what = "root of the expected squared gradient norm"
-    else:
+    moment = gradient_second_moment(difficulty, weighting)
+    what = "root of the expected squared gradient norm"
+    if moment is None:
         moment = (difficulty["error"].sel(units="eps").values.astype(np.float64) ** 2).mean(1)  # (t, sample)
         what = "root mean square eps-error"
     values = np.sqrt(moment) ** exponent
@@ -99,6 +107,20 @@ def density_profile(
     return t, values, reason
 
 
+def gradient_second_moment(difficulty: xr.Dataset, weighting: Weighting) -> np.ndarray | None:
+    """E |g_t|^2 of single samples at each t: as a variable, or, for importance weights, mean and noise of `probe_difficulty`'s gradients.
+
+    The profiles do not serve a density that changes the objective: what that weighs are losses.
+    """
+    if "gradient_second_moment" in difficulty:
+        return difficulty["gradient_second_moment"].values.astype(np.float64)
+    parts = ["gradient norm", "gradient noise"]
+    if weighting != "importance" or not set(parts) <= set(difficulty.coords.get("definition", xr.DataArray([])).values):
+        return None
+    # |E g|^2 + tr Cov(g) = E |g|^2; an unbiased |E g|^2 may be below 0, their sum is not.
+    return difficulty["profile"].sel(definition=parts).sum("definition").values.astype(np.float64)
+
+
 def at_knots(values: np.ndarray) -> np.ndarray:
     """From centres of equal cells to the ends of those cells, first and last included: where the `density` sampler has its knots."""
     centres, ends = np.arange(len(values)) + 0.5, np.arange(len(values) + 1.0)
@@ -121,7 +143,7 @@ def from_roughness(rough: Sequence[float]) -> tuple[dict[str, object], list[str]
 
 
 def from_curvature(
-    curvature: Curvature, rough: Sequence[float], settings: TrainingSettings
+    curvature: Curvature, rough: Sequence[float], settings: TrainingSettings, momentum: Momentum
 ) -> tuple[dict[str, object], list[str]]:
     if rough and not (np.isfinite(rough).all() and max(rough) < SMOOTH):
         why = f"Momentum and annealing stay as they are: {_deviation(rough)}, too far from one for its formulas."
@@ -131,17 +153,26 @@ def from_curvature(
             f"Momentum and annealing stay as they are: top eigenvalue {curvature.top:.3g} and trace {curvature.trace:.3g} are not "
             "both positive, so the loss is no valley there."
         ]
-    beta = min(heavy_ball_momentum(max(1.0, curvature.condition)), MOST_MOMENTUM)
     optimizer = Choice.parse(settings.optimizer)
     sgd = optimizer.name == "sgd"
-    chosen = Choice(optimizer.name, {**optimizer.options, "momentum" if sgd else "beta1": round(beta, 3)})
+    option = "momentum" if sgd else "beta1"
+    beta = float(optimizer.options.get(option, 0.9))
+    changes: dict[str, object] = {}
+    reasons = []
+    if momentum == "measured":
+        beta = min(heavy_ball_momentum(max(1.0, curvature.condition)), MOST_MOMENTUM)
+        chosen = Choice(optimizer.name, {**optimizer.options, option: round(beta, 3)})
+        changes = {"optimizer": str(chosen), "momentum": "constant"}
+        reasons.append(
+            f"Momentum is {beta:.3f}, the optimum of heavy-ball descent on a quadratic with the measured condition number, top over mean "
+            f"eigenvalue, of {curvature.condition:.3g} (top {curvature.top:.3g}, trace {curvature.trace:.3g}, "
+            f"{curvature.parameters} parameters; at most {MOST_MOMENTUM:g})."
+        )
     stiffness = settings.lr / (1.0 - beta) * curvature.top if sgd else 2.0 * (1.0 + beta) / (1.0 - beta)
     final = min(1.0, 1.0 / math.sqrt(stiffness * settings.steps))
     measured = "rate times top eigenvalue" if sgd else "rate times top curvature at the edge of stability"
-    return {"optimizer": str(chosen), "momentum": "constant", "lr_final": round(final, 4)}, [
-        f"Momentum is {beta:.3f}, the optimum of heavy-ball descent on a quadratic with the measured condition number, top over mean "
-        f"eigenvalue, of {curvature.condition:.3g} (top {curvature.top:.3g}, trace {curvature.trace:.3g}, "
-        f"{curvature.parameters} parameters; at most {MOST_MOMENTUM:g}).",
+    reasons.append(
         f"The learning rate falls linearly to {final:.3g} of its peak: at {measured}, {stiffness:.3g}, the stiffest direction follows "
-        f"the rate no further in {settings.steps} steps.",
-    ]
+        f"the rate no further in {settings.steps} steps."
+    )
+    return {**changes, "lr_final": round(final, 4)}, reasons

@@ -16,6 +16,7 @@ from consistency_lab.errors import UserError
 from consistency_lab.recipe.derivation import (
     FLOOR,
     Curvature,
+    Momentum,
     Weighting,
     at_knots,
     check_kind,
@@ -56,6 +57,7 @@ class Recipe:
         curvature: Curvature | xr.Dataset | None = None,
         weighting: Weighting = "objective",
         exponent: float = 1.0,
+        momentum: Momentum = "measured",
         settings: TrainingSettings | None = None,
     ) -> Recipe:
         """Derive a recipe. The package's text has the derivation.
@@ -66,6 +68,7 @@ class Recipe:
             curvature: of the same pilot. Without landscape and curvature momentum stays as it is.
             weighting: what the density is used for.
             exponent: the root second moment is raised to it.
+            momentum: ``"measured"``, from the curvature; or ``"kept"``, that of the settings, so that density and annealing alone change.
             settings: what is to be trained: its optimizer, learning rate and steps enter where there is a curvature.
 
         Raises:
@@ -81,6 +84,8 @@ class Recipe:
             raise UserError(
                 f"the weighting of a recipe is objective or importance and its exponent above 0, not {weighting!r}, {exponent!r}."
             )
+        if momentum not in ("measured", "kept"):
+            raise UserError(f"the momentum of a recipe is measured or kept, not {momentum!r}.")
         t, values, reason = density_profile(difficulty, weighting, exponent)
         options = {"floor": FLOOR, "values": [round(float(v), 4) for v in at_knots(values)]}
         if weighting == "importance":
@@ -89,8 +94,8 @@ class Recipe:
         reasons = [reason]
         rough = [float(x.attrs["roughness"]) for x in landscapes]
         if curvature is not None:
-            more, why = from_curvature(curvature, rough, settings or TrainingSettings())
-        elif landscapes:
+            more, why = from_curvature(curvature, rough, settings or TrainingSettings(), momentum)
+        elif landscapes and momentum == "measured":
             more, why = from_roughness(rough)
         else:
             more, why = {}, []

@@ -15,11 +15,13 @@ from consistency_lab.errors import UserError, unknown_name
 from consistency_lab.plots import frames, probe_frames, reading
 from consistency_lab.plots.curvature import number_frame
 from consistency_lab.plots.theme import PALETTE
+from consistency_lab.plots.timesteps import audit_frame
 from consistency_lab.probes.profiles import difficulty_correlations, difficulty_table
-from consistency_lab.reports import findings, landscapes, words
+from consistency_lab.reports import findings, landscapes, races, words
 from consistency_lab.reports.comparison import comparison
 from consistency_lab.reports.numbers import headline, plain, records
 from consistency_lab.store.atomic import atomic_write
+from consistency_lab.studies.race.table import finals_table, race_table
 
 SECTIONS: dict[str, Callable[[xr.Dataset, str], dict[str, Any]]] = {
     "comparison": comparison,
@@ -31,6 +33,8 @@ SECTIONS: dict[str, Callable[[xr.Dataset, str], dict[str, Any]]] = {
     "connectivity": findings.connectivity,
     "training": findings.training_curves,
     "recipe": findings.recipe,
+    "timesteps": races.audit,
+    "race": races.race,
 }
 HERE = Path(__file__).parent
 DEFAULT_TITLE = "How alike are the images that these models make from the same noise?"
@@ -111,6 +115,10 @@ def _numbers(ordered: Sequence[tuple[str, xr.Dataset]]) -> dict[str, Any]:
             entry["numbers"] = {
                 name: plain(value) for name, value in ds.attrs.items() if isinstance(value, int | float)
             }
+        elif kind == "race":
+            entry["rows"], entry["finals"] = records(race_table(ds)), records(finals_table(ds))
+        elif kind == "timesteps":
+            entry["rows"] = records(audit_frame(ds))
         elif kind == "curvature":
             entry["rows"] = records(number_frame(ds))
         texts = {name: ds.attrs[name] for name in ("model", "path", "title", "reasons", "settings") if name in ds.attrs}

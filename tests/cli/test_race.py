@@ -32,7 +32,10 @@ def difficulty(tmp_path):
 
 def test_recipe_from_files(tmp_path, difficulty, capsys):
     smooth = save(tmp_path / "landscape.nc", "landscape", roughness=0.01)
-    curvature = save(tmp_path / "curvature.nc", "curvature", top=50.0, trace=1000.0, parameters=2000)
+    place = {"operator": ["hessian"], "part": ["all"], "end": ["top"], "rank": [1]}
+    numbers = {"eigenvalue": (list(place), [[[[50.0]]]]), "trace": (["operator", "part"], [[1000.0]])}
+    curvature = str(tmp_path / "curvature.nc")
+    save_result(xr.Dataset(numbers, place, {"kind": "curvature", "parameters": 2000}), tmp_path / "curvature.nc")
     out = tmp_path / "recipe.json"
     assert main(["recipe", difficulty, smooth, "--out", str(out), "--dry-run"]) == 0
     assert not out.exists()
@@ -88,7 +91,9 @@ def test_race_beforehand_and_itself(tmp_path, monkeypatch, capsys):
     recipe = ["--recipe", str(tmp_path / "elsewhere.json")]
     assert main(["race", *common, *recipe, "--dry-run"]) == 0
     jobs = json.loads(capsys.readouterr().out)["jobs"]
-    assert {"pilot", "target pilot", "uniform", "recipe", "recipe from elsewhere"} <= set(jobs)
+    steps = ("recipe, exponent 0.5, 10 steps", "recipe from elsewhere, 10 steps")
+    assert {"pilot", "target pilot", "uniform", *steps} <= set(jobs)
+    assert set(jobs["uniform"]) == {"training", "evaluation"}
     assert not (tmp_path / "figures").exists()
     common += ["--contestants", "centers"]
     assert main(["race", *common, "--quiet"]) == 0
@@ -99,6 +104,17 @@ def test_race_beforehand_and_itself(tmp_path, monkeypatch, capsys):
     assert result.sizes["contestant"] == 6
     for name in ("race.jsonl", "race-centers.csv", "race-centers-finals.csv", "race-centers-curves.png"):
         assert (folder / name).stat().st_size > 0
+    # Three contestants of the standard field, in two processes, on the rows that are there.
+    whole = study.standard_field
+    few = ("uniform", "recipe, exponent 0.5, 10 steps", "recipe from elsewhere, 10 steps")
+    monkeypatch.setattr(study, "standard_field", lambda *a, **k: [c for c in whole(*a, **k) if c.name in few])
+    assert main(["race", *common[:-2], *recipe, "--quiet", "--workers", "2"]) == 0
+    assert "recipe from elsewhere" in capsys.readouterr().out
+    standard = load_result(folder / "race-standard.nc")
+    assert list(standard["contestant"].values) == list(few)
+    assert standard["pilot_seconds"].values[1] > 0
+    assert standard["frechet"].notnull().any("evaluation").all()  # every run's end was sampled
+    assert Recipe.load(folder / "recipe-digits.json").changes["timesteps"].startswith("density(")
     rows = (folder / "race.jsonl").read_text()
     monkeypatch.setattr(Race, "_write", lambda self, result: None)
     assert main(["race", *common, "--quiet"]) == 0  # nothing is left to run

@@ -1,12 +1,19 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 
+from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
 from consistency_lab.plots import race
 from consistency_lab.plots.figures import figures_of
+from consistency_lab.reports.html import report
 from consistency_lab.studies.race.table import race_table
+from consistency_lab.training.timesteps.audit import audit_timesteps
+
+METRICS = {"reference": ["Gaussian denoiser"], "metric": ["held-out loss", "Frechet distance"]}
 
 
 @pytest.fixture
@@ -35,8 +42,17 @@ def raced():
             "role": ("contestant", roles),
             "entry": ("contestant", names),
             "pilot_steps": ("contestant", [0, 30, 0, 0]),
+            "pilot_seconds": ("contestant", [0.0, 0.6, 0.0, 0.0]),
+            "planned_steps": ("contestant", [80, 80, 80, 80]),
+            "batch": ("contestant", [32, 32, 32, 32]),
+            "total_variation": (run, np.full((4, 3), 0.25)),
+            "effective_share": (run, np.full((4, 3), 0.5)),
+            "evaluation_loss": ((*run, "evaluation"), loss),
+            "frechet": ((*run, "evaluation"), 100 * loss),
+            "reference_value": (("reference", "metric"), [[0.125, 3.0]]),
+            "target_qualified": ("target", [True, False]),
         },
-        {"contestant": names, "seed": [0, 1, 2], "step": steps, "target": [0.5, 0.9]},
+        {"contestant": names, "seed": [0, 1, 2], "step": steps, "target": [0.5, 0.9], **METRICS},
         {"kind": "race", "control": "uniform"},
     )
 
@@ -87,3 +103,26 @@ def test_a_race_has_its_figures(raced, results):
     for plot in (race.curves, race.speedups):
         with pytest.raises(UserError, match="not 'recipe'"):
             plot(results.recipe())
+
+
+def test_a_pilots_time_is_added(raced):
+    row = race_table(raced).set_index(["contestant", "control"]).loc[("twice", "uniform")]
+    assert row["seconds_speedup"] == pytest.approx(2.0)
+    # 60 steps of a hundredth of a second, over 30 of them and 0.6 s.
+    assert row["pilot_seconds_speedup"] == pytest.approx(0.6 / 0.9)
+    assert row["pilot_speedup"] == pytest.approx(60 / 60)
+    assert (row["total_variation"], row["effective_sample_size"]) == (0.25, 16.0)
+
+
+def test_a_race_and_an_audit_have_a_section(raced, tmp_path):
+    audit = audit_timesteps(["uniform", "clts"], SCHEDULES.build("linear"), 100)
+    path = report([raced, audit], tmp_path / "report.html")
+    page, markdown = path.read_text("utf-8"), path.with_suffix(".md").read_text("utf-8")
+    assert page.index("What do timestep samplers draw?") < page.index("Who reaches the target first?")
+    assert page.count("<svg") == 3
+    for text in ("NOT qualified", "2 [2, 2]", "unknown: neither always arrived", "Gaussian denoiser"):
+        assert text in page, text
+    assert "| twice | uniform |" in markdown
+    first, second = json.loads(path.with_suffix(".json").read_text("utf-8"))["results"]
+    assert (first["kind"], second["kind"]) == ("timesteps", "race")
+    assert {row["contestant"] for row in second["finals"]} == {"uniform", "twice", "never", "wild", "Gaussian denoiser"}

@@ -12,14 +12,14 @@ from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.classifier import train_classifier
 from consistency_lab.presets import race_plan
-from consistency_lab.recipe import Recipe
 from consistency_lab.store.results import load_result, save_result
 from consistency_lab.store.runs import Store
-from consistency_lab.studies.race import learnt, running, study
+from consistency_lab.studies.race import abreast, findings, learnt, study
 from consistency_lab.studies.race.contestants import Contestant, as_density, at_horizons, static_twins
-from consistency_lab.studies.race.field import center_field, standard_field
-from consistency_lab.studies.race.race import LOSS, qualifies, race
-from consistency_lab.studies.race.running import Watch, evaluation_steps, frozen_batch
+from consistency_lab.studies.race.field import MEASURED, SPLIT, center_field, recipes_of, standard_field
+from consistency_lab.studies.race.gathering import LOSS, qualifies
+from consistency_lab.studies.race.race import race
+from consistency_lab.studies.race.running import Lap, Watch, evaluation_steps, frozen_batch
 from consistency_lab.studies.race.study import race_dry_run, race_field, run_race
 from consistency_lab.studies.race.table import finals_table, race_table
 from consistency_lab.studies.rows import Rows
@@ -28,6 +28,15 @@ from consistency_lab.training.timesteps import BINS, TIMESTEPS, total_variation
 from consistency_lab.training.train import DenoisingBatches, build_denoiser, train, training_spec
 
 BASE = TrainingSettings(network="mlp(width=32, depth=1)", steps=120, batch=32, lr_warmup=5, snapshots=0)
+T = (np.arange(20) + 0.5) / 20
+FOUND = {  # kappa = 100, a smooth landscape, small times hard
+    "t": T.tolist(),
+    "loss_second_moment": np.exp(-4 * T).tolist(),
+    "gradients": [np.exp(-T).tolist(), np.exp(-2 * T).tolist()],
+    "roughness": 0.01,
+    "curvature": [50.0, 1000.0, 2000],
+    "seconds": [1.0, 3.0],
+}
 LINEAR = SCHEDULES.build("linear")
 CPU = torch.device("cpu")
 
@@ -59,7 +68,8 @@ def field():
 def raced(field, watch, tmp_path_factory):
     path = tmp_path_factory.mktemp("race") / "rows.jsonl"
     seen = []
-    return path, race(field, watch, Rows(path), seeds=[0, 1], targets=(0.3, 0.8), live=seen.append), seen
+    options = {"seeds": [0, 1], "targets": (0.3, 0.8), "followed": 1}
+    return path, race(field, watch, Rows(path), **options, live=seen.append), seen
 
 
 def test_equal_terms(digits, field):
@@ -145,9 +155,10 @@ def test_a_race_goes_on_from_its_rows(raced, field, watch, monkeypatch, tmp_path
     ][:-2]
     (tmp_path / "rows.jsonl").write_text("\n".join(kept) + "\n")
     calls = []
-    original = running._train
-    monkeypatch.setattr(running, "_train", lambda *args: calls.append(1) or original(*args))
-    again = race(field, watch, Rows(tmp_path / "rows.jsonl"), seeds=[0, 1], targets=(0.3, 0.8))
+    original = abreast.train_watched
+    monkeypatch.setattr(abreast, "train_watched", lambda *args: calls.append(1) or original(*args))
+    options = {"seeds": [0, 1], "targets": (0.3, 0.8), "followed": 1}
+    again = race(field, watch, Rows(tmp_path / "rows.jsonl"), **options)
     assert len(calls) == 2
     timed = ["seconds_per_step"]
     assert again.drop_vars(timed).equals(result.drop_vars(timed))
@@ -231,19 +242,28 @@ def test_evaluations_lie_on_a_log_grid():
 
 
 def test_the_standard_field_has_its_controls():
-    recipe = Recipe({"timesteps": "density(values=[2, 1])", "lr_final": 0.02}, ("why",))
-    field = standard_field(
-        BASE, {"recipe": recipe}, recipe, pilot_steps=50, foreign={"foreign": recipe}, horizons=(0.5, 1.0)
-    )
+    found = findings.from_row(FOUND)
+    elsewhere = {"foreign": recipes_of(found, BASE)[SPLIT]}
+    field = standard_field(BASE, found, pilot_steps=50, foreign=elsewhere)
     by_name = {each.name: each for each in field}
     assert len(by_name) == len(field)
     assert [each.name for each in field if each.role == "control"] == ["uniform"]
-    matched = by_name["uniform + annealing of recipe"].settings
-    assert matched == by_name["recipe"].settings.replace(timesteps="uniform")
-    assert "uniform + annealing of foreign" not in by_name  # it would be the same
-    assert by_name["uniform + MDLRC"].settings == by_name["uniform"].settings.replace(momentum="mdlrc")
-    assert (by_name["recipe"].pilot_steps, by_name["foreign"].pilot_steps) == (50, 0)
-    assert by_name["uniform + decay, 60 steps"].entry == "uniform + decay"
+    ours, uniform = by_name[f"{SPLIT}, 60 steps"], by_name["uniform + annealing, 60 steps"]
+    # The same annealing, the same length: the density alone tells them apart, for densities of others too.
+    assert ours.settings.replace(timesteps="uniform") == uniform.settings
+    assert uniform.settings.lr_final == pytest.approx(1 / np.sqrt(38 * BASE.steps), abs=1e-4)
+    assert by_name["EDM log-normal + annealing, 60 steps"].settings.replace(timesteps="uniform") == uniform.settings
+    assert by_name["min-SNR + annealing, 60 steps"].settings == uniform.settings.replace(weighting="min-snr")
+    measured = by_name[f"{MEASURED}, 60 steps"].settings
+    assert measured.optimizer == f"adam(beta1={round((9 / 11) ** 2, 3)})"
+    assert measured.timesteps == ours.settings.timesteps
+    assert (ours.pilot_steps, ours.pilot_seconds) == (50, 4.0)
+    assert (by_name["foreign, 60 steps"].pilot_steps, by_name["foreign, 60 steps"].pilot_seconds) == (0, 0.0)
+    blind = by_name["shuffled findings, 60 steps"].settings
+    assert blind.timesteps != ours.settings.timesteps
+    assert blind.replace(timesteps="uniform") == uniform.settings
+    assert [c.settings.steps for c in field if c.entry == "uniform + annealing"] == [30, 60, 120]
+    assert [c.settings.steps for c in field if c.entry == SPLIT] == [30, 60]
     assert {"twin", "paper", "shuffled", "density", "momentum"} <= {each.role for each in field}
     centers = center_field(BASE)
     assert [each.settings.timesteps for each in centers[1:3]] == ["clts(center=0.1)", "clts(center=0.3)"]
@@ -258,32 +278,65 @@ def test_a_presets_race_and_its_cost(tmp_path, monkeypatch):
     plan, store, rows = small(race_plan("digits")), Store(tmp_path / "runs"), Rows(tmp_path / "rows.jsonl")
     classify = study.set_classifier
     monkeypatch.setattr(study, "set_classifier", lambda whole, store: classify(whole, store, steps=20))
+    centers = [f"CLTS, center {c:g}" for c in (0.1, 0.3, 0.5, 0.7, 0.9)]
     before = race_dry_run(plan, store, rows, field="centers")
-    assert set(before) == {
-        "pilot",
-        "target pilot",
-        "uniform",
-        *(f"CLTS, center {c:g}" for c in (0.1, 0.3, 0.5, 0.7, 0.9)),
-    }
-    assert all(seconds > 0 for seconds in before.values())
+    assert set(before) == {"target pilot", "uniform", *centers}  # no recipe, so no pilot of findings
+    assert all(training > 0 and evaluation > 0 for training, evaluation in before.values())
     assert not rows.path.exists()
-    result = run_race(plan, store, rows, field="centers")
+    # What stopped after the first seed goes on, and two processes give what one does.
+    run_race(dataclasses.replace(plan, seeds=1), store, rows, field="centers")
+    result = run_race(plan, store, rows, field="centers", workers=2)
     assert result.sizes["contestant"] == 6
+    again = abreast.train_watched(_watch(plan, store), Lap("uniform", plan.base.replace(seed=1)))
+    both = result["loss"].sel(contestant="uniform", seed=1).values
+    assert np.allclose(both[np.isfinite(both)], again["loss"], rtol=1e-5)
+    table = race_table(result).set_index("contestant")
+    uniform, clts = table.loc["uniform"], table.loc["CLTS, center 0.3"]
+    assert uniform["total_variation"] == 0.0
+    assert uniform["effective_sample_size"] == pytest.approx(32.0)
+    assert clts["total_variation"] > 0.05
+    assert 1 < clts["effective_sample_size"] < 32
     after = race_dry_run(plan, store, Rows(rows.path), field="centers")
-    assert set(after.values()) == {0.0}
+    assert set(after.values()) == {(0.0, 0.0)}
+    with pytest.raises(UserError, match="no findings yet"):
+        study.race_recipe(plan, rows)
     # The standard field follows the pilot's findings; what the two fields share is not run again.
-    cost = race_dry_run(plan, store, Rows(rows.path))
-    assert (cost["uniform"], cost["target pilot"]) == (0.0, 0.0)
-    assert cost["recipe"] > 0
-    fields = race_field(plan, "standard", study.findings(plan, plan.sets()[1], store, CPU))
-    assert any(each.settings.timesteps.startswith("density") and each.role == "recipe" for each in fields)
+    rows.row(findings.findings_spec(plan.sets()[1], plan.pilot, CPU), lambda: FOUND)
+    few = {name: race_field(plan, "standard", findings.from_row(FOUND))[i] for i, name in enumerate(("a", "b", "c"))}
+    monkeypatch.setattr(study, "standard_field", lambda *a, **k: list(few.values()))
+    cost = race_dry_run(plan, store, rows)
+    assert "pilot" not in cost
+    assert (cost["target pilot"], cost["uniform"][0]) == ((0.0, 0.0), 0.0)
+    assert cost["uniform + annealing, 8 steps"][0] > 0
+    assert study.race_recipe(plan, rows).changes["lr_final"] > 0
     with pytest.raises(UserError, match="field of a race"):
         run_race(plan, store, rows, field="sprint")
+    with pytest.raises(UserError, match="at least one worker"):
+        run_race(plan, store, rows, field="centers", workers=0)
     with pytest.raises(UserError, match="cannot be cut"):
         dataclasses.replace(plan, images=1700).sets()
     assert race_plan("fashion").seeds >= 3
     with pytest.raises(UserError, match="unknown preset"):
         race_plan("digit")
+
+
+def _watch(plan, store):
+    return study._watch(plan, *plan.sets(), store, CPU)
+
+
+def test_findings_are_measured_and_kept(tmp_path):
+    images = load_images("digits").split(200, 20, seed=0)[0]
+    pilot = BASE.replace(network="mlp(width=8, depth=1)", steps=20)
+    rows = Rows(tmp_path / "rows.jsonl")
+    found = findings.findings(images, pilot, rows, CPU)
+    assert found.curvature.top > 0
+    assert found.curvature.condition > 1
+    assert all(seconds > 0 for seconds in found.seconds)
+    recipe = recipes_of(found, BASE)[MEASURED]
+    assert "condition number" in str(recipe) or "too far from one" in str(recipe)
+    kept = findings.findings(images, pilot, Rows(rows.path), CPU)
+    assert kept.seconds == found.seconds
+    assert recipes_of(kept, BASE) == recipes_of(found, BASE)
 
 
 @pytest.mark.slow

@@ -32,6 +32,7 @@ class Contestant:
         role: one of `ROLES`. Speed-ups are taken against the fastest of each controlling role.
         entry: contestants of one entry are one idea at several lengths of run; its own name where it is alone.
         pilot_steps: steps that were spent on the same set to find its recipe.
+        pilot_seconds: time that was spent on it, of those steps and of the probes.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Contestant:
     role: str
     entry: str = ""
     pilot_steps: int = 0
+    pilot_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:

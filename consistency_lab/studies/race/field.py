@@ -1,4 +1,9 @@
-"""The fields of races: every contestant with the controls that its claim needs."""
+"""The fields of races: every contestant with the controls that its claim needs.
+
+All share one annealing, the recipe's: a linear decay to where the measured curvature sees no further gain, at the usual momentum. What
+remains is told apart one by one: densities, weightings, curricula beside their static twins, momentum rules beside the linear decay to
+.1 that equals MDLRC's, and the measured momentum beside the same recipe without.
+"""
 
 from __future__ import annotations
 
@@ -6,63 +11,87 @@ from collections.abc import Mapping, Sequence
 
 from consistency_lab.recipe import Recipe
 from consistency_lab.studies.race.contestants import Contestant, at_horizons, static_twins
+from consistency_lab.studies.race.findings import Findings
 from consistency_lab.training.settings import TrainingSettings
 
 ANNEALED_TO = 0.1  # where MDLRC's rate ends too, so that linear decay is its matched control
 CENTERS = (0.1, 0.3, 0.5, 0.7, 0.9)
-
-_DENSITIES = {
-    "EDM log-normal": "edm_lognormal",
-    "logit-normal": "logit_normal",
-    "SpeeD": "speed",
-    "loss second moment": "loss_second_moment",
+SPLIT, PROPORTIONAL, WEIGHTED = "recipe, exponent 0.5", "recipe, exponent 1", "recipe, importance-weighted"
+MEASURED, SHUFFLED = "recipe, exponent 0.5, measured momentum", "shuffled findings"
+OURS: Mapping[str, Mapping[str, object]] = {
+    SPLIT: {"exponent": 0.5},
+    PROPORTIONAL: {"exponent": 1.0},
+    WEIGHTED: {"weighting": "importance"},
 }
+LEADING = "EDM log-normal"
+
+_DENSITIES: Mapping[str, Mapping[str, object]] = {
+    LEADING: {"timesteps": "edm_lognormal"},
+    "logit-normal": {"timesteps": "logit_normal"},
+    "SpeeD": {"timesteps": "speed", "weighting": "speed"},
+    "loss second moment": {"timesteps": "loss_second_moment"},
+    "min-SNR": {"weighting": "min-snr"},
+    "P2": {"weighting": "p2"},
+}
+
+
+def recipes_of(found: Findings, base: TrainingSettings) -> dict[str, Recipe]:
+    """The recipes that race: three uses of one density at one annealing, and the first with the momentum that the curvature asks for."""
+    made = {name: found.recipe(base, momentum="kept", **options) for name, options in OURS.items()}
+    return {**made, MEASURED: found.recipe(base, **OURS[SPLIT])}
 
 
 def standard_field(
     base: TrainingSettings,
-    recipes: Mapping[str, Recipe],
-    shuffled: Recipe,
+    found: Findings,
     *,
     pilot_steps: int,
     foreign: Mapping[str, Recipe] | None = None,
     horizons: Sequence[float] = (0.25, 0.5, 1.0),
+    length: float = 0.5,
 ) -> list[Contestant]:
     """Controls, published methods with the same annealing, the paper's recipe, ours, and ours from shuffled findings.
 
     Args:
         base: uniform times at a constant rate.
-        recipes: name -> recipe from findings on the same set, which cost ``pilot_steps`` steps.
-        shuffled: the recipe from the same findings with their times permuted.
+        found: findings on the same set; they cost ``pilot_steps`` steps and their own seconds.
         pilot_steps: of the pilot that the findings are of.
         foreign: name -> recipe from findings on another set, which cost nothing here.
-        horizons: lengths of run, as fractions, of the entries that may choose theirs.
+        horizons: lengths of run, as fractions, of uniform times with annealing; its fastest counts.
+        length: of everything else that anneals; the leading published density and the recipe also run at the shorter horizons.
     """
+    ours = recipes_of(found, base)
+    annealing = {key: value for key, value in ours[SPLIT].changes.items() if key != "timesteps"}
+    annealed = base.replace(**annealing)
     decay = base.replace(lr_final=ANNEALED_TO)
-    clts = Contestant("CLTS + decay", decay.replace(timesteps="clts"), "curriculum")
+    at = [length]
+    several = [*(h for h in horizons if h < length), length]
+    cost = {"pilot_steps": pilot_steps, "pilot_seconds": sum(found.seconds)}
     field = [
         Contestant("uniform", base, "control"),
-        *at_horizons(Contestant("uniform + decay", decay, "annealed"), horizons),
-        Contestant("uniform + MDLRC", base.replace(momentum="mdlrc"), "momentum"),
-        Contestant("uniform + beta decay only", base.replace(momentum="beta_decay_only"), "momentum"),
-        Contestant("uniform + Demon-Adam", base.replace(momentum="demon_adam"), "momentum"),
-        Contestant("CLTS", base.replace(timesteps="clts"), "curriculum"),
-        clts,
-        *static_twins(clts),
-        Contestant("clusters + decay", decay.replace(timesteps="clusters"), "curriculum"),
-        Contestant("stratified + decay", decay.replace(timesteps="stratified"), "density"),
+        *at_horizons(Contestant("uniform + annealing", annealed, "annealed"), horizons),
+        *at_horizons(Contestant("uniform + decay to .1", decay, "annealed"), sorted({length, 1.0})),
     ]
-    for name, text in _DENSITIES.items():
-        each = Contestant(f"{name} + decay", decay.replace(timesteps=text), "density")
-        # The density that led a trial may choose its length too.
-        field += at_horizons(each, horizons if text == "edm_lognormal" else (1.0,))
-    field.append(Contestant("paper: CLTS + MDLRC", Recipe.paper().apply(base), "paper"))
-    ours = {name: (recipe, pilot_steps) for name, recipe in recipes.items()}
-    ours |= {name: (recipe, 0) for name, recipe in (foreign or {}).items()}
-    for name, (recipe, cost) in ours.items():
-        field += at_horizons(Contestant(name, recipe.apply(base), "recipe", pilot_steps=cost), horizons)
-        field += _annealing_of(name, recipe.apply(base), field, horizons)
-    field.append(Contestant("shuffled findings", shuffled.apply(base), "shuffled", pilot_steps=pilot_steps))
+    for name, rule in {
+        "MDLRC": "mdlrc",
+        "beta decay only": "beta_decay_only",
+        "Demon-Adam": "demon_adam",
+        "effective rate": "effective_lr",
+    }.items():
+        field += at_horizons(Contestant(f"uniform + {name}", base.replace(momentum=rule), "momentum"), at)
+    (clts,) = at_horizons(Contestant("CLTS + annealing", annealed.replace(timesteps="clts"), "curriculum"), at)
+    field += [clts, *static_twins(clts)]
+    for name, changes in _DENSITIES.items():
+        each = Contestant(f"{name} + annealing", annealed.replace(**changes), "density")
+        field += at_horizons(each, several if name == LEADING else at)
+    field += at_horizons(Contestant("paper: CLTS + MDLRC", Recipe.paper().apply(base), "paper"), at)
+    for name, recipe in ours.items():
+        each = Contestant(name, recipe.apply(base), "recipe", **cost)  # type: ignore[arg-type]
+        field += at_horizons(each, several if name == SPLIT else at)
+    for name, recipe in (foreign or {}).items():
+        field += at_horizons(Contestant(name, recipe.apply(base), "recipe"), at)
+    blind = found.shuffled(0).recipe(base, momentum="kept", **OURS[SPLIT])
+    field += at_horizons(Contestant(SHUFFLED, blind.apply(base), "shuffled", **cost), at)  # type: ignore[arg-type]
     return field
 
 
@@ -75,13 +104,3 @@ def center_field(base: TrainingSettings, *, centers: Sequence[float] = CENTERS) 
             for center in centers
         ),
     ]
-
-
-def _annealing_of(
-    name: str, settings: TrainingSettings, field: Sequence[Contestant], horizons: Sequence[float]
-) -> list[Contestant]:
-    """Uniform times with everything else of a recipe, unless the field has them as controls."""
-    matched = settings.replace(timesteps="uniform")
-    present = [each.settings for each in field if each.role in ("control", "annealed")]
-    control = Contestant(f"uniform + annealing of {name}", matched, "annealed")
-    return [each for each in at_horizons(control, horizons) if each.settings not in present]

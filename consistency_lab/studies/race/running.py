@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from consistency_lab.probes.frozen import FrozenBatch
 from consistency_lab.studies.rows import Rows
 from consistency_lab.training.loop import TrainingLoop
 from consistency_lab.training.settings import TrainingSettings
+from consistency_lab.training.timesteps.base import effective_share, total_variation
 from consistency_lab.training.train import DenoisingBatches, build_denoiser, training_spec
 
 EVALUATIONS = 6
@@ -88,15 +89,25 @@ class Watch:
         with measuring(), torch.no_grad():
             return float(self.frozen.losses(denoiser.eval(), denoising_loss).double().mean())
 
-    def evaluate(self, denoiser: Denoiser) -> dict[str, Any]:
-        """Loss, Frechet distance and classes covered. What is not a number is None: JSON has no NaN."""
-        values: dict[str, Any] = {"loss": _number(self.loss(denoiser)), "frechet": None, "covered": 0}
+    def evaluate(self, denoiser: Denoiser, sampled: bool = True) -> dict[str, Any]:
+        """Loss and, of samples, Frechet distance and classes covered. What is not a number or was not sampled is None: JSON has no NaN."""
+        values: dict[str, Any] = {"loss": _number(self.loss(denoiser)), "frechet": None, "covered": None}
+        if not sampled:
+            return values
         samples = DiffusionModel("contestant", denoiser).generate(SharedNoise(1), range(self.count), self.sampler)
         if samples.isfinite().all():
             values["frechet"] = _number(frechet_distance(self.reference, moments(self.classifier.features(samples))))
             covered = classes_covered(self.classifier.predict(samples), len(self.classifier.head.bias))
             values["covered"] = covered
         return values
+
+
+class Lap(NamedTuple):
+    """One run that a race needs. ``followed``: samples are made at every evaluation, not at the last alone."""
+
+    name: str
+    settings: TrainingSettings
+    followed: bool = False
 
 
 def frozen_batch(images: ImageSet, schedule: Schedule, count: int, device: torch.device) -> FrozenBatch:
@@ -119,66 +130,85 @@ def run_spec_of(watch: Watch, settings: TrainingSettings) -> dict[str, Any]:
     return {"row": "run", "run": spec, "every": watch.every, **watch.facts}
 
 
-def race_run(watch: Watch, settings: TrainingSettings, rows: Rows, say: Callable[[str], None]) -> dict[str, Any]:
-    """The values of one run: from the rows, or trained now. Its evaluations become rows as they are made.
+def recorded(watch: Watch, lap: Lap, rows: Rows) -> dict[str, Any] | None:
+    """The values of a run with its ``evaluations``, (step, values) in order; None where the rows lack any of it."""
+    spec = run_spec_of(watch, lap.settings)
+    found = rows.find(spec)
+    if found is None:
+        return None
+    wanted = [step for step in evaluation_steps(lap.settings.steps) if step < (found["diverged_at"] or math.inf)]
+    evaluations = [(step, rows.find(_evaluation_spec(rows.key(spec), step, _sampled(lap, step)))) for step in wanted]
+    return None if any(values is None for _, values in evaluations) else {**found, "evaluations": evaluations}
+
+
+def keep(watch: Watch, lap: Lap, rows: Rows, found: dict[str, Any]) -> None:
+    """Write what `train_watched` found: a row for the run and one for each evaluation."""
+    spec = run_spec_of(watch, lap.settings)
+    run = {key: value for key, value in found.items() if key != "evaluations"}
+    for step, values in found["evaluations"]:
+        rows.row(_evaluation_spec(rows.key(spec), step, _sampled(lap, step)), partial(dict, values))
+    rows.row(spec, lambda: run)
+
+
+def train_watched(watch: Watch, lap: Lap) -> dict[str, Any]:
+    """Train one run.
 
     Returns:
-        ``steps`` and ``loss`` of the averaged weights on the frozen batch, ``seconds_per_step`` (training alone; the lowest decile, which
-        leaves out what other programs take from the machine),
-        ``diverged_at`` (the step at which the training loss or the weights were no longer numbers, or None), and ``evaluations``.
+        ``steps`` and ``loss`` of the averaged weights on the frozen batch; ``seconds_per_step`` (training alone; the lowest decile, which
+        leaves out what other programs take from the machine); ``diverged_at``, the step at which training loss or weights were no longer
+        numbers, or None; of the density that times were drawn from, as it was at the recorded steps, ``total_variation`` of its mean from
+        uniform and ``effective_share``, the mean share of a batch that is left once it is weighted back to uniform; ``evaluations``.
     """
-    spec = run_spec_of(watch, settings)
-    found = rows.row(spec, lambda: _train(watch, settings, rows, spec))
-    if found["diverged_at"] is not None:
-        say(f"  diverged at step {found['diverged_at']}")
-    evaluations = [
-        (step, values)
-        for step in evaluation_steps(settings.steps)
-        if (values := rows.find(_evaluation_spec(rows.key(spec), step))) is not None
-    ]
-    return {**found, "evaluations": evaluations}
-
-
-def _train(watch: Watch, settings: TrainingSettings, rows: Rows, spec: dict[str, Any]) -> dict[str, Any]:
-    denoiser, averaged = (build_denoiser(spec["run"]).to(watch.device) for _ in range(2))
+    settings, spec = lap.settings, training_spec(watch.images, lap.settings, watch.device)
+    denoiser, averaged = (build_denoiser(spec).to(watch.device) for _ in range(2))
     source = DenoisingBatches(watch.images, settings, watch.device)
-    loop = TrainingLoop(denoiser, denoising_loss, source, settings, watch.device)
-    planned, run = evaluation_steps(settings.steps), rows.key(spec)
-    steps: list[int] = []
+    loss_of = partial(denoising_loss, units=settings.objective)
+    loop = TrainingLoop(denoiser, loss_of, source, settings, watch.device)
+    planned, steps, densities = evaluation_steps(settings.steps), list[int](), [source.sampler.masses(0)]
     losses: list[float | None] = []
     seconds: list[float] = []
+    evaluations: list[tuple[int, dict[str, Any]]] = []
     diverged = None
     iterator, last = iter(loop), settings.steps
     for step in range(1, last + 1):
         start = time.perf_counter()
         loss = float(next(iterator).loss)  # waits for an accelerator
         seconds.append(time.perf_counter() - start)
-        recorded = step % watch.every == 0 or step == last
         if not math.isfinite(loss):
             diverged = step
             break
-        if not recorded and step not in planned:
+        is_record = step % watch.every == 0 or step == last
+        if not is_record and step not in planned:
             continue
         averaged.load_state_dict(loop.average.weights)
-        if recorded:
+        if is_record:
             steps.append(step)
             losses.append(_number(watch.loss(averaged)))
+            densities.append(source.sampler.masses(step))
             if losses[-1] is None:
                 diverged = step
                 break
         if step in planned:
-            rows.row(_evaluation_spec(run, step), lambda: watch.evaluate(averaged))
+            evaluations.append((step, watch.evaluate(averaged, _sampled(lap, step))))
+    mean = np.mean(densities, axis=0)
     return {
         "steps": steps,
         "loss": losses,
         "seconds_per_step": float(np.quantile(seconds, 0.1)),
         "diverged_at": diverged,
+        "total_variation": total_variation(mean, np.full(len(mean), 1 / len(mean))),
+        "effective_share": float(np.mean([effective_share(each) for each in densities])),
+        "evaluations": evaluations,
     }
 
 
-def _evaluation_spec(run: str, step: int) -> dict[str, Any]:
-    """The spec of an evaluation's row: the key of its run's, and the step."""
-    return {"row": "evaluation", "run": run, "step": step}
+def _sampled(lap: Lap, step: int) -> bool:
+    return lap.followed or step == lap.settings.steps
+
+
+def _evaluation_spec(run: str, step: int, sampled: bool) -> dict[str, Any]:
+    """The spec of an evaluation's row: the key of its run's, the step, and whether samples were made."""
+    return {"row": "evaluation", "run": run, "step": step, "sampled": sampled}
 
 
 def _number(value: float) -> float | None:

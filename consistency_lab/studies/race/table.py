@@ -46,8 +46,10 @@ def race_table(race: xr.Dataset, target: float | None = None) -> pd.DataFrame:
     Returns:
         ``contestant, role, entry, fastest`` (of its entry), ``against`` (what kind of control), ``control`` (which), ``crossing``
         (geometric mean in steps; a lower bound where ``censored`` runs never arrived), ``diverged`` (seeds), then
-        ``speedup, low, high, bound`` in steps (see `Speedup`), the same with ``seconds_`` in time of training, and with ``pilot_`` in
-        steps with those of its pilot added.
+        ``speedup, low, high, bound`` in steps (see `Speedup`), the same with ``seconds_`` in time of training, with ``pilot_`` in steps
+        with those of its pilot added, and with ``pilot_seconds_`` in time with that of its pilot and the probes added;
+        ``total_variation`` of its density over the run from uniform, and ``effective_sample_size``, what a batch of it is worth once it is
+        weighted back to uniform, in samples, both means over seeds.
 
     Raises:
         UserError: a target that was not raced for.
@@ -68,6 +70,10 @@ def race_table(race: xr.Dataset, target: float | None = None) -> pd.DataFrame:
         own, own_seconds = crossings(race, name, target), crossings(race, name, target, seconds=True)
         part = race.sel(contestant=name)
         pilot = float(part["pilot_steps"])
+        audit = {
+            "total_variation": float(part["total_variation"].mean()),
+            "effective_sample_size": float(part["effective_share"].mean()) * int(part["batch"]),
+        }
         rivals = [other for other, its in zip(names, entries, strict=True) if its == entry]
         for label, control in controls.items():
             base = crossings(race, control, target)
@@ -83,8 +89,11 @@ def race_table(race: xr.Dataset, target: float | None = None) -> pd.DataFrame:
                 "diverged": int(part["diverged_at"].notnull().sum()),
             }
             row |= _columns("", speedup(base, own))
-            row |= _columns("seconds_", speedup(crossings(race, control, target, seconds=True), own_seconds))
-            table.append(row | _columns("pilot_", speedup(base, own, pilot)))
+            base_seconds = crossings(race, control, target, seconds=True)
+            row |= _columns("seconds_", speedup(base_seconds, own_seconds))
+            row |= _columns("pilot_", speedup(base, own, pilot))
+            row |= _columns("pilot_seconds_", speedup(base_seconds, own_seconds, float(part["pilot_seconds"])))
+            table.append({**row, **audit})
     return pd.DataFrame(table)
 
 
