@@ -230,7 +230,9 @@ def race_plan(preset: str) -> RacePlan:
     # The average's half-life is 5 % of the steps so far at every step, see studies/race/race.py.
     base = _MLP.replace(steps=1200, snapshots=0, ema_half_life=0.05)
     plans = {
-        "digits": lambda: RacePlan("digits", held_out=297, base=base, seeds=5, pilot_steps=200, every=20),
+        "digits": lambda: RacePlan(
+            "digits", held_out=297, base=base.replace(steps=1500), seeds=5, pilot_steps=200, every=20
+        ),
         "fashion": lambda: RacePlan(
             "fashion-mnist(size=16)",
             held_out=1000,

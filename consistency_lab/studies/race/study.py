@@ -177,9 +177,13 @@ def race_dry_run(
     sampled, looked = (_seconds_to_evaluate(images, plan, place, n) for n in (plan.nfe * plan.count, plan.batch))
 
     def step_of(settings: TrainingSettings) -> float:
-        alike = settings.replace(steps=plan.base.steps, ema_half_life=plan.base.ema_half_life, seed=0)
+        # Whatever is drawn and however it anneals, a step costs the same but for its network, optimizer and momentum.
+        names = ("network", "batch", "optimizer", "momentum", "precision")
+        alike = plan.base.replace(**{name: getattr(settings, name) for name in names})
         if alike not in per_step:
-            per_step[alike] = seconds_per_step(images, alike, place)
+            per_step[alike] = min(
+                seconds_per_step(images, alike, place) for _ in range(3)
+            )  # others use the machine too
         return per_step[alike]
 
     cost: dict[str, tuple[float, float]] = {}
