@@ -52,7 +52,7 @@ def test_defaults_say_nothing_and_changes_say_themselves_alone(images):
 
 def test_a_default_with_options_of_its_own_is_a_default(images):
     def said(**changes):
-        made = gan_spec(images, GANSettings.of(generator="latent", **changes), CPU)
+        made = gan_spec(images, GANSettings.of(**changes), CPU)
         return changed_settings(made["settings"], GANSettings(), REGISTRIES)
 
     assert said() == []
