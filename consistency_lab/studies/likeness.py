@@ -139,7 +139,8 @@ def likeness_table(
     Returns:
         One row a family or pair of families: ``family``, for each metric ``score, low, high, distance, null``, and for families
         ``frechet`` with its interval over models, ``covered`` and ``fit``: whether a contrast model is no straw man, its Frechet
-        distance at most `WORST_QUALITY` times the best diffusion family's and `LEAST_COVERED` of the classes covered. For pairs of
+        distance at most `WORST_QUALITY` times the best diffusion family's and `LEAST_COVERED` of the classes covered; ``outside``, the
+        largest share of a model's final pixels beyond [-1.5, 1.5], where a score means little if it is large. For pairs of
         families of `LEAST` models or more each, ``p_any``: the label permutation over metrics and noise levels (max-T).
 
     Raises:
@@ -181,7 +182,11 @@ def likeness_table(
         both = {"families": [first.name, second.name], "models": [*first.identities, *second.identities]}
         found = rows.row({"row": "cross", **both, **common}, partial(_between, first, second, ruler))
         table.append({"family": f"{first.name} | {second.name}", "models": len(both["models"]), **found})
-    return _judged(pd.DataFrame(table))
+    frame = pd.DataFrame(table)
+    pairs = pair_table(families, images, rows, ruler)
+    own = pairs[pairs["first_family"] == pairs["second_family"]].groupby("first_family")["outside"].max()
+    frame["outside"] = frame["family"].map(own)
+    return _judged(frame)
 
 
 def pair_table(families: Sequence[Family], images: ImageSet, rows: Rows, ruler: Ruler) -> pd.DataFrame:
@@ -193,7 +198,8 @@ def pair_table(families: Sequence[Family], images: ImageSet, rows: Rows, ruler: 
         families, images, rows, ruler: as for `likeness_table`, with whose walks it shares its own.
 
     Returns:
-        Columns first, second (models), first_family, second_family, diffusion (both are diffusion models), score.
+        Columns first, second (models), first_family, second_family, diffusion (both are diffusion models), score, and outside: of the two
+        models the larger share of final pixels beyond [-1.5, 1.5]. Samples that exploded can be alike too.
     """
     shapes = dict.fromkeys(family.noise_shape for family in families)
     table = []
@@ -206,7 +212,10 @@ def pair_table(families: Sequence[Family], images: ImageSet, rows: Rows, ruler: 
             both = owner[a].diffusion and owner[b].diffusion
             names = {"first": found["names"][a], "second": found["names"][b]}
             sides = {"first_family": owner[a].name, "second_family": owner[b].name}
-            table.append({**names, **sides, "diffusion": both, "score": np.nan if score is None else score})
+            outside = max(found["outside"][a], found["outside"][b])
+            table.append(
+                {**names, **sides, "diffusion": both, "score": np.nan if score is None else score, "outside": outside}
+            )
     return pd.DataFrame(table)
 
 
@@ -219,6 +228,7 @@ def _pairs(group: Sequence[Family], ruler: Ruler) -> dict[str, Any]:
         "first": last["first"].values.tolist(),
         "second": last["second"].values.tolist(),
         "score": scores,
+        "outside": last["outside"].mean("sample").values.tolist(),
     }
 
 

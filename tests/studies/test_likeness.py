@@ -5,6 +5,7 @@ import torch
 from consistency_lab.contrast.settings import GANSettings, VAESettings
 from consistency_lab.data.sources import load_images
 from consistency_lab.diffusion.model import DiffusionModel
+from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.references import GaussianDenoiser
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.diffusion.schedule import SCHEDULES
@@ -81,7 +82,10 @@ def test_rows_are_kept_and_go_on(digits, classifier, tmp_path, monkeypatch):
     assert len(along["score"]) == len(along["t"]) == 3
     assert along["score"][-1] == table.loc["clean", "mse_score"]
     assert table.loc["clean", "mse_ceiling"] < table.loc["clean", "mse_null"]
-    assert len(rows) == 7
+    assert (table["outside"].dropna() < 0.2).all()
+    assert (
+        len(rows) == 9
+    )  # three families with their quality, one pair of families, and the pairs of two shapes of noise
     for name in ("compare", "quality_table"):
         monkeypatch.setattr(likeness, name, lambda *_, **__: pytest.fail("computed twice"))
     again = likeness.likeness_table(families, *digits, Rows(tmp_path / "rows.jsonl"), RULER, classifier=judge)
@@ -209,11 +213,13 @@ def test_every_pair_is_named_and_the_extremes_are_said(digits, tmp_path):
     pairs = likeness.pair_table(families, digits[0], rows, RULER)
     assert len(pairs) == 15 + 3
     assert pairs["diffusion"].sum() == 15
+    outside = float((models["noisy"][0].generate(SharedNoise(0), range(12), RULER.sampler).abs() > 1.5).float().mean())
+    assert pairs.set_index("first").loc["noisy-0", "outside"].max() >= outside * 0.999
     whole = RULER.compare([*models["clean"], *models["noisy"]])
     assert pairs["score"][:15].tolist() == whole["score"].isel(t=-1, metric=0).values.tolist()
     sentence = likeness.every_pair_sentence(pairs)  # straws always make the same images: they are as alike as can be
     assert "does NOT lie above" in sentence
-    assert "the highest of the others 1.000 (s0 with s1)" in sentence
+    assert "the highest of the others 1.000 (s" in sentence
     low = pairs.assign(score=np.where(pairs["diffusion"], pairs["score"], -0.5))
     assert "15 pairs of diffusion models lies above every one of the 3 pairs" in likeness.every_pair_sentence(low)
     assert likeness.pair_table(families, digits[0], rows, RULER).equals(pairs)
