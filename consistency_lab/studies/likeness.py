@@ -184,8 +184,8 @@ def likeness_table(
         table.append({"family": f"{first.name} | {second.name}", "models": len(both["models"]), **found})
     frame = pd.DataFrame(table)
     pairs = pair_table(families, images, rows, ruler)
-    own = pairs[pairs["first_family"] == pairs["second_family"]].groupby("first_family")["outside"].max()
-    frame["outside"] = frame["family"].map(own)
+    shares = pairs[pairs["first_family"] == pairs["second_family"]].groupby("first_family")["outside"].max()
+    frame["outside"] = frame["family"].map(shares)
     return _judged(frame)
 
 
