@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,11 +15,15 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
+from consistency_lab.data.sources import load_images
 from consistency_lab.errors import UserError
+from consistency_lab.loading import Model
 from consistency_lab.plots import study_frames as frames
 from consistency_lab.plots.save import save_figure
-from consistency_lab.presets import TABLES, race_plan, sizes_plan
+from consistency_lab.presets import TABLES, likeness_plan, race_plan, sizes_plan
 from consistency_lab.store.results import load_result
+from consistency_lab.store.runs import Store
+from consistency_lab.studies.fleet import Fleet
 
 PRESETS = ("digits", "fashion", "cifar10", "paper")
 _PLANS: dict[str, Callable[[str], object]] = {**TABLES, "sizes": sizes_plan, "race": race_plan}
@@ -38,13 +41,15 @@ class Source:
     """Where rows come from.
 
     Attributes:
-        preset: on which data. folder: with PRESET/STUDY.jsonl. store, result: of models, and a cached comparison, for the grid.
+        preset: on which data. folder: with PRESET/STUDY.jsonl. store, result: of models, and a cached comparison, for the grid. data_dir: of
+            published sets.
     """
 
     preset: str
     folder: Path = Path("figures")
     store: Path | None = None
     result: Path | None = None
+    data_dir: Path | None = None
 
     def rows(self, study: str) -> list[frames.Row]:
         """The finished rows of a study. Raises `MissingRows`, which names the command that makes them."""
@@ -68,9 +73,19 @@ class Source:
             return frames.MissingRows(f"{what}, and `consistency-lab {command}` cannot make them yet: {reason}")
         return frames.MissingRows(f"{what}; `consistency-lab {command}` makes them.")
 
-    @cached_property
-    def title(self) -> str:
-        return f"{self.preset}: "
+    def families(self) -> Iterator[tuple[str, Sequence[Model]]]:
+        """The families of the preset's main table whose models are all in the store. Raises `UserError` if there is none."""
+        assert self.store is not None
+        plan = likeness_plan(self.preset)
+        whole = load_images(plan.data, data_dir=self.data_dir)
+        images, _ = whole.split(len(whole) - plan.held_out, plan.held_out, seed=0)
+        fleet = Fleet(images, plan.jobs, Store(self.store))
+        done = {family: names for family, names in plan.members.items() if all(fleet.runs[name].done for name in names)}
+        if not done:
+            command = f"consistency-lab study likeness --preset {self.preset} --store {self.store}"
+            raise frames.MissingRows(f"no family of {self.preset!r} is finished in the store {self.store}; `{command}` trains them.")
+        for family, names in done.items():
+            yield family, fleet.models(names)
 
 
 Produce = Callable[[Source], Drawn]
@@ -93,11 +108,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=Path, default=Path("figures"), help="folder with PRESET/STUDY.jsonl")
     parser.add_argument("--out", type=Path, help="folder of the figures; ROWS/PRESET by default")
     parser.add_argument("--store", type=Path, help="store with the preset's models, for the same-noise grid")
+    parser.add_argument("--data-dir", type=Path, help="folder with the files of published sets, for the same-noise grid")
     parser.add_argument("--result", type=Path, help="a comparison (.nc) whose images the same-noise grid shows")
 
 
 def source_of(given: argparse.Namespace) -> Source:
-    return Source(given.preset, given.rows, given.store, given.result)
+    return Source(given.preset, given.rows, given.store, given.result, given.data_dir)
 
 
 def finish(drawn: Drawn, script: str, out: Path) -> None:

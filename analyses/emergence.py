@@ -19,7 +19,7 @@ def sentence(own: pd.DataFrame) -> str:
         last, reached = line.iloc[-1], line[line["mse_score"] >= HALF * line["mse_score"].iloc[-1]]
         text = of(last.rename({"mse_score": "mse"}), "mse")
         parts.append(f"{name} reaches half of its last score by step {reached['step'].iloc[0]:.0f} of {last['step']:.0f}, where it is {text}")
-    return "Agreement comes early where half of it is there long before the end: " + listed(parts) + "."
+    return listed(parts) + "."
 
 
 def produce(source: Source) -> Drawn:

@@ -134,7 +134,7 @@ def scores(rows: Sequence[Row], metric: str = "mse") -> pd.DataFrame:
     columns += ["frechet", "frechet_low", "frechet_high", "fit"]
     frame = pd.DataFrame(table).reindex(columns=columns)
     order = frame["group"].map(GROUPS.index)
-    return frame.assign(o=order).sort_values(["o", "score"], ascending=[True, False]).drop(columns="o", ignore_index=True)
+    return frame.assign(o=order).sort_values(["o", "score"], ascending=[True, False]).drop(columns="o").reset_index(drop=True)
 
 
 def metrics_of(table: pd.DataFrame) -> list[str]:
