@@ -60,10 +60,14 @@ def _one(ax: Axes, line: pd.DataFrame, name: str) -> None:
         ax.set_ylim(min(0.0, positive.min()) - 0.15 * reach, max(0.0, positive.max()) + 0.25 * reach)
 
 
-@themed
 def agreement(ds: xr.Dataset) -> Figure:
     """Spearman's rank correlation between definitions, each with its 95 % interval over images."""
-    table, known = difficulty_correlations(ds), [str(name) for name in ds["definition"].values]
+    return agreement_matrix(difficulty_correlations(ds), [str(name) for name in ds["definition"].values])
+
+
+@themed
+def agreement_matrix(table: pd.DataFrame, known: list[str]) -> Figure:
+    """The same of a table of `difficulty_correlations`, over the definitions that it knows."""
     figure, axes = new_figure(1.9 + 0.72 * len(known), 1.5 + 0.46 * len(known))
     ax, size = axes[0, 0], len(known)
     for row in table.to_dict("records"):

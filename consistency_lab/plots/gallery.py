@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
@@ -10,27 +12,41 @@ from consistency_lab.plots import reading
 from consistency_lab.plots.theme import INK, MUTED, new_figure, themed
 
 
-@themed
+Pixels = np.ndarray
+_DIMS = ("shown", "row", "column", "channel")
+
+
 def gallery(ds: xr.Dataset, t: float = 0.0, columns: int = 10) -> Figure:
     """Models (and references) as rows, shared noise as columns: x0 estimates at the grid time nearest to ``t``."""
+    nearest = float(ds["t"].sel(t=t, method="nearest"))
+    return grid(gallery_rows(ds, t), f"same noise in each column, t = {nearest:.2g}", columns)
+
+
+def gallery_rows(ds: xr.Dataset, t: float = 0.0) -> list[tuple[str, Pixels]]:
+    """The rows of the gallery of a comparison: name and pixels ``(shown, row, column, channel)``, 0 to 255."""
     reading.need(ds, "comparison", "images")
     rows = [(name, ds["images"].isel(model=i)) for i, name in enumerate(reading.names(ds, "model"))]
     if "reference_images" in ds:
         for i, name in enumerate(reading.names(ds, "reference")):
             rows.append((reading.REFERENCE_NAMES.get(name, name), ds["reference_images"].isel(reference=i)))
-    columns = min(columns, ds.sizes["shown"])
+    return [(name, images.sel(t=t, method="nearest").transpose(*_DIMS).values) for name, images in rows]
+
+
+@themed
+def grid(rows: Sequence[tuple[str, Pixels]], title: str, columns: int = 10) -> Figure:
+    """Images of one name in a row: ``(columns, row, column, channel)`` each, 0 to 255; rows may differ in how many they have."""
+    columns = min(columns, max(len(pixels) for _, pixels in rows))
     figure, axes = new_figure(1.3 + 0.62 * columns, 0.45 + 0.62 * len(rows), len(rows), columns)
-    nearest = float(ds["t"].sel(t=t, method="nearest"))
-    for y, (name, images) in enumerate(rows):
-        pixels = images.sel(t=nearest).transpose("shown", "row", "column", "channel").values
+    for y, (name, pixels) in enumerate(rows):
         for x in range(columns):
             ax = axes[y, x]
-            image = pixels[x].astype(np.uint8)
-            single = image.shape[-1] == 1
-            ax.imshow(image[..., 0] if single else image, cmap="gray" if single else None, vmin=0, vmax=255)
+            if x < len(pixels):
+                image = pixels[x].astype(np.uint8)
+                single = image.shape[-1] == 1
+                ax.imshow(image[..., 0] if single else image, cmap="gray" if single else None, vmin=0, vmax=255)
             ax.set(xticks=[], yticks=[])
             ax.grid(visible=False)
             ax.spines[:].set_visible(False)
         axes[y, 0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8.5, color=INK)
-    figure.suptitle(f"same noise in each column, t = {nearest:.2g}", fontsize=9, color=MUTED)
+    figure.suptitle(title, fontsize=9, color=MUTED)
     return figure

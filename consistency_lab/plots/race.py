@@ -35,6 +35,23 @@ def curves_frame(ds: xr.Dataset, names: list[str] | None = None) -> pd.DataFrame
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
 
 
+def quality_frame(ds: xr.Dataset, names: list[str] | None = None) -> pd.DataFrame:
+    """Columns name, step, value, low, high: the Frechet distance, means over the seeds that did not diverge with 95 % t intervals."""
+    need(ds, "race", "frechet", "evaluation_step", "diverged_at")
+    parts = []
+    for name in names or [str(each) for each in ds["contestant"].values]:
+        part = ds.sel(contestant=name)
+        sound = np.isnan(part["diverged_at"].values)
+        value, step = part["frechet"].values[sound], part["evaluation_step"].values[sound]
+        there = np.isfinite(value).all(0) if len(value) else np.zeros(ds.sizes["evaluation"], dtype=bool)
+        if there.any():
+            mean, low, high = mean_interval(value[:, there], axis=0)
+            columns = {"name": name, "step": step[0, there].astype(int), "value": mean, "low": low, "high": high}
+            parts.append(pd.DataFrame(columns))
+    columns_of = ["name", "step", "value", "low", "high"]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns_of)
+
+
 def shown(ds: xr.Dataset) -> list[str]:
     """The contestants whose curves are drawn: the control, and of every role the fastest entry at its fastest length."""
     need(ds, "race", "crossing", "censored", "role")

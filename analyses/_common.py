@@ -1,0 +1,160 @@
+"""What every script here shares: its options, the rows that it reads, and the figure, data and sentence that it leaves."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure
+
+from consistency_lab.data.sources import load_images
+from consistency_lab.errors import UserError
+from consistency_lab.loading import Model
+from consistency_lab.plots import study_frames as frames
+from consistency_lab.plots.save import save_figure
+from consistency_lab.presets import TABLES, likeness_plan, race_plan, sizes_plan
+from consistency_lab.store.results import load_result
+from consistency_lab.store.runs import Store
+from consistency_lab.studies.fleet import Fleet
+
+PRESETS = ("digits", "fashion", "cifar10", "paper")
+_PLANS: dict[str, Callable[[str], object]] = {**TABLES, "sizes": sizes_plan, "race": race_plan}
+
+
+class Drawn(NamedTuple):
+    """What a script makes: figures with their data by name ("" for the only one), and the sentence that they support."""
+
+    figures: dict[str, tuple[Figure, pd.DataFrame]]
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where rows come from.
+
+    Attributes:
+        preset: on which data. folder: with PRESET/STUDY.jsonl. store, result: of models, and a cached comparison, for the grid. data_dir: of
+            published sets.
+    """
+
+    preset: str
+    folder: Path = Path("figures")
+    store: Path | None = None
+    result: Path | None = None
+    data_dir: Path | None = None
+
+    def rows(self, study: str) -> list[frames.Row]:
+        """The finished rows of a study. Raises `MissingRows`, which names the command that makes them."""
+        try:
+            return frames.current_rows(self.folder / self.preset / f"{study}.jsonl")
+        except frames.MissingRows as missing:
+            raise self.missing(study, str(missing), f"study {study} --preset {self.preset}") from None
+
+    def race(self, contestants: str) -> xr.Dataset:
+        """The race's result. Raises `MissingRows`, which names the command that makes it."""
+        path = self.folder / self.preset / f"race-{contestants}.nc"
+        if not path.is_file():
+            command = f"race --preset {self.preset}{'' if contestants == 'standard' else f' --contestants {contestants}'}"
+            raise self.missing("race", f"there is no {path}", command)
+        return load_result(path)
+
+    def missing(self, study: str, what: str, command: str) -> frames.MissingRows:
+        try:
+            _PLANS[study](self.preset)
+        except UserError as reason:
+            return frames.MissingRows(f"{what}, and `consistency-lab {command}` cannot make them yet: {reason}")
+        return frames.MissingRows(f"{what}; `consistency-lab {command}` makes them.")
+
+    def families(self) -> Iterator[tuple[str, Sequence[Model]]]:
+        """The families of the preset's main table whose models are all in the store. Raises `UserError` if there is none."""
+        assert self.store is not None
+        plan = likeness_plan(self.preset)
+        whole = load_images(plan.data, data_dir=self.data_dir)
+        images, _ = whole.split(len(whole) - plan.held_out, plan.held_out, seed=0)
+        fleet = Fleet(images, plan.jobs, Store(self.store))
+        done = {family: names for family, names in plan.members.items() if all(fleet.runs[name].done for name in names)}
+        if not done:
+            command = f"consistency-lab study likeness --preset {self.preset} --store {self.store}"
+            raise frames.MissingRows(f"no family of {self.preset!r} is finished in the store {self.store}; `{command}` trains them.")
+        for family, names in done.items():
+            yield family, fleet.models(names)
+
+
+Produce = Callable[[Source], Drawn]
+
+
+def main(produce: Produce, file: str, arguments: Sequence[str] | None = None) -> None:
+    """Parse the options of a script, draw, save and say; a `UserError` ends in its sentence and exit status 2."""
+    parser = argparse.ArgumentParser(description=(sys.modules[produce.__module__].__doc__ or "").strip())
+    add_options(parser)
+    given = parser.parse_args(arguments)
+    try:
+        finish(produce(source_of(given)), Path(file).stem, given.out or given.rows / given.preset)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--preset", choices=PRESETS, default="digits", help="on which data")
+    parser.add_argument("--rows", type=Path, default=Path("figures"), help="folder with PRESET/STUDY.jsonl")
+    parser.add_argument("--out", type=Path, help="folder of the figures; ROWS/PRESET by default")
+    parser.add_argument("--store", type=Path, help="store with the preset's models, for the same-noise grid")
+    parser.add_argument("--data-dir", type=Path, help="folder with the files of published sets, for the same-noise grid")
+    parser.add_argument("--result", type=Path, help="a comparison (.nc) whose images the same-noise grid shows")
+
+
+def source_of(given: argparse.Namespace) -> Source:
+    return Source(given.preset, given.rows, given.store, given.result, given.data_dir)
+
+
+def finish(drawn: Drawn, script: str, out: Path) -> None:
+    """Write ``figure-SCRIPT[-NAME]`` as png, pdf and csv, and print the sentence. (STUDY.csv is the study's own table.)"""
+    for name, (figure, frame) in drawn.figures.items():
+        stem = f"figure-{script.replace('_', '-')}{f'-{name}' if name else ''}"
+        save_figure(figure, out / stem, frame)
+    print(drawn.sentence, flush=True)
+
+
+# How numbers are said.
+
+
+def said(value: float, low: float, high: float, digits: int = 3) -> str:
+    """``0.912 [0.901, 0.923]``; the interval is said to be missing where it is."""
+    if not np.isfinite([low, high]).all():
+        return f"{value:.{digits}g} (no interval)"
+    return f"{value:.{digits}g} [{low:.{digits}g}, {high:.{digits}g}]"
+
+
+def of(row: pd.Series, column: str, digits: int = 3) -> str:
+    """A number of a row with its interval."""
+    return said(*(float(row[f"{column}{end}"]) for end in frames.ENDS), digits=digits)
+
+
+def listed(texts: Iterable[str]) -> str:
+    """``a, b and c``."""
+    every = list(texts)
+    return " and ".join([", ".join(every[:-1]), every[-1]] if len(every) > 1 else every)
+
+
+def relation(first: pd.Series, second: pd.Series, column: str) -> str:
+    """Whether the first row's interval lies "above" or "below" the second's, or "overlaps" it (or cannot be told)."""
+    bounds = [float(row[f"{column}{end}"]) for row in (first, second) for end in ("_low", "_high")]
+    if not np.isfinite(bounds).all():
+        return "cannot be told from"
+    if bounds[0] > bounds[3]:
+        return "lies above"
+    return "lies below" if bounds[1] < bounds[2] else "overlaps"
+
+
+def nested(values: object) -> pd.DataFrame:
+    """A table that a row holds as a list of records."""
+    return pd.DataFrame(values if isinstance(values, list) else json.loads(str(values)))

@@ -1,0 +1,51 @@
+"""The paper's table 1 as a forest: how alike the models of a family, and of two families, are, with their quality beside."""
+
+from __future__ import annotations
+
+import pandas as pd
+from _common import Drawn, Source, main, of
+
+from consistency_lab.plots import study_frames as frames
+from consistency_lab.plots.studies import Panel, forest
+
+METRIC = "mse"
+
+
+def sentence(table: pd.DataFrame) -> str:
+    """Is every row of diffusion models above every row of GANs and VAEs? By the ends of the intervals that are nearest."""
+    diffusion = table[table["group"].isin(frames.GROUPS[:2])]
+    others = table[table["group"].isin(frames.GROUPS[2:4])]
+    if diffusion.empty or others.empty:
+        missing = "diffusion" if diffusion.empty else "GAN and VAE"
+        return f"The claim that diffusion models are more alike than GANs and VAEs is open: no {missing} row is finished."
+    low, high = diffusion.loc[diffusion["score"].idxmin()], others.loc[others["score"].idxmax()]
+    worst, best = diffusion["score_low"].min(), others["score_high"].max()
+    if worst > best:
+        verdict = "every diffusion row lies above every GAN and VAE row, and no intervals overlap"
+    elif low["score"] > high["score"]:
+        verdict = "every diffusion row lies above every GAN and VAE row, but some intervals overlap"
+    else:
+        above = (others["score"] >= low["score"]).sum()
+        verdict = f"the claim fails: {above} of {len(others)} GAN and VAE rows reach the lowest diffusion row"
+    unfit = list(table.loc[table["fit"].eq(False), "name"])
+    straw = f"; {', '.join(unfit)} made images too poor to count as evidence" if unfit else ""
+    return (
+        f"Lowest of {len(diffusion)} diffusion rows: {low['name']} {of(low, 'score')}; highest of {len(others)} GAN and VAE rows: "
+        f"{high['name']} {of(high, 'score')} ({METRIC}); {verdict}{straw}."
+    )
+
+
+def produce(source: Source) -> Drawn:
+    rows = source.rows("likeness")
+    table, own = frames.scores(rows, METRIC), frames.families(rows)
+    panels = [Panel("score", f"consistency score, {METRIC} (no unit)", lines={"other noise (null)": 0.0}, limits=(-0.08, 1.02))]
+    panels[0] = Panel(**{**vars(panels[0]), "limits": (min(-0.08, table["score_low"].min() - 0.03), 1.02)})
+    if table["frechet"].notna().any():
+        found = own[own["frechet"].notna()].iloc[-1]
+        lines = {name: float(found[f"frechet_{key}"]) for name, key in (("real images", "floor"), ("Gaussian", "gaussian"))}
+        panels.append(Panel("frechet", "Frechet distance\n(classifier features, no unit;\nlog scale, lower is better)", lines=lines, log=True))
+    return Drawn({"": (forest(table, panels, width=8.4), table)}, sentence(table))
+
+
+if __name__ == "__main__":
+    main(produce, __file__)

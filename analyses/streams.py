@@ -1,0 +1,39 @@
+"""Which stream of random numbers makes models differ: initialisation, order of the data, or noise of training, each varied alone."""
+
+from __future__ import annotations
+
+import pandas as pd
+from _common import Drawn, Source, listed, main, of, relation
+
+from consistency_lab.plots import study_frames as frames
+from consistency_lab.plots.studies import Panel, forest
+
+ALL = "all three"
+
+
+def sentence(table: pd.DataFrame) -> str:
+    single = table[table["name"] != ALL]
+    every = table[table["name"] == ALL]
+    if single.empty or every.empty:
+        return "Which stream matters is open: the rows are not all finished."
+    least = single.loc[single["score"].idxmin()]
+    rest = single[single["name"] != least["name"]]
+    others = listed(f"{row['name']} {of(row, 'score', 4)}" for _, row in rest.iterrows()) if len(rest) else "none"
+    return (
+        f"Varied alone, {least['name']} makes models differ most, with a score of {of(least, 'score', 4)} (the others: {others}), which "
+        f"{relation(least, every.iloc[0], 'score')} that of all three varied together, {of(every.iloc[0], 'score', 4)}."
+    )
+
+
+def produce(source: Source) -> Drawn:
+    table = frames.scores(source.rows("streams")).assign(group="what varies between models")
+    low = table["score_low"].min()
+    panel = Panel("score", "consistency score, mse\n(0 = other noise, 1 = same image; no unit)", limits=(low - 0.1 * (1 - low), 1.0))
+    panels = [panel]
+    if table["frechet"].notna().any():
+        panels.append(Panel("frechet", "Frechet distance\n(classifier features, no unit)"))
+    return Drawn({"": (forest(table, panels), table)}, sentence(table))
+
+
+if __name__ == "__main__":
+    main(produce, __file__)

@@ -1,0 +1,219 @@
+"""Figures of studies: forests of estimates, curves, and one estimate against another. Each draws a frame and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from consistency_lab.plots.theme import (
+    DASHES,
+    INK,
+    MUTED,
+    NULL,
+    SERIES,
+    label_lines,
+    new_figure,
+    note,
+    themed,
+    time_axis,
+)
+
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "<")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One axis of a forest.
+
+    Attributes:
+        value: the column that is drawn, with its interval in ``VALUE_low`` and ``VALUE_high``.
+        label: of the axis, with the unit.
+        title: above the panel.
+        lines: named values to compare with.
+        log: a logarithmic axis; values at or below 0 have no place on it and are written as text.
+        limits: of the axis; from the data by default.
+    """
+
+    value: str
+    label: str
+    title: str = ""
+    lines: Mapping[str, float] = field(default_factory=dict)
+    log: bool = False
+    limits: tuple[float, float] | None = None
+
+
+@themed
+def forest(table: pd.DataFrame, panels: Sequence[Panel], width: float = 7.2) -> Figure:
+    """A row a line, a panel a number, with 95 % intervals. Groups have a heading, a colour and a mark.
+
+    Args:
+        table: ``name``, the panels' columns, and if there are such columns ``group`` and ``fit``: where it is False the mark is hollow and
+            the name says so.
+        panels: side by side, on one order of rows.
+        width: of the figure, inches.
+    """
+    groups = list(dict.fromkeys(table["group"])) if "group" in table else [""]
+    places: list[float] = []
+    labels: list[tuple[float, str, str, bool]] = []
+    colours: list[int] = []
+    y = 0.0
+    for g, group in enumerate(groups):
+        if group:
+            labels.append((y, str(group), SERIES[g % len(SERIES)], True))
+            y += 1
+        for row in (table[table["group"] == group] if "group" in table else table).to_dict("records"):
+            unfit = row.get("fit") is False
+            labels.append((y, f"{row['name']}{' (unfit)' if unfit else ''}", INK, False))
+            places.append(y)
+            colours.append(g)
+            y += 1
+        y += 0.35
+    order = pd.concat([table[table["group"] == group] for group in groups]) if "group" in table else table
+    shares = [2.0 if i == 0 and len(panels) == 2 else 1.0 for i in range(len(panels))]
+    figure, axes = new_figure(width, 0.85 + 0.22 * y, 1, len(panels), sharey=True, width_ratios=shares)
+    for ax, panel in zip(axes[0], panels, strict=True):
+        _panel(ax, order, panel, places, colours)
+    ax = axes[0, 0]
+    ax.set_ylim(y - 0.6, -0.8)
+    ax.set_yticks([place for place, *_ in labels], [text for _, text, *_ in labels])
+    for tick, (_, _, colour, heading) in zip(ax.get_yticklabels(), labels, strict=True):
+        tick.set_color(colour)
+        tick.set_fontweight("bold" if heading else "normal")
+    return figure
+
+
+def _panel(ax: Axes, table: pd.DataFrame, panel: Panel, places: Sequence[float], colours: Sequence[int]) -> None:
+    columns = [panel.value, f"{panel.value}_low", f"{panel.value}_high"]
+    drawn = table.reindex(columns=columns).to_numpy(dtype=float)
+    fit = [each is not False for each in table["fit"]] if "fit" in table else [True] * len(table)
+    if panel.log:
+        ax.set_xscale("log")
+    known = np.append(drawn[np.isfinite(drawn)], [x for x in panel.lines.values() if np.isfinite(x)])
+    known = known[known > 0] if panel.log else known
+    if panel.limits is not None:
+        ax.set_xlim(*panel.limits)
+    elif len(known):
+        low, high = float(known.min()), float(known.max())
+        margin = 0.06 * (high - low) or 0.05
+        ax.set_xlim(*((low / 1.4, high * 1.4) if panel.log else (low - margin, high + margin)))
+    left, right = ax.get_xlim()
+    for (value, low, high), y, colour, well in zip(drawn, places, colours, fit, strict=True):
+        ink = SERIES[colour % len(SERIES)]
+        if not np.isfinite(value):
+            continue
+        if panel.log and value <= 0:
+            ax.text(left, y, f" {value:.2g}, not above 0", color=ink, va="center", fontsize=7, style="italic")
+            continue
+        if np.isfinite(low) and np.isfinite(high):
+            # On a log axis the part of an interval at or below 0 is cut at the edge.
+            ax.plot([max(low, left) if panel.log else low, high], [y, y], color=ink, lw=1.8, solid_capstyle="butt")
+        else:
+            ax.annotate(
+                "no interval", (value, y), (6, 0), textcoords="offset points", fontsize=6.5, color=MUTED, va="center"
+            )
+        ax.plot([value], [y], MARKS[colour % len(MARKS)], color=ink, ms=5, mfc=ink if well else "white", zorder=3)
+    for i, (name, x) in enumerate(panel.lines.items()):
+        if np.isfinite(x):
+            ax.axvline(x, color=NULL if x == 0 else MUTED, lw=1, ls="-" if x == 0 else DASHES[1 + i % 3], zorder=1)
+            side = "right" if x > (left + right) / 2 and not panel.log else "left"
+            ax.annotate(
+                name, (x, 1.0), (2 if side == "left" else -2, 1 + 8 * i), xycoords=("data", "axes fraction"),
+                textcoords="offset points", fontsize=6.5, color=MUTED, ha=side, va="bottom",
+            )  # fmt: skip
+    ax.set_xlabel(panel.label)
+    ax.set_title(panel.title, pad=4 + 9 * len(panel.lines))
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="y", visible=False)
+    ax.spines["left"].set_visible(False)
+
+
+@themed
+def curves(
+    table: pd.DataFrame,
+    x: str,
+    xlabel: str,
+    ylabels: Mapping[str, str],
+    *,
+    lines: Mapping[str, float] | None = None,
+    logx: bool = False,
+    logy: bool = False,
+    ylim: tuple[float, float] | None = None,
+    width: float = 7.2,
+    height: float = 2.9,
+) -> Figure:
+    """Curves with 95 % bands, a panel below the other, named at their ends.
+
+    Args:
+        table: ``panel, name``, the column ``x``, ``value, low, high``; with ``x="t"`` the axis runs from noise to data.
+        x, xlabel: column and label of the axis.
+        ylabels: panel -> label of its axis with the unit; the order of the panels.
+        lines: named values to compare with, in every panel.
+        logx, logy: logarithmic axes.
+        ylim: of every panel; from the data by default.
+        width, height: of the figure and of a panel, inches.
+    """
+    figure, axes = new_figure(width, height * len(ylabels) + 0.3, len(ylabels), 1, sharex=True)
+    known = list(dict.fromkeys(table["name"]))
+    for i, (ax, (panel, label)) in enumerate(zip(axes[:, 0], ylabels.items(), strict=True)):
+        part, ends = table[table["panel"] == panel], []
+        for name, line in part.groupby("name", sort=False):
+            n = known.index(name)
+            colour = SERIES[n % len(SERIES)]
+            line = line.sort_values(x, ascending=x != "t")
+            ax.fill_between(line[x], line["low"], line["high"], color=colour, alpha=0.16, lw=0)
+            ax.plot(line[x], line["value"], color=colour, ls=DASHES[n % len(DASHES)], label=str(name))
+            ax.plot(line[x], line["value"], MARKS[n % len(MARKS)], color=colour, ms=3.2, label="_marks")
+            ends.append((float(line["value"].iloc[-1]), str(name), colour))
+        if part.empty:
+            note(ax, "no finished rows")
+            continue
+        for name, height_at in (lines or {}).items():
+            ax.axhline(height_at, color=NULL if height_at == 0 else MUTED, lw=1, ls=(0, (6, 2)))
+            ends.append((height_at, name, NULL if height_at == 0 else MUTED))
+        if logx:
+            ax.set_xscale("log")
+            ticks = sorted(set(table[x].astype(float)))
+            if len(ticks) <= 12:
+                ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+                ax.set_xticks([], minor=True)
+        if logy:
+            ax.set_yscale("log")
+        if ylim:
+            ax.set_ylim(*ylim)
+        ax.set_ylabel(label)
+        last = i == len(ylabels) - 1
+        if x == "t":
+            log_snr = part.drop_duplicates("t")["log_snr"].to_numpy(dtype=float) if i == 0 else None
+            time_axis(ax, part.drop_duplicates("t")["t"].to_numpy(dtype=float), log_snr)
+        if not last or x != "t":
+            ax.set_xlabel(xlabel if last else "")
+        label_lines(ax, ends)
+    return figure
+
+
+@themed
+def scatter(table: pd.DataFrame, x: str, y: str, xlabel: str, ylabel: str) -> Figure:
+    """One estimate against another, each with its 95 % interval: columns ``name``, x and y with their ``_low`` and ``_high``, ``group``."""
+    figure, axes = new_figure(6.4, 3.8)
+    ax = axes[0, 0]
+    groups = list(dict.fromkeys(table["group"]))
+    for row in table.to_dict("records"):
+        g = groups.index(row["group"])
+        colour = SERIES[g % len(SERIES)]
+        ax.plot([row[f"{x}_low"], row[f"{x}_high"]], [row[y]] * 2, color=colour, lw=1.4)
+        ax.plot([row[x]] * 2, [row[f"{y}_low"], row[f"{y}_high"]], color=colour, lw=1.4)
+        ax.plot([row[x]], [row[y]], MARKS[g % len(MARKS)], color=colour, ms=6, label=f"_{row['name']}")
+        ax.annotate(
+            str(row["name"]), (row[x], row[y]), (5, 5), textcoords="offset points", fontsize=7.5, color=colour
+        )
+    for g, group in enumerate(groups):
+        ax.plot([], [], MARKS[g % len(MARKS)], color=SERIES[g % len(SERIES)], label=str(group))
+    ax.legend(frameon=False, fontsize=8)
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    return figure
