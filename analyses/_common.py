@@ -41,8 +41,8 @@ class Source:
     """Where rows come from.
 
     Attributes:
-        preset: on which data. folder: with PRESET/STUDY.jsonl. store, result: of models, and a cached comparison, for the grid. data_dir: of
-            published sets.
+        preset: on which data. folder: with PRESET/STUDY.jsonl. store, result: of models, and a cached comparison, for the grid. data_dir:
+            of published sets.
     """
 
     preset: str
@@ -62,7 +62,9 @@ class Source:
         """The race's result. Raises `MissingRows`, which names the command that makes it."""
         path = self.folder / self.preset / f"race-{contestants}.nc"
         if not path.is_file():
-            command = f"race --preset {self.preset}{'' if contestants == 'standard' else f' --contestants {contestants}'}"
+            command = (
+                f"race --preset {self.preset}{'' if contestants == 'standard' else f' --contestants {contestants}'}"
+            )
             raise self.missing("race", f"there is no {path}", command)
         return load_result(path)
 
@@ -83,7 +85,9 @@ class Source:
         done = {family: names for family, names in plan.members.items() if all(fleet.runs[name].done for name in names)}
         if not done:
             command = f"consistency-lab study likeness --preset {self.preset} --store {self.store}"
-            raise frames.MissingRows(f"no family of {self.preset!r} is finished in the store {self.store}; `{command}` trains them.")
+            raise frames.MissingRows(
+                f"no family of {self.preset!r} is finished in the store {self.store}; `{command}` trains them."
+            )
         for family, names in done.items():
             yield family, fleet.models(names)
 
@@ -108,7 +112,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=Path, default=Path("figures"), help="folder with PRESET/STUDY.jsonl")
     parser.add_argument("--out", type=Path, help="folder of the figures; ROWS/PRESET by default")
     parser.add_argument("--store", type=Path, help="store with the preset's models, for the same-noise grid")
-    parser.add_argument("--data-dir", type=Path, help="folder with the files of published sets, for the same-noise grid")
+    parser.add_argument(
+        "--data-dir", type=Path, help="folder with the files of published sets, for the same-noise grid"
+    )
     parser.add_argument("--result", type=Path, help="a comparison (.nc) whose images the same-noise grid shows")
 
 

@@ -18,9 +18,17 @@ def sentence(table: pd.DataFrame) -> str:
         return f"No center of CLTS reached the target in every seed{lost}."
     best = known.loc[known["speedup"].idxmax()]
     low = best["low"]
-    verdict = "no interval there is" if not np.isfinite(low) else "sooner" if low > 1 else "later" if best["high"] < 1 else "not told from 1"
+    verdict = (
+        "no interval there is"
+        if not np.isfinite(low)
+        else "sooner"
+        if low > 1
+        else "later"
+        if best["high"] < 1
+        else "not told from 1"
+    )
     return (
-        f"Of {len(known) + len(seeds)} centers, {best['contestant']} is the fastest, {said(best['speedup'], low, best['high'])} times as fast "
+        f"Of {len(known) + len(seeds)} centers, {best['contestant']} is fastest, {said(best['speedup'], low, best['high'])} times as fast "
         f"as uniform times to the target ({verdict}); it is the best of several, which flatters it{lost}."
     )
 

@@ -17,7 +17,9 @@ def sentence(table: pd.DataFrame) -> str:
     others = table[table["group"].isin(frames.GROUPS[2:4])]
     if diffusion.empty or others.empty:
         missing = "diffusion" if diffusion.empty else "GAN and VAE"
-        return f"The claim that diffusion models are more alike than GANs and VAEs is open: no {missing} row is finished."
+        return (
+            f"The claim that diffusion models are more alike than GANs and VAEs is open: no {missing} row is finished."
+        )
     low, high = diffusion.loc[diffusion["score"].idxmin()], others.loc[others["score"].idxmax()]
     worst, best = diffusion["score_low"].min(), others["score_high"].max()
     if worst > best:
@@ -38,12 +40,25 @@ def sentence(table: pd.DataFrame) -> str:
 def produce(source: Source) -> Drawn:
     rows = source.rows("likeness")
     table, own = frames.scores(rows, METRIC), frames.families(rows)
-    panels = [Panel("score", f"consistency score, {METRIC} (no unit)", lines={"other noise (null)": 0.0}, limits=(-0.08, 1.02))]
+    panels = [
+        Panel(
+            "score", f"consistency score, {METRIC} (no unit)", lines={"other noise (null)": 0.0}, limits=(-0.08, 1.02)
+        )
+    ]
     panels[0] = Panel(**{**vars(panels[0]), "limits": (min(-0.08, table["score_low"].min() - 0.03), 1.02)})
     if table["frechet"].notna().any():
         found = own[own["frechet"].notna()].iloc[-1]
-        lines = {name: float(found[f"frechet_{key}"]) for name, key in (("real images", "floor"), ("Gaussian", "gaussian"))}
-        panels.append(Panel("frechet", "Frechet distance\n(classifier features, no unit;\nlog scale, lower is better)", lines=lines, log=True))
+        lines = {
+            name: float(found[f"frechet_{key}"]) for name, key in (("real images", "floor"), ("Gaussian", "gaussian"))
+        }
+        panels.append(
+            Panel(
+                "frechet",
+                "Frechet distance\n(classifier features, no unit;\nlog scale, lower is better)",
+                lines=lines,
+                log=True,
+            )
+        )
     return Drawn({"": (forest(table, panels, width=8.4), table)}, sentence(table))
 
 

@@ -15,7 +15,7 @@ def sentence(table: pd.DataFrame, ranks: pd.DataFrame) -> str:
     first, last = known.loc[known["peak"].idxmin()], known.loc[known["peak"].idxmax()]
     alike, opposed = int((sure["low"] > 0).sum()), int((sure["high"] < 0).sum())
     return (
-        f"The hardest time runs from t = {first['peak']:.2g} ({first['name']}, {first['group']}) to t = {last['peak']:.2g} ({last['name']}, "
+        f"The hardest time is from t = {first['peak']:.2g} ({first['name']}, {first['group']}) to t = {last['peak']:.2g} ({last['name']}, "
         f"{last['group']}) by definition; of {len(sure)} pairs of definitions over {table['group'].nunique()} families, {alike} order the "
         f"times alike, {opposed} in opposite ways and {len(sure) - alike - opposed} cannot be told (95 % intervals over images)."
     )
@@ -28,12 +28,19 @@ def produce(source: Source) -> Drawn:
         columns = {"peak_t": "peak", "peak_from": "peak_low", "peak_to": "peak_high"}
         columns |= {"share_below": "share", "definition": "name"}
         parts.append(own.rename(columns=columns).assign(group=row["name"]))
-        every.append(ranks.astype({key: float for key in ("rho", "low", "high")}).assign(group=row["name"]))
+        every.append(ranks.astype(dict.fromkeys(("rho", "low", "high"), float)).assign(group=row["name"]))
         figures[f"agreement-{row['name']}"] = (agreement_matrix(every[-1], list(own["definition"])), every[-1])
     table = pd.concat(parts, ignore_index=True)
     panels = [
-        Panel("peak", "hardest time t (1 = noise, 0 = data);\nline: times that it cannot be told from", "peak", limits=(-0.02, 1.02)),
-        Panel("share", "share of the curve's area\nat t < 0.5", "at low noise", {"flat curve": 0.5}, limits=(-0.04, 1.04)),
+        Panel(
+            "peak",
+            "hardest time t (1 = noise, 0 = data);\nline: times that it cannot be told from",
+            "peak",
+            limits=(-0.02, 1.02),
+        ),
+        Panel(
+            "share", "share of the curve's area\nat t < 0.5", "at low noise", {"flat curve": 0.5}, limits=(-0.04, 1.04)
+        ),
     ]
     figures = {"": (forest(table, panels, width=8.6), table), **figures}
     return Drawn(figures, sentence(table, pd.concat(every, ignore_index=True)))

@@ -18,7 +18,9 @@ def sentence(own: pd.DataFrame) -> str:
         line = line.sort_values("step")
         last, reached = line.iloc[-1], line[line["mse_score"] >= HALF * line["mse_score"].iloc[-1]]
         text = of(last.rename({"mse_score": "mse"}), "mse")
-        parts.append(f"{name} reaches half of its last score by step {reached['step'].iloc[0]:.0f} of {last['step']:.0f}, where it is {text}")
+        parts.append(
+            f"{name} reaches half of its last score by step {reached['step'].iloc[0]:.0f} of {last['step']:.0f}, where it is {text}"
+        )
     return listed(parts) + "."
 
 
@@ -34,7 +36,9 @@ def produce(source: Source) -> Drawn:
         labels[reference] = f"score with the\n{name} (mse, no unit)"
     table = pd.concat(parts, ignore_index=True)
     low = min(-0.05, float(table["value"].min()))
-    figure = curves(table, "step", "training step (log scale)", labels, logx=True, lines={"null": 0.0}, ylim=(low, 1.03), height=2.1)
+    figure = curves(
+        table, "step", "training step (log scale)", labels, logx=True, lines={"null": 0.0}, ylim=(low, 1.03), height=2.1
+    )
     return Drawn({"": (figure, table)}, sentence(own))
 
 

@@ -11,17 +11,22 @@ from consistency_lab.studies.race.table import finals_table, race_table
 CLAIMED = ("paper", "recipe")
 
 
+def _ratio(row: dict[str, object]) -> str:
+    if row["bound"] == "unknown":
+        return "unknown"
+    return f"{row['bound']} {said(row['speedup'], row['low'], row['high'])}".strip()
+
+
 def sentence(table: pd.DataFrame) -> str:
     parts = []
     for role in CLAIMED:
         own = table[(table["role"] == role) & table["fastest"]]
         for name, part in own.groupby("contestant", sort=False):
-            against = [
-                f"{row['against']}: {'unknown' if row['bound'] == 'unknown' else (row['bound'] + ' ' + said(row['speedup'], row['low'], row['high'])).strip()}"
-                for row in part.to_dict("records")
-            ]
+            against = [f"{row['against']}: {_ratio(row)}" for row in part.to_dict("records")]
             parts.append(f"{name} (against {listed(against)})")
-    return "How many times sooner the target was reached: " + ("; ".join(parts) if parts else "no recipe was raced") + "."
+    return (
+        "How many times sooner the target was reached: " + ("; ".join(parts) if parts else "no recipe was raced") + "."
+    )
 
 
 def produce(source: Source) -> Drawn:

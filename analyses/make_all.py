@@ -13,7 +13,15 @@ from consistency_lab.errors import UserError
 from consistency_lab.plots.study_frames import MissingRows
 
 SCRIPTS = (
-    *("consistency_table", "similarity_along_t", "parametrisation", "streams", "memorisation_sweep", "emergence", "origins"),
+    *(
+        "consistency_table",
+        "similarity_along_t",
+        "parametrisation",
+        "streams",
+        "memorisation_sweep",
+        "emergence",
+        "origins",
+    ),
     *("smoothness", "difficulty_definitions", "structure", "connectivity"),
     *("quality_vs_iterations", "center_ablation", "final_table", "same_noise_grid"),
 )

@@ -20,22 +20,29 @@ def sentence(table: pd.DataFrame) -> str:
         gaps.append(relation(other, ends, "x"))
     return (
         f"On {small['size']:.0f} images, models of disjoint sets score {of(small, 'between')}, which {gaps[0]} models of one set "
-        f"({of(small, 'within')}), and {of(small, 'copies')} of samples are copies; on {large['size']:.0f} images {of(large, 'between')}, which "
+        f"({of(small, 'within')}), and {of(small, 'copies')} of samples are copies; on {large['size']:.0f} images {of(large, 'between')}, "
+        "which "
         f"{gaps[1]} models of one set ({of(large, 'within')}), with {of(large, 'copies')} copies."
     )
 
 
 def produce(source: Source) -> Drawn:
     rows = frames.measured_alike(source.rows("sizes"), "size")
-    wide = pd.DataFrame([{"size": row["spec"]["size"], **row["values"]} for row in rows]).sort_values("size", ignore_index=True)
+    wide = pd.DataFrame([{"size": row["spec"]["size"], **row["values"]} for row in rows]).sort_values(
+        "size", ignore_index=True
+    )
     parts = []
     for panel, keys in (("score", list(NAMES)), ("copies", ["copies"])):
         for key in keys:
-            columns = {column: wide[f"{key}{end}"] for column, end in zip(("value", "low", "high"), frames.ENDS, strict=True)}
+            columns = {
+                column: wide[f"{key}{end}"] for column, end in zip(("value", "low", "high"), frames.ENDS, strict=True)
+            }
             parts.append(pd.DataFrame({"panel": panel, "name": NAMES.get(key, key), "size": wide["size"], **columns}))
     table = pd.concat(parts, ignore_index=True)
     labels = {"score": "consistency score, mse\n(no unit)", "copies": "share of samples\nthat copy (no unit)"}
-    figure = curves(table, "size", "images in the training set (log scale)", labels, logx=True, ylim=(-0.03, 1.03), height=2.2)
+    figure = curves(
+        table, "size", "images in the training set (log scale)", labels, logx=True, ylim=(-0.03, 1.03), height=2.2
+    )
     return Drawn({"": (figure, table)}, sentence(wide))
 
 

@@ -31,12 +31,29 @@ def produce(source: Source) -> Drawn:
             name = REFERENCE_NAMES.get(reference, f"{reference.split('(')[0]} denoiser")
             share = {f"share{end}": row.get(f"to_{reference}{end}", np.nan) for end in frames.ENDS}
             left = {f"residual{end}": row.get(f"residual_after_{reference}{end}", np.nan) for end in frames.ENDS}
-            table.append({"group": row["family"], "name": name, "reference": reference, **share, **left, "itself": row["mse_score"]})
+            table.append(
+                {
+                    "group": row["family"],
+                    "name": name,
+                    "reference": reference,
+                    **share,
+                    **left,
+                    "itself": row["mse_score"],
+                }
+            )
     frame = pd.DataFrame(table)
     low = min(0.0, float(frame[["share_low", "residual"]].min().min())) - 0.04
     panels = [
-        Panel("share", "score of models with it\n(mse, no unit)", "explained", {"other noise": 0.0}, limits=(low, 1.02)),
-        Panel("residual", "score of models with each other\nwithout it (mse, no unit)", "left over", {"other noise": 0.0}, limits=(low, 1.3)),
+        Panel(
+            "share", "score of models with it\n(mse, no unit)", "explained", {"other noise": 0.0}, limits=(low, 1.02)
+        ),
+        Panel(
+            "residual",
+            "score of models with each other\nwithout it (mse, no unit)",
+            "left over",
+            {"other noise": 0.0},
+            limits=(low, 1.3),
+        ),
     ]
     return Drawn({"": (forest(frame, panels, width=8.0), frame)}, sentence(frame))
 

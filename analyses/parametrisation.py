@@ -8,7 +8,10 @@ from _common import Drawn, Source, main, of, relation
 from consistency_lab.plots import study_frames as frames
 from consistency_lab.plots.studies import Panel, forest
 
-FIRST, SECOND = "eps", "x0"  # noise prediction and mean prediction by the same network, each with the error in its own units
+FIRST, SECOND = (
+    "eps",
+    "x0",
+)  # noise prediction and mean prediction by the same network, each with the error in its own units
 
 
 def sentence(table: pd.DataFrame) -> str:

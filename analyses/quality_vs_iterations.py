@@ -12,8 +12,14 @@ from consistency_lab.studies.race.table import finals_table
 
 def sentence(table: pd.DataFrame, qualified: bool) -> str:
     last = [line.sort_values("step").iloc[-1] for _, line in table.groupby("name", sort=False)]
-    parts = [f"{row['name']} {said(row['value'], row['low'], row['high'])} after {row['step']:.0f} steps" for row in last]
-    caution = "" if qualified else "; this distance cannot tell a trained model from what needs no training, so it decides nothing"
+    parts = [
+        f"{row['name']} {said(row['value'], row['low'], row['high'])} after {row['step']:.0f} steps" for row in last
+    ]
+    caution = (
+        ""
+        if qualified
+        else "; this distance cannot tell a trained model from what needs no training, so it decides nothing"
+    )
     return "Frechet distance at the end: " + listed(parts) + caution + "."
 
 
@@ -27,7 +33,9 @@ def produce(source: Source) -> Drawn:
     high = 1.3 * max(table["value"].quantile(0.75), references["frechet"].drop_duplicates().median())
     lines = {name: value for name, value in lines.items() if value < high}
     labels = {"frechet": f"{metric.replace(' (', chr(10) + '(')}\n(no unit; log scale, lower is better)"}
-    figure = curves(table, "step", "training step (log scale)", labels, lines=lines, logx=True, logy=True, width=8.4, height=4.2)
+    figure = curves(
+        table, "step", "training step (log scale)", labels, lines=lines, logx=True, logy=True, width=8.4, height=4.2
+    )
     return Drawn({"": (figure, table)}, sentence(table, bool(race["qualified"].values[1])))
 
 

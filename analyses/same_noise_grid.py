@@ -36,7 +36,16 @@ def from_store(source: Source) -> Drawn:
     rows, tables, parts = [], [], []
     for family, models in source.families():
         sampler = Sampler(steps=25)
-        found = compare(models, SharedNoise(0), count=COUNT, metrics=("mse",), sampler=sampler, levels=2, shown=COLUMNS, ceiling=False)
+        found = compare(
+            models,
+            SharedNoise(0),
+            count=COUNT,
+            metrics=("mse",),
+            sampler=sampler,
+            levels=2,
+            shown=COLUMNS,
+            ceiling=False,
+        )
         rows += gallery_rows(found)
         tables.append(frames.overview(found, "mse").assign(models=family))
         parts.append(f"{family} {of(tables[-1].iloc[0], 'score')}")
@@ -49,7 +58,9 @@ def produce(source: Source) -> Drawn:
     if source.result is not None:
         return from_result(source)
     if source.store is None:
-        raise UserError("the grid needs images: give --store DIR with the preset's models, or --result FILE.nc of a comparison.")
+        raise UserError(
+            "the grid needs images: give --store DIR with the preset's models, or --result FILE.nc of a comparison."
+        )
     return from_store(source)
 
 

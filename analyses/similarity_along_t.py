@@ -40,7 +40,13 @@ def produce(source: Source) -> Drawn:
     labels = {panel: f"consistency score, {panel}\n(no unit)" for panel in dict.fromkeys(table["panel"])}
     shown = table["value"].min()
     figure = curves(
-        table, "t", "time t  (1 = noise, 0 = data)", labels, lines={"other noise": 0.0}, ylim=(min(-0.05, shown), 1.03), height=2.3
+        table,
+        "t",
+        "time t  (1 = noise, 0 = data)",
+        labels,
+        lines={"other noise": 0.0},
+        ylim=(min(-0.05, shown), 1.03),
+        height=2.3,
     )
     return Drawn({"": (figure, table)}, sentence(table))
 

@@ -28,7 +28,11 @@ def sentence(table: pd.DataFrame) -> str:
 def produce(source: Source) -> Drawn:
     table = frames.scores(source.rows("streams")).assign(group="what varies between models")
     low = table["score_low"].min()
-    panel = Panel("score", "consistency score, mse\n(0 = other noise, 1 = same image; no unit)", limits=(low - 0.1 * (1 - low), 1.0))
+    panel = Panel(
+        "score",
+        "consistency score, mse\n(0 = other noise, 1 = same image; no unit)",
+        limits=(low - 0.1 * (1 - low), 1.0),
+    )
     panels = [panel]
     if table["frechet"].notna().any():
         panels.append(Panel("frechet", "Frechet distance\n(classifier features, no unit)"))

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from consistency_lab.plots import reading
 from consistency_lab.plots.theme import INK, MUTED, new_figure, themed
 
-
 Pixels = np.ndarray
 _DIMS = ("shown", "row", "column", "channel")
 

@@ -208,9 +208,7 @@ def scatter(table: pd.DataFrame, x: str, y: str, xlabel: str, ylabel: str) -> Fi
         ax.plot([row[f"{x}_low"], row[f"{x}_high"]], [row[y]] * 2, color=colour, lw=1.4)
         ax.plot([row[x]] * 2, [row[f"{y}_low"], row[f"{y}_high"]], color=colour, lw=1.4)
         ax.plot([row[x]], [row[y]], MARKS[g % len(MARKS)], color=colour, ms=6, label=f"_{row['name']}")
-        ax.annotate(
-            str(row["name"]), (row[x], row[y]), (5, 5), textcoords="offset points", fontsize=7.5, color=colour
-        )
+        ax.annotate(str(row["name"]), (row[x], row[y]), (5, 5), textcoords="offset points", fontsize=7.5, color=colour)
     for g, group in enumerate(groups):
         ax.plot([], [], MARKS[g % len(MARKS)], color=SERIES[g % len(SERIES)], label=str(group))
     ax.legend(frameon=False, fontsize=8)

@@ -42,7 +42,7 @@ def current_rows(path: str | Path) -> list[Row]:
 
 
 def measured_alike(rows: Sequence[Row], kind: str) -> list[Row]:
-    """The rows of a kind that were measured as its last one was, and of several with one identity the last; of a family, those of its last models.
+    """The rows of a kind that were measured as its last one was; of several with one identity the last; of a family, of its last models.
 
     A file may hold tables of several sample counts or samplers; numbers of different ones do not belong into one figure.
 
@@ -77,9 +77,7 @@ def families(rows: Sequence[Row], kind: str = "family") -> pd.DataFrame:
     frame["fit"] = pd.Series([None] * len(frame), dtype=object)
     if "frechet" in frame and frame["diffusion"].any():
         best = frame.loc[frame["diffusion"], "frechet"].min()
-        good = (frame["frechet_worst"] <= WORST_QUALITY * best) & (
-            frame["covered"] >= LEAST_COVERED * frame["classes"]
-        )
+        good = (frame["frechet_worst"] <= WORST_QUALITY * best) & (frame["covered"] >= LEAST_COVERED * frame["classes"])
         known = frame["frechet"].notna() & np.isfinite(best)
         fit = (
             (diffusion or bool(well)) if sure else None
@@ -119,13 +117,13 @@ def scores(rows: Sequence[Row], metric: str = "mse") -> pd.DataFrame:
     own, both = families(rows), crosses(rows)
     diffusion = dict(zip(own["family"], own["diffusion"], strict=True))
     table = []
-    for row in own.to_dict("records"):
+    for row in _records(own):
         ceiling, null = row.get(f"{metric}_ceiling", np.nan), row[f"{metric}_null"]
         facts = {key: row.get(key, np.nan) for key in ("frechet", "frechet_low", "frechet_high")}
         facts |= {"fit": row["fit"], "ceiling": 1 - ceiling / null if null else np.nan}
         group = GROUPS[0] if row["diffusion"] else GROUPS[2]
         table.append({"group": group, "name": row["family"], **_score(row, metric), **facts})
-    for row in both.to_dict("records"):
+    for row in _records(both):
         kinds = {diffusion[row["first"]], diffusion[row["second"]]}
         group = GROUPS[4] if len(kinds) == 2 else GROUPS[1] if kinds == {True} else GROUPS[3]
         name = f"{row['first']} | {row['second']}"
@@ -134,12 +132,21 @@ def scores(rows: Sequence[Row], metric: str = "mse") -> pd.DataFrame:
     columns += ["frechet", "frechet_low", "frechet_high", "fit"]
     frame = pd.DataFrame(table).reindex(columns=columns)
     order = frame["group"].map(GROUPS.index)
-    return frame.assign(o=order).sort_values(["o", "score"], ascending=[True, False]).drop(columns="o").reset_index(drop=True)
+    return (
+        frame.assign(o=order)
+        .sort_values(["o", "score"], ascending=[True, False])
+        .drop(columns="o")
+        .reset_index(drop=True)
+    )
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 
 def metrics_of(table: pd.DataFrame) -> list[str]:
     """The metrics of a table of families, in the order of its columns."""
-    return [name.removesuffix("_along_t") for name in table if name.endswith("_along_t")]
+    return [name.removesuffix("_along_t") for name in map(str, table) if name.endswith("_along_t")]
 
 
 def along_t(table: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -157,7 +164,7 @@ def along_t(table: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 def references_of(table: pd.DataFrame) -> list[str]:
     """The closed-form denoisers that a table of families was compared with."""
-    return [name.removeprefix("residual_after_") for name in table if name.startswith("residual_after_")]
+    return [name.removeprefix("residual_after_") for name in map(str, table) if name.startswith("residual_after_")]
 
 
 def probes(rows: Sequence[Row], probe: str) -> pd.DataFrame:
@@ -168,7 +175,9 @@ def probes(rows: Sequence[Row], probe: str) -> pd.DataFrame:
     """
     those = [row for row in rows if row["spec"].get("row") == "why"]
     # Probes of noise levels ask diffusion models alone: that is how the rows themselves tell the kinds apart.
-    asked = {row["spec"]["family"] for row in those if row["spec"]["probe"] in ("difficulty", "structure", "connectivity")}
+    asked = {
+        row["spec"]["family"] for row in those if row["spec"]["probe"] in ("difficulty", "structure", "connectivity")
+    }
     answers = [row for row in those if row["spec"]["probe"] == probe]
     if not answers:
         raise MissingRows(f"there are no rows of the probe {probe!r}")
