@@ -3,11 +3,27 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= demo
+PRESET ?= digits
+STORE ?= runs
+STUDIES ?= likeness parametrisation streams origins sizes emergence why
+# For example RESULTS_OPTIONS="--workers 2 --data-dir DIR", FIGURES_OPTIONS="--store runs" (adds the grid of images).
+RESULTS_OPTIONS ?=
+FIGURES_OPTIONS ?=
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo figures results test test-slow lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/consistency-lab demo --out $(OUT)
+
+# Every figure of a preset from the rows in figures/PRESET; those whose rows are missing are skipped with a line.
+figures: $(VENV)/.installed
+	$(BIN)/python analyses/make_all.py --preset $(PRESET) $(FIGURES_OPTIONS)
+
+# The rows themselves; finished ones are kept. `consistency-lab study WHAT --preset PRESET --dry-run` says what each would take.
+results: $(VENV)/.installed
+	@for study in $(STUDIES); do \
+		$(BIN)/consistency-lab study $$study --preset $(PRESET) --store $(STORE) $(RESULTS_OPTIONS) || exit 1; \
+	done
 
 test: $(VENV)/.installed-dev
 	$(BIN)/pytest

@@ -24,6 +24,7 @@ from consistency_lab.presets import TABLES, likeness_plan, race_plan, sizes_plan
 from consistency_lab.store.results import load_result
 from consistency_lab.store.runs import Store
 from consistency_lab.studies.fleet import Fleet
+from consistency_lab.training.settings import TrainingSettings
 
 PRESETS = ("digits", "fashion", "cifar10", "paper")
 _PLANS: dict[str, Callable[[str], object]] = {**TABLES, "sizes": sizes_plan, "race": race_plan}
@@ -74,6 +75,15 @@ class Source:
         except UserError as reason:
             return frames.MissingRows(f"{what}, and `consistency-lab {command}` cannot make them yet: {reason}")
         return frames.MissingRows(f"{what}; `consistency-lab {command}` makes them.")
+
+    def is_diffusion(self, family: str) -> bool:
+        """Whether a family of the preset's main table is one of diffusion models. Raises `UserError` for one that is not in it."""
+        plan = likeness_plan(self.preset).families
+        if family not in plan:
+            raise UserError(
+                f"the rows have a family {family!r}, which the main table of {self.preset!r} no longer has; remove them."
+            )
+        return isinstance(plan[family][0], TrainingSettings)
 
     def families(self) -> Iterator[tuple[str, Sequence[Model]]]:
         """The families of the preset's main table whose models are all in the store. Raises `UserError` if there is none."""

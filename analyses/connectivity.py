@@ -44,7 +44,17 @@ def produce(source: Source) -> Drawn:
         "barrier: loss above the ends' (eps units, mean over pixels)",
         "consistency score of their images\n(mse, no unit)",
     )
-    return Drawn({"": (scatter(frame, "barrier", "consistency", *labels), frame)}, sentence(frame))
+    return Drawn(
+        {
+            "": (
+                scatter(
+                    frame, "barrier", "consistency", *labels, ylim=(min(-0.02, frame["consistency_low"].min()), 1.02)
+                ),
+                frame,
+            )
+        },
+        sentence(frame),
+    )
 
 
 if __name__ == "__main__":

@@ -29,8 +29,15 @@ def sentence(table: pd.DataFrame) -> str:
     else:
         above = (others["score"] >= low["score"]).sum()
         verdict = f"the claim fails: {above} of {len(others)} GAN and VAE rows reach the lowest diffusion row"
-    unfit = list(table.loc[table["fit"].eq(False), "name"])
-    straw = f"; {', '.join(unfit)} made images too poor to count as evidence" if unfit else ""
+    unfit, fit = others[others["fit"].eq(False)], others[~others["fit"].eq(False)]
+    straw = ""
+    if len(unfit):
+        best_fit = (
+            f"the highest of the others is {fit.iloc[0]['name']} {of(fit.iloc[0], 'score')}"
+            if len(fit)
+            else "none is left"
+        )
+        straw = f"; without {', '.join(unfit['name'])}, whose images are too poor to be evidence, {best_fit}"
     return (
         f"Lowest of {len(diffusion)} diffusion rows: {low['name']} {of(low, 'score')}; highest of {len(others)} GAN and VAE rows: "
         f"{high['name']} {of(high, 'score')} ({METRIC}); {verdict}{straw}."

@@ -36,7 +36,7 @@ def produce(source: Source) -> Drawn:
             "peak",
             "hardest time t (1 = noise, 0 = data);\nline: times that it cannot be told from",
             "peak",
-            limits=(-0.02, 1.02),
+            limits=(1.02, -0.02),
         ),
         Panel(
             "share", "share of the curve's area\nat t < 0.5", "at low noise", {"flat curve": 0.5}, limits=(-0.04, 1.04)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
-from _common import Drawn, Source, listed, main, of
+from _common import Drawn, Source, main, of, said
 
 from consistency_lab.plots import study_frames as frames
 from consistency_lab.plots.reading import REFERENCE_NAMES
@@ -13,15 +13,21 @@ HALF = 0.5
 
 
 def sentence(own: pd.DataFrame) -> str:
-    parts = []
-    for name, line in own.groupby("family", sort=False):
-        line = line.sort_values("step")
-        last, reached = line.iloc[-1], line[line["mse_score"] >= HALF * line["mse_score"].iloc[-1]]
-        text = of(last.rename({"mse_score": "mse"}), "mse")
-        parts.append(
-            f"{name} reaches half of its last score by step {reached['step'].iloc[0]:.0f} of {last['step']:.0f}, where it is {text}"
-        )
-    return listed(parts) + "."
+    """Agreement among models is there before they have learnt anything, so that what they agree on is told beside it."""
+    parts, known = [], [name for name in frames.references_of(own) if name != "mean"]
+    for name, line in own.sort_values("step").groupby("family", sort=False):
+        first, last = line.iloc[0], line.iloc[-1]
+        early, late = (said(row["mse_score"], row["mse_low"], row["mse_high"]) for row in (first, last))
+        text = f"{name} scores {early} at step {first['step']:.0f} and {late} at step {last['step']:.0f}"
+        for reference in known[:1]:
+            values = line[f"to_{reference}"]
+            reached = line[values >= HALF * values.iloc[-1]].iloc[0]
+            text += (
+                f", but with the {REFERENCE_NAMES.get(reference, reference)} {of(first, f'to_{reference}', 2)} and "
+                f"{of(last, f'to_{reference}', 2)}, half of it by step {reached['step']:.0f}"
+            )
+        parts.append(text)
+    return "Among themselves, " + "; ".join(parts) + "."
 
 
 def produce(source: Source) -> Drawn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from _common import Drawn, Source, listed, main, said
+from _common import Drawn, Source, listed, main, of, said
 
 from consistency_lab.plots import study_frames as frames
 from consistency_lab.plots.reading import REFERENCE_NAMES
@@ -19,7 +19,7 @@ def sentence(table: pd.DataFrame) -> str:
         itself = part["itself"].iloc[0]
         parts.append(
             f"{group} ({itself:.3g} among themselves) is nearest to the {best['name']}, "
-            f"{said(best['share'], best['share_low'], best['share_high'])}, and scores {best['residual']:.3g} on what is left of it"
+            f"{said(best['share'], best['share_low'], best['share_high'])}, and scores {of(best, 'residual')} on what is left of it"
         )
     return "Of the closed forms, " + listed(parts) + "."
 
@@ -48,11 +48,7 @@ def produce(source: Source) -> Drawn:
             "share", "score of models with it\n(mse, no unit)", "explained", {"other noise": 0.0}, limits=(low, 1.02)
         ),
         Panel(
-            "residual",
-            "score of models with each other\nwithout it (mse, no unit)",
-            "left over",
-            {"other noise": 0.0},
-            limits=(low, 1.3),
+            "residual", "score of what is left\n(mse, no unit)", "left over", {"other noise": 0.0}, limits=(low, 1.02)
         ),
     ]
     return Drawn({"": (forest(frame, panels, width=8.0), frame)}, sentence(frame))

@@ -8,24 +8,27 @@ from _common import Drawn, Source, main, of, relation
 from consistency_lab.plots import study_frames as frames
 from consistency_lab.plots.studies import Panel, forest
 
-FIRST, SECOND = (
-    "eps",
-    "x0",
-)  # noise prediction and mean prediction by the same network, each with the error in its own units
+NOISE = "eps"
+MEANS = {"x0": "x0 prediction", "eps/x0": "mean prediction with an outer skip"}
 
 
 def sentence(table: pd.DataFrame) -> str:
     by = table.set_index("name")
-    pair = f"{FIRST} | {SECOND}"
-    if not {FIRST, SECOND, pair} <= set(by.index):
-        return f"The comparison of eps with mean prediction is open: the rows {FIRST}, {SECOND} and {pair} are not all finished."
-    eps, mean, between = by.loc[FIRST], by.loc[SECOND], by.loc[pair]
-    lowest = table[table["group"] == frames.GROUPS[1]].iloc[-1]
-    return (
-        f"Models that predict eps score {of(eps, 'score')} among themselves, mean prediction {of(mean, 'score')}, and one with the other "
-        f"{of(between, 'score')}, which {relation(between, eps, 'score')} that of eps models alone; the least alike of all ways are "
-        f"{lowest['name']} at {of(lowest, 'score')}."
-    )
+    if NOISE not in by.index:
+        return "The comparison of eps with mean prediction is open: the row eps is not finished."
+    parts = [f"eps prediction {_own(by.loc[NOISE])}"]
+    for name, words in MEANS.items():
+        pair = f"{NOISE} | {name}"
+        if name in by.index and pair in by.index:
+            verdict = relation(by.loc[pair], by.loc[NOISE], "score")
+            parts.append(
+                f"{words} {_own(by.loc[name])}, with eps {of(by.loc[pair], 'score')}, which {verdict} that of eps alone"
+            )
+    return "Among themselves: " + "; ".join(parts) + "."
+
+
+def _own(row: pd.Series) -> str:
+    return of(row, "score") + (f" (Frechet distance {row['frechet']:.3g})" if pd.notna(row["frechet"]) else "")
 
 
 def produce(source: Source) -> Drawn:

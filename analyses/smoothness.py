@@ -25,7 +25,7 @@ def sentence(table: pd.DataFrame, drawn: list[str]) -> str:
     for number in drawn:
         ours, theirs = (table[chosen].dropna(subset=[number, f"{number}_low"]) for chosen in (kinds, ~kinds))
         if ours.empty or theirs.empty:
-            parts.append(f"{number} is not there for both kinds")
+            parts.append(f"{number.replace('_', ' ')} is not known of both kinds")
             continue
         (a, b), (c, d) = ((each[f"{number}_low"].min(), each[f"{number}_high"].max()) for each in (ours, theirs))
         verdict = "lower for all" if b < c else "higher for all" if a > d else "not separated from"
@@ -42,6 +42,7 @@ def produce(source: Source) -> Drawn:
             found = frames.probes(rows, probe)
         except frames.MissingRows:
             continue
+        found["diffusion"] = [source.is_diffusion(family) for family in found["family"]]
         columns = [f"{number}{end}" for end in frames.ENDS]
         part = found.set_index(["name", "diffusion"]).reindex(columns=columns).astype(float)
         table = part if table.empty else table.join(part, how="outer")

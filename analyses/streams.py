@@ -18,10 +18,12 @@ def sentence(table: pd.DataFrame) -> str:
         return "Which stream matters is open: the rows are not all finished."
     least = single.loc[single["score"].idxmin()]
     rest = single[single["name"] != least["name"]]
+    next_one = rest.loc[rest["score"].idxmin()] if len(rest) else None
+    told = "" if next_one is None or relation(least, next_one, "score") == "lies below" else ", not told from the next"
     others = listed(f"{row['name']} {of(row, 'score', 4)}" for _, row in rest.iterrows()) if len(rest) else "none"
     return (
-        f"Varied alone, {least['name']} makes models differ most, with a score of {of(least, 'score', 4)} (the others: {others}), which "
-        f"{relation(least, every.iloc[0], 'score')} that of all three varied together, {of(every.iloc[0], 'score', 4)}."
+        f"Varied alone, {least['name']} makes models differ most{told}, with a score of {of(least, 'score', 4)} (the others: {others}), "
+        f"which {relation(least, every.iloc[0], 'score')} that of all three varied together, {of(every.iloc[0], 'score', 4)}."
     )
 
 

@@ -9,9 +9,9 @@ from consistency_lab.plots import study_frames as frames
 from consistency_lab.plots.studies import Panel, forest
 
 TIMES = {
-    "half_known_t": "half of the image is known from the estimate",
-    "handoff_t": "another model taking over no longer makes its own image",
-    "swap_t": "exchanging the noise no longer exchanges the image",
+    "half_known_t": "half of the image known",
+    "handoff_t": "model handed over",
+    "swap_t": "noise exchanged",
 }
 
 
@@ -23,7 +23,10 @@ def sentence(table: pd.DataFrame) -> str:
             parts.append(f"{group}: at no time in the range")
             continue
         parts.append(f"{group}: " + listed(f"{row['name']} t = {of(row, 't', 2)}" for _, row in known.iterrows()))
-    return "On the way from noise (t = 1) to data, the half-way point comes where " + "; ".join(parts) + "."
+    return (
+        "On the way from noise (t = 1) to data the estimate explains half of the final image, or an image from a run that changed its "
+        "model or its noise is as near to the one as to the other, at: " + "; ".join(parts) + "."
+    )
 
 
 def produce(source: Source) -> Drawn:
@@ -33,7 +36,9 @@ def produce(source: Source) -> Drawn:
         parts.append(pd.DataFrame({"group": text, "name": found["name"], **columns}))
     table = pd.concat(parts, ignore_index=True)
     # Noise at the left, as on every axis of time.
-    figure = forest(table, [Panel("t", "time t  (1 = noise, 0 = data)", limits=(1.0, 0.0))])
+    figure = forest(
+        table, [Panel("t", "time t at which the two sides are even  (1 = noise, 0 = data)", limits=(1.0, 0.0))]
+    )
     return Drawn({"": (figure, table)}, sentence(table))
 
 

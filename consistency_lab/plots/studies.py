@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from consistency_lab.plots.theme import (
     DASHES,
@@ -23,6 +25,8 @@ from consistency_lab.plots.theme import (
     time_axis,
 )
 
+# The null keeps its colour to itself.
+COLOURS = tuple(colour for colour in SERIES if colour != NULL)
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "<")
 
 
@@ -35,7 +39,8 @@ class Panel:
         label: of the axis, with the unit.
         title: above the panel.
         lines: named values to compare with.
-        log: a logarithmic axis; values at or below 0 have no place on it and are written as text.
+        log: a logarithmic axis; values at or below 0 have no place on it and are written as text, and an interval that goes on to there is
+            cut at the edge.
         limits: of the axis; from the data by default.
     """
 
@@ -64,7 +69,7 @@ def forest(table: pd.DataFrame, panels: Sequence[Panel], width: float = 7.2) -> 
     y = 0.0
     for g, group in enumerate(groups):
         if group:
-            labels.append((y, str(group), SERIES[g % len(SERIES)], True))
+            labels.append((y, str(group), COLOURS[g % len(COLOURS)], True))
             y += 1
         for row in (table[table["group"] == group] if "group" in table else table).to_dict("records"):
             unfit = row.get("fit") is False
@@ -77,7 +82,7 @@ def forest(table: pd.DataFrame, panels: Sequence[Panel], width: float = 7.2) -> 
     shares = [2.0 if i == 0 and len(panels) == 2 else 1.0 for i in range(len(panels))]
     figure, axes = new_figure(width, 0.85 + 0.22 * y, 1, len(panels), sharey=True, width_ratios=shares)
     for ax, panel in zip(axes[0], panels, strict=True):
-        _panel(ax, order, panel, places, colours)
+        _panel(ax, order, panel, places, colours, above=max(len(panel.lines) for panel in panels))
     ax = axes[0, 0]
     ax.set_ylim(y - 0.6, -0.8)
     ax.set_yticks([place for place, *_ in labels], [text for _, text, *_ in labels])
@@ -87,7 +92,18 @@ def forest(table: pd.DataFrame, panels: Sequence[Panel], width: float = 7.2) -> 
     return figure
 
 
-def _panel(ax: Axes, table: pd.DataFrame, panel: Panel, places: Sequence[float], colours: Sequence[int]) -> None:
+def plain_ticks(axis: Axis) -> None:
+    """1, 2, 5, 10 ... written out on a logarithmic axis that spans little, powers of ten alone on one that spans more."""
+    low, high = sorted(axis.get_view_interval())
+    near = high < 30 * low
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if near else (1.0,), numticks=8))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _panel(
+    ax: Axes, table: pd.DataFrame, panel: Panel, places: Sequence[float], colours: Sequence[int], above: int
+) -> None:
     columns = [panel.value, f"{panel.value}_low", f"{panel.value}_high"]
     drawn = table.reindex(columns=columns).to_numpy(dtype=float)
     fit = [each is not False for each in table["fit"]] if "fit" in table else [True] * len(table)
@@ -102,31 +118,37 @@ def _panel(ax: Axes, table: pd.DataFrame, panel: Panel, places: Sequence[float],
         margin = 0.06 * (high - low) or 0.05
         ax.set_xlim(*((low / 1.4, high * 1.4) if panel.log else (low - margin, high + margin)))
     left, right = ax.get_xlim()
+    middle = (left * right) ** 0.5 if panel.log else (left + right) / 2
+    some = bool(np.isfinite(drawn[:, 1:]).all(axis=1).any())
     for (value, low, high), y, colour, well in zip(drawn, places, colours, fit, strict=True):
-        ink = SERIES[colour % len(SERIES)]
+        ink = COLOURS[colour % len(COLOURS)]
         if not np.isfinite(value):
             continue
         if panel.log and value <= 0:
             ax.text(left, y, f" {value:.2g}, not above 0", color=ink, va="center", fontsize=7, style="italic")
             continue
         if np.isfinite(low) and np.isfinite(high):
-            # On a log axis the part of an interval at or below 0 is cut at the edge.
             ax.plot([max(low, left) if panel.log else low, high], [y, y], color=ink, lw=1.8, solid_capstyle="butt")
-        else:
+        elif some:
+            inside = value < middle
             ax.annotate(
-                "no interval", (value, y), (6, 0), textcoords="offset points", fontsize=6.5, color=MUTED, va="center"
-            )
+                "no interval", (value, y), (6 if inside else -6, 0), textcoords="offset points",
+                fontsize=6.5, color=MUTED, va="center", ha="left" if inside else "right",
+            )  # fmt: skip
         ax.plot([value], [y], MARKS[colour % len(MARKS)], color=ink, ms=5, mfc=ink if well else "white", zorder=3)
     for i, (name, x) in enumerate(panel.lines.items()):
         if np.isfinite(x):
             ax.axvline(x, color=NULL if x == 0 else MUTED, lw=1, ls="-" if x == 0 else DASHES[1 + i % 3], zorder=1)
-            side = "right" if x > (left + right) / 2 and not panel.log else "left"
             ax.annotate(
-                name, (x, 1.0), (2 if side == "left" else -2, 1 + 8 * i), xycoords=("data", "axes fraction"),
-                textcoords="offset points", fontsize=6.5, color=MUTED, ha=side, va="bottom",
+                name, (x, 1.0), (0, 1 + 8 * i), xycoords=("data", "axes fraction"),
+                textcoords="offset points", fontsize=6.5, color=MUTED, ha="center", va="bottom",
             )  # fmt: skip
-    ax.set_xlabel(panel.label)
-    ax.set_title(panel.title, pad=4 + 9 * len(panel.lines))
+    ax.set_xlabel(
+        panel.label if some or not np.isfinite(drawn[:, 0]).any() else f"{panel.label}\n- no intervals known -"
+    )
+    ax.set_title(panel.title, pad=4 + 9 * above)
+    if panel.log:
+        plain_ticks(ax.xaxis)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="y", visible=False)
     ax.spines["left"].set_visible(False)
@@ -163,7 +185,7 @@ def curves(
         part, ends = table[table["panel"] == panel], []
         for name, line in part.groupby("name", sort=False):
             n = known.index(name)
-            colour = SERIES[n % len(SERIES)]
+            colour = COLOURS[n % len(COLOURS)]
             line = line.sort_values(x, ascending=x != "t")
             ax.fill_between(line[x], line["low"], line["high"], color=colour, alpha=0.16, lw=0)
             ax.plot(line[x], line["value"], color=colour, ls=DASHES[n % len(DASHES)], label=str(name))
@@ -178,13 +200,17 @@ def curves(
         if logx:
             ax.set_xscale("log")
             ticks = sorted(set(table[x].astype(float)))
-            if len(ticks) <= 12:
+            if len(ticks) <= 8:
                 ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
                 ax.set_xticks([], minor=True)
+            else:
+                plain_ticks(ax.xaxis)
         if logy:
             ax.set_yscale("log")
         if ylim:
             ax.set_ylim(*ylim)
+        if logy:
+            plain_ticks(ax.yaxis)
         ax.set_ylabel(label)
         last = i == len(ylabels) - 1
         if x == "t":
@@ -197,21 +223,25 @@ def curves(
 
 
 @themed
-def scatter(table: pd.DataFrame, x: str, y: str, xlabel: str, ylabel: str) -> Figure:
+def scatter(
+    table: pd.DataFrame, x: str, y: str, xlabel: str, ylabel: str, ylim: tuple[float, float] | None = None
+) -> Figure:
     """One estimate against another, each with its 95 % interval: columns ``name``, x and y with their ``_low`` and ``_high``, ``group``."""
     figure, axes = new_figure(6.4, 3.8)
     ax = axes[0, 0]
     groups = list(dict.fromkeys(table["group"]))
     for row in table.to_dict("records"):
         g = groups.index(row["group"])
-        colour = SERIES[g % len(SERIES)]
+        colour = COLOURS[g % len(COLOURS)]
         ax.plot([row[f"{x}_low"], row[f"{x}_high"]], [row[y]] * 2, color=colour, lw=1.4)
         ax.plot([row[x]] * 2, [row[f"{y}_low"], row[f"{y}_high"]], color=colour, lw=1.4)
         ax.plot([row[x]], [row[y]], MARKS[g % len(MARKS)], color=colour, ms=6, label=f"_{row['name']}")
         ax.annotate(str(row["name"]), (row[x], row[y]), (5, 5), textcoords="offset points", fontsize=7.5, color=colour)
     for g, group in enumerate(groups):
-        ax.plot([], [], MARKS[g % len(MARKS)], color=SERIES[g % len(SERIES)], label=str(group))
+        ax.plot([], [], MARKS[g % len(MARKS)], color=COLOURS[g % len(COLOURS)], label=str(group))
     ax.legend(frameon=False, fontsize=8)
+    if ylim:
+        ax.set_ylim(*ylim)
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
     return figure

@@ -112,9 +112,10 @@ def scores(rows: Sequence[Row], metric: str = "mse") -> pd.DataFrame:
     """Families and pairs of families on one axis, the most alike of each group first.
 
     Columns group (one of `GROUPS`), name, score, score_low, score_high, ceiling (score of a model with itself at another step count),
-    p_any, frechet with its ends, fit.
+    p_any, frechet with its ends, fit: a pair is unfit if one of its families is.
     """
     own, both = families(rows), crosses(rows)
+    fit = dict(zip(own["family"], own["fit"], strict=True))
     diffusion = dict(zip(own["family"], own["diffusion"], strict=True))
     table = []
     for row in _records(own):
@@ -128,6 +129,7 @@ def scores(rows: Sequence[Row], metric: str = "mse") -> pd.DataFrame:
         group = GROUPS[4] if len(kinds) == 2 else GROUPS[1] if kinds == {True} else GROUPS[3]
         name = f"{row['first']} | {row['second']}"
         table.append({"group": group, "name": name, **_score(row, metric), "p_any": row.get("p_any", np.nan)})
+        table[-1]["fit"] = False if False in (fit[row["first"]], fit[row["second"]]) else None
     columns = ["group", "name", "score", "score_low", "score_high", "ceiling", "p_any"]
     columns += ["frechet", "frechet_low", "frechet_high", "fit"]
     frame = pd.DataFrame(table).reindex(columns=columns)
@@ -168,16 +170,12 @@ def references_of(table: pd.DataFrame) -> list[str]:
 
 
 def probes(rows: Sequence[Row], probe: str) -> pd.DataFrame:
-    """One row a family (and player of a GAN) of the study of causes: ``family, player, name, diffusion`` and the numbers of the probe.
+    """One row a family (and player of a GAN) of the study of causes: ``family, player, name`` and the numbers of the probe.
 
     Raises:
         MissingRows: nobody was probed so.
     """
     those = [row for row in rows if row["spec"].get("row") == "why"]
-    # Probes of noise levels ask diffusion models alone: that is how the rows themselves tell the kinds apart.
-    asked = {
-        row["spec"]["family"] for row in those if row["spec"]["probe"] in ("difficulty", "structure", "connectivity")
-    }
     answers = [row for row in those if row["spec"]["probe"] == probe]
     if not answers:
         raise MissingRows(f"there are no rows of the probe {probe!r}")
@@ -185,7 +183,7 @@ def probes(rows: Sequence[Row], probe: str) -> pd.DataFrame:
     for row in measured_alike(answers, "why"):
         family, player = row["spec"]["family"], row["spec"].get("player")
         name = f"{family}, {player}" if player else family
-        table.append({"family": family, "player": player, "name": name, "diffusion": family in asked, **row["values"]})
+        table.append({"family": family, "player": player, "name": name, **row["values"]})
     return pd.DataFrame(table)
 
 

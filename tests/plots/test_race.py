@@ -126,3 +126,19 @@ def test_a_race_and_an_audit_have_a_section(raced, tmp_path):
     first, second = json.loads(path.with_suffix(".json").read_text("utf-8"))["results"]
     assert (first["kind"], second["kind"]) == ("timesteps", "race")
     assert {row["contestant"] for row in second["finals"]} == {"uniform", "twice", "never", "wild", "Gaussian denoiser"}
+
+
+def test_quality_is_a_mean_over_sound_seeds_with_its_interval(raced):
+    evaluated = ("contestant", "seed", "evaluation")
+    steps = np.broadcast_to(np.array([10.0, 40.0]), (4, 3, 2)).copy()
+    frechet = np.array([10.0, 5.0]) * np.array([1.0, 2.0, 3.0])[None, :, None] * np.ones((4, 1, 1))
+    frame = race.quality_frame(
+        raced.drop_dims("evaluation", errors="ignore").assign(
+            evaluation_step=(evaluated, steps), frechet=(evaluated, frechet)
+        )
+    )
+    assert set(frame["name"]) == {"uniform", "twice", "never"}  # who diverged has none
+    own = frame[frame["name"] == "uniform"]
+    np.testing.assert_allclose(own["value"], [20.0, 10.0])
+    np.testing.assert_array_equal(own["step"], [10, 40])
+    np.testing.assert_allclose(own["high"] - own["value"], 4.302653 * np.array([10.0, 5.0]) / np.sqrt(3), rtol=1e-6)

@@ -1,0 +1,211 @@
+"""Rows and races with the keys of the real ones and made-up numbers that are known in closed form. Nothing here is a measurement."""
+
+import numpy as np
+import xarray as xr
+
+from consistency_lab.store.results import save_result
+from consistency_lab.studies.rows import Rows
+
+LEVELS = 5
+DIFFUSION = {"unet": 0.9, "dit": 0.94, "mlp": 0.92}
+CONTRAST = {"gan": 0.2, "vae": 0.6}
+RULER = {"count": 64, "data": "d", "levels": LEVELS, "seed": 0, "metrics": ["mse", "ssim-sigma0.8 (a note)"]}
+REFERENCES = ("gaussian", "optimal", "mean")
+
+
+def models(family, count=4):
+    return [f"{family}-{i}" for i in range(count)]
+
+
+def bounds(name, value, half=0.02):
+    return {name: value, f"{name}_low": value - half, f"{name}_high": value + half}
+
+
+def scored(metric, value, half=0.02):
+    found = {f"{metric}_score": value, f"{metric}_low": value - half, f"{metric}_high": value + half}
+    return found | {f"{metric}_distance": 0.5 * (1 - value), f"{metric}_null": 0.5}
+
+
+def family_values(score, diffusion=True, references=REFERENCES, metrics=("mse", "ssim-sigma0.8"), half=0.02):
+    values = {"nearest": 0.1}
+    t = np.linspace(1, 0, LEVELS)
+    for metric in metrics:
+        values |= scored(metric, score, half)
+        if not diffusion:
+            continue
+        curve = np.linspace(0.3, score, LEVELS)
+        values[f"{metric}_ceiling"] = 0.001
+        along = {
+            "t": t,
+            "log_snr": np.linspace(-10, 8, LEVELS),
+            "score": curve,
+            "low": curve - half,
+            "high": curve + half,
+        }
+        along |= {"distance": 0.5 * (1 - curve), "null": np.full(LEVELS, 0.5)}
+        values[f"{metric}_along_t"] = {key: list(map(float, x)) for key, x in along.items()}
+        values[f"{metric}_along_t"]["log_snr"][-1] = None
+    for i, reference in enumerate(references if diffusion else ()):
+        values |= bounds(f"to_{reference}", score - 0.1 * (i + 1))
+        values[f"residual_after_{reference}"] = score - 0.05
+    return values
+
+
+def quality_values(frechet, covered=10):
+    found = bounds("frechet", frechet, 1.0) | {"frechet_worst": frechet + 1, "covered": covered, "classes": 10}
+    return found | {"frechet_floor": 5.0, "frechet_gaussian": 30.0, "frechet_memoriser": 8.0, "measure": "Frechet"}
+
+
+def likeness(folder, families=None, study="likeness", crosses=True, contrast=None):
+    rows = Rows(folder / f"{study}.jsonl")
+    families, contrast = DIFFUSION if families is None else families, CONTRAST if contrast is None else contrast
+    for name, score in (families | contrast).items():
+        own = {"family": name, "models": models(name)}
+        diffusion = name in families
+        rows.row({"row": "family", **own, **RULER}, lambda s=score, d=diffusion: family_values(s, d))
+        # The GAN's images are worse than twice the best diffusion family's.
+        frechet = {"gan": 40.0}.get(name, 10.0)
+        rows.row({"row": "quality", **own, "count": 100}, lambda f=frechet: quality_values(f))
+    names = list(families | contrast)
+    for i, first in enumerate(names if crosses else ()):
+        for second in names[i + 1 :]:
+            if (first == "gan") != (second == "gan"):
+                continue  # they start from noise of other shapes
+            both = {"families": [first, second], "models": models(first) + models(second)}
+            value = 0.5 * ((families | contrast)[first] + (families | contrast)[second]) - 0.05
+            rows.row({"row": "cross", **both, **RULER}, lambda v=value: scored("mse", v) | {"p_any": 0.01})
+    return rows
+
+
+def sizes(folder):
+    rows = Rows(folder / "sizes.jsonl")
+    for i, size in enumerate((8, 100, 900)):
+        values = bounds("between", 0.2 + 0.35 * i) | bounds("within", 0.9) | bounds("copies", 0.9 - 0.44 * i)
+        values |= {"nearest_own": 0.1, "nearest_other": 0.2}
+        rows.row({"row": "size", "size": size, "count": 64, "settings": {"steps": 3}}, lambda v=values: v)
+
+
+def emergence(folder):
+    rows = Rows(folder / "emergence.jsonl")
+    for name, score in DIFFUSION.items():
+        for step, share in ((25, 0.2), (200, 0.6), (1500, 1.0)):
+            spec = {"row": "emergence", "family": name, "models": models(name), "step": step, **RULER}
+            rows.row(spec, lambda v=score * share: family_values(v))
+
+
+def origins(folder):
+    rows = Rows(folder / "origins.jsonl")
+    references = ("gaussian", "local(window=3)", "optimal")
+    for name, score in DIFFUSION.items():
+        spec = {"row": "family", "family": name, "models": models(name), **RULER, "references": list(references)}
+        rows.row(spec, lambda v=score: family_values(v, references=references, metrics=("mse",)))
+
+
+def why(folder):
+    rows = Rows(folder / "why.jsonl")
+
+    def add(probe, family, values, player=None):
+        own = {"probe": probe, "family": family, "models": models(family, 2), "player": player}
+        rows.row({"row": "why", **own, "data": "d", "count": 64, "bins": 10, "seed": 0}, lambda: values)
+
+    players = [(name, None, 1.0) for name in (*DIFFUSION, "vae")]
+    players += [("gan", "generator", 30.0), ("gan", "discriminator", 60.0)]
+    for name, player, scale in players:
+        add(
+            "line",
+            name,
+            bounds("relative_curvature", scale, 0.1 * scale) | bounds("roughness", 0.02 * scale, 0.002),
+            player,
+        )
+        add("between", name, bounds("relative_barrier", 2 * scale, 0.2 * scale), player)
+        spectrum = bounds("hessian_relative_trace", 50 * scale, scale) | bounds("hessian_relative_top", 5 * scale, 0.1)
+        add("curvature", name, spectrum | {"hessian_negative_share": 0.1, "trace_by_t": {"all": 1.0}}, player)
+    for i, name in enumerate(DIFFUSION):
+        definitions = [
+            {"definition": text, "unit": "mean square", "peak_t": t, "peak_from": t - 0.05, "peak_to": t + 0.05,
+             "share_below": 0.3 + 0.1 * i, "share_low": 0.25, "share_high": 0.8, "uniform_below": 0.5, "defined": 1.0}
+            for text, t in (("eps error", 0.05), ("x0 error", 0.95), ("half-time", 0.5))
+        ]  # fmt: skip
+        ranks = [
+            {"first": a, "second": b, "rho": rho, "low": rho - 0.1, "high": rho + 0.1, "times": 10}
+            for a, b, rho in (
+                ("eps error", "x0 error", -0.9),
+                ("eps error", "half-time", 0.8),
+                ("x0 error", "half-time", 0.0),
+            )
+        ]
+        add("difficulty", name, {"definitions": definitions, "rank_correlations": ranks})
+        times = bounds("half_known_t", 0.6) | bounds("swap_t", 0.5) | bounds("handoff_t", 0.7)
+        add("structure", name, times)
+        paths = bounds("mean_loss", 0.3) | bounds("consistency", 0.9)
+        for path, barrier in (("straight line", 0.4), ("trained curve", 0.01)):
+            paths |= bounds(f"barrier_{path}", barrier)
+        add("connectivity", name, paths)
+
+
+def race(names_and_roles, last=60):
+    """Contestants that fall as 1/step, each twice as fast as the one before, over three seeds and four evaluations."""
+    names, roles = list(names_and_roles), list(names_and_roles.values())
+    shape, steps = (len(names), 3), np.array([1, 10, 30, last])
+    speed, seeds = 2.0 ** np.arange(len(names)), np.array([1, 1.1, 1.2])
+    loss = seeds[None, :, None] / (steps[None, None] * speed[:, None, None])
+    crossing = np.broadcast_to(seeds[None, :, None] * np.array([30.0, 50.0]) / speed[:, None, None], (*shape, 2))
+    frechet = 10 + 100 * loss
+    run, per_target, evaluated = (
+        ("contestant", "seed"),
+        ("contestant", "seed", "target"),
+        ("contestant", "seed", "evaluation"),
+    )
+    references = ["real images", "Gaussian", "data mean", "memoriser"]
+    values = np.array([[np.nan, 6.0], [0.5, 30.0], [1.0, 90.0], [0.9, 12.0]])
+    return xr.Dataset(
+        {
+            "loss": ((*run, "step"), loss),
+            "evaluation_step": (evaluated, np.broadcast_to(steps.astype(float), loss.shape).copy()),
+            "evaluation_loss": (evaluated, loss),
+            "frechet": (evaluated, frechet),
+            "crossing": (per_target, crossing.copy()),
+            "censored": (per_target, np.zeros((*shape, 2), dtype=bool)),
+            "diverged_at": (run, np.full(shape, np.nan)),
+            "seconds_per_step": (run, np.full(shape, 0.01)),
+            "total_variation": (run, np.zeros(shape)),
+            "effective_share": (run, np.ones(shape)),
+            "batch": ("contestant", np.full(len(names), 64, dtype=np.int32)),
+            "pilot_seconds": ("contestant", np.zeros(len(names))),
+            "target_loss": ("target", [0.03, 0.02]),
+            "reference_value": (("reference", "metric"), values),
+            "qualified": ("metric", np.array([True, False])),
+            "role": ("contestant", roles),
+            "entry": ("contestant", names),
+            "pilot_steps": ("contestant", np.zeros(len(names), dtype=np.int32)),
+            "planned_steps": ("contestant", np.full(len(names), last, dtype=np.int32)),
+        },
+        {"contestant": names, "seed": [0, 1, 2], "step": steps, "target": [0.5, 0.9], "reference": references,
+         "metric": ["held-out loss", "Frechet distance (digits classifier features)"]},
+        {"kind": "race", "control": names[0]},
+    )  # fmt: skip
+
+
+STANDARD = {"uniform": "control", "uniform + decay": "annealed", "paper: CLTS + MDLRC": "paper", "recipe": "recipe"}
+CENTERS = {"uniform": "control", "CLTS, center 0.1": "curriculum", "CLTS, center 0.5": "curriculum"}
+
+
+def everything(root, preset="digits"):
+    folder = root / preset
+    folder.mkdir(parents=True)
+    likeness(folder)
+    ways = {"eps": 0.9, "x0": 0.8, "eps/x0": 0.7}
+    likeness(folder, ways, "parametrisation", contrast={})
+    likeness(
+        folder, {"all three": 0.85, "initialisation": 0.88, "data order": 0.95}, "streams", crosses=False, contrast={}
+    )
+    rows = Rows(folder / "perceptual.jsonl")
+    spec = {"row": "family", "family": "unet", "models": models("unet", 3), **RULER}
+    rows.row(spec, lambda: family_values(0.8, metrics=("mse", "lpips-squeeze")))
+    sizes(folder)
+    emergence(folder)
+    origins(folder)
+    why(folder)
+    save_result(race(STANDARD), folder / "race-standard.nc")
+    save_result(race(CENTERS), folder / "race-centers.nc")
+    return root
