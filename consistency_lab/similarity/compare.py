@@ -17,7 +17,7 @@ from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.distances import METRICS, Distance
 from consistency_lab.similarity.arguments import check_arguments
-from consistency_lab.similarity.controls import add_ceiling, add_nearest, add_references, references_of
+from consistency_lab.similarity.controls import add_ceiling, add_nearest, add_references, known_references
 from consistency_lab.similarity.cube import add_pairs, coordinates, interval_names
 from consistency_lab.similarity.finite import finite_part, restricted
 from consistency_lab.similarity.soundness import add_soundness, warnings_of
@@ -72,7 +72,8 @@ def compare(
     walk = Walk(noise, count, sampler, levels)
     diffusion = [model for model in models if isinstance(model, DiffusionModel)]
     along = len(diffusion) == len(models)
-    closed = references_of(images, diffusion[0], references) if images is not None and along else []
+    known = Walked() if known is None else known
+    closed = known_references(known, images, diffusion[0], references) if images is not None and along else []
     walked, times = walk_all([*models, *closed], walk, known)
     walked, baseline = walked[: len(models)], walked[len(models) :]
     again = walk_all(models, walk.with_steps(2 * sampler.steps, levels=2), known)[0] if along and ceiling else []

@@ -13,13 +13,21 @@ from consistency_lab.diffusion.references import REFERENCES, closed_form
 from consistency_lab.metrics.distances import Distance, MeanSquaredError, nearest
 from consistency_lab.similarity.cube import cube, scored
 from consistency_lab.similarity.statistics import Interval, pair_score, pairs_of
-from consistency_lab.similarity.trajectories import Trajectories, shown_images, to_bytes
+from consistency_lab.similarity.trajectories import Trajectories, Walked, shown_images, to_bytes
 
 
 def references_of(images: ImageSet, like: DiffusionModel, names: Sequence[str] = REFERENCES) -> list[DiffusionModel]:
     """The closed-form denoisers of a training set, on a model's schedule and device."""
     made = [(name, closed_form(name, images.all(), like.denoiser.schedule)) for name in names]
     return [DiffusionModel(name, denoiser.to(like.device)) for name, denoiser in made]
+
+
+def known_references(
+    known: Walked, images: ImageSet, like: DiffusionModel, names: Sequence[str] = REFERENCES
+) -> list[DiffusionModel]:
+    """`references_of`, made once for a training set, schedule and device: they hold the whole set, and the optimal one is dear to walk."""
+    key = (images.fingerprint, like.denoiser.schedule.spec, str(like.device), tuple(names))
+    return known.references(key, lambda: references_of(images, like, names))
 
 
 def add_ceiling(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -48,15 +48,25 @@ class Walk:
         return replace(self, sampler=replace(self.sampler, steps=steps), levels=levels)
 
 
-class Walked(dict[tuple[int, Walk, tuple[float, ...]], tuple[GenerativeModel, Trajectories]]):
-    """Trajectories that were computed already, by model, walk and grid: a table that compares a model with many others walks it once."""
+class Walked:
+    """What was computed already, for a table that compares a model with many others: each is walked once, each reference made once."""
+
+    def __init__(self) -> None:
+        self._walks: dict[tuple[int, Walk, tuple[float, ...]], tuple[GenerativeModel, Trajectories]] = {}
+        self._references: dict[Hashable, list[DiffusionModel]] = {}
 
     def of(self, model: DiffusionModel, walk: Walk, grid: Tensor) -> Trajectories:
         """The estimates of a model on a grid of times, at the levels that the walk keeps."""
         key = (id(model), walk, tuple(grid.tolist()))
-        if key not in self:
-            self[key] = (model, _estimates(model, walk, grid))  # the model is kept, so that its id stays its own
-        return self[key][1]
+        if key not in self._walks:
+            self._walks[key] = (model, _estimates(model, walk, grid))  # the model is kept, so that its id stays its own
+        return self._walks[key][1]
+
+    def references(self, key: Hashable, make: Callable[[], list[DiffusionModel]]) -> list[DiffusionModel]:
+        """The closed-form denoisers of that key, the same objects every time, so that their walks are known too."""
+        if key not in self._references:
+            self._references[key] = make()
+        return self._references[key]
 
 
 def walk_all(

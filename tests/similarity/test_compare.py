@@ -233,3 +233,21 @@ def test_a_diffusion_model_meets_a_generator_that_is_fed_images_of_noise(family)
     result = compare([family[0], Identity("noise", 0.0, SHAPE)], **FEW)
     assert result.sizes["t"] == 1
     assert result["score"].sel(metric="mse").notnull().all()
+
+
+def test_what_is_known_is_not_walked_again_and_changes_nothing(family, digits, monkeypatch):
+    from consistency_lab.similarity import trajectories
+
+    walks, original = [], trajectories._estimates
+    monkeypatch.setattr(
+        trajectories, "_estimates", lambda model, *rest: walks.append(model.name) or original(model, *rest)
+    )
+    known = trajectories.Walked()
+    alone = compare(family[:2], images=digits, **FEW)
+    walks.clear()
+    first = compare(family[:2], images=digits, known=known, **FEW)
+    assert len(walks) == 4 + 3  # two models with either step count, three references
+    second = compare([family[1], family[2]], images=digits, known=known, **FEW)
+    assert walks[7:] == [family[2].name] * 2  # the third model alone
+    assert first.drop_attrs().equals(alone.drop_attrs())
+    assert second.drop_attrs().equals(compare([family[1], family[2]], images=digits, **FEW).drop_attrs())
