@@ -65,8 +65,9 @@ class Study(Common):
         from consistency_lab.studies.cost import fleet_cost
         from consistency_lab.studies.emergence import emergence_table
         from consistency_lab.studies.fleet import Fleet
-        from consistency_lab.studies.likeness import Classifier, Ruler, every_pair_sentence, likeness_table, pair_table
-        from consistency_lab.studies.quality import classifier_spec, set_classifier
+        from consistency_lab.studies.likeness import likeness_table
+        from consistency_lab.studies.pairs import every_pair_sentence, pair_table
+        from consistency_lab.studies.ruler import Classifier, Ruler
         from consistency_lab.studies.why import Why
         from consistency_lab.training.kept import snapshot_steps
         from consistency_lab.training.settings import TrainingSettings
@@ -102,7 +103,7 @@ class Study(Common):
         if self.what == "why":
             self._finish(Why(images, held_out, store, rows, seed=self.seed, say=print).table(families))
             return
-        classifier = Classifier(classifier_spec(whole), lambda: set_classifier(whole, store)) if plan.quality else None
+        classifier = Classifier.of(whole, store) if plan.quality else None
         options: dict[str, Any] = {"classifier": classifier, "crosses": plan.crosses, "say": print}
         self._finish(likeness_table(families, images, held_out, rows, ruler, **options))
         if plan.crosses:

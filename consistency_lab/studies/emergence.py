@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import pandas as pd
@@ -12,8 +12,9 @@ from consistency_lab.data.imageset import ImageSet
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.errors import UserError
 from consistency_lab.studies.fleet import Family
-from consistency_lab.studies.likeness import Ruler, family_values
+from consistency_lab.studies.likeness import family_values
 from consistency_lab.studies.rows import Rows
+from consistency_lab.studies.ruler import Ruler
 from consistency_lab.training.train import load_snapshots
 
 
@@ -47,21 +48,26 @@ def emergence_table(
     for family in families:
         if not family.diffusion:
             raise UserError(f"{family.name!r} holds no diffusion models; only those are followed over training.")
+        kept = cache(partial(_snapshots, family))  # read once, and only if a row is missing
         for step in steps[family.name]:
             spec = {"row": "emergence", "family": family.name, "models": list(family.identities), "step": step}
             say(f"comparing the models of {family.name} at step {step}")
-            compute = partial(_at_step, family, step, images, ruler)
+            compute = partial(_at_step, kept, step, images, ruler)
             found = rows.row({**spec, "data": images.fingerprint, **ruler.spec}, compute)
             table.append({"family": family.name, "step": step, **found})
     return pd.DataFrame(table)
 
 
-def _at_step(family: Family, step: int, images: ImageSet, ruler: Ruler) -> dict[str, Any]:
-    models = []
-    for model in family.models():
-        assert isinstance(model, DiffusionModel)  # the family is one of diffusion models
-        found = dict(load_snapshots(model))
+def _snapshots(family: Family) -> dict[str, dict[int, DiffusionModel]]:
+    """Name of each model -> step -> the model as it was then."""
+    models = [model for model in family.models() if isinstance(model, DiffusionModel)]  # the family is one of them
+    return {model.name: dict(load_snapshots(model)) for model in models}
+
+
+def _at_step(
+    kept: Callable[[], dict[str, dict[int, DiffusionModel]]], step: int, images: ImageSet, ruler: Ruler
+) -> dict[str, Any]:
+    for name, found in kept().items():
         if step not in found:
-            raise UserError(f"{model.name!r} kept no weights at step {step}, but at {', '.join(map(str, found))}.")
-        models.append(found[step])
-    return family_values(models, images, ruler, ceiling=False)
+            raise UserError(f"{name!r} kept no weights at step {step}, but at {', '.join(map(str, found))}.")
+    return family_values([found[step] for found in kept().values()], images, ruler, ceiling=False)

@@ -8,10 +8,9 @@ other parametrisations, or families in which one stream of random numbers varies
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,97 +20,19 @@ from torch import Tensor
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel
 from consistency_lab.diffusion.noise import SharedNoise
-from consistency_lab.diffusion.references import REFERENCES
-from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
 from consistency_lab.intervals import Interval, mean_interval
-from consistency_lab.metrics.classifier import SmallClassifier
-from consistency_lab.metrics.distances import METRICS, Distance
-from consistency_lab.similarity.compare import compare
 from consistency_lab.similarity.permutation import LEAST, family_test, square
 from consistency_lab.similarity.statistics import cross_score
-from consistency_lab.similarity.trajectories import Walked
 from consistency_lab.studies.fleet import Family
+from consistency_lab.studies.pairs import pair_table
 from consistency_lab.studies.quality import FLOOR, GAUSSIAN, MEMORISER, quality_table, reference_samples
 from consistency_lab.studies.rows import Rows
+from consistency_lab.studies.ruler import Classifier, Ruler
 
 LEAST_COVERED = 0.9  # share of classes that a contrast model must cover
 WORST_QUALITY = 2.0  # and how many times the diffusion models' Frechet distance it may have
-
-
-class Classifier(NamedTuple):
-    """What measures quality: the spec of a classifier, and a function that makes it when it is first needed."""
-
-    spec: Any
-    make: Callable[[], SmallClassifier]
-
-
-@dataclass(frozen=True)
-class Ruler:
-    """How models are compared and measured, the same for every row of a table.
-
-    Attributes:
-        metrics: distances, by name or as objects.
-        count: samples of a comparison.
-        quality_count: samples of the quality.
-        sampler: of diffusion models; ``quality_sampler`` where their quality is measured.
-        seed: of the shared noise of the comparison; quality uses the next one.
-        levels: noise levels at which diffusion models are compared.
-        references: closed-form denoisers of the training set that stand beside them.
-    """
-
-    metrics: tuple[str | Distance, ...] = ("mse", "cosine")
-    count: int = 256
-    quality_count: int = 1000
-    sampler: Sampler = field(default_factory=Sampler)
-    quality_sampler: Sampler = field(default_factory=lambda: Sampler("dpm++2m", 20))
-    seed: int = 0
-    levels: int = 14
-    references: tuple[str, ...] = REFERENCES
-    known: Walked = field(default_factory=Walked, repr=False, compare=False)
-
-    @cached_property
-    def distances(self) -> list[Distance]:
-        """The metrics as objects."""
-        return [metric if isinstance(metric, Distance) else METRICS.build(metric) for metric in self.metrics]
-
-    @property
-    def names(self) -> list[str]:
-        """What the metrics are called in results."""
-        return [distance.name for distance in self.distances]
-
-    @property
-    def spec(self) -> dict[str, Any]:
-        """What decides the numbers of a comparison; of a metric with weights, what its note says of them."""
-        metrics = [f"{each.name} ({each.note})" if each.note else each.name for each in self.distances]
-        own = {"metrics": metrics, "count": self.count, "seed": self.seed, "levels": self.levels}
-        if self.references != REFERENCES:
-            own["references"] = list(self.references)
-        return {**own, "sampler": vars(self.sampler)}
-
-    def evaluations(self, diffusion: bool = True) -> int:
-        """Evaluations of the network that a model costs in a table: each is walked once, whatever it is compared with."""
-        if not diffusion:
-            return self.count + self.quality_count
-        walks = self.sampler.evaluations() + self.sampler.evaluations(2 * self.sampler.steps)
-        return self.count * walks + self.quality_count * self.quality_sampler.evaluations()
-
-    def compare(
-        self, models: Sequence[GenerativeModel], images: ImageSet | None = None, ceiling: bool = False
-    ) -> xr.Dataset:
-        return compare(
-            models,
-            SharedNoise(self.seed),
-            count=self.count,
-            metrics=self.distances,
-            sampler=self.sampler,
-            images=images,
-            levels=self.levels,
-            references=self.references,
-            ceiling=ceiling,
-            known=self.known,
-        )
 
 
 def likeness_table(
@@ -187,65 +108,6 @@ def likeness_table(
     shares = pairs[pairs["first_family"] == pairs["second_family"]].groupby("first_family")["outside"].max()
     frame["outside"] = frame["family"].map(shares)
     return _judged(frame)
-
-
-def pair_table(families: Sequence[Family], images: ImageSet, rows: Rows, ruler: Ruler) -> pd.DataFrame:
-    """The score of every pair of models that can be given the same noise, at the end, by the first metric.
-
-    What a claim about *every* pair rests on: intervals over models speak of the mean pair.
-
-    Args:
-        families, images, rows, ruler: as for `likeness_table`, with whose walks it shares its own.
-
-    Returns:
-        Columns first, second (models), first_family, second_family, diffusion (both are diffusion models), score, and outside: of the two
-        models the larger share of final pixels beyond [-1.5, 1.5]. Samples that exploded can be alike too.
-    """
-    shapes = dict.fromkeys(family.noise_shape for family in families)
-    table = []
-    for shape in shapes:
-        group = [family for family in families if family.noise_shape == shape]
-        owner = [family for family in group for _ in family.identities]
-        spec = {"row": "pairs", "families": [f.name for f in group], "models": [i for f in group for i in f.identities]}
-        found = rows.row({**spec, "data": images.fingerprint, **ruler.spec}, partial(_pairs, group, ruler))
-        for a, b, score in zip(found["first"], found["second"], found["score"], strict=True):
-            both = owner[a].diffusion and owner[b].diffusion
-            names = {"first": found["names"][a], "second": found["names"][b]}
-            sides = {"first_family": owner[a].name, "second_family": owner[b].name}
-            outside = max(found["outside"][a], found["outside"][b])
-            table.append(
-                {**names, **sides, "diffusion": both, "score": np.nan if score is None else score, "outside": outside}
-            )
-    return pd.DataFrame(table)
-
-
-def _pairs(group: Sequence[Family], ruler: Ruler) -> dict[str, Any]:
-    models = [model for family in group for model in family.models()]
-    last = ruler.compare(models).isel(t=-1, metric=0)
-    scores = [float(x) if np.isfinite(x) else None for x in last["score"].values]
-    return {
-        "names": [model.name for model in models],
-        "first": last["first"].values.tolist(),
-        "second": last["second"].values.tolist(),
-        "score": scores,
-        "outside": last["outside"].mean("sample").values.tolist(),
-    }
-
-
-def every_pair_sentence(pairs: pd.DataFrame) -> str:
-    """Is every pair of diffusion models more alike than every pair of other models of one family?"""
-    alike = pairs[pairs["diffusion"]].dropna()
-    others = pairs[~pairs["diffusion"] & (pairs["first_family"] == pairs["second_family"])].dropna()
-    if alike.empty or others.empty:
-        return "There are no pairs of both kinds to be compared."
-    low = alike.sort_values("score").iloc[0].to_dict()
-    high = others.sort_values("score").iloc[-1].to_dict()
-    verdict = "lies above" if low["score"] > high["score"] else "does NOT lie above"
-    return (
-        f"Every one of the {len(alike)} pairs of diffusion models {verdict} every one of the {len(others)} pairs within the other "
-        f"families: the lowest is {low['score']:.3f} ({low['first']} with {low['second']}), the highest of the others "
-        f"{high['score']:.3f} ({high['first']} with {high['second']})."
-    )
 
 
 def _within(family: Family, images: ImageSet, ruler: Ruler) -> dict[str, Any]:

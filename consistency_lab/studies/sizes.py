@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.diffusion.model import DiffusionModel
@@ -23,6 +22,7 @@ from consistency_lab.intervals import mean_interval
 from consistency_lab.loading import Model
 from consistency_lab.metrics.distances import nearest
 from consistency_lab.similarity.compare import compare
+from consistency_lab.similarity.permutation import square
 from consistency_lab.similarity.statistics import cross_score, within_score
 from consistency_lab.store.runs import Store
 from consistency_lab.studies.fleet import train_fleet
@@ -95,10 +95,8 @@ def _measure(
     families: Sequence[Sequence[Model]], halves: Sequence[ImageSet], sampler: Sampler, count: int, seed: int
 ) -> dict[str, Any]:
     both, n = [*families[0], *families[1]], len(families[0])
-    last = compare(both, SharedNoise(seed), count=count, metrics=("mse",), sampler=sampler, levels=2, shown=1).isel(
-        t=-1, metric=0
-    )
-    distance, null = (_square(last, key) for key in ("distance", "null"))
+    found = compare(both, SharedNoise(seed), count=count, metrics=("mse",), sampler=sampler, levels=2, shown=1)
+    distance, null = (square(found, key)[..., -1, 0] for key in ("distance", "null"))
     between = cross_score(distance[:n, n:], null[:n, n:], n, n)
     within = within_score(distance, null, (n, n))
     own, other = [], []
@@ -123,11 +121,3 @@ def _measure(
         "copies_low": float(copies.low),
         "copies_high": float(copies.high),
     }
-
-
-def _square(last: xr.Dataset, key: str) -> np.ndarray:
-    """Means over samples of every pair of models, ``(models, models)``, symmetric, 0 on the diagonal."""
-    values, models = last[key].mean("sample").values.astype(np.float64), last.sizes["model"]
-    square = np.zeros((models, models))
-    square[last["first"].values, last["second"].values] = values
-    return square + square.T

@@ -14,9 +14,10 @@ from consistency_lab.store.runs import Store
 from consistency_lab.studies import likeness
 from consistency_lab.studies.emergence import emergence_table
 from consistency_lab.studies.fleet import Family, Fleet, train_fleet
-from consistency_lab.studies.likeness import Classifier, Ruler
+from consistency_lab.studies.pairs import every_pair_sentence, pair_table
 from consistency_lab.studies.quality import quality_table, set_classifier
 from consistency_lab.studies.rows import Rows
+from consistency_lab.studies.ruler import Classifier, Ruler
 from consistency_lab.training.kept import snapshot_steps
 from consistency_lab.training.settings import TrainingSettings
 
@@ -83,11 +84,10 @@ def test_rows_are_kept_and_go_on(digits, classifier, tmp_path, monkeypatch):
     assert along["score"][-1] == table.loc["clean", "mse_score"]
     assert table.loc["clean", "mse_ceiling"] < table.loc["clean", "mse_null"]
     assert (table["outside"].dropna() < 0.2).all()
-    assert (
-        len(rows) == 9
-    )  # three families with their quality, one pair of families, and the pairs of two shapes of noise
-    for name in ("compare", "quality_table"):
-        monkeypatch.setattr(likeness, name, lambda *_, **__: pytest.fail("computed twice"))
+    # Three families with their quality, one pair of families, and the pairs of two shapes of noise.
+    assert len(rows) == 9
+    for name in ("ruler.compare", "likeness.quality_table"):
+        monkeypatch.setattr(f"consistency_lab.studies.{name}", lambda *_, **__: pytest.fail("computed twice"))
     again = likeness.likeness_table(families, *digits, Rows(tmp_path / "rows.jsonl"), RULER, classifier=judge)
     again = again.set_index("family")
     assert table.equals(again)
@@ -210,16 +210,16 @@ def test_every_pair_is_named_and_the_extremes_are_said(digits, tmp_path):
     straws = [Straw(f"s{i}") for i in range(3)]
     families = [*(Family.of(name, each) for name, each in models.items()), Family.of("straw", straws)]
     rows = Rows(tmp_path / "rows.jsonl")
-    pairs = likeness.pair_table(families, digits[0], rows, RULER)
+    pairs = pair_table(families, digits[0], rows, RULER)
     assert len(pairs) == 15 + 3
     assert pairs["diffusion"].sum() == 15
     outside = float((models["noisy"][0].generate(SharedNoise(0), range(12), RULER.sampler).abs() > 1.5).float().mean())
     assert pairs.set_index("first").loc["noisy-0", "outside"].max() >= outside * 0.999
     whole = RULER.compare([*models["clean"], *models["noisy"]])
     assert pairs["score"][:15].tolist() == whole["score"].isel(t=-1, metric=0).values.tolist()
-    sentence = likeness.every_pair_sentence(pairs)  # straws always make the same images: they are as alike as can be
+    sentence = every_pair_sentence(pairs)  # straws always make the same images: they are as alike as can be
     assert "does NOT lie above" in sentence
     assert "the highest of the others 1.000 (s" in sentence
     low = pairs.assign(score=np.where(pairs["diffusion"], pairs["score"], -0.5))
-    assert "15 pairs of diffusion models lies above every one of the 3 pairs" in likeness.every_pair_sentence(low)
-    assert likeness.pair_table(families, digits[0], rows, RULER).equals(pairs)
+    assert "15 pairs of diffusion models lies above every one of the 3 pairs" in every_pair_sentence(low)
+    assert pair_table(families, digits[0], rows, RULER).equals(pairs)

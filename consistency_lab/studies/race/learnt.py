@@ -14,12 +14,12 @@ import torch
 
 from consistency_lab.store.runs import Store
 from consistency_lab.studies.fleet import Fleet
-from consistency_lab.studies.likeness import Classifier, Ruler, likeness_table
-from consistency_lab.studies.quality import classifier_spec, set_classifier
+from consistency_lab.studies.likeness import likeness_table
 from consistency_lab.studies.race.field import SPLIT, recipes_of
 from consistency_lab.studies.race.findings import findings
 from consistency_lab.studies.race.study import RacePlan
 from consistency_lab.studies.rows import Rows
+from consistency_lab.studies.ruler import Classifier, Ruler
 
 
 def what_is_learnt(
@@ -58,6 +58,6 @@ def what_is_learnt(
     jobs = {f"{kind}-s{seed}": settings.replace(seed=seed) for kind, settings in kinds.items() for seed in range(seeds)}
     fleet = Fleet(images, jobs, store, device=place, say=say)
     families = [fleet.family(kind, [f"{kind}-s{seed}" for seed in range(seeds)]) for kind in kinds]
-    classifier = Classifier(classifier_spec(whole), lambda: set_classifier(whole, store))
+    classifier = Classifier.of(whole, store)
     ruler = Ruler(count=count, quality_count=plan.count)
     return likeness_table(families, images, held_out, rows, ruler, classifier=classifier, say=say)
