@@ -187,7 +187,30 @@ def test_gradients_of_the_probe_serve_importance_weights_alone():
     findings = findings.assign_coords(definition=["gradient norm", "gradient noise"])
     found = masses(Recipe.from_findings(findings, weighting="importance"))
     assert (found[900] - FLOOR / BINS) / (found[100] - FLOOR / BINS) == pytest.approx(2.0, rel=1e-3)
-    assert np.ptp(masses(Recipe.from_findings(findings))) < 1e-6
+    assert np.ptp(masses(Recipe.from_findings(findings, weighting="objective"))) < 1e-6
+
+
+def test_a_followed_density_goes_with_the_losses_as_gradients_did():
+    loss = np.geomspace(1.0, 0.01, 20)
+    findings = difficulty(loss**2)
+    profile = (("definition", "t"), np.stack([0 * loss, 5 * loss**1.3]))
+    measured = findings.assign(profile=profile).assign_coords(definition=["gradient norm", "gradient noise"])
+    for each, exponent, power in ((findings, 1.0, 0.5), (measured, 1.0, 0.65), (measured, 1.5, 0.975)):
+        recipe = Recipe.from_findings(each, density="followed", exponent=exponent)
+        sampler = TIMESTEPS.build(recipe.apply(TrainingSettings()).timesteps, SCHEDULES.build("linear"), 1000)
+        assert (sampler.exponent, sampler.floor, sampler.weighted) == (power, FLOOR, True)
+        assert f"{power:g}th power" in str(recipe)
+        # Fed the findings' own losses it comes to the density of the findings.
+        t = torch.from_numpy(np.repeat(T, 400)) * (sampler.high - sampler.low) + sampler.low
+        sampler.losses, sampler.counts = np.zeros((20, 400)), np.zeros(20, dtype=np.int64)
+        sampler.update(t, torch.from_numpy(np.repeat(loss, 400)))
+        found = sampler.masses(0).reshape(20, 50).sum(1) - FLOOR / 20
+        assert np.allclose(found / found.sum(), loss**power / (loss**power).sum())
+    falling = measured.assign(profile=(("definition", "t"), np.stack([0 * loss, 1 / loss])))
+    with pytest.raises(UserError, match="use a fixed one"):
+        Recipe.from_findings(falling, density="followed")
+    with pytest.raises(UserError, match="with importance weights"):
+        Recipe.from_findings(measured, density="followed", weighting="objective")
 
 
 def curvature_result(tops, traces, parameters):

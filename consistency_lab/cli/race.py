@@ -28,8 +28,10 @@ class MakeRecipe:
     findings: tyro.conf.Positional[tuple[Path, ...]] = ()
     """.nc files: one difficulty, any number of landscapes, at most one curvature; none for the paper's own recipe"""
     settings: TrainingSettings = field(default_factory=TrainingSettings)
-    draws: Literal["objective", "importance"] = "objective"
-    """objective: hard times count for more. importance: draws are weighted back to the uniform objective"""
+    draws: Literal["importance", "objective"] = "importance"
+    """importance: draws are weighted back to the uniform objective. objective: hard times count for more"""
+    density: Literal["fixed", "followed"] = "fixed"
+    """fixed: that of the findings. followed: by the losses of the run that is trained, as the findings say that gradients go with them"""
     exponent: float = 1.0
     """the root second moment is raised to it"""
     out: Path = Path("recipe.json")
@@ -57,6 +59,7 @@ class MakeRecipe:
             curvature = by_kind["curvature"][0] if by_kind["curvature"] else None
             options: dict[str, Any] = {
                 "weighting": self.draws,
+                "density": self.density,
                 "exponent": self.exponent,
                 "settings": self.settings,
             }
@@ -98,7 +101,7 @@ class Race(Common):
         from consistency_lab.recipe import Recipe
         from consistency_lab.store.atomic import ensure_writable
         from consistency_lab.store.runs import Store
-        from consistency_lab.studies.race.study import race_dry_run, race_recipe, run_race
+        from consistency_lab.studies.race.study import race_dry_run, race_recipes, run_race
         from consistency_lab.studies.rows import Rows
 
         if self.force:
@@ -122,7 +125,8 @@ class Race(Common):
         told: Any = (lambda line: None) if self.quiet else (lambda line: print(line, flush=True))
         _print_race(run_race(plan, store, rows, workers=self.workers, live=self._write, say=told, **options))
         if self.contestants == "standard":
-            race_recipe(plan, rows, options["device"]).save(folder / f"recipe-{self.preset}.json")
+            for use, recipe in race_recipes(plan, rows, options["device"]).items():
+                recipe.save(folder / f"recipe-{self.preset}-{use}.json")
 
     def _consistency(self, plan: Any, store: Store, rows: Any, device: Any) -> None:
         from consistency_lab.store.results import save_frame

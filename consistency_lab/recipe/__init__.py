@@ -11,9 +11,14 @@ The field ``weighting`` says which of two things that density is used for:
 * ``"importance"``: with those weights. The objective stays the uniform loss; only the noise of its gradient falls.
 * ``"objective"``: without, as the paper does. The loss that is minimised is then E_p[L_t]: hard times count for more.
 
-``exponent`` tempers it: p in proportion to the root raised to it. 1 is the above. 1/2 is the best split of draws among times that are
-learnt apart from each other with errors that fall as 1 / draws: minimising sum_t E_t / n_t at a fixed sum of n_t gives n_t in proportion
-to sqrt(E_t).
+``density`` says when it is measured. ``"fixed"``: it is the findings', from the first step to the last. ``"followed"``, for importance
+weights: it goes with the losses of the run itself, p in proportion to E[L_t]^q, since hard times change while a model learns. The gradient
+of a squared error |r|^2 is 2 J'r, so E |g_t|^2 goes with E[L_t] as far as the size of the Jacobian J does not depend on t, and q = 1/2;
+the findings say with which power it really goes (1.1 in the digits' MLP), and q is half of that, times the exponent.
+
+``exponent`` tempers or sharpens it: p in proportion to the root raised to it. 1 is the above. 1/2 is the best split of draws among times
+that are learnt apart from each other with errors that fall as 1 / draws: minimising sum_t E_t / n_t at a fixed sum of n_t gives n_t in
+proportion to sqrt(E_t).
 
 **Momentum.** On a quadratic with curvatures from h to H, heavy-ball descent is fastest at (Polyak 1964)
 

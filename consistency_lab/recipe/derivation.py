@@ -19,6 +19,7 @@ MOST_MOMENTUM = 0.99
 
 Weighting = Literal["objective", "importance"]
 Momentum = Literal["measured", "kept"]
+Use = Literal["fixed", "followed"]
 
 
 class Curvature(NamedTuple):
@@ -105,6 +106,30 @@ def density_profile(
         f"nine tenths below {most:.2f}. {end}."
     )
     return t, values, reason
+
+
+def followed_exponent(difficulty: xr.Dataset, exponent: float) -> tuple[float, str]:
+    """The power of E[L_t] that the root second moment of the gradient, raised to ``exponent``, goes with; and the reason as text.
+
+    Least squares on logarithms over t: E |g_t|^2 ~ E[L_t]^slope, so that the root goes with half the slope. 1 is the slope of a network
+    whose Jacobian does not depend on t; it stands in where no gradients were measured.
+    """
+    loss = np.sqrt((difficulty["error"].sel(units="eps").values.astype(np.float64) ** 2).mean(1))
+    moment = gradient_second_moment(difficulty, "importance")
+    if moment is None or not (moment > 0).all() or np.ptp(np.log(loss)) < 1e-6:
+        slope, why = 1.0, "as it does where the Jacobian of the network is of one size at all t"
+    else:
+        slope = float(np.polyfit(np.log(loss), np.log(moment), 1)[0])
+        why = f"as it did in {pilot_of(difficulty)}"
+    power = round(slope / 2 * exponent, 3)
+    if not power > 0:
+        raise UserError(
+            "gradients fall where losses rise in this difficulty result, so a density cannot follow losses; use a fixed one."
+        )
+    return power, (
+        f"The density is not kept as it was found: it goes with the losses of the run itself, as the {power:g}th power of their mean "
+        f"at each t, because the expected squared gradient norm goes with the {slope:.2f}th power of the loss, {why}."
+    )
 
 
 def gradient_second_moment(difficulty: xr.Dataset, weighting: Weighting) -> np.ndarray | None:

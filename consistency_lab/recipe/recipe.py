@@ -17,10 +17,12 @@ from consistency_lab.recipe.derivation import (
     FLOOR,
     Curvature,
     Momentum,
+    Use,
     Weighting,
     at_knots,
     check_kind,
     density_profile,
+    followed_exponent,
     from_curvature,
     from_roughness,
     pilot_of,
@@ -55,7 +57,8 @@ class Recipe:
         landscape: xr.Dataset | Sequence[xr.Dataset] | None = None,
         *,
         curvature: Curvature | xr.Dataset | None = None,
-        weighting: Weighting = "objective",
+        weighting: Weighting = "importance",
+        density: Use = "fixed",
         exponent: float = 1.0,
         momentum: Momentum = "measured",
         settings: TrainingSettings | None = None,
@@ -67,6 +70,7 @@ class Recipe:
             landscape: one or several of the same pilot: whether its loss is near a quadratic.
             curvature: of the same pilot. Without landscape and curvature momentum stays as it is.
             weighting: what the density is used for.
+            density: ``"fixed"``, that of the findings; or ``"followed"``, which goes with the losses of the run itself.
             exponent: the root second moment is raised to it.
             momentum: ``"measured"``, from the curvature; or ``"kept"``, that of the settings, so that density and annealing alone change.
             settings: what is to be trained: its optimizer, learning rate and steps enter where there is a curvature.
@@ -86,12 +90,19 @@ class Recipe:
             )
         if momentum not in ("measured", "kept"):
             raise UserError(f"the momentum of a recipe is measured or kept, not {momentum!r}.")
+        if density not in ("fixed", "followed") or (density == "followed" and weighting != "importance"):
+            raise UserError(
+                f"the density of a recipe is fixed, or followed with importance weights, not {density!r} with {weighting!r}."
+            )
         t, values, reason = density_profile(difficulty, weighting, exponent)
-        options = {"floor": FLOOR, "values": [round(float(v), 4) for v in at_knots(values)]}
+        options: dict[str, object] = {"floor": FLOOR, "values": [round(float(v), 4) for v in at_knots(values)]}
         if weighting == "importance":
             options["weighted"] = True
-        changes: dict[str, object] = {"timesteps": str(Choice("density", options))}
-        reasons = [reason]
+        chosen, reasons = Choice("density", options), [reason]
+        if density == "followed":
+            power, why = followed_exponent(difficulty, exponent)
+            chosen, reasons = Choice("loss_root", {"exponent": power, "floor": FLOOR}), [reason, why]
+        changes: dict[str, object] = {"timesteps": str(chosen)}
         rough = [float(x.attrs["roughness"]) for x in landscapes]
         if curvature is not None:
             more, why = from_curvature(curvature, rough, settings or TrainingSettings(), momentum)
@@ -100,8 +111,8 @@ class Recipe:
         else:
             more, why = {}, []
         width = t[1] - t[0] if len(t) > 1 else 1.0
-        density = FLOOR / (len(t) * width) + (1 - FLOOR) * values / (values.sum() * width)
-        pairs = tuple(zip(t.tolist(), density.tolist(), strict=True))
+        heights = FLOOR / (len(t) * width) + (1 - FLOOR) * values / (values.sum() * width)
+        pairs = tuple(zip(t.tolist(), heights.tolist(), strict=True))
         return cls({**changes, **more}, (*reasons, *why), pairs, weighting)
 
     @classmethod

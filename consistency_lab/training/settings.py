@@ -31,7 +31,7 @@ class DiffusionSettings:
     """noise schedule: linear (the paper's), cosine, edm, flow"""
     timesteps: str = "uniform"
     """density of training times: uniform, stratified, 'clts(center=0.3, width=0.2)', 'beta(a=2.0, b=2.0)', logit_normal, edm_lognormal,
-    'density(values=(1.0, 2.0))', loss_second_moment, clusters, speed"""
+    'density(values=(1.0, 2.0))', loss_second_moment, loss_root, clusters, speed"""
     objective: Literal["eps", "x0", "v", "flow"] = "eps"
     """units of the squared error that is minimised, whatever the network predicts"""
     weighting: str = "none"

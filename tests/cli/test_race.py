@@ -46,7 +46,9 @@ def test_recipe_from_files(tmp_path, difficulty, capsys):
         smooth,
         curvature,
         "--draws",
-        "importance",
+        "objective",
+        "--exponent",
+        "0.5",
         "--steps",
         "400",
         "--out",
@@ -57,7 +59,8 @@ def test_recipe_from_files(tmp_path, difficulty, capsys):
         load_result(difficulty),
         [load_result(smooth)],
         curvature=load_result(curvature),
-        weighting="importance",
+        weighting="objective",
+        exponent=0.5,
         settings=TrainingSettings(steps=400),
     )
     assert Recipe.load(out) == expected
@@ -91,7 +94,7 @@ def test_race_beforehand_and_itself(tmp_path, monkeypatch, capsys):
     recipe = ["--recipe", str(tmp_path / "elsewhere.json")]
     assert main(["race", *common, *recipe, "--dry-run"]) == 0
     jobs = json.loads(capsys.readouterr().out)["jobs"]
-    steps = ("recipe, exponent 0.5, 10 steps", "recipe from elsewhere, 10 steps")
+    steps = ("recipe, followed density, 10 steps", "recipe from elsewhere, 10 steps")
     assert {"pilot", "target pilot", "uniform", *steps} <= set(jobs)
     assert set(jobs["uniform"]) == {"training", "evaluation"}
     assert not (tmp_path / "figures").exists()
@@ -106,7 +109,7 @@ def test_race_beforehand_and_itself(tmp_path, monkeypatch, capsys):
         assert (folder / name).stat().st_size > 0
     # Three contestants of the standard field, in two processes, on the rows that are there.
     whole = study.standard_field
-    few = ("uniform", "recipe, exponent 0.5, 10 steps", "recipe from elsewhere, 10 steps")
+    few = ("uniform", "recipe, followed density, 10 steps", "recipe from elsewhere, 10 steps")
     monkeypatch.setattr(study, "standard_field", lambda *a, **k: [c for c in whole(*a, **k) if c.name in few])
     assert main(["race", *common[:-2], *recipe, "--quiet", "--workers", "2"]) == 0
     assert "recipe from elsewhere" in capsys.readouterr().out
@@ -114,7 +117,7 @@ def test_race_beforehand_and_itself(tmp_path, monkeypatch, capsys):
     assert list(standard["contestant"].values) == list(few)
     assert standard["pilot_seconds"].values[1] > 0
     assert standard["frechet"].notnull().any("evaluation").all()  # every run's end was sampled
-    assert Recipe.load(folder / "recipe-digits.json").changes["timesteps"].startswith("density(")
+    assert Recipe.load(folder / "recipe-digits-followed.json").changes["timesteps"].startswith("density(")
     rows = (folder / "race.jsonl").read_text()
     monkeypatch.setattr(Race, "_write", lambda self, result: None)
     assert main(["race", *common, "--quiet"]) == 0  # nothing is left to run

@@ -16,7 +16,15 @@ from consistency_lab.store.results import load_result, save_result
 from consistency_lab.store.runs import Store
 from consistency_lab.studies.race import abreast, findings, learnt, study
 from consistency_lab.studies.race.contestants import Contestant, as_density, at_horizons, static_twins
-from consistency_lab.studies.race.field import MEASURED, SPLIT, center_field, recipes_of, standard_field
+from consistency_lab.studies.race.field import (
+    FIXED,
+    FOLLOWING,
+    MEASURED,
+    SHUFFLED,
+    center_field,
+    recipes_of,
+    standard_field,
+)
 from consistency_lab.studies.race.gathering import LOSS, qualifies
 from consistency_lab.studies.race.race import race
 from consistency_lab.studies.race.running import Lap, Watch, evaluation_steps, frozen_batch
@@ -243,12 +251,12 @@ def test_evaluations_lie_on_a_log_grid():
 
 def test_the_standard_field_has_its_controls():
     found = findings.from_row(FOUND)
-    elsewhere = {"foreign": recipes_of(found, BASE)[SPLIT]}
+    elsewhere = {"foreign": recipes_of(found, BASE)[FIXED]}
     field = standard_field(BASE, found, pilot_steps=50, foreign=elsewhere)
     by_name = {each.name: each for each in field}
     assert len(by_name) == len(field)
     assert [each.name for each in field if each.role == "control"] == ["uniform"]
-    ours, uniform = by_name[f"{SPLIT}, 60 steps"], by_name["uniform + annealing, 60 steps"]
+    ours, uniform = by_name[f"{FOLLOWING}, 60 steps"], by_name["uniform + annealing, 60 steps"]
     # The same annealing, the same length: the density alone tells them apart, for densities of others too.
     assert ours.settings.replace(timesteps="uniform") == uniform.settings
     assert uniform.settings.lr_final == pytest.approx(1 / np.sqrt(38 * BASE.steps), abs=1e-4)
@@ -259,11 +267,13 @@ def test_the_standard_field_has_its_controls():
     assert measured.timesteps == ours.settings.timesteps
     assert (ours.pilot_steps, ours.pilot_seconds) == (50, 4.0)
     assert (by_name["foreign, 60 steps"].pilot_steps, by_name["foreign, 60 steps"].pilot_seconds) == (0, 0.0)
-    blind = by_name["shuffled findings, 60 steps"].settings
-    assert blind.timesteps != ours.settings.timesteps
+    blind, fixed = (by_name[f"{name}, 60 steps"].settings for name in (SHUFFLED, FIXED))
+    assert blind.timesteps != fixed.timesteps
+    assert by_name[f"{FOLLOWING}, constant rate, 60 steps"].settings == ours.settings.replace(lr_final=BASE.lr_final)
     assert blind.replace(timesteps="uniform") == uniform.settings
-    assert [c.settings.steps for c in field if c.entry == "uniform + annealing"] == [30, 60, 120]
-    assert [c.settings.steps for c in field if c.entry == SPLIT] == [30, 60]
+    assert [c.settings.steps for c in field if c.entry == "uniform + annealing"] == [36, 54, 60, 120]
+    assert [c.settings.steps for c in field if c.entry == FOLLOWING] == [36, 60]
+    assert [c.settings.steps for c in field if c.entry == "foreign"] == [36, 60]
     assert {"twin", "paper", "shuffled", "density", "momentum"} <= {each.role for each in field}
     centers = center_field(BASE)
     assert [each.settings.timesteps for each in centers[1:3]] == ["clts(center=0.1)", "clts(center=0.3)"]
@@ -299,7 +309,7 @@ def test_a_presets_race_and_its_cost(tmp_path, monkeypatch):
     after = race_dry_run(plan, store, Rows(rows.path), field="centers")
     assert set(after.values()) == {(0.0, 0.0)}
     with pytest.raises(UserError, match="no findings yet"):
-        study.race_recipe(plan, rows)
+        study.race_recipes(plan, rows)
     # The standard field follows the pilot's findings; what the two fields share is not run again.
     rows.row(findings.findings_spec(plan.sets()[1], plan.pilot, CPU), lambda: FOUND)
     few = {name: race_field(plan, "standard", findings.from_row(FOUND))[i] for i, name in enumerate(("a", "b", "c"))}
@@ -307,8 +317,8 @@ def test_a_presets_race_and_its_cost(tmp_path, monkeypatch):
     cost = race_dry_run(plan, store, rows)
     assert "pilot" not in cost
     assert (cost["target pilot"], cost["uniform"][0]) == ((0.0, 0.0), 0.0)
-    assert cost["uniform + annealing, 8 steps"][0] > 0
-    assert study.race_recipe(plan, rows).changes["lr_final"] > 0
+    assert cost["uniform + annealing, 9 steps"][0] > 0
+    assert study.race_recipes(plan, rows)["fixed"].changes["lr_final"] > 0
     with pytest.raises(UserError, match="field of a race"):
         run_race(plan, store, rows, field="sprint")
     with pytest.raises(UserError, match="at least one worker"):

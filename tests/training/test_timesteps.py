@@ -20,6 +20,7 @@ CHOICES = [
     "logit_normal(mean=-0.5)",
     "edm_lognormal",
     "loss_second_moment",
+    "loss_root",
     "clusters",
 ]
 
@@ -49,7 +50,7 @@ def test_uniform_draws_keep_their_bits():
 @pytest.mark.parametrize("step", [0, 500, 1000, 2500])
 def test_draws_follow_the_density(text, step):
     sampler = build(text)
-    if text in ("loss_second_moment", "clusters"):
+    if text in ("loss_second_moment", "loss_root", "clusters"):
         play(sampler, min(step, 300))
     masses = sampler.masses(step)
     assert masses.shape == (BINS,)
@@ -119,6 +120,7 @@ def test_density_is_linear_between_its_values():
         ("loss_second_moment(floor=0.001)", "floor of at least 0.01"),
         ("loss_second_moment(history=0)", "history"),
         ("loss_second_moment(cells=7)", "divides"),
+        ("loss_root(exponent=0)", "exponent"),
         ("clusters(patience=0)", "patience"),
         ("clusters(axis='x')", "axis of clusters"),
         ("speed(k=0)", "above 0"),
@@ -160,12 +162,13 @@ def test_stratified_draws_fall_one_into_each_stratum():
         "density(values=[1, 4, 0, 2], floor=0.1, weighted=True)",
         "edm_lognormal(floor=0.05, weighted=True)",
         "loss_second_moment(cells=100)",
+        "loss_root",
     ],
 )
 def test_the_weighted_loss_is_the_uniform_one_in_expectation(text):
     sampler, step = build(text), 900
     loss = lambda t: (1.1 - t) ** 2  # noqa: E731
-    if "moment" in text:
+    if text.startswith("loss"):
         play(sampler, 100)
         assert total_variation(sampler.masses(step), np.full(BINS, 1 / BINS)) > 0.1
     # Exactly, cell by cell ...
@@ -246,6 +249,32 @@ def test_loss_second_moment_waits_and_then_follows_the_losses():
     assert sorted(sampler.losses[0]) == [5, 6, 7, 8]
 
 
+def test_the_root_of_the_loss_has_the_least_gradient_noise_of_a_linear_model():
+    # r = w - y(t) with y of variance v(t): one weight, the same Jacobian at every t, so that E g^2 = 4 E L = 4 (bias^2 + v).
+    rng = np.random.default_rng(0)
+    sampler, other = (
+        build("loss_root(history=400, cells=10, floor=0.01)"),
+        build("loss_second_moment(history=400, cells=10)"),
+    )
+    t = torch.from_numpy(np.repeat((np.arange(10) + 0.5) / 10, 400) * (sampler.high - sampler.low) + sampler.low)
+    deviation = np.repeat(np.geomspace(3.0, 0.1, 10), 400)
+    loss = torch.from_numpy((deviation * rng.standard_normal(4000)) ** 2)
+    for each in (sampler, other):
+        each.update(t, loss)
+    variance = [
+        float((np.geomspace(3.0, 0.1, 10) ** 2 / 100 / p).sum())
+        for p in (
+            sampler.masses(0).reshape(10, 100).sum(1),
+            other.masses(0).reshape(10, 100).sum(1),
+            np.full(10, 0.1),
+        )
+    ]
+    least = np.geomspace(3.0, 0.1, 10).mean() ** 2
+    assert variance[0] == pytest.approx(least, rel=0.02)
+    assert variance[0] < 0.9 * variance[1]
+    assert variance[0] < 0.7 * variance[2]
+
+
 def test_clusters_join_when_the_newest_stops_improving():
     sampler = build("clusters(clusters=4, patience=3)")
     sizes = [int((sampler.masses(0) > 0).sum())]
@@ -269,7 +298,7 @@ def test_clusters_join_when_the_newest_stops_improving():
     assert (np.diff(levels.cluster) >= 0).all()
 
 
-@pytest.mark.parametrize("text", ["loss_second_moment(cells=100)", "clusters(patience=15)"])
+@pytest.mark.parametrize("text", ["loss_second_moment(cells=100)", "loss_root", "clusters(patience=15)"])
 def test_adaptive_samplers_resume_to_the_bit(text, tmp_path):
     first, second = build(text), build(text)
     play(first, 60)

@@ -15,7 +15,7 @@ import torch
 from consistency_lab.store.runs import Store
 from consistency_lab.studies.fleet import Fleet
 from consistency_lab.studies.likeness import likeness_table
-from consistency_lab.studies.race.field import SPLIT, recipes_of
+from consistency_lab.studies.race.field import FOLLOWING, recipes_of
 from consistency_lab.studies.race.findings import findings
 from consistency_lab.studies.race.study import RacePlan
 from consistency_lab.studies.rows import Rows
@@ -51,7 +51,7 @@ def what_is_learnt(
     """
     place = device or torch.device("cpu")
     whole, images, held_out = plan.sets()
-    taught = recipes_of(findings(images, plan.pilot, rows, place), plan.base)[SPLIT].apply(plan.base)
+    taught = recipes_of(findings(images, plan.pilot, rows, place), plan.base)[FOLLOWING].apply(plan.base)
     kinds = {"uniform": plan.base, "uniform, annealed": taught.replace(timesteps="uniform"), "recipe": taught}
     if kinds["uniform, annealed"] == plan.base:
         del kinds["uniform, annealed"]

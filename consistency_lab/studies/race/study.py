@@ -19,7 +19,7 @@ from consistency_lab.store.runs import Store
 from consistency_lab.studies.cost import seconds_per_step
 from consistency_lab.studies.quality import set_classifier
 from consistency_lab.studies.race.contestants import Contestant
-from consistency_lab.studies.race.field import SPLIT, center_field, recipes_of, standard_field
+from consistency_lab.studies.race.field import FIXED, FOLLOWING, center_field, recipes_of, standard_field
 from consistency_lab.studies.race.findings import Findings, findings, findings_spec, from_row, unknown
 from consistency_lab.studies.race.race import FOLLOWED, TARGETS, Live, race
 from consistency_lab.studies.race.running import Lap, Watch, evaluation_steps, recorded
@@ -56,7 +56,7 @@ class RacePlan:
     seeds: int
     pilot_steps: int
     images: int | None = None
-    horizons: tuple[float, ...] = (0.25, 0.5, 1.0)
+    horizons: tuple[float, ...] = (0.3, 0.45, 0.5, 1.0)
     length: float = 0.5
     targets: tuple[float, ...] = TARGETS
     target_seed: int = 1000
@@ -95,12 +95,16 @@ def race_field(
     return standard_field(plan.base, found, **options)  # type: ignore[arg-type]
 
 
-def race_recipe(plan: RacePlan, rows: Rows, device: torch.device | None = None) -> Recipe:
-    """The recipe of the standard field, for a race on another set. Raises `UserError` where the rows have no findings."""
+def race_recipes(plan: RacePlan, rows: Rows, device: torch.device | None = None) -> dict[str, Recipe]:
+    """The leading recipes of the standard field, ``followed`` and ``fixed``, for a race on another set.
+
+    Raises `UserError` where the rows have no findings.
+    """
     row = rows.find(findings_spec(plan.sets()[1], plan.pilot, device or torch.device("cpu")))
     if row is None:
         raise UserError("there are no findings yet; run the standard race of this preset.")
-    return recipes_of(from_row(row), plan.base)[SPLIT]
+    made = recipes_of(from_row(row), plan.base)
+    return {"followed": made[FOLLOWING], "fixed": made[FIXED]}
 
 
 def _check_field(field: str, foreign: Mapping[str, Recipe] | None) -> None:

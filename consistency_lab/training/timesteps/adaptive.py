@@ -11,7 +11,7 @@ from torch import Tensor
 
 from consistency_lab.diffusion.schedule import Schedule
 from consistency_lab.errors import UserError
-from consistency_lab.training.timesteps.base import BINS, TimestepSampler
+from consistency_lab.training.timesteps.base import BINS, TimestepSampler, positive
 
 
 class _Adaptive(TimestepSampler):
@@ -89,10 +89,13 @@ class LossSecondMoment(_Adaptive):
 
     def _masses_of_state(self) -> np.ndarray:
         cells, history = self.losses.shape
-        root = np.sqrt((self.losses**2).mean(1))
+        root = self._root()
         if (self.counts < history).any() or not root.sum() > 0:
             return np.full(BINS, 1.0 / BINS)
         return self.floor / BINS + (1 - self.floor) * np.repeat(root / root.sum(), BINS // cells) * cells / BINS
+
+    def _root(self) -> np.ndarray:
+        return np.sqrt((self.losses**2).mean(1))
 
     def state_dict(self) -> dict[str, Any]:
         return {"losses": torch.from_numpy(self.losses.copy()), "counts": torch.from_numpy(self.counts.copy())}
@@ -100,6 +103,38 @@ class LossSecondMoment(_Adaptive):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.losses, self.counts = state["losses"].numpy().copy(), state["counts"].numpy().copy()
         self._changed()
+
+
+class LossRoot(LossSecondMoment):
+    """p(t) in proportion to E[L_t]^exponent of the last losses at each t: the recipe's density, followed on the run itself.
+
+    With importance weights the gradient has the least variance for p in proportion to sqrt(E |g_t|^2) (see `consistency_lab.recipe`). The
+    gradient of a squared error |r|^2 is 2 J'r, with J the network's Jacobian in its weights: as far as the size of J does not depend on
+    t, E |g_t|^2 goes with E[L_t], and no gradient of single samples need be taken. `LossSecondMoment` is the density of least variance
+    of the loss's value instead, whose range over t is the square of this one's.
+
+    Args:
+        history, cells, floor, weighted: see `LossSecondMoment`; few cells, so that it starts within the first steps.
+        exponent: 1/2 is the above.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        total_steps: int,
+        *,
+        history: int = 10,
+        cells: int = 50,
+        exponent: float = 0.5,
+        floor: float = 0.1,
+        weighted: bool = True,
+    ):
+        super().__init__(schedule, total_steps, history=history, cells=cells, floor=floor, weighted=weighted)
+        positive("loss_root", exponent=exponent)
+        self.exponent = exponent
+
+    def _root(self) -> np.ndarray:
+        return self.losses.mean(1) ** self.exponent
 
 
 class ClusterCurriculum(_Adaptive):

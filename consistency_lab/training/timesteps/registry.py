@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from consistency_lab.choices import Registry
-from consistency_lab.training.timesteps.adaptive import ClusterCurriculum, LossSecondMoment
+from consistency_lab.training.timesteps.adaptive import ClusterCurriculum, LossRoot, LossSecondMoment
 from consistency_lab.training.timesteps.base import TimestepSampler
 from consistency_lab.training.timesteps.curriculum import CLTS
 from consistency_lab.training.timesteps.fixed import (
@@ -28,6 +28,7 @@ TIMESTEPS: Registry[TimestepSampler] = Registry(
         "logit_normal": LogitNormal,
         "edm_lognormal": EDMLogNormal,
         "loss_second_moment": LossSecondMoment,
+        "loss_root": LossRoot,
         "clusters": ClusterCurriculum,
     },
 )
