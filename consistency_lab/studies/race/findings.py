@@ -28,7 +28,7 @@ CURVATURE = {
     "operators": ("gauss_newton",),
     "eigenvalues": 1,
     "probes": 2,
-    "steps": 10,
+    "steps": 30,
     "products": 10,
     "by_t": False,
 }
