@@ -181,9 +181,7 @@ def race_dry_run(
         names = ("network", "batch", "optimizer", "momentum", "precision")
         alike = plan.base.replace(**{name: getattr(settings, name) for name in names})
         if alike not in per_step:
-            per_step[alike] = min(
-                seconds_per_step(images, alike, place) for _ in range(3)
-            )  # others use the machine too
+            per_step[alike] = seconds_per_step(images, alike, place)
         return per_step[alike]
 
     cost: dict[str, tuple[float, float]] = {}
