@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.diffusion.model import DiffusionModel
@@ -44,6 +45,7 @@ def size_sweep(
     count: int = 256,
     sampler: Sampler | None = None,
     noise_seed: int = 0,
+    device: str | torch.device = "cpu",
     workers: int = 1,
     say: Callable[[str], None] = lambda line: None,
 ) -> pd.DataFrame:
@@ -77,7 +79,9 @@ def size_sweep(
             fleets = []
             for side, half in zip("ab", halves, strict=True):
                 jobs = {f"{side}{size}-s{seed}": settings.replace(seed=seed) for seed in range(seeds)}
-                fleets.append(train_fleet(_repeated(half, settings.batch), jobs, store, workers=workers, say=say))
+                fleets.append(
+                    train_fleet(_repeated(half, settings.batch), jobs, store, device=device, workers=workers, say=say)
+                )
             return _measure([list(fleet.values()) for fleet in fleets], halves, sampler, count, noise_seed)
 
         spec = {"row": "size", "size": size, **common, "data": images.fingerprint, "settings": vars(settings)}
