@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from consistency_lab.data.imageset import ImageSet
+from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
@@ -60,8 +60,9 @@ def size_sweep(
         the share of samples whose own set is nearer than `COPY` times the other, with its interval over samples.
 
     Raises:
-        UserError: a size below 2, twice a size beyond the images there are, or fewer than three seeds.
+        UserError: what is no image set, a size below 2, twice a size beyond the images there are, or fewer than three seeds.
     """
+    check_set(images)
     if seeds < 3:
         raise UserError(f"a size sweep needs at least three seeds a set for its intervals, not {seeds}.")
     for size in sizes:

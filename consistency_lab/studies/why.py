@@ -15,10 +15,11 @@ import pandas as pd
 import xarray as xr
 
 from consistency_lab.contrast.model import ContrastModel
-from consistency_lab.data.imageset import ImageSet
+from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
+from consistency_lab.errors import unknown_name
 from consistency_lab.probes.curvature import curvature_spectrum
 from consistency_lab.probes.difficulty import probe_difficulty
 from consistency_lab.probes.landscape import line_landscape
@@ -27,7 +28,7 @@ from consistency_lab.probes.structure import probe_structure
 from consistency_lab.probes.subject import Subject, diffusion_subject
 from consistency_lab.store.runs import Store
 from consistency_lab.studies.connectivity import probe_connectivity
-from consistency_lab.studies.fleet import Family
+from consistency_lab.studies.fleet import Family, check_families
 from consistency_lab.studies.players import player_subject
 from consistency_lab.studies.rows import Rows
 
@@ -53,6 +54,9 @@ class Why:
         count, bins: images of a loss, and noise levels of a diffusion model's.
         seed: of noise and directions.
         say: is told what happens.
+
+    Raises:
+        UserError: what is no image set.
     """
 
     def __init__(
@@ -67,6 +71,8 @@ class Why:
         seed: int = 0,
         say: Callable[[str], None] = lambda line: None,
     ):
+        for part in (images, held_out):
+            check_set(part)
         self.images, self.held_out, self.store, self.rows, self.say = images, held_out, store, rows, say
         self.count, self.bins, self.seed = count, bins, seed
 
@@ -92,7 +98,11 @@ class Why:
                 yield question
 
     def asked(self, families: Sequence[Family], probes: Sequence[str] = PROBES) -> Iterator[Question]:
-        """The questions of a table: probe, family and player."""
+        """The questions of a table: probe, family and player. Raises `UserError` for unknown probes, and for what is no family."""
+        check_families(families)
+        for probe in probes:
+            if probe not in PROBES:
+                raise unknown_name("probe", probe, PROBES)
         for family in families:
             for probe in probes:
                 if not family.diffusion and probe not in ("line", "between", "curvature"):
