@@ -51,7 +51,13 @@ def losses_on(
     positions: Sequence[float],
 ) -> Array:
     """Losses per sample at each position of a path: ``(positions, B)`` float64. The module is left as it was."""
-    return losses_at_stops(module, loss, batch, (put(module, path(s)) for s in positions)).numpy()
+
+    def way() -> Iterator[float]:
+        for position in positions:
+            put(module, path(position))
+            yield position
+
+    return losses_at_stops(module, loss, batch, way()).numpy()
 
 
 def train_middle(
