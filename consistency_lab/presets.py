@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from consistency_lab.contrast.settings import GANSettings, VAESettings
 from consistency_lab.errors import unknown_name
+from consistency_lab.studies.plans import LikenessPlan, SizesPlan
 from consistency_lab.training.settings import LoopSettings, TrainingSettings
 
 if TYPE_CHECKING:
@@ -19,53 +20,6 @@ _FAMILY = 4  # models a family: an interval over models wants four or more
 _UNET = TrainingSettings(network="unet", steps=1500)
 _DIT = TrainingSettings(network="dit", steps=1500)
 _MLP = TrainingSettings(network="mlp", steps=1500)
-
-
-@dataclass(frozen=True)
-class LikenessPlan:
-    """A table of families: the main one of a preset, or one in which only one thing differs.
-
-    Attributes:
-        data: the data set, by name.
-        held_out: images that no model is trained on; quality is measured against them.
-        families: name -> settings of its models, which differ in their seed.
-        metrics: distances, by name.
-        count: samples of a comparison.
-        sampler_steps: of DDIM; the ceiling takes twice as many.
-        quality: measure it, on a classifier of the set.
-        quality_count: samples whose quality is measured.
-        most_held_out: real images that they are measured against.
-        crosses: compare families with each other too.
-        emergence: the families that are followed over training.
-        references: closed-form denoisers of the training set.
-    """
-
-    data: str
-    held_out: int
-    families: dict[str, tuple[LoopSettings, ...]]
-    metrics: tuple[str, ...] = ("mse", "cosine")
-    count: int = 256
-    sampler_steps: int = 25
-    quality: bool = True
-    quality_count: int = 1000
-    most_held_out: int = 2000
-    crosses: bool = True
-    emergence: tuple[str, ...] = ()
-    references: tuple[str, ...] = ("gaussian", "optimal", "mean")
-
-    @property
-    def members(self) -> dict[str, list[str]]:
-        """Family -> names of its models."""
-        return {family: [f"{family}-{k}" for k in range(len(each))] for family, each in self.families.items()}
-
-    @property
-    def jobs(self) -> dict[str, LoopSettings]:
-        """Every model of every family by name."""
-        return {
-            name: settings
-            for family, names in self.members.items()
-            for name, settings in zip(names, self.families[family], strict=True)
-        }
 
 
 def _seeds(settings: LoopSettings, models: int = _FAMILY) -> tuple[LoopSettings, ...]:
@@ -180,15 +134,6 @@ def _known(preset: str, plans: Mapping[str, T]) -> T:
     if preset not in plans:
         raise unknown_name("preset of this study", preset, plans)
     return plans[preset]
-
-
-@dataclass(frozen=True)
-class SizesPlan:
-    """The sweep over the size of the training set of a preset: sizes of two disjoint sets, and the settings of every model."""
-
-    data: str
-    sizes: tuple[int, ...]
-    settings: TrainingSettings
 
 
 def sizes_plan(preset: str) -> SizesPlan:

@@ -93,8 +93,8 @@ def print_headline(comparison: xr.Dataset) -> None:
 def print_cost(seconds: dict[str, tuple[float, float]]) -> None:
     """Minutes of training and of evaluation of each job, on this machine with the threads that it has now."""
     keys = ("training", "evaluation")
-    jobs = {name: {k: round(v / 60, 1) for k, v in zip(keys, each, strict=True)} for name, each in seconds.items()}
-    total = {key: round(sum(each[i] for each in seconds.values()) / 60, 1) for i, key in enumerate(keys)}
+    jobs = {name: {k: round(v / 60, 2) for k, v in zip(keys, each, strict=True)} for name, each in seconds.items()}
+    total = {key: round(sum(each[i] for each in seconds.values()) / 60, 2) for i, key in enumerate(keys)}
     print_json({"jobs": jobs, "unit": "minutes, one job after another", "total": total})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -88,6 +88,8 @@ class Race(Common):
     """recipes from findings on another set, such as the recipe-*.json that its race writes: they cost no pilot here"""
     consistency: bool = False
     """no race: does the recipe change what is learnt, or only when? Consistency within and between uniform and recipe-trained models"""
+    data_dir: Path | None = None
+    """folder with the files of published sets; data/ by default"""
     store: Path = Path("runs")
     """where the classifier is kept, and the models of --consistency"""
     workers: int = 1
@@ -106,7 +108,7 @@ class Race(Common):
 
         if self.force:
             raise UserError("a race has no --force: its rows are committed. Remove those that are to be run again.")
-        plan, folder = race_plan(self.preset), self.out / self.preset
+        plan, folder = replace(race_plan(self.preset), data_dir=self.data_dir), self.out / self.preset
         store, rows = Store(self.store), Rows(folder / "race.jsonl")
         foreign = {f"recipe from {path.stem.removeprefix('recipe-')}": Recipe.load(path) for path in self.recipe}
         options: dict[str, Any] = {

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
 from consistency_lab.cli.common import Common, print_cost, with_weights
+from consistency_lab.errors import UserError
 
 if TYPE_CHECKING:
-    from consistency_lab.store.runs import Store
+    from consistency_lab.studies.tables import SizesStudy, TableStudy
 
 
 @dataclass(frozen=True)
@@ -48,82 +49,37 @@ class Study(Common):
 
     def run(self) -> None:
         from consistency_lab.devices import resolve_device
+        from consistency_lab.presets import TABLES, sizes_plan
         from consistency_lab.store.atomic import ensure_writable
         from consistency_lab.store.runs import Store
         from consistency_lab.studies.rows import Rows
+        from consistency_lab.studies.tables import SizesStudy, TableStudy
 
-        store, place = Store(self.store), resolve_device(self.device)
-        rows = Rows(self.out / self.preset / f"{self.what}.jsonl")
-        if not self.dry_run:
-            ensure_writable(self.out / self.preset)
-        (self._sizes if self.what == "sizes" else self._families)(store, rows, place)
-
-    def _families(self, store: Store, rows: Any, place: Any) -> None:
-        from consistency_lab.data.sources import load_images
-        from consistency_lab.diffusion.sampling import Sampler
-        from consistency_lab.presets import TABLES
-        from consistency_lab.studies.cost import fleet_cost
-        from consistency_lab.studies.emergence import emergence_table
-        from consistency_lab.studies.fleet import Fleet
-        from consistency_lab.studies.likeness import likeness_table
-        from consistency_lab.studies.pairs import every_pair_sentence, pair_table
-        from consistency_lab.studies.ruler import Classifier, Ruler
-        from consistency_lab.studies.why import Why
-        from consistency_lab.training.kept import snapshot_steps
-        from consistency_lab.training.settings import TrainingSettings
-
-        plan = TABLES[self.what](self.preset)
-        whole = load_images(self.data or plan.data, data_dir=self.data_dir)
-        images, held_out = whole.split(len(whole) - plan.held_out, plan.held_out, seed=0)
-        if len(held_out) > plan.most_held_out:
-            held_out = held_out.take(range(plan.most_held_out), f"{held_out.name}, first {plan.most_held_out}")
-        metrics = with_weights(plan.metrics, self.lpips_weights)
-        ruler = Ruler(
-            metrics,
-            self.count or plan.count,
-            plan.quality_count,
-            Sampler(steps=plan.sampler_steps),
-            seed=self.seed,
-            references=plan.references,
-        )
-        members = {
-            name: names for name, names in plan.members.items() if self.what != "emergence" or name in plan.emergence
+        if self.force:
+            raise UserError("a study has no --force: its rows are committed. Remove those that are to be made again.")
+        options: dict[str, Any] = {
+            "store": Store(self.store),
+            "rows": Rows(self.out / self.preset / f"{self.what}.jsonl"),
+            "seed": self.seed,
+            "count": self.count,
+            "data_dir": self.data_dir,
+            "device": resolve_device(self.device),
+            "workers": self.workers,
+            "say": (lambda line: None) if self.quiet else print,
         }
-        jobs = {name: plan.jobs[name] for names in members.values() for name in names}
+        data: dict[str, Any] = {} if self.data is None else {"data": self.data}
+        study: SizesStudy | TableStudy
+        if self.what == "sizes":
+            study = SizesStudy(replace(sizes_plan(self.preset), **data), **options)
+        else:
+            plan = replace(TABLES[self.what](self.preset), **data)
+            plan = replace(plan, metrics=with_weights(plan.metrics, self.lpips_weights))
+            study = TableStudy(self.what, plan, **options)
         if self.dry_run:
-            evaluations = {name: ruler.evaluations(isinstance(each, TrainingSettings)) for name, each in jobs.items()}
-            print_cost(fleet_cost(images, jobs, store, place, evaluations))
+            print_cost(study.cost())
             return
-        fleet = Fleet(images, jobs, store, device=place, workers=self.workers, say=print)
-        families = [fleet.family(name, names) for name, names in members.items()]
-        if self.what == "emergence":
-            steps = {name: snapshot_steps(jobs[names[0]]) for name, names in members.items()}
-            self._finish(emergence_table(families, steps, images, rows, ruler, say=print))
-            return
-        if self.what == "why":
-            self._finish(Why(images, held_out, store, rows, seed=self.seed, say=print).table(families))
-            return
-        classifier = Classifier.of(whole, store) if plan.quality else None
-        options: dict[str, Any] = {"classifier": classifier, "crosses": plan.crosses, "say": print}
-        self._finish(likeness_table(families, images, held_out, rows, ruler, **options))
-        if plan.crosses:
-            print(every_pair_sentence(pair_table(families, images, rows, ruler)))
-
-    def _sizes(self, store: Store, rows: Any, place: Any) -> None:
-        from consistency_lab.data.sources import load_images
-        from consistency_lab.presets import sizes_plan
-        from consistency_lab.studies.cost import seconds_per_step
-        from consistency_lab.studies.sizes import SEEDS, size_sweep
-
-        plan = sizes_plan(self.preset)
-        images = load_images(self.data or plan.data, data_dir=self.data_dir)
-        if self.dry_run:
-            each = seconds_per_step(images, plan.settings, place) * plan.settings.steps
-            print_cost({f"size {size}, {2 * SEEDS} models": (2 * SEEDS * each, 0.0) for size in plan.sizes})
-            return
-        count = self.count or 256
-        options: dict[str, Any] = {"count": count, "noise_seed": self.seed, "workers": self.workers, "say": print}
-        self._finish(size_sweep(images, plan.sizes, plan.settings, store, rows, **options))
+        ensure_writable(self.out / self.preset)
+        self._finish(study.table())
 
     def _finish(self, table: Any) -> None:
         from consistency_lab.store.results import save_frame

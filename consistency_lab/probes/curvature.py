@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -30,14 +31,7 @@ def probe_curvature(
     count: int = 32,
     bins: int = 4,
     seed: int = 0,
-    operators: Sequence[str] = ("hessian", "gauss_newton"),
-    eigenvalues: int = 4,
-    probes: int = 4,
-    steps: int = 40,
-    products: int = 30,
-    by_t: bool = True,
-    scaled: bool = False,
-    parameters: Sequence[str] | None = None,
+    **options: Any,
 ) -> xr.Dataset:
     """`curvature_spectrum` of a diffusion model.
 
@@ -47,23 +41,13 @@ def probe_curvature(
         count: images, each at every noise level.
         bins: noise levels.
         seed: of the noise and of random vectors.
-        operators: see `curvature_spectrum`, as for all that follow.
+        options: of `curvature_spectrum`.
 
     Raises:
         UserError: as `curvature_spectrum`; too few images.
     """
-    return curvature_spectrum(
-        diffusion_subject(model, images, count=count, bins=bins, seed=seed),
-        seed=seed,
-        operators=operators,
-        eigenvalues=eigenvalues,
-        probes=probes,
-        steps=steps,
-        products=products,
-        by_t=by_t,
-        scaled=scaled,
-        parameters=parameters,
-    )
+    subject = diffusion_subject(model, images, count=count, bins=bins, seed=seed)
+    return curvature_spectrum(subject, seed=seed, **options)
 
 
 def curvature_spectrum(

@@ -147,8 +147,8 @@ def _spearman(curves: Array) -> float:
     return float(a @ b) / scale if scale > 0 else np.nan
 
 
-def _need_profiles(result: xr.Dataset) -> None:
-    if result.attrs.get("kind") != "difficulty" or "profile" not in result:
+def _need_profiles(result: object) -> None:
+    if not isinstance(result, xr.Dataset) or result.attrs.get("kind") != "difficulty" or "profile" not in result:
         raise UserError(
             "this needs a difficulty result with its definitions beside each other; make one with probe_difficulty."
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import loss_landscapes
 import numpy as np
@@ -40,12 +40,17 @@ def losses_at(
     module: nn.Module, loss: SampleLoss, batch: FrozenBatch, axes: Sequence[Direction], points: Points
 ) -> Tensor:
     """Loss per sample at each of the points: ``(points, B)``, float64 on the CPU. The module is left as it was."""
-    with measuring(), untouched(module):
-        rows = []
-        for _ in walk(module, axes, points):
-            with torch.no_grad():
-                rows.append(batch.losses(module, loss).double().cpu())
-    return torch.stack(rows)
+    return losses_at_stops(module, loss, batch, walk(module, axes, points))
+
+
+def losses_at_stops(module: nn.Module, loss: SampleLoss, batch: FrozenBatch, way: Iterable[object]) -> Tensor:
+    """Loss per sample wherever a way stops: ``(stops, B)``, float64 on the CPU. The module is left as it was.
+
+    Args:
+        way: moves the module's weights before it gives each of its items.
+    """
+    with measuring(), untouched(module), torch.no_grad():
+        return torch.stack([batch.losses(module, loss).double().cpu() for _ in way])
 
 
 def losses_along(

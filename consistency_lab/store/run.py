@@ -11,7 +11,8 @@ import math
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from consistency_lab.store.spec import NUMERICS_VERSION, canonical, content_hash
 
 _DONE, _LOG, _LOCK, _DISCARDED = "done.json", "metrics.jsonl", ".lock", ".discarded-"
 SPEC = "spec.json"
+_POLL = 0.2  # seconds between two looks at a lock
 
 
 class Run:
@@ -76,18 +78,21 @@ class Run:
         return _read_json(self.folder / _DONE) if self.done else None
 
     @contextlib.contextmanager
-    def begin(self) -> Iterator[Run]:
+    def begin(self, waiting: Callable[[str], None] | None = None) -> Iterator[Run]:
         """Make the folder, lock it, write ``spec.json``; then the block may write. The lock ends with the process.
 
         Ask `done` inside the block: another process may have finished the run while this one came. A block that
         writes nothing leaves no folder, so a refused input leaves none.
+
+        Args:
+            waiting: wait for a process that holds the run, and tell this function so; without it such a run is refused.
 
         Raises:
             StoreError: the run is stale or held by another process, or its folder cannot be written or is not a run.
         """
         if self.stale:
             raise StoreError(f"{self.folder} was begun by numerics version {self.numerics_version}; start a new run.")
-        with self._locked():
+        with self._locked(waiting):
             self._claim()
             self._held = True
             try:
@@ -160,17 +165,23 @@ class Run:
             raise StoreError(f"{self.folder} holds a run of another spec; remove it or choose another folder.")
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
         from filelock import FileLock, Timeout  # here, since only writers need it and it is slow to import
 
-        lock = FileLock(self.folder / _LOCK, timeout=0)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except Timeout:
-            raise StoreError(f"another process holds the run {self.folder}; wait for it or stop it.") from None
-        except OSError as error:
-            raise cannot("write", self.folder, error) from error
+        lock, told = FileLock(self.folder / _LOCK, timeout=0), False
+        while not lock.is_locked:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)  # who held it and wrote nothing has removed it
+                lock.acquire()
+            except Timeout:
+                if waiting is None:
+                    raise StoreError(f"another process holds the run {self.folder}; wait for it or stop it.") from None
+                if not told:
+                    waiting(f"waiting for the process that holds the run {self.folder}")
+                told = True
+                time.sleep(_POLL)
+            except OSError as error:
+                raise cannot("write", self.folder, error) from error
         try:
             yield
         finally:

@@ -12,10 +12,10 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
-from consistency_lab.data.imageset import ImageSet
+from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.diffusion.loss import denoising_loss
-from consistency_lab.diffusion.model import DiffusionModel, described
-from consistency_lab.diffusion.noise import SharedNoise
+from consistency_lab.diffusion.model import DiffusionModel, check_diffusion, described
+from consistency_lab.diffusion.noise import SharedNoise, check_noise
 from consistency_lab.diffusion.references import closed_form
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
@@ -67,9 +67,14 @@ def probe_connectivity(
         with its interval over noise. Where alignment is not defined, the attribute ``alignment`` says why and the path is not there.
 
     Raises:
-        UserError: models that differ in architecture or schedule or were not trained here, too few images or points, or a loss that
-            draws random numbers.
+        UserError: what is no diffusion model, image set or noise; models that differ in architecture or schedule or were not trained here;
+            too few images or points; a loss that draws random numbers.
     """
+    for model in (a, b):
+        check_diffusion(model)
+    for part in (images, held_out):
+        check_set(part)
+    check_noise(noise)
     settings = _curve_settings(a, b, steps, seed)
     if points < 3 or steps < 1 or count < 2:
         raise UserError(f"connectivity needs 3 points, 1 step and 2 images or more, not {points}, {steps} and {count}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 
@@ -16,17 +17,29 @@ from consistency_lab.store.runs import Store
 from consistency_lab.studies.fleet import fleet_runs
 from consistency_lab.training.settings import LoopSettings
 
-_FEW, _MORE = (
-    2,
-    7,
-)  # steps of the two short runs whose difference is timed: what a run costs before its first step drops out
+_FEW = 2  # steps of the short runs: what a run costs before its first step drops out of the difference to longer ones
+_MORE, _MOST = 5, 5 * 2**9  # steps that the longer runs have more, first and at most
+_PAIRS = 3  # runs of either length whose fastest counts: other programs only ever add to a time
+_ENOUGH = 0.25  # seconds by which the longer runs must be longer; the difference of two hardly different times is noise
 
 
 def seconds_per_step(images: ImageSet, settings: LoopSettings, device: torch.device) -> float:
-    """Time of a training step on this machine, from two short runs that keep nothing."""
-    return max(0.0, (_timed(images, settings, device, _MORE)[0] - _timed(images, settings, device, _FEW)[0])) / (
-        _MORE - _FEW
-    )
+    """Time of a training step on this machine, from short and longer runs in turn that keep nothing.
+
+    It is the difference between the fastest of either length. Runs get longer until that is a good part of a second and twice a whole
+    short run, whatever that spends before its first step: then what other programs take can neither make it vanish nor be taken for it.
+    """
+    short, more = math.inf, _MORE
+    while True:
+        long = math.inf
+        for _ in range(_PAIRS):
+            short = min(short, _timed(images, settings, device, _FEW)[0])
+            long = min(long, _timed(images, settings, device, _FEW + more)[0])
+            if long - short < max(_ENOUGH, 2 * short) and more < _MOST:
+                break
+        else:
+            return max(0.0, long - short) / more
+        more *= 2
 
 
 def seconds_per_image(images: ImageSet, settings: LoopSettings, device: torch.device) -> float:

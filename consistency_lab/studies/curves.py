@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from consistency_lab.devices import measuring
 from consistency_lab.intervals import Array
 from consistency_lab.probes.frozen import FrozenBatch, SampleLoss
+from consistency_lab.probes.walk import losses_at_stops
 from consistency_lab.training.loop import Batch
 
 Weights = list[Tensor]
@@ -51,13 +50,14 @@ def losses_on(
     path: Callable[[float], Weights],
     positions: Sequence[float],
 ) -> Array:
-    """Losses per sample at each position of a path: ``(positions, B)`` float64. The module is not touched; a copy walks."""
-    walker, rows = copy.deepcopy(module), []
-    with measuring(), torch.no_grad():
+    """Losses per sample at each position of a path: ``(positions, B)`` float64. The module is left as it was."""
+
+    def way() -> Iterator[float]:
         for position in positions:
-            put(walker, path(position))
-            rows.append(batch.losses(walker, loss).double().cpu().numpy())
-    return np.stack(rows)
+            put(module, path(position))
+            yield position
+
+    return losses_at_stops(module, loss, batch, way()).numpy()
 
 
 def train_middle(

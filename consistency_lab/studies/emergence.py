@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from consistency_lab.data.imageset import ImageSet
+from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.errors import UserError
-from consistency_lab.studies.fleet import Family
+from consistency_lab.studies.fleet import Family, check_families
 from consistency_lab.studies.likeness import family_values
 from consistency_lab.studies.rows import Rows
 from consistency_lab.studies.ruler import Ruler
@@ -42,8 +42,10 @@ def emergence_table(
         and the optimal denoiser among it: what a family learns first, and whether it goes on to memorise.
 
     Raises:
-        UserError: a family of other models, or a step at which one kept no weights.
+        UserError: what is no family or image set, a family of other models, or a step at which one kept no weights.
     """
+    check_families(families)
+    check_set(images)
     table = []
     for family in families:
         if not family.diffusion:

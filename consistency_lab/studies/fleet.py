@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from consistency_lab.data.imageset import ImageSet
-from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel
+from consistency_lab.data.imageset import ImageSet, check_set
+from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, check_generative
 from consistency_lab.errors import UserError
 from consistency_lab.loading import Model, kind_of
 from consistency_lab.store.run import Run
@@ -23,7 +23,13 @@ from consistency_lab.training.settings import LoopSettings
 def fleet_runs(
     images: ImageSet, jobs: Mapping[str, LoopSettings], store: Store, device: torch.device
 ) -> dict[str, Run]:
-    """The run of each job in the store, finished or not. Raises `UserError` for settings that do not exist."""
+    """The run of each job in the store, finished or not. Raises `UserError` for what is no image set, or settings that do not exist."""
+    check_set(images)
+    for name, settings in jobs.items():
+        if not isinstance(settings, LoopSettings):
+            raise UserError(
+                f"the job {name!r} is a {type(settings).__name__}; give settings, such as TrainingSettings(steps=1000)."
+            )
     kinds = {name: kind_of(settings) for name, settings in jobs.items()}
     return {
         name: store.run(kinds[name].name, name, kinds[name].spec(images, settings, device))
@@ -51,7 +57,15 @@ class Family:
 
     @classmethod
     def of(cls, name: str, models: Sequence[GenerativeModel]) -> Family:
-        """The family of models that are there already; one without a run is told apart by its name."""
+        """The family of models that are there already; one without a run is told apart by its name.
+
+        Raises:
+            UserError: what is no model, or none.
+        """
+        if isinstance(models, str) or not len(models):
+            raise UserError(f"a family is a list of models; {name!r} was given {models!r}.")
+        for model in models:
+            check_generative(model)
         identities = tuple(str(model.facts.get("run", model.name)) for model in models)
         diffusion = all(isinstance(model, DiffusionModel) for model in models)
         kind = "model" if diffusion else str(models[0].facts.get("kind", "other"))
@@ -61,6 +75,15 @@ class Family:
     def diffusion(self) -> bool:
         """Whether they are diffusion models, which have a way from noise to data."""
         return self.kind == "model"
+
+
+def check_families(families: Sequence[object]) -> None:
+    """Raise `UserError` for anything but families, and say how to make one."""
+    for family in families:
+        if not isinstance(family, Family):
+            raise UserError(
+                f"a {type(family).__name__} is no family; give what Family.of(name, models) or Fleet.family returns."
+            )
 
 
 class Fleet:

@@ -17,7 +17,7 @@ import pandas as pd
 import xarray as xr
 from torch import Tensor
 
-from consistency_lab.data.imageset import ImageSet
+from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.schedule import SCHEDULES
@@ -25,7 +25,7 @@ from consistency_lab.errors import UserError
 from consistency_lab.intervals import Interval, mean_interval
 from consistency_lab.similarity.permutation import LEAST, family_test, square
 from consistency_lab.similarity.statistics import cross_score
-from consistency_lab.studies.fleet import Family
+from consistency_lab.studies.fleet import Family, check_families
 from consistency_lab.studies.pairs import pair_table
 from consistency_lab.studies.quality import FLOOR, GAUSSIAN, MEMORISER, quality_table, reference_samples
 from consistency_lab.studies.rows import Rows
@@ -65,8 +65,11 @@ def likeness_table(
         families of `LEAST` models or more each, ``p_any``: the label permutation over metrics and noise levels (max-T).
 
     Raises:
-        UserError: a family of fewer than three models.
+        UserError: what is no family or image set, or a family of fewer than three models.
     """
+    check_families(families)
+    for part in (images, held_out):
+        check_set(part)
     for family in families:
         if len(family.identities) < 3:
             raise UserError(

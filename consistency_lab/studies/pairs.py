@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from consistency_lab.data.imageset import ImageSet
-from consistency_lab.studies.fleet import Family
+from consistency_lab.data.imageset import ImageSet, check_set
+from consistency_lab.studies.fleet import Family, check_families
 from consistency_lab.studies.rows import Rows
 from consistency_lab.studies.ruler import Ruler
 
@@ -26,7 +26,12 @@ def pair_table(families: Sequence[Family], images: ImageSet, rows: Rows, ruler: 
     Returns:
         Columns first, second (models), first_family, second_family, diffusion (both are diffusion models), score, and outside: of the two
         models the larger share of final pixels beyond [-1.5, 1.5]. Samples that exploded can be alike too.
+
+    Raises:
+        UserError: what is no family or image set.
     """
+    check_families(families)
+    check_set(images)
     shapes = dict.fromkeys(family.noise_shape for family in families)
     table = []
     for shape in shapes:

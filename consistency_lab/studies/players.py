@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from consistency_lab.contrast.losses import probe_parts
 from consistency_lab.contrast.model import ContrastModel
 from consistency_lab.contrast.networks import VAE
-from consistency_lab.data.imageset import ImageSet
-from consistency_lab.diffusion.model import described
+from consistency_lab.data.imageset import ImageSet, check_set
+from consistency_lab.diffusion.model import check_generative, described
 from consistency_lab.errors import UserError
 from consistency_lab.loading import load
 from consistency_lab.probes.frozen import FrozenBatch
@@ -35,8 +35,12 @@ def player_subject(
         seed: of the noise.
 
     Raises:
-        UserError: a player that the model does not have, or too few images.
+        UserError: what is no GAN, VAE or image set, a player that the model does not have, or too few images.
     """
+    if not isinstance(model, ContrastModel):
+        check_generative(model)
+        raise UserError(f"{model.name!r} is no GAN or VAE and has no players; ask diffusion_subject(model, images).")
+    check_set(images)
     player = player or ("autoencoder" if isinstance(model.module, VAE) else "generator")
     module, loss, tensors = probe_parts(model, images, count, player=player, seed=seed)
     if player == "autoencoder":

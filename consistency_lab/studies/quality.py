@@ -7,6 +7,7 @@ the Gaussian's samples says nothing about its training.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,9 +15,9 @@ import numpy as np
 import xarray as xr
 from torch import Tensor
 
-from consistency_lab.data.imageset import ImageSet
-from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, described
-from consistency_lab.diffusion.noise import SharedNoise
+from consistency_lab.data.imageset import ImageSet, check_set
+from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, check_generative, described
+from consistency_lab.diffusion.noise import SharedNoise, check_noise
 from consistency_lab.diffusion.references import closed_form
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.diffusion.schedule import SCHEDULES, Schedule
@@ -29,10 +30,12 @@ from consistency_lab.store.runs import Store
 
 FLOOR, GAUSSIAN, MEAN, MEMORISER = "training images", "Gaussian denoiser", "data mean", "optimal denoiser"
 _WEIGHTS = "classifier.safetensors"
+_logger = logging.getLogger(__name__)
 
 
 def classifier_spec(images: ImageSet, seed: int = 0, steps: int = 1000) -> dict[str, Any]:
     """What decides the classifier of a data set. Raises `UserError` for a set without labels."""
+    check_set(images)
     if images.labels is None:
         raise UserError(
             f"{images.name!r} has no labels, so no classifier gives features for it; measure on other features."
@@ -41,12 +44,17 @@ def classifier_spec(images: ImageSet, seed: int = 0, steps: int = 1000) -> dict[
 
 
 def set_classifier(images: ImageSet, store: Store, *, seed: int = 0, steps: int = 1000) -> SmallClassifier:
-    """The small classifier of a data set, trained once and kept in the store. Raises `UserError` for a set without labels."""
-    name, spec = images.name.split("/")[0].split("(")[0], classifier_spec(images, seed, steps)
+    """The small classifier of a data set, trained once and kept in the store; what another process is training is waited for.
+
+    Raises:
+        UserError: a set without labels.
+    """
+    spec = classifier_spec(images, seed, steps)
+    name = images.name.split("/")[0].split("(")[0]
     assert images.labels is not None  # classifier_spec has refused a set without
     run = store.run("classifier", name, spec)
     if not run.done:
-        with run.begin():
+        with run.begin(waiting=_logger.warning):
             if not run.done:
                 made = train_classifier(images.all(), images.labels, name, seed=seed, steps=steps)
                 save_tensors(run.folder / _WEIGHTS, *made.to_state())
@@ -79,7 +87,15 @@ def quality_table(
 
     Returns:
         ``value``, ``low``, ``high (row, measure)`` and ``covered (row)``, the classes with at least a tenth of an equal share.
+
+    Raises:
+        UserError: what is no model, image set or noise.
     """
+    for model in models:
+        check_generative(model)
+    for part in (images, held_out):
+        check_set(part)
+    check_noise(noise)
     noise = noise or SharedNoise(1)
     schedule = next((m.denoiser.schedule for m in models if isinstance(m, DiffusionModel)), SCHEDULES.build("linear"))
     samples = {

@@ -56,3 +56,26 @@ class Rows:
             atomic_write(self.path, "".join(json.dumps(row, sort_keys=True) + "\n" for row in self._rows.values()))
             found = self._rows[key]["values"]
         return found
+
+
+def all_finished(rows: Rows, ask: Callable[[Rows], object]) -> bool:
+    """Whether what is asked of the rows needs none that is missing; nothing is computed."""
+    try:
+        ask(_Finished(rows.path))
+    except _MissingRow:
+        return False
+    return True
+
+
+class _MissingRow(Exception):
+    pass
+
+
+class _Finished(Rows):
+    """Rows of which none is made."""
+
+    def row(self, spec: Mapping[str, Any], compute: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+        found = self.find(spec)
+        if found is None:
+            raise _MissingRow
+        return found

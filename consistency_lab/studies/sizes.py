@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
-from consistency_lab.data.imageset import ImageSet
+from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
@@ -44,6 +45,7 @@ def size_sweep(
     count: int = 256,
     sampler: Sampler | None = None,
     noise_seed: int = 0,
+    device: str | torch.device = "cpu",
     workers: int = 1,
     say: Callable[[str], None] = lambda line: None,
 ) -> pd.DataFrame:
@@ -58,8 +60,9 @@ def size_sweep(
         the share of samples whose own set is nearer than `COPY` times the other, with its interval over samples.
 
     Raises:
-        UserError: a size below 2, twice a size beyond the images there are, or fewer than three seeds.
+        UserError: what is no image set, a size below 2, twice a size beyond the images there are, or fewer than three seeds.
     """
+    check_set(images)
     if seeds < 3:
         raise UserError(f"a size sweep needs at least three seeds a set for its intervals, not {seeds}.")
     for size in sizes:
@@ -77,7 +80,9 @@ def size_sweep(
             fleets = []
             for side, half in zip("ab", halves, strict=True):
                 jobs = {f"{side}{size}-s{seed}": settings.replace(seed=seed) for seed in range(seeds)}
-                fleets.append(train_fleet(_repeated(half, settings.batch), jobs, store, workers=workers, say=say))
+                fleets.append(
+                    train_fleet(_repeated(half, settings.batch), jobs, store, device=device, workers=workers, say=say)
+                )
             return _measure([list(fleet.values()) for fleet in fleets], halves, sampler, count, noise_seed)
 
         spec = {"row": "size", "size": size, **common, "data": images.fingerprint, "settings": vars(settings)}

@@ -6,7 +6,7 @@ be put on one axis, their relative curvature, roughness and predictiveness along
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,10 +15,11 @@ import pandas as pd
 import xarray as xr
 
 from consistency_lab.contrast.model import ContrastModel
-from consistency_lab.data.imageset import ImageSet
+from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
+from consistency_lab.errors import unknown_name
 from consistency_lab.probes.curvature import curvature_spectrum
 from consistency_lab.probes.difficulty import probe_difficulty
 from consistency_lab.probes.landscape import line_landscape
@@ -27,12 +28,20 @@ from consistency_lab.probes.structure import probe_structure
 from consistency_lab.probes.subject import Subject, diffusion_subject
 from consistency_lab.store.runs import Store
 from consistency_lab.studies.connectivity import probe_connectivity
-from consistency_lab.studies.fleet import Family
+from consistency_lab.studies.fleet import Family, check_families
 from consistency_lab.studies.players import player_subject
 from consistency_lab.studies.rows import Rows
 
 PROBES = ("line", "between", "curvature", "difficulty", "structure", "connectivity")
+# How much of each probe: what its cost is made of, see why_cost.py.
+LINE: dict[str, Any] = {"points": 25}
+CURVATURE: dict[str, Any] = {"eigenvalues": 2, "probes": 3, "steps": 25, "products": 24}
+DIFFICULTY: dict[str, Any] = {"bins": 20, "detail": 32}
+STRUCTURE: dict[str, Any] = {"sampler": Sampler(steps=50), "levels": 14}
+CONNECTIVITY: dict[str, Any] = {"bins": 10, "points": 21, "steps": 300, "samples": 128, "sampler": Sampler(steps=25)}
 _ENDS = ("", "_low", "_high")
+Question = tuple[str, Family, str | None]
+"""Probe, family, and the player of a GAN."""
 
 
 class Why:
@@ -45,6 +54,9 @@ class Why:
         count, bins: images of a loss, and noise levels of a diffusion model's.
         seed: of noise and directions.
         say: is told what happens.
+
+    Raises:
+        UserError: what is no image set.
     """
 
     def __init__(
@@ -59,6 +71,8 @@ class Why:
         seed: int = 0,
         say: Callable[[str], None] = lambda line: None,
     ):
+        for part in (images, held_out):
+            check_set(part)
         self.images, self.held_out, self.store, self.rows, self.say = images, held_out, store, rows, say
         self.count, self.bins, self.seed = count, bins, seed
 
@@ -69,14 +83,32 @@ class Why:
         train on them, and ask diffusion models alone.
         """
         found = []
+        for probe, family, player in self.asked(families, probes):
+            name = f"{family.name} {player}" if player == "discriminator" else family.name
+            found.append({"probe": probe, "family": name, **self._row(probe, family, player)})
+        return pd.DataFrame(found)
+
+    def missing(self, families: Sequence[Family], probes: Sequence[str] = PROBES) -> Iterator[Question]:
+        """What neither a row nor a result in the store answers yet: probe, family and player."""
+        for question in self.asked(families, probes):
+            if (
+                self.rows.find(self._spec(*question)) is None
+                and not self.store.run("why", "", self._spec(*question)).done
+            ):
+                yield question
+
+    def asked(self, families: Sequence[Family], probes: Sequence[str] = PROBES) -> Iterator[Question]:
+        """The questions of a table: probe, family and player. Raises `UserError` for unknown probes, and for what is no family."""
+        check_families(families)
+        for probe in probes:
+            if probe not in PROBES:
+                raise unknown_name("probe", probe, PROBES)
         for family in families:
             for probe in probes:
                 if not family.diffusion and probe not in ("line", "between", "curvature"):
                     continue
                 for player in self._players(family):
-                    name = f"{family.name} {player}" if player == "discriminator" else family.name
-                    found.append({"probe": probe, "family": name, **self._row(probe, family, player)})
-        return pd.DataFrame(found)
+                    yield probe, family, player
 
     def result(self, probe: str, family: Family, player: str | None = None) -> xr.Dataset:
         """The result behind a row, computed the first time."""
@@ -99,41 +131,53 @@ class Why:
         sets = {"data": self.images.fingerprint, "held_out": self.held_out.fingerprint}
         return {"row": "why", **own, **sets, "count": self.count, "bins": self.bins, "seed": self.seed}
 
-    def _subject(
+    def subject(
         self, model: GenerativeModel, player: str | None, count: int | None = None, bins: int | None = None
     ) -> Subject:
+        """What lines are drawn through."""
         count = count or self.count
         if isinstance(model, ContrastModel):
             return player_subject(model, self.held_out, player=player, count=count, seed=self.seed)
         assert isinstance(model, DiffusionModel)  # families are of models that were trained here
         return diffusion_subject(model, self.held_out, count=count, bins=bins or self.bins, seed=self.seed)
 
+    def bent(self, model: GenerativeModel, player: str | None) -> Subject:
+        """What the curvature is of: a product costs as much as some passes over all samples."""
+        return self.subject(model, player, count=min(16, self.count), bins=4)
+
     def _line(self, family: Family, player: str | None) -> xr.Dataset:
-        return line_landscape(self._subject(family.models()[0], player), span=0.5, seed=self.seed)
+        return line_landscape(self.subject(family.models()[0], player), span=0.5, seed=self.seed, **LINE)
 
     def _between(self, family: Family, player: str | None) -> xr.Dataset:
         first, second = family.models()[:2]
-        subject = self._subject(first, player)
-        other = self._subject(second, player)
+        subject = self.subject(first, player)
+        other = self.subject(second, player)
         # Both ends are asked with the first one's opponent, where there is one: it is part of the question.
-        return line_landscape(subject, towards=subject.asked_of(other.module, second.name))
+        return line_landscape(subject, towards=subject.asked_of(other.module, second.name), **LINE)
 
     def _curvature(self, family: Family, player: str | None) -> xr.Dataset:
-        subject = self._subject(family.models()[0], player, count=min(16, self.count), bins=4)
-        return curvature_spectrum(subject, seed=self.seed, scaled=True, eigenvalues=2, probes=3, steps=25, products=24)
+        return curvature_spectrum(self.bent(family.models()[0], player), seed=self.seed, scaled=True, **CURVATURE)
+
+    @property
+    def looked_at(self) -> int:
+        """Images of the difficulty."""
+        return min(2 * self.count, len(self.held_out))
 
     def _difficulty(self, family: Family, player: None) -> xr.Dataset:
         (model,) = _diffusion(family, 1)
-        count = min(2 * self.count, len(self.held_out))
-        return probe_difficulty(model, self.held_out, count=count, seed=self.seed, training_images=self.images)
+        return probe_difficulty(
+            model, self.held_out, count=self.looked_at, seed=self.seed, training_images=self.images, **DIFFICULTY
+        )
 
     def _structure(self, family: Family, player: None) -> xr.Dataset:
-        return probe_structure(_diffusion(family, 2), self.images, SharedNoise(self.seed), count=self.count)
+        return probe_structure(
+            _diffusion(family, 2), self.images, SharedNoise(self.seed), count=self.count, **STRUCTURE
+        )
 
     def _connectivity(self, family: Family, player: None) -> xr.Dataset:
         first, second = _diffusion(family, 2)
         return probe_connectivity(
-            first, second, self.images, self.held_out, count=self.count, seed=self.seed, sampler=Sampler(steps=25)
+            first, second, self.images, self.held_out, count=self.count, seed=self.seed, **CONNECTIVITY
         )
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from consistency_lab.contrast.model import ContrastModel
 from consistency_lab.contrast.networks import VAE
@@ -15,6 +16,7 @@ from consistency_lab.probes.curvature import curvature_spectrum, probe_curvature
 from consistency_lab.probes.difficulty import probe_difficulty
 from consistency_lab.probes.landscape import line_landscape, probe_landscape
 from consistency_lab.probes.plane import plane_landscape, probe_plane
+from consistency_lab.probes.profiles import difficulty_correlations, difficulty_table
 from consistency_lab.probes.structure import probe_structure
 from consistency_lab.probes.subject import diffusion_subject
 
@@ -69,3 +71,10 @@ def test_subjects_are_no_models():
     ):
         with pytest.raises(UserError, match=r"is no subject; give what diffusion_subject\(model, images\)"):
             call()
+
+
+@pytest.mark.parametrize("read", [difficulty_table, difficulty_correlations])
+def test_a_table_of_definitions_is_read_off_a_difficulty_result(read):
+    for other in ("difficulty.nc", xr.Dataset(attrs={"kind": "landscape"})):
+        with pytest.raises(UserError, match="this needs a difficulty result"):
+            read(other)

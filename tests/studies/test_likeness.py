@@ -1,3 +1,6 @@
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +14,7 @@ from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import StoreError, UserError
 from consistency_lab.store.runs import Store
-from consistency_lab.studies import likeness
+from consistency_lab.studies import likeness, quality
 from consistency_lab.studies.emergence import emergence_table
 from consistency_lab.studies.fleet import Family, Fleet, train_fleet
 from consistency_lab.studies.pairs import every_pair_sentence, pair_table
@@ -125,6 +128,30 @@ def test_a_classifier_is_trained_once(tmp_path, monkeypatch):
     )
     x = digits.all()[:5]
     assert torch.equal(first.features(x), set_classifier(digits, store, steps=20).features(x))
+
+
+def test_a_classifier_that_is_being_trained_is_waited_for(tmp_path, monkeypatch):
+    digits, store = load_images("digits"), Store(tmp_path)
+    train, trained, said = quality.train_classifier, [], []
+    begun, told = Event(), Event()
+
+    def held_up(*args, **options):
+        trained.append(1)
+        begun.set()
+        assert told.wait(60)
+        return train(*args, **options)
+
+    monkeypatch.setattr(quality, "train_classifier", held_up)
+    monkeypatch.setattr(quality._logger, "warning", lambda line: (said.append(line), told.set()))
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(set_classifier, digits, store, steps=10)
+        assert begun.wait(60)
+        second = set_classifier(digits, Store(tmp_path), steps=10)
+    assert trained == [1]
+    assert len(said) == 1
+    assert "waiting for the process that holds the run" in said[0]
+    x = digits.all()[:5]
+    assert torch.equal(first.result().features(x), second.features(x))
 
 
 def test_a_fleet_is_trained_in_processes_and_once(digits, tmp_path):

@@ -59,7 +59,7 @@ def test_both_ends_of_a_line_between_generators_meet_one_opponent(asked):
     gan = families[1]
     result = why.result("between", gan, "generator")
     first, second = gan.models()
-    subject = why._subject(first, "generator")
+    subject = why.subject(first, "generator")
     assert float(result["loss"].sel(position=0.0)) == pytest.approx(float(subject.losses().mean()), rel=1e-9)
     moved = subject.asked_of(second.module.generator, "other")
     at_end = float(result["loss"].isel(position=np.abs(result["position"].values - 1).argmin()))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from consistency_lab.data.imageset import ImageSet
+from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.devices import measuring
 from consistency_lab.diffusion.denoiser import Denoiser
 from consistency_lab.diffusion.loss import denoising_loss
@@ -58,6 +58,8 @@ class Watch:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def __post_init__(self) -> None:
+        for part in (self.images, self.held_out):
+            check_set(part)
         if self.batch < 1 or self.every < 1 or self.count < 2:
             raise UserError(
                 f"a race needs a frozen batch and a distance in steps of at least 1 and 2 samples or more, not {self.batch}, "

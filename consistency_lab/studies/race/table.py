@@ -52,8 +52,9 @@ def race_table(race: xr.Dataset, target: float | None = None) -> pd.DataFrame:
         weighted back to uniform, in samples, both means over seeds.
 
     Raises:
-        UserError: a target that was not raced for.
+        UserError: what is no result of a race, or a target that was not raced for.
     """
+    _check_race(race)
     wanted = [float(each) for each in race["target"].values]
     target = wanted[-1] if target is None else target
     if target not in wanted:
@@ -99,7 +100,12 @@ def race_table(race: xr.Dataset, target: float | None = None) -> pd.DataFrame:
 
 def finals_table(race: xr.Dataset) -> pd.DataFrame:
     """Where contestants ended: ``contestant, steps``, then ``loss`` and ``frechet`` of the last evaluation, means over the seeds that did
-    not diverge with their 95 % t intervals, ``diverged``; and the references, which have no steps."""
+    not diverge with their 95 % t intervals, ``diverged``; and the references, which have no steps.
+
+    Raises:
+        UserError: what is no result of a race.
+    """
+    _check_race(race)
     table: list[dict[str, Any]] = []
     metrics = [str(metric) for metric in race["metric"].values]
     for name in race["contestant"].values:
@@ -119,6 +125,11 @@ def finals_table(race: xr.Dataset) -> pd.DataFrame:
         loss, frechet = (float(race["reference_value"].sel(reference=name, metric=metric)) for metric in metrics)
         table.append({"contestant": str(name), "loss": loss, "frechet": frechet})
     return pd.DataFrame(table)
+
+
+def _check_race(race: object) -> None:
+    if not isinstance(race, xr.Dataset) or race.attrs.get("kind") != "race":
+        raise UserError("this needs the result of a race; give what run_race or load_result returns.")
 
 
 def _interval(key: str, values: np.ndarray) -> dict[str, float]:
