@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -15,18 +15,19 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
+from consistency_lab.contrast.settings import GANSettings, VAESettings
 from consistency_lab.data.sources import load_images
 from consistency_lab.errors import UserError
-from consistency_lab.loading import Model
 from consistency_lab.plots import study_frames as frames
 from consistency_lab.plots.save import save_figure
 from consistency_lab.presets import TABLES, likeness_plan, race_plan, sizes_plan
 from consistency_lab.store.results import load_result
 from consistency_lab.store.runs import Store
-from consistency_lab.studies.fleet import Fleet
-from consistency_lab.training.settings import TrainingSettings
+from consistency_lab.studies.fleet import Family, Fleet
+from consistency_lab.training.settings import LoopSettings, TrainingSettings
 
 PRESETS = ("digits", "fashion", "cifar10", "paper")
+KINDS: dict[str, type[LoopSettings]] = {"diffusion": TrainingSettings, "GAN": GANSettings, "VAE": VAESettings}
 _PLANS: dict[str, Callable[[str], object]] = {**TABLES, "sizes": sizes_plan, "race": race_plan}
 
 
@@ -42,8 +43,8 @@ class Source:
     """Where rows come from.
 
     Attributes:
-        preset: on which data. folder: with PRESET/STUDY.jsonl. store, result: of models, and a cached comparison, for the grid. data_dir:
-            of published sets.
+        preset: on which data. folder: with PRESET/STUDY.jsonl. store: with models and results, for images and curves. result: a cached
+            comparison, for the grid. data_dir: of published sets.
     """
 
     preset: str
@@ -76,17 +77,17 @@ class Source:
             return frames.MissingRows(f"{what}, and `consistency-lab {command}` cannot make them yet: {reason}")
         return frames.MissingRows(f"{what}; `consistency-lab {command}` makes them.")
 
-    def is_diffusion(self, family: str) -> bool:
-        """Whether a family of the preset's main table is one of diffusion models. Raises `UserError` for one that is not in it."""
+    def kind(self, family: str) -> str:
+        """One of `KINDS`, by the settings of a family of the main table. Raises `UserError` for one that is not in it."""
         plan = likeness_plan(self.preset).families
         if family not in plan:
             raise UserError(
                 f"the rows have a family {family!r}, which the main table of {self.preset!r} no longer has; remove them."
             )
-        return isinstance(plan[family][0], TrainingSettings)
+        return next(kind for kind, settings in KINDS.items() if isinstance(plan[family][0], settings))
 
-    def families(self) -> Iterator[tuple[str, Sequence[Model]]]:
-        """The families of the preset's main table whose models are all in the store. Raises `UserError` if there is none."""
+    def families(self) -> list[Family]:
+        """The families of the preset's main table whose models are all in the store. Raises `MissingRows` if there is none."""
         assert self.store is not None
         plan = likeness_plan(self.preset)
         whole = load_images(plan.data, data_dir=self.data_dir)
@@ -98,8 +99,7 @@ class Source:
             raise frames.MissingRows(
                 f"no family of {self.preset!r} is finished in the store {self.store}; `{command}` trains them."
             )
-        for family, names in done.items():
-            yield family, fleet.models(names)
+        return [fleet.family(family, names) for family, names in done.items()]
 
 
 Produce = Callable[[Source], Drawn]
@@ -121,10 +121,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", choices=PRESETS, default="digits", help="on which data")
     parser.add_argument("--rows", type=Path, default=Path("figures"), help="folder with PRESET/STUDY.jsonl")
     parser.add_argument("--out", type=Path, help="folder of the figures; ROWS/PRESET by default")
-    parser.add_argument("--store", type=Path, help="store with the preset's models, for the same-noise grid")
-    parser.add_argument(
-        "--data-dir", type=Path, help="folder with the files of published sets, for the same-noise grid"
-    )
+    parser.add_argument("--store", type=Path, help="store with the preset's models: makes images and curves anew")
+    parser.add_argument("--data-dir", type=Path, help="folder with the files of published sets, for --store")
     parser.add_argument("--result", type=Path, help="a comparison (.nc) whose images the same-noise grid shows")
 
 
@@ -135,9 +133,13 @@ def source_of(given: argparse.Namespace) -> Source:
 def finish(drawn: Drawn, script: str, out: Path) -> None:
     """Write ``figure-SCRIPT[-NAME]`` as png, pdf and csv, and print the sentence. (STUDY.csv is the study's own table.)"""
     for name, (figure, frame) in drawn.figures.items():
-        stem = f"figure-{script.replace('_', '-')}{f'-{name}' if name else ''}"
-        save_figure(figure, out / stem, frame)
+        save_figure(figure, out / stem(script, name), frame)
     print(drawn.sentence, flush=True)
+
+
+def stem(script: str, name: str = "") -> str:
+    """The name of the files of a script's figure."""
+    return f"figure-{script.replace('_', '-')}{f'-{name}' if name else ''}"
 
 
 # How numbers are said.
@@ -169,6 +171,19 @@ def relation(first: pd.Series, second: pd.Series, column: str) -> str:
     if bounds[0] > bounds[3]:
         return "lies above"
     return "lies below" if bounds[1] < bounds[2] else "overlaps"
+
+
+def against(table: pd.DataFrame, column: str, kind: str) -> str:
+    """``lower than GAN [a, b]``: the hull of the intervals of diffusion models against that of another of `KINDS`; "" where one is unknown."""
+    ours, theirs = (
+        table[table["kind"] == each].dropna(subset=[column, f"{column}_low", f"{column}_high"])
+        for each in ("diffusion", kind)
+    )
+    if ours.empty or theirs.empty:
+        return ""
+    (a, b), (c, d) = ((each[f"{column}_low"].min(), each[f"{column}_high"].max()) for each in (ours, theirs))
+    verdict = "lower than" if b < c else "higher than" if a > d else "not told from"
+    return f"{verdict} {kind} [{c:.2g}, {d:.2g}]"
 
 
 def nested(values: object) -> pd.DataFrame:
