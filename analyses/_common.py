@@ -173,17 +173,31 @@ def relation(first: pd.Series, second: pd.Series, column: str) -> str:
     return "lies below" if bounds[1] < bounds[2] else "overlaps"
 
 
-def against(table: pd.DataFrame, column: str, kind: str) -> str:
-    """``lower than GAN [a, b]``: the hull of the intervals of diffusion models against that of another of `KINDS`; "" where one is unknown."""
-    ours, theirs = (
-        table[table["kind"] == each].dropna(subset=[column, f"{column}_low", f"{column}_high"])
-        for each in ("diffusion", kind)
-    )
-    if ours.empty or theirs.empty:
-        return ""
-    (a, b), (c, d) = ((each[f"{column}_low"].min(), each[f"{column}_high"].max()) for each in (ours, theirs))
-    verdict = "lower than" if b < c else "higher than" if a > d else "not told from"
-    return f"{verdict} {kind} [{c:.2g}, {d:.2g}]"
+def hull(table: pd.DataFrame, column: str, kind: str) -> tuple[float, float] | None:
+    """From the lowest to the highest end of the intervals of the rows of one of `KINDS`; None where there is none."""
+    known = table[table["kind"] == kind].dropna(subset=[f"{column}{end}" for end in frames.ENDS])
+    return None if known.empty else (float(known[f"{column}_low"].min()), float(known[f"{column}_high"].max()))
+
+
+def against(table: pd.DataFrame, column: str) -> list[str]:
+    """``lower than GAN [a, b]`` ...: the hull of diffusion models against that of each other kind; nothing where one is unknown."""
+    ours, texts = hull(table, column, "diffusion"), []
+    for kind in list(KINDS)[1:]:
+        theirs = hull(table, column, kind)
+        if ours and theirs:
+            verdict = "lower than" if ours[1] < theirs[0] else "higher than" if ours[0] > theirs[1] else "not told from"
+            texts.append(f"{verdict} {kind} [{theirs[0]:.2g}, {theirs[1]:.2g}]")
+    return texts
+
+
+def claim(table: pd.DataFrame, column: str) -> str:
+    """What is to be said of the claim that diffusion models have less of a number than other kinds."""
+    ours, verdicts = hull(table, column, "diffusion"), against(table, column)
+    if not ours or not verdicts:
+        return "the claim that diffusion models have less is open: one kind alone is finished"
+    worse = sum(not text.startswith("lower") for text in verdicts)
+    holds = "fails" if worse == len(verdicts) else "holds in part" if worse else "holds"
+    return f"the claim that diffusion models have less {holds}: theirs, [{ours[0]:.2g}, {ours[1]:.2g}], is {listed(verdicts)}"
 
 
 def nested(values: object) -> pd.DataFrame:

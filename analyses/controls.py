@@ -1,10 +1,10 @@
-"""A score beside everything that it has to be held against: other noise, the same model sampled finer, and denoisers that need no training."""
+"""A score beside what it has to be held against: other noise, the same model sampled finer, and denoisers that need no training."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from _common import Drawn, Source, listed, main, of
+from _common import Drawn, Source, main, of
 
 from consistency_lab.plots import study_frames as frames
 from consistency_lab.plots.reading import REFERENCE_NAMES
@@ -53,10 +53,10 @@ def sentence(table: pd.DataFrame) -> str:
             text += f", {best['name']} {of(best, 'score')}"
         parts.append(text)
     rest = table[~table["diffusion"] & (table["role"] == "score")]
-    others = "; " + listed(f"{row['group']} {of(row, 'score')}" for _, row in rest.iterrows()) if len(rest) else ""
+    others = "; " + "; ".join(f"{row['group']} {of(row, 'score')}" for _, row in rest.iterrows()) if len(rest) else ""
     return (
-        f"Score ({METRIC}; other noise = 0): {'; '.join(parts)}{others}: of {len(families)} diffusion families {above} lie above other noise "
-        f"and {more} above every denoiser that needs no training."
+        f"Score ({METRIC}; other noise = 0): {'; '.join(parts)}{others}: of {len(families)} diffusion families {above} lie above other "
+        f"noise and {more} above every denoiser that needs no training."
     )
 
 

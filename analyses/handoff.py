@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import xarray as xr
-from _common import Drawn, Source, listed, main, of, relation
+from _common import Drawn, Source, main, of, relation
 from _stored import curves
 
 from consistency_lab.plots import probe_frames, studies
@@ -39,7 +39,7 @@ def sentence(table: pd.DataFrame) -> str:
         parts.append(f"{row['name']} t = {of(model, 't', 2)}, which {told} that of the noise, t = {of(noise, 't', 2)}")
     return (
         f"A run that changes to another model of its family ends as near to the one's image as to the other's when it changes at: "
-        f"{listed(parts)}; in {after} of {len(table)} families the choice of the model is made later than that of the noise."
+        f"{'; '.join(parts)}; in {after} of {len(table)} families the choice of the model is made later than that of the noise."
     )
 
 

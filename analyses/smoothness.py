@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
-from _common import KINDS, Drawn, Source, against, listed, main
+from _common import KINDS, Drawn, Source, against, hull, listed, main
 
 from consistency_lab.plots import study_frames as frames
 from consistency_lab.plots.studies import Panel, forest
@@ -22,13 +22,11 @@ def sentence(table: pd.DataFrame, drawn: list[str]) -> str:
     """For each number: whether all intervals of diffusion models lie on one side of all those of another kind."""
     parts, smoother, told = [], 0, 0
     for number in drawn:
-        verdicts = [text for kind in KINDS if kind != "diffusion" and (text := against(table, number, kind))]
-        if not verdicts:
+        ours, verdicts = hull(table, number, "diffusion"), against(table, number)
+        if not ours or not verdicts:
             parts.append(f"{number.replace('_', ' ')} is not known of two kinds")
             continue
-        own = table[table["kind"] == "diffusion"]
-        hull = f"[{own[f'{number}_low'].min():.2g}, {own[f'{number}_high'].max():.2g}]"
-        parts.append(f"{number.replace('_', ' ')} {hull} is {listed(verdicts)}")
+        parts.append(f"{number.replace('_', ' ')} [{ours[0]:.2g}, {ours[1]:.2g}] is {listed(verdicts)}")
         smoother += sum(text.startswith("lower") for text in verdicts)
         told += len(verdicts)
     holds = f"Diffusion models are smoother in {smoother} of {told} comparisons with GANs and VAEs" if told else "Open"
