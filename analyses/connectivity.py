@@ -8,7 +8,6 @@ from _common import Drawn, Source, listed, main, of
 from consistency_lab.plots import study_frames as frames
 from consistency_lab.plots.studies import scatter
 
-
 STRAIGHT = "straight line"
 
 

@@ -35,16 +35,19 @@ def produce(source: Source) -> Drawn:
     ends.insert(0, "group", [roles.get(name, "needs no training") for name in ends["name"]])
     order = {group: i for i, group in enumerate(dict.fromkeys(ends["group"]))}
     ends = ends.sort_values("group", key=lambda column: column.map(order), kind="stable", ignore_index=True)
+    best = float(ends["loss"].min())
+    # Where contestants end; what is far from there is written, not drawn.
+    near = (0.95 * best, 1.5 * best)
     panels = [
-        Panel("loss", "held-out loss at the end\n(uniform t, eps units; log scale)", log=True),
+        Panel("loss", "held-out loss at the end\n(uniform t, eps units)", limits=near),
         Panel("frechet", "Frechet distance at the end\n(classifier features, no unit; log scale)", log=True),
     ]
     named = zip(MEASURES.values(), race["qualified"].values, strict=True)
     unqualified = [words for words, good in named if not good]
     target = float(race["target"].values[-1])
     entries = speed.groupby("role", sort=False)["contestant"].unique()
-    best = {str(role): fastest(race, list(names), target) for role, names in entries.items()}
-    return Drawn({"": (forest(ends, panels, width=9.6), ends)}, sentence(ends, best, unqualified))
+    chosen = {str(role): fastest(race, list(names), target) for role, names in entries.items()}
+    return Drawn({"": (forest(ends, panels, width=9.6), ends)}, sentence(ends, chosen, unqualified))
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def produce(source: Source) -> Drawn:
     table = table.reset_index()
     table.insert(0, "group", table["kind"])
     table = table.sort_values("kind", key=lambda kinds: kinds.map(list(KINDS).index), kind="stable", ignore_index=True)
-    figure = forest(table, panels, width=1.6 + 2.0 * len(panels))
+    figure = forest(table, panels, width=1.6 + 2.2 * len(panels))
     return Drawn({"": (figure, table)}, sentence(table, [panel.value for panel in panels]))
 
 

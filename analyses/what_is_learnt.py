@@ -26,8 +26,8 @@ def sentence(table: pd.DataFrame) -> str:
     )
     return (
         f"Models of the recipe with uniform ones score {of(by.loc[pair], 'score')} (mse; other noise = 0), which {verdicts[0]} uniform "
-        f"ones among themselves, {of(by.loc[PLAIN], 'score')}, and {verdicts[1]} the recipe's among themselves, {of(by.loc[TAUGHT], 'score')}: "
-        f"{answer}."
+        f"ones among themselves, {of(by.loc[PLAIN], 'score')}, and {verdicts[1]} the recipe's among themselves, "
+        f"{of(by.loc[TAUGHT], 'score')}: {answer}."
     )
 
 

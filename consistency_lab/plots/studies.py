@@ -41,7 +41,7 @@ class Panel:
         lines: named values to compare with.
         log: a logarithmic axis; values at or below 0 have no place on it and are written as text, and an interval that goes on to there is
             cut at the edge.
-        limits: of the axis; from the data by default.
+        limits: of the axis; from the data by default. A value beyond them is written at the edge.
     """
 
     value: str
@@ -93,13 +93,11 @@ def forest(table: pd.DataFrame, panels: Sequence[Panel], width: float = 7.2) -> 
 
 
 def plain_ticks(axis: Axis) -> None:
-    """1, 2, 5, 10 ... written out on a logarithmic axis that spans little, few powers of ten alone on one that spans more."""
+    """Few numbers written out on a logarithmic axis, between the powers of ten as far as it spans little."""
     low, high = sorted(axis.get_view_interval())
-    if high >= 30 * low:
-        axis.set_major_locator(LogLocator(subs=(1.0,), numticks=5))
-    else:
-        subs = (1.0, 2.0, 5.0) if high >= 5 * low else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
-        axis.set_major_locator(LogLocator(subs=subs, numticks=8))
+    steps = {5: (1.0, 1.5, 2.0, 3.0, 5.0, 7.0), 30: (1.0, 2.0, 5.0), 300: (1.0, 3.0)}
+    subs = next((steps[most] for most in steps if high < most * low), (1.0,))
+    axis.set_major_locator(LogLocator(subs=subs, numticks=8 if len(subs) > 1 else 4))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 
@@ -129,6 +127,13 @@ def _panel(
             continue
         if panel.log and value <= 0:
             ax.text(left, y, f" {value:.2g}, not above 0", color=ink, va="center", fontsize=7, style="italic")
+            continue
+        if panel.limits is not None and not min(panel.limits) <= value <= max(panel.limits):
+            over = (value > max(panel.limits)) == (right > left)
+            text = f"{value:.2g} →" if over else f"← {value:.2g}"
+            ax.text(
+                right if over else left, y, text, color=ink, va="center", ha="right" if over else "left", fontsize=7
+            )
             continue
         if np.isfinite(low) and np.isfinite(high):
             ax.plot([max(low, left) if panel.log else low, high], [y, y], color=ink, lw=1.8, solid_capstyle="butt")
