@@ -28,7 +28,7 @@ from consistency_lab.training.settings import LoopSettings, TrainingSettings
 
 PRESETS = ("digits", "fashion", "cifar10", "paper")
 KINDS: dict[str, type[LoopSettings]] = {"diffusion": TrainingSettings, "GAN": GANSettings, "VAE": VAESettings}
-_PLANS: dict[str, Callable[[str], object]] = {**TABLES, "sizes": sizes_plan, "race": race_plan}
+PLANS: dict[str, Callable[[str], object]] = {**TABLES, "sizes": sizes_plan, "race": race_plan}
 
 
 class Drawn(NamedTuple):
@@ -72,7 +72,7 @@ class Source:
 
     def missing(self, study: str, what: str, command: str) -> frames.MissingRows:
         try:
-            _PLANS[study](self.preset)
+            PLANS[study](self.preset)
         except UserError as reason:
             return frames.MissingRows(f"{what}, and `consistency-lab {command}` cannot make them yet: {reason}")
         return frames.MissingRows(f"{what}; `consistency-lab {command}` makes them.")

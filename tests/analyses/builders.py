@@ -209,3 +209,70 @@ def everything(root, preset="digits"):
     save_result(race(STANDARD), folder / "race-standard.nc")
     save_result(race(CENTERS), folder / "race-centers.nc")
     return root
+
+
+def structure_result(name="unet"):
+    """Two models; bands known ever later, a handoff at 0.2 and an exchange at 0.3; exact in what `studies.why` and the frames read."""
+    t, models = np.array([1.0, 0.5, 0.0]), [f"{name}-0", f"{name}-1"]
+    parts = ["mse", "band-0-0.5", "band-0.5-1", "pc-1-4"]
+    along = {"fixed": np.array([-5.0, 0.5, 1.0]), "correlation": np.array([0.0, 0.7, 1.0])}
+    data = {}
+    for key, curve in along.items():
+        value = np.broadcast_to(curve, (2, len(parts), 3))
+        for end, shift in (("", 0), ("_low", -0.02), ("_high", 0.02)):
+            data[f"{key}{end}"] = (("model", "part", "t"), value + shift)
+    half = np.broadcast_to([0.5, 0.6, 0.4, 0.45], (2, len(parts)))
+    for end, shift in (("", 0), ("_low", -0.02), ("_high", 0.02)):
+        data[f"fixed_t{end}"] = (("model", "part"), half + shift)
+        for kind, dim, at in (("swap", "model", 0.3), ("handoff", "handoff", 0.2)):
+            data[f"{kind}_switch_t{end}"] = (dim, np.full(2, at + shift))
+            for quantity in ("relative", "nearer"):
+                data[f"{kind}_{quantity}{end}"] = ((dim, "t"), np.broadcast_to([1.0, 0.6, 0.0], (2, 3)) + shift)
+    handoffs = [f"{models[0]} > {models[1]}", f"{models[1]} > {models[0]}"]
+    coords = {"model": models, "part": parts, "t": t, "handoff": handoffs, "log_snr": ("t", [-10.0, -1.0, np.inf])}
+    return xr.Dataset(data, coords, {"kind": "structure"})
+
+
+def line_result(peak, units="mean squared error in eps", ends=0.5):
+    """A line whose loss is ``ends`` at both models and ``peak`` times that in the middle."""
+    position = np.array([-0.5, 0.0, 0.5, 1.0, 1.5])
+    loss = ends * np.array([2.0, 1.0, peak, 1.0, 2.0])
+    values = {f"loss{end}": ("position", loss * by) for end, by in (("", 1.0), ("_low", 0.9), ("_high", 1.1))}
+    return xr.Dataset(values, {"position": position}, {"kind": "landscape", "units": units})
+
+
+def curvature_result(loss=0.5):
+    """A flat density of 1 over eigenvalues from -1 to 2, of 10 parameters, in one part."""
+    grid, shape = np.linspace(-1, 2, 32), (1, 1, 32)
+    density = {"grid": grid, "density": np.ones(32), "density_error": np.full(32, 0.1)}
+    data = {key: (("operator", "part", "point"), np.broadcast_to(value, shape)) for key, value in density.items()}
+    data |= {"width": (("operator", "part"), [[1.0]]), "loss": ("part", [loss])}
+    coords = {"operator": ["hessian"], "part": ["all"], "t": ("part", [np.nan])}
+    return xr.Dataset(data, coords, {"kind": "curvature", "parameters": 10})
+
+
+def results(root, store, preset="digits"):
+    """The results behind the rows of `why`, in a store."""
+    made = {
+        "structure": lambda spec: structure_result(spec["family"]),
+        "between": lambda spec: (
+            line_result(1.1, "generator's loss in nats", 0.693) if spec["player"] else line_result(3.0)
+        ),
+        "curvature": lambda spec: curvature_result(),
+    }
+    for row in current_rows(root / preset / "why.jsonl"):
+        spec = row["spec"]
+        if spec["probe"] in made:
+            name = f"{spec['probe']}-{spec['family']}"
+            Store(store).result("why", name, spec, lambda s=spec: with_provenance(made[s["probe"]](s), made[s["probe"]](s).attrs["kind"]))
+
+
+def images(root, script, image_frame, short, preset="digits"):
+    """The committed images of the same-noise grid and of the x0 estimates: every pixel of column k is k."""
+    pixels = np.broadcast_to(np.arange(2.0)[:, None, None, None], (2, 3, 3, 1))
+    rows = [row for row in current_rows(root / preset / "likeness.jsonl") if row["spec"]["row"] == "family"]
+    parts = [image_frame(pixels, row=short(row), family=row["spec"]["family"], model=m) for row in rows for m in row["spec"]["models"]]
+    pd.concat(parts).to_csv(root / preset / "figure-same-noise-grid.csv", index=False)
+    rows = [row for row in current_rows(root / preset / "why.jsonl") if row["spec"]["probe"] == "structure"]
+    parts = [image_frame(pixels, row=short(row), family=row["spec"]["family"], t=t) for row in rows for t in (1.0, 0.0)]
+    pd.concat(parts).to_csv(root / preset / "figure-structure-images.csv", index=False)
