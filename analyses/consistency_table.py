@@ -67,7 +67,8 @@ def across(table: pd.DataFrame) -> str:
     parts = []
     for family, own in table[table["diffusion"]].groupby("group", sort=False):
         if len(own) > 1:
-            first, last = own.loc[own["score"].idxmax()], own.loc[own["score"].idxmin()]
+            ordered = own.sort_values("score", ascending=False, kind="stable")
+            first, last = ordered.iloc[0], ordered.iloc[-1]
             parts.append(
                 f"{family} {first['name']} {of(first, 'score')} {relation(first, last, 'score')} {last['name']} {of(last, 'score')}"
             )

@@ -1,9 +1,12 @@
 """Rows and races with the keys of the real ones and made-up numbers that are known in closed form. Nothing here is a measurement."""
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
-from consistency_lab.store.results import save_result
+from consistency_lab.plots.study_frames import current_rows
+from consistency_lab.store.results import save_result, with_provenance
+from consistency_lab.store.runs import Store
 from consistency_lab.studies.rows import Rows
 
 LEVELS = 5
@@ -119,7 +122,9 @@ def why(folder):
         )
         add("between", name, bounds("relative_barrier", 2 * scale, 0.2 * scale), player)
         spectrum = bounds("hessian_relative_trace", 50 * scale, scale) | bounds("hessian_relative_top", 5 * scale, 0.1)
-        add("curvature", name, spectrum | {"hessian_negative_share": 0.1, "trace_by_t": {"all": 1.0}}, player)
+        ends = bounds("hessian_top", 2.5 * scale, 0.05) | bounds("hessian_bottom", -0.5, 0.05) | {"loss": 0.5}
+        spectrum |= ends | {"hessian_negative_share": 0.1, "trace_by_t": {"all": 1.0}}
+        add("curvature", name, spectrum, player)
     for i, name in enumerate(DIFFUSION):
         definitions = [
             {"definition": text, "unit": "mean square", "peak_t": t, "peak_from": t - 0.05, "peak_to": t + 0.05,
@@ -208,6 +213,8 @@ def everything(root, preset="digits"):
     why(folder)
     save_result(race(STANDARD), folder / "race-standard.nc")
     save_result(race(CENTERS), folder / "race-centers.nc")
+    learnt = {"uniform": 0.9, "recipe": 0.91}
+    likeness(folder, learnt, "race", contrast={})
     return root
 
 
@@ -264,15 +271,44 @@ def results(root, store, preset="digits"):
         spec = row["spec"]
         if spec["probe"] in made:
             name = f"{spec['probe']}-{spec['family']}"
-            Store(store).result("why", name, spec, lambda s=spec: with_provenance(made[s["probe"]](s), made[s["probe"]](s).attrs["kind"]))
+            Store(store).result(
+                "why",
+                name,
+                spec,
+                lambda s=spec: with_provenance(made[s["probe"]](s), made[s["probe"]](s).attrs["kind"]),
+            )
 
 
-def images(root, script, image_frame, short, preset="digits"):
-    """The committed images of the same-noise grid and of the x0 estimates: every pixel of column k is k."""
+def commit(root, store, load, preset="digits"):
+    """The committed data of every figure that draws curves or images; ``load`` imports a script by name."""
+    stored, folder = load("_stored"), root / preset
+    source = load("_common").Source(preset, root, store=store)
+    for script, probe in CURVES.items():
+        stored.curves(source, script, probe, load(script).frame_of).to_csv(
+            folder / f"figure-{script.replace('_', '-')}.csv", index=False
+        )
+    # Every pixel of column k is k.
     pixels = np.broadcast_to(np.arange(2.0)[:, None, None, None], (2, 3, 3, 1))
-    rows = [row for row in current_rows(root / preset / "likeness.jsonl") if row["spec"]["row"] == "family"]
-    parts = [image_frame(pixels, row=short(row), family=row["spec"]["family"], model=m) for row in rows for m in row["spec"]["models"]]
-    pd.concat(parts).to_csv(root / preset / "figure-same-noise-grid.csv", index=False)
-    rows = [row for row in current_rows(root / preset / "why.jsonl") if row["spec"]["probe"] == "structure"]
-    parts = [image_frame(pixels, row=short(row), family=row["spec"]["family"], t=t) for row in rows for t in (1.0, 0.0)]
-    pd.concat(parts).to_csv(root / preset / "figure-structure-images.csv", index=False)
+    rows = [row for row in current_rows(folder / "likeness.jsonl") if row["spec"]["row"] == "family"]
+    grids = [
+        stored.image_frame(pixels, row=stored.short(row), family=row["spec"]["family"], model=model)
+        for row in rows
+        for model in row["spec"]["models"]
+    ]
+    pd.concat(grids).to_csv(folder / "figure-same-noise-grid.csv", index=False)
+    rows = [row for row in current_rows(folder / "why.jsonl") if row["spec"]["probe"] == "structure"]
+    strips = [
+        stored.image_frame(pixels, row=stored.short(row), family=row["spec"]["family"], t=t)
+        for row in rows
+        for t in (1.0, 0.0)
+    ]
+    pd.concat(strips).to_csv(folder / "figure-structure-images.csv", index=False)
+
+
+CURVES = {
+    "interpolation": "between",
+    "hessian_spectra": "curvature",
+    "bands": "structure",
+    "handoff": "structure",
+    "structure": "structure",
+}
