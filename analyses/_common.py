@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import xarray as xr
+from _paper import paper_cost
 from matplotlib.figure import Figure
 
 from consistency_lab.contrast.settings import GANSettings, VAESettings
@@ -53,12 +54,12 @@ class Source:
     result: Path | None = None
     data_dir: Path | None = None
 
-    def rows(self, study: str) -> list[frames.Row]:
-        """The finished rows of a study. Raises `MissingRows`, which names the command that makes them."""
+    def rows(self, study: str, command: str | None = None) -> list[frames.Row]:
+        """The finished rows of a study. Raises `MissingRows`, which names the command that makes them: `study` unless another is given."""
         try:
             return frames.current_rows(self.folder / self.preset / f"{study}.jsonl")
         except frames.MissingRows as missing:
-            raise self.missing(study, str(missing), f"study {study} --preset {self.preset}") from None
+            raise self.missing(study, str(missing), command or f"study {study} --preset {self.preset}") from None
 
     def race(self, contestants: str) -> xr.Dataset:
         """The race's result. Raises `MissingRows`, which names the command that makes it."""
@@ -75,7 +76,8 @@ class Source:
             PLANS[study](self.preset)
         except UserError as reason:
             return frames.MissingRows(f"{what}, and `consistency-lab {command}` cannot make them yet: {reason}")
-        return frames.MissingRows(f"{what}; `consistency-lab {command}` makes them.")
+        cost = f" {paper_cost(study)}" if self.preset == "paper" else ""
+        return frames.MissingRows(f"{what}; `consistency-lab {command}` makes them.{cost}")
 
     def kind(self, family: str) -> str:
         """One of `KINDS`, by the settings of a family of the main table. Raises `UserError` for one that is not in it."""

@@ -32,10 +32,12 @@ def sentence(table: pd.DataFrame) -> str:
 
 
 def produce(source: Source) -> Drawn:
+    command = f"race --preset {source.preset} --consistency"
+    rows = source.rows("race", command)
     try:
-        table = frames.scores(source.rows("race"))
+        table = frames.scores(rows)
     except frames.MissingRows as missing:
-        raise source.missing("race", str(missing), f"race --preset {source.preset} --consistency") from None
+        raise source.missing("race", str(missing), command) from None
     names = {frames.GROUPS[0]: "within a kind", frames.GROUPS[1]: "between kinds"}
     drawn = table.assign(group=table["group"].replace(names))
     low = float(table["score_low"].min())

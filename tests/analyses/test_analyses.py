@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 ROOT = Path(__file__).parents[2]
-HELPERS = {"_common", "_stored", "make_all", "make_results"}
+HELPERS = {"_common", "_paper", "_stored", "make_all", "make_results"}
 SCRIPTS = sorted(path.stem for path in (ROOT / "analyses").glob("*.py") if path.stem not in HELPERS)
 
 
@@ -37,14 +37,14 @@ def test_every_script_is_among_those_that_make_figures_runs(script):
 
 
 @pytest.mark.parametrize(
-    ("preset", "words"),
+    ("name", "preset", "words"),
     [
-        ("digits", "`consistency-lab study likeness --preset digits` makes them"),
-        ("paper", "cannot make them yet: unknown preset of this study 'paper'. Known: digits, fashion."),
+        ("consistency_table", "digits", "`consistency-lab study likeness --preset digits` makes them"),
+        ("streams", "paper", "cannot make them yet: unknown preset of this study 'paper'. Known: digits."),
     ],
 )
-def test_missing_rows_end_in_one_sentence_that_names_their_command(script, tmp_path, capsys, preset, words):
-    module = script("consistency_table")
+def test_missing_rows_end_in_one_sentence_that_names_their_command(script, tmp_path, capsys, name, preset, words):
+    module = script(name)
     with pytest.raises(SystemExit) as stopped:
         script("_common").main(module.produce, module.__file__, ["--rows", str(tmp_path), "--preset", preset])
     assert stopped.value.code == 2
@@ -150,3 +150,19 @@ def test_words_for_numbers(script):
     low, high = (pd.Series({"x": v, "x_low": v - 0.1, "x_high": v + 0.1}) for v in (0.0, 1.0))
     told = [common.relation(*pair, "x") for pair in ((low, high), (high, low), (low, low), (low, high * float("nan")))]
     assert told == ["lies below", "lies above", "overlaps", "cannot be told from"]
+
+
+@pytest.mark.parametrize("name", ["consistency_table", "race", "what_is_learnt"])
+def test_the_scale_of_the_paper_is_foretold_and_nothing_drawn(script, tmp_path, name):
+    with pytest.raises(script("_common").UserError) as stopped:
+        script(name).produce(source(script, tmp_path, "paper"))
+    assert re.search(
+        r"`consistency-lab (study|race) .*paper.*` makes them\. .* [1-9]\d* days of one GPU", str(stopped.value)
+    )
+
+
+def test_the_cost_of_a_network_is_what_its_layers_multiply(script):
+    # mlp on 3x32x32: every matrix once forward, two operations a weight; biases and norms are not counted.
+    network = script("_paper").build_network("mlp", (3, 32, 32))
+    weights = sum(p.numel() for p in network.parameters() if p.ndim == 2)
+    assert script("_paper").per_image("mlp") == pytest.approx(6 * weights, rel=0.02)
