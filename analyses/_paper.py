@@ -36,7 +36,9 @@ def paper_cost(study: str) -> str:
         families = likeness_plan("paper").families.values()
         settings = [each for family in families for each in family if isinstance(each, TrainingSettings)]
     total = sum(per_image(each.network) * each.batch * each.steps for each in settings)
-    shared = " (of the standard field)" if study == "race" else " (models that likeness, origins, emergence and why share)"
+    shared = (
+        " (of the standard field)" if study == "race" else " (models that likeness, origins, emergence and why share)"
+    )
     return (
         f"Nothing of this scale has been run: its {len(settings)} diffusion models{shared} take about {total:.1g} operations, "
         f"{total / SUSTAINED / _DAY:.0f} days of one GPU at {SUSTAINED:.0g} a second; sampling and all else come on top."
