@@ -15,6 +15,7 @@ import pandas as pd
 import xarray as xr
 from _paper import paper_cost
 from matplotlib.figure import Figure
+from PIL import Image
 
 from consistency_lab.contrast.settings import GANSettings, VAESettings
 from consistency_lab.data.sources import load_images
@@ -27,6 +28,7 @@ from consistency_lab.store.runs import Store
 from consistency_lab.studies.fleet import Family, Fleet
 from consistency_lab.training.settings import LoopSettings, TrainingSettings
 
+COLOURS = 128  # of a png
 PRESETS = ("digits", "fashion", "cifar10", "paper")
 KINDS: dict[str, type[LoopSettings]] = {"diffusion": TrainingSettings, "GAN": GANSettings, "VAE": VAESettings}
 PLANS: dict[str, Callable[[str], object]] = {**TABLES, "sizes": sizes_plan, "race": race_plan}
@@ -135,7 +137,11 @@ def source_of(given: argparse.Namespace) -> Source:
 def finish(drawn: Drawn, script: str, out: Path) -> None:
     """Write ``figure-SCRIPT[-NAME]`` as png, pdf and csv, and print the sentence. (STUDY.csv is the study's own table.)"""
     for name, (figure, frame) in drawn.figures.items():
-        save_figure(figure, out / stem(script, name), frame)
+        png, *_ = save_figure(figure, out / stem(script, name), frame)
+        # They are committed: few colours are enough, and a third of the size.
+        with Image.open(png) as picture:
+            fewer = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+        fewer.save(png, optimize=True)
     print(drawn.sentence, flush=True)
 
 
