@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 OUT ?= demo
 PRESET ?= digits
 STORE ?= runs
-STUDIES ?= likeness parametrisation streams origins sizes emergence why
-# For example RESULTS_OPTIONS="--workers 2 --data-dir DIR", FIGURES_OPTIONS="--store runs" (adds the grid of images).
+# For example RESULTS_OPTIONS="--workers 2 --data-dir DIR --lpips-weights FILE".
 RESULTS_OPTIONS ?=
+# FIGURES_OPTIONS="--store runs" makes images and curves anew, which are otherwise read from the committed data of their figures.
 FIGURES_OPTIONS ?=
 
 .PHONY: demo figures results test test-slow lint format clean
@@ -15,15 +15,14 @@ FIGURES_OPTIONS ?=
 demo: $(VENV)/.installed
 	$(BIN)/consistency-lab demo --out $(OUT)
 
-# Every figure of a preset from the rows in figures/PRESET; those whose rows are missing are skipped with a line.
+# Every figure of a preset from what is committed in figures/PRESET; those whose rows are missing are skipped with a line.
 figures: $(VENV)/.installed
 	$(BIN)/python analyses/make_all.py --preset $(PRESET) $(FIGURES_OPTIONS)
 
-# The rows themselves; finished ones are kept. `consistency-lab study WHAT --preset PRESET --dry-run` says what each would take.
+# The rows themselves, races included. Says beforehand what it would take; finished
+# rows are kept. RESULTS_OPTIONS=--dry-run stops after that.
 results: $(VENV)/.installed
-	@for study in $(STUDIES); do \
-		$(BIN)/consistency-lab study $$study --preset $(PRESET) --store $(STORE) $(RESULTS_OPTIONS) || exit 1; \
-	done
+	$(BIN)/python analyses/make_results.py --preset $(PRESET) --store $(STORE) $(RESULTS_OPTIONS)
 
 test: $(VENV)/.installed-dev
 	$(BIN)/pytest

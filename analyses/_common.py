@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,21 +13,25 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import xarray as xr
+from _paper import paper_cost
 from matplotlib.figure import Figure
+from PIL import Image
 
+from consistency_lab.contrast.settings import GANSettings, VAESettings
 from consistency_lab.data.sources import load_images
 from consistency_lab.errors import UserError
-from consistency_lab.loading import Model
 from consistency_lab.plots import study_frames as frames
 from consistency_lab.plots.save import save_figure
 from consistency_lab.presets import TABLES, likeness_plan, race_plan, sizes_plan
 from consistency_lab.store.results import load_result
 from consistency_lab.store.runs import Store
-from consistency_lab.studies.fleet import Fleet
-from consistency_lab.training.settings import TrainingSettings
+from consistency_lab.studies.fleet import Family, Fleet
+from consistency_lab.training.settings import LoopSettings, TrainingSettings
 
+COLOURS = 128  # of a png
 PRESETS = ("digits", "fashion", "cifar10", "paper")
-_PLANS: dict[str, Callable[[str], object]] = {**TABLES, "sizes": sizes_plan, "race": race_plan}
+KINDS: dict[str, type[LoopSettings]] = {"diffusion": TrainingSettings, "GAN": GANSettings, "VAE": VAESettings}
+PLANS: dict[str, Callable[[str], object]] = {**TABLES, "sizes": sizes_plan, "race": race_plan}
 
 
 class Drawn(NamedTuple):
@@ -42,8 +46,8 @@ class Source:
     """Where rows come from.
 
     Attributes:
-        preset: on which data. folder: with PRESET/STUDY.jsonl. store, result: of models, and a cached comparison, for the grid. data_dir:
-            of published sets.
+        preset: on which data. folder: with PRESET/STUDY.jsonl. store: with models and results, for images and curves. result: a cached
+            comparison, for the grid. data_dir: of published sets.
     """
 
     preset: str
@@ -52,12 +56,12 @@ class Source:
     result: Path | None = None
     data_dir: Path | None = None
 
-    def rows(self, study: str) -> list[frames.Row]:
-        """The finished rows of a study. Raises `MissingRows`, which names the command that makes them."""
+    def rows(self, study: str, command: str | None = None) -> list[frames.Row]:
+        """The finished rows of a study. Raises `MissingRows`, which names the command that makes them: `study` unless another is given."""
         try:
             return frames.current_rows(self.folder / self.preset / f"{study}.jsonl")
         except frames.MissingRows as missing:
-            raise self.missing(study, str(missing), f"study {study} --preset {self.preset}") from None
+            raise self.missing(study, str(missing), command or f"study {study} --preset {self.preset}") from None
 
     def race(self, contestants: str) -> xr.Dataset:
         """The race's result. Raises `MissingRows`, which names the command that makes it."""
@@ -71,22 +75,23 @@ class Source:
 
     def missing(self, study: str, what: str, command: str) -> frames.MissingRows:
         try:
-            _PLANS[study](self.preset)
+            PLANS[study](self.preset)
         except UserError as reason:
             return frames.MissingRows(f"{what}, and `consistency-lab {command}` cannot make them yet: {reason}")
-        return frames.MissingRows(f"{what}; `consistency-lab {command}` makes them.")
+        cost = f" {paper_cost(study)}" if self.preset == "paper" else ""
+        return frames.MissingRows(f"{what}; `consistency-lab {command}` makes them.{cost}")
 
-    def is_diffusion(self, family: str) -> bool:
-        """Whether a family of the preset's main table is one of diffusion models. Raises `UserError` for one that is not in it."""
+    def kind(self, family: str) -> str:
+        """One of `KINDS`, by the settings of a family of the main table. Raises `UserError` for one that is not in it."""
         plan = likeness_plan(self.preset).families
         if family not in plan:
             raise UserError(
                 f"the rows have a family {family!r}, which the main table of {self.preset!r} no longer has; remove them."
             )
-        return isinstance(plan[family][0], TrainingSettings)
+        return next(kind for kind, settings in KINDS.items() if isinstance(plan[family][0], settings))
 
-    def families(self) -> Iterator[tuple[str, Sequence[Model]]]:
-        """The families of the preset's main table whose models are all in the store. Raises `UserError` if there is none."""
+    def families(self) -> list[Family]:
+        """The families of the preset's main table whose models are all in the store. Raises `MissingRows` if there is none."""
         assert self.store is not None
         plan = likeness_plan(self.preset)
         whole = load_images(plan.data, data_dir=self.data_dir)
@@ -98,8 +103,7 @@ class Source:
             raise frames.MissingRows(
                 f"no family of {self.preset!r} is finished in the store {self.store}; `{command}` trains them."
             )
-        for family, names in done.items():
-            yield family, fleet.models(names)
+        return [fleet.family(family, names) for family, names in done.items()]
 
 
 Produce = Callable[[Source], Drawn]
@@ -121,10 +125,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", choices=PRESETS, default="digits", help="on which data")
     parser.add_argument("--rows", type=Path, default=Path("figures"), help="folder with PRESET/STUDY.jsonl")
     parser.add_argument("--out", type=Path, help="folder of the figures; ROWS/PRESET by default")
-    parser.add_argument("--store", type=Path, help="store with the preset's models, for the same-noise grid")
-    parser.add_argument(
-        "--data-dir", type=Path, help="folder with the files of published sets, for the same-noise grid"
-    )
+    parser.add_argument("--store", type=Path, help="store with the preset's models: makes images and curves anew")
+    parser.add_argument("--data-dir", type=Path, help="folder with the files of published sets, for --store")
     parser.add_argument("--result", type=Path, help="a comparison (.nc) whose images the same-noise grid shows")
 
 
@@ -135,9 +137,17 @@ def source_of(given: argparse.Namespace) -> Source:
 def finish(drawn: Drawn, script: str, out: Path) -> None:
     """Write ``figure-SCRIPT[-NAME]`` as png, pdf and csv, and print the sentence. (STUDY.csv is the study's own table.)"""
     for name, (figure, frame) in drawn.figures.items():
-        stem = f"figure-{script.replace('_', '-')}{f'-{name}' if name else ''}"
-        save_figure(figure, out / stem, frame)
+        png, *_ = save_figure(figure, out / stem(script, name), frame)
+        # They are committed: few colours are enough, and a third of the size.
+        with Image.open(png) as picture:
+            fewer = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+        fewer.save(png, optimize=True)
     print(drawn.sentence, flush=True)
+
+
+def stem(script: str, name: str = "") -> str:
+    """The name of the files of a script's figure."""
+    return f"figure-{script.replace('_', '-')}{f'-{name}' if name else ''}"
 
 
 # How numbers are said.
@@ -169,6 +179,33 @@ def relation(first: pd.Series, second: pd.Series, column: str) -> str:
     if bounds[0] > bounds[3]:
         return "lies above"
     return "lies below" if bounds[1] < bounds[2] else "overlaps"
+
+
+def hull(table: pd.DataFrame, column: str, kind: str) -> tuple[float, float] | None:
+    """From the lowest to the highest end of the intervals of the rows of one of `KINDS`; None where there is none."""
+    known = table[table["kind"] == kind].dropna(subset=[f"{column}{end}" for end in frames.ENDS])
+    return None if known.empty else (float(known[f"{column}_low"].min()), float(known[f"{column}_high"].max()))
+
+
+def against(table: pd.DataFrame, column: str) -> list[str]:
+    """``lower than GAN [a, b]`` ...: the hull of diffusion models against that of each other kind; nothing where one is unknown."""
+    ours, texts = hull(table, column, "diffusion"), []
+    for kind in list(KINDS)[1:]:
+        theirs = hull(table, column, kind)
+        if ours and theirs:
+            verdict = "lower than" if ours[1] < theirs[0] else "higher than" if ours[0] > theirs[1] else "not told from"
+            texts.append(f"{verdict} {kind} [{theirs[0]:.2g}, {theirs[1]:.2g}]")
+    return texts
+
+
+def claim(table: pd.DataFrame, column: str) -> str:
+    """What is to be said of the claim that diffusion models have less of a number than other kinds."""
+    ours, verdicts = hull(table, column, "diffusion"), against(table, column)
+    if not ours or not verdicts:
+        return "the claim that diffusion models have less is open: one kind alone is finished"
+    worse = sum(not text.startswith("lower") for text in verdicts)
+    holds = "fails" if worse == len(verdicts) else "holds in part" if worse else "holds"
+    return f"the claim that diffusion models have less {holds}: theirs, [{ours[0]:.2g}, {ours[1]:.2g}], is {listed(verdicts)}"
 
 
 def nested(values: object) -> pd.DataFrame:

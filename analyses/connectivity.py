@@ -8,20 +8,28 @@ from _common import Drawn, Source, listed, main, of
 from consistency_lab.plots import study_frames as frames
 from consistency_lab.plots.studies import scatter
 
+STRAIGHT = "straight line"
+
 
 def sentence(table: pd.DataFrame) -> str:
-    parts = []
-    for _, row in table[table["group"] == "straight line"].iterrows():
-        level = "above" if row["barrier"] > row["mean_loss"] else "below"
-        parts.append(
-            f"{row['name']}: score {of(row, 'consistency')}, barrier {of(row, 'barrier')}, {level} the data mean's {row['mean_loss']:.3g}"
-        )
+    """One basin would leave no barrier on the straight line; a path without one says that the minima are connected all the same."""
+    straight, parts = table[table["group"] == STRAIGHT], []
+    for _, row in straight.iterrows():
+        parts.append(f"{row['name']} score {of(row, 'consistency')} and barrier {of(row, 'barrier')}")
+    apart = int((straight["barrier_low"] > 0).sum())
     rest = []
-    for group, part in table[table["group"] != "straight line"].groupby("group", sort=False):
-        rest.append(f"the {group} {part['barrier'].min():.2g} to {part['barrier'].max():.2g}")
+    for group, part in table[table["group"] != STRAIGHT].groupby("group", sort=False):
+        rest.append(f"on the {group} it is {_each(part)}")
+    lower = int((straight["barrier_high"] < straight["mean_loss"]).sum())
     return (
-        "Straight between the weights of two models - " + "; ".join(parts) + (f"; on {listed(rest)}." if rest else ".")
+        f"Two models of a family: {'; '.join(parts)} (loss in eps units, straight between the weights): alike outputs, yet in {apart} of "
+        f"{len(straight)} families not one basin, though in {lower} the barrier stays below the loss of the data mean"
+        + (f"; {'; '.join(rest)}." if rest else ".")
     )
+
+
+def _each(part: pd.DataFrame) -> str:
+    return listed(f"{row['name']} {of(row, 'barrier')}" for _, row in part.iterrows())
 
 
 def produce(source: Source) -> Drawn:
@@ -41,20 +49,10 @@ def produce(source: Source) -> Drawn:
                 )
     frame = pd.DataFrame(table)
     labels = (
-        "barrier: loss above the ends' (eps units, mean over pixels)",
-        "consistency score of their images\n(mse, no unit)",
+        "barrier: loss above the ends' (eps units, mean over pixels; log scale)",
+        "consistency score of their images\n(mse, no unit; 0 = other noise, 1 = same)",
     )
-    return Drawn(
-        {
-            "": (
-                scatter(
-                    frame, "barrier", "consistency", *labels, ylim=(min(-0.02, frame["consistency_low"].min()), 1.02)
-                ),
-                frame,
-            )
-        },
-        sentence(frame),
-    )
+    return Drawn({"": (scatter(frame, "barrier", "consistency", *labels, logx=True), frame)}, sentence(frame))
 
 
 if __name__ == "__main__":

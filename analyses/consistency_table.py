@@ -1,9 +1,11 @@
-"""The paper's table 1 as a forest: how alike the models of a family, and of two families, are, with their quality beside."""
+"""The paper's table 1 as forests: how alike the models of a family, and of two, are, with their quality; and the families on every set."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
-from _common import Drawn, Source, main, of
+from _common import PRESETS, Drawn, Source, main, of, relation
 
 from consistency_lab.plots import study_frames as frames
 from consistency_lab.plots.studies import Panel, forest
@@ -44,6 +46,35 @@ def sentence(table: pd.DataFrame) -> str:
     )
 
 
+def over_sets(source: Source) -> pd.DataFrame:
+    """The families of every preset that has rows: ``group`` (the family), ``name`` (the preset), ``kind`` and the score with its ends."""
+    parts = []
+    for preset in PRESETS:
+        try:
+            own = frames.families(replace(source, preset=preset).rows("likeness"))
+        except frames.MissingRows:
+            continue
+        scores = {f"score{end}": own[f"{METRIC}{end or '_score'}"] for end in frames.ENDS}
+        facts = {"group": own["family"], "name": preset, "diffusion": own["diffusion"], "fit": own["fit"]}
+        parts.append(pd.DataFrame({**facts, **scores}))
+    table = pd.concat(parts, ignore_index=True)
+    order = {family: i for i, family in enumerate(dict.fromkeys(table["group"]))}
+    return table.sort_values("group", key=lambda column: column.map(order), kind="stable", ignore_index=True)
+
+
+def across(table: pd.DataFrame) -> str:
+    """Of each diffusion family that is on several sets: whether its intervals there are apart."""
+    parts = []
+    for family, own in table[table["diffusion"]].groupby("group", sort=False):
+        if len(own) > 1:
+            ordered = own.sort_values("score", ascending=False, kind="stable")
+            first, last = ordered.iloc[0], ordered.iloc[-1]
+            parts.append(
+                f"{family} {first['name']} {of(first, 'score')} {relation(first, last, 'score')} {last['name']} {of(last, 'score')}"
+            )
+    return "; over sets: " + "; ".join(parts) if parts else ""
+
+
 def produce(source: Source) -> Drawn:
     rows = source.rows("likeness")
     table, own = frames.scores(rows, METRIC), frames.families(rows)
@@ -66,7 +97,11 @@ def produce(source: Source) -> Drawn:
                 log=True,
             )
         )
-    return Drawn({"": (forest(table, panels, width=8.4), table)}, sentence(table))
+    sets = over_sets(source)
+    figures = {"": (forest(table, panels, width=8.4), table)}
+    if sets["name"].nunique() > 1:
+        figures["sets"] = (forest(sets, panels[:1], width=6.4), sets)
+    return Drawn(figures, sentence(table).removesuffix(".") + across(sets) + ".")
 
 
 if __name__ == "__main__":

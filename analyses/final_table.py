@@ -1,32 +1,30 @@
-"""The final table: where every contestant of a race ended, in loss and in Frechet distance, and what speed-ups remain of its controls."""
+"""The final table: where every contestant of a race ended, in held-out loss and in Frechet distance, beside what needs no training."""
 
 from __future__ import annotations
 
 import pandas as pd
-from _common import Drawn, Source, listed, main, said
+from _common import Drawn, Source, listed, main, of, relation
 
 from consistency_lab.plots.studies import Panel, forest
-from consistency_lab.studies.race.table import finals_table, race_table
+from consistency_lab.studies.race.table import fastest, finals_table, race_table
 
 CLAIMED = ("paper", "recipe")
+MEASURES = {"loss": "held-out loss", "frechet": "Frechet distance"}
 
 
-def _ratio(row: dict[str, object]) -> str:
-    if row["bound"] == "unknown":
-        return "unknown"
-    return f"{row['bound']} {said(row['speedup'], row['low'], row['high'])}".strip()
-
-
-def sentence(table: pd.DataFrame) -> str:
+def sentence(ends: pd.DataFrame, best: dict[str, str], unqualified: list[str]) -> str:
+    """The fastest of the paper's and of our recipes against uniform times, at a constant rate and with the same annealing."""
+    at = ends.set_index("name")
+    controls = [best[role] for role in ("control", "annealed") if role in best]
     parts = []
-    for role in CLAIMED:
-        own = table[(table["role"] == role) & table["fastest"]]
-        for name, part in own.groupby("contestant", sort=False):
-            against = [f"{row['against']}: {_ratio(row)}" for row in part.to_dict("records")]
-            parts.append(f"{name} (against {listed(against)})")
-    return (
-        "How many times sooner the target was reached: " + ("; ".join(parts) if parts else "no recipe was raced") + "."
+    for measure, words in MEASURES.items():
+        for name in (best[role] for role in CLAIMED if role in best):
+            against = [f"{relation(at.loc[name], at.loc[c], measure)} {c} {of(at.loc[c], measure)}" for c in controls]
+            parts.append(f"{words} of {name} {of(at.loc[name], measure)}, which {listed(against)}")
+    caution = (
+        f"; the {listed(unqualified)} cannot tell a trained model from what needs no training" if unqualified else ""
     )
+    return f"At the end (over seeds): {'; '.join(parts) if parts else 'no recipe was raced'}{caution}."
 
 
 def produce(source: Source) -> Drawn:
@@ -37,11 +35,19 @@ def produce(source: Source) -> Drawn:
     ends.insert(0, "group", [roles.get(name, "needs no training") for name in ends["name"]])
     order = {group: i for i, group in enumerate(dict.fromkeys(ends["group"]))}
     ends = ends.sort_values("group", key=lambda column: column.map(order), kind="stable", ignore_index=True)
+    best = float(ends["loss"].min())
+    # Where contestants end; what is far from there is written, not drawn.
+    near = (0.95 * best, 1.5 * best)
     panels = [
-        Panel("loss", "held-out loss at the end\n(uniform t, eps units; log scale)", log=True),
+        Panel("loss", "held-out loss at the end\n(uniform t, eps units)", limits=near),
         Panel("frechet", "Frechet distance at the end\n(classifier features, no unit; log scale)", log=True),
     ]
-    return Drawn({"": (forest(ends, panels, width=9.6), ends)}, sentence(speed))
+    named = zip(MEASURES.values(), race["qualified"].values, strict=True)
+    unqualified = [words for words, good in named if not good]
+    target = float(race["target"].values[-1])
+    entries = speed.groupby("role", sort=False)["contestant"].unique()
+    chosen = {str(role): fastest(race, list(names), target) for role, names in entries.items()}
+    return Drawn({"": (forest(ends, panels, width=9.6), ends)}, sentence(ends, chosen, unqualified))
 
 
 if __name__ == "__main__":

@@ -13,17 +13,11 @@ from consistency_lab.errors import UserError
 from consistency_lab.plots.study_frames import MissingRows
 
 SCRIPTS = (
-    *(
-        "consistency_table",
-        "similarity_along_t",
-        "parametrisation",
-        "streams",
-        "memorisation_sweep",
-        "emergence",
-        "origins",
-    ),
-    *("smoothness", "difficulty_definitions", "structure", "connectivity"),
-    *("quality_vs_iterations", "center_ablation", "final_table", "same_noise_grid"),
+    *("same_noise_grid", "consistency_table", "controls", "similarity_along_t", "parametrisation", "streams"),
+    *("memorisation_sweep", "emergence", "origins"),
+    *("interpolation", "hessian_spectra", "smoothness", "connectivity"),
+    *("structure", "handoff", "bands", "difficulty_definitions"),
+    *("race", "quality_vs_iterations", "center_ablation", "final_table", "what_is_learnt"),
 )
 
 
@@ -33,9 +27,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     source, failed = source_of(given), []
     for name in SCRIPTS:
-        if name == "same_noise_grid" and source.store is None and source.result is None:
-            print(f"{name}: skipped; it needs --store or --result")
-            continue
         try:
             drawn = importlib.import_module(name).produce(source)
             print(f"{name}: ", end="")

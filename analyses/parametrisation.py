@@ -39,7 +39,9 @@ def produce(source: Source) -> Drawn:
     limits = (min(0.0, table["score_low"].min()) - 0.03, 1.02)
     panels = [Panel("score", "consistency score, mse (no unit)", lines={"other noise (null)": 0.0}, limits=limits)]
     if table["frechet"].notna().any():
-        panels.append(Panel("frechet", "Frechet distance\n(classifier features,\nno unit; lower is better)"))
+        panels.append(
+            Panel("frechet", "Frechet distance\n(classifier features, no unit;\nlog scale, lower is better)", log=True)
+        )
     return Drawn({"": (forest(drawn, panels, width=8.4), table)}, sentence(table))
 
 

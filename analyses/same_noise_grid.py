@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import pandas as pd
-from _common import Drawn, Source, listed, main, of
+from _common import Drawn, Source, main, of
+from _stored import committed, image_frame, images_of, short
 
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
-from consistency_lab.errors import UserError
-from consistency_lab.plots import frames
+from consistency_lab.plots import frames as comparison_frames
+from consistency_lab.plots import study_frames as frames
 from consistency_lab.plots.gallery import gallery, gallery_rows, grid
 from consistency_lab.plots.reading import headline_metric
 from consistency_lab.similarity.compare import compare
 from consistency_lab.store.results import load_result
 
-COLUMNS, COUNT = 10, 32  # images of a row, and of the scores in the sentence
+COLUMNS = 10  # images of a row
+METRIC = "mse"
 
 
 def from_result(source: Source) -> Drawn:
     assert source.result is not None
     comparison = load_result(source.result)
     metric = headline_metric(comparison)
-    table = frames.overview(comparison, metric)
+    table = comparison_frames.overview(comparison, metric)
     family = table[table["group"] == "family"].iloc[0]
     sentence = (
         f"{comparison.sizes['model']} models draw from the same noise images that score {of(family, 'score')} by {metric} "
@@ -30,38 +32,49 @@ def from_result(source: Source) -> Drawn:
     return Drawn({"": (gallery(comparison), table)}, sentence)
 
 
-def from_store(source: Source) -> Drawn:
-    """Of every family of the preset whose models are all in the store."""
-    assert source.store is not None
-    rows, tables, parts = [], [], []
-    for family, models in source.families():
-        sampler = Sampler(steps=25)
+def drawn_by(source: Source, rows: list[frames.Row]) -> pd.DataFrame:
+    """The images of every family of the rows, by the models of the store: those that the rows are of, and no others."""
+    members, parts = {tuple(row["spec"]["models"]): row for row in rows}, []
+    for family in source.families():
+        if family.identities not in members:
+            continue
         found = compare(
-            models,
-            SharedNoise(0),
-            count=COUNT,
-            metrics=("mse",),
-            sampler=sampler,
-            levels=2,
-            shown=COLUMNS,
-            ceiling=False,
+            family.models(), SharedNoise(0), count=COLUMNS, metrics=(METRIC,), sampler=Sampler(steps=25), levels=2,
+            shown=COLUMNS, ceiling=False,
+        )  # fmt: skip
+        own = {"row": short(members[family.identities]), "family": family.name}
+        parts += [image_frame(pixels, **own, model=name) for name, pixels in gallery_rows(found)]
+    missing = len(rows) - len({part["row"].iloc[0] for part in parts})
+    if missing:
+        raise frames.MissingRows(
+            f"the store {source.store} lacks models of {missing} families of the rows; "
+            f"`consistency-lab study likeness --preset {source.preset} --store {source.store}` trains them."
         )
-        rows += gallery_rows(found)
-        tables.append(frames.overview(found, "mse").assign(models=family))
-        parts.append(f"{family} {of(tables[-1].iloc[0], 'score')}")
-    sentence = f"From the same noise, models of a family draw images that score (mse, {COUNT} samples, over models): {listed(parts)}."
-    table = pd.concat(tables, ignore_index=True)
-    return Drawn({"": (grid(rows, "same noise in each column of a family", COLUMNS), table)}, sentence)
+    return pd.concat(parts, ignore_index=True)
+
+
+def sentence(own: pd.DataFrame) -> str:
+    """From the rows, of many more samples than are drawn."""
+    table = own.assign(**{f"score{end}": own[f"{METRIC}{end or '_score'}"] for end in frames.ENDS})
+    parts = [f"{row['family']} {of(row, 'score')}" for _, row in table.iterrows()]
+    above = (table["score_low"] > 0) & table["diffusion"]
+    others = (table["score_low"] > 0) & ~table["diffusion"]
+    return (
+        f"From the same noise, models of a family draw images that score ({METRIC}; 0 = other noise, 1 = same image): {'; '.join(parts)}; "
+        f"above other noise are {above.sum()} of {table['diffusion'].sum()} diffusion families and {others.sum()} of "
+        f"{(~table['diffusion']).sum()} GANs and VAEs."
+    )
 
 
 def produce(source: Source) -> Drawn:
     if source.result is not None:
         return from_result(source)
-    if source.store is None:
-        raise UserError(
-            "the grid needs images: give --store DIR with the preset's models, or --result FILE.nc of a comparison."
-        )
-    return from_store(source)
+    rows = source.rows("likeness")
+    those = frames.measured_alike(rows, "family")
+    table = committed(source, "same_noise_grid", those) if source.store is None else drawn_by(source, those)
+    lines = [(str(model), images_of(part)) for model, part in table.groupby("model", sort=False)]
+    figure = grid(lines, "same noise in each column of a family", COLUMNS)
+    return Drawn({"": (figure, table)}, sentence(frames.families(rows)))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ class Panel:
         lines: named values to compare with.
         log: a logarithmic axis; values at or below 0 have no place on it and are written as text, and an interval that goes on to there is
             cut at the edge.
-        limits: of the axis; from the data by default.
+        limits: of the axis; from the data by default. A value beyond them is written at the edge.
     """
 
     value: str
@@ -93,10 +93,11 @@ def forest(table: pd.DataFrame, panels: Sequence[Panel], width: float = 7.2) -> 
 
 
 def plain_ticks(axis: Axis) -> None:
-    """1, 2, 5, 10 ... written out on a logarithmic axis that spans little, powers of ten alone on one that spans more."""
+    """Few numbers written out on a logarithmic axis, between the powers of ten as far as it spans little."""
     low, high = sorted(axis.get_view_interval())
-    near = high < 30 * low
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if near else (1.0,), numticks=8))
+    steps = {5: (1.0, 1.5, 2.0, 3.0, 5.0, 7.0), 30: (1.0, 2.0, 5.0), 300: (1.0, 3.0)}
+    subs = next((steps[most] for most in steps if high < most * low), (1.0,))
+    axis.set_major_locator(LogLocator(subs=subs, numticks=8 if len(subs) > 1 else 4))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 
@@ -126,6 +127,13 @@ def _panel(
             continue
         if panel.log and value <= 0:
             ax.text(left, y, f" {value:.2g}, not above 0", color=ink, va="center", fontsize=7, style="italic")
+            continue
+        if panel.limits is not None and not min(panel.limits) <= value <= max(panel.limits):
+            over = (value > max(panel.limits)) == (right > left)
+            text = f"{value:.2g} →" if over else f"← {value:.2g}"
+            ax.text(
+                right if over else left, y, text, color=ink, va="center", ha="right" if over else "left", fontsize=7
+            )
             continue
         if np.isfinite(low) and np.isfinite(high):
             ax.plot([max(low, left) if panel.log else low, high], [y, y], color=ink, lw=1.8, solid_capstyle="butt")
@@ -223,25 +231,57 @@ def curves(
 
 
 @themed
-def scatter(
-    table: pd.DataFrame, x: str, y: str, xlabel: str, ylabel: str, ylim: tuple[float, float] | None = None
-) -> Figure:
-    """One estimate against another, each with its 95 % interval: columns ``name``, x and y with their ``_low`` and ``_high``, ``group``."""
-    figure, axes = new_figure(6.4, 3.8)
+def scatter(table: pd.DataFrame, x: str, y: str, xlabel: str, ylabel: str, logx: bool = False) -> Figure:
+    """One estimate against another, each with its 95 % interval: columns ``name``, x and y with their ``_low`` and ``_high``, ``group``.
+
+    On a logarithmic axis an interval that goes on to 0 or below is cut at the edge.
+    """
+    figure, axes = new_figure(6.8, 3.8)
     ax = axes[0, 0]
     groups = list(dict.fromkeys(table["group"]))
+    if logx:
+        known = table[[x, f"{x}_low", f"{x}_high"]].to_numpy(dtype=float)
+        known = known[np.isfinite(known) & (known > 0)]
+        ax.set_xscale("log")
+        ax.set_xlim(known.min() / 1.3, known.max() * 1.3)
     for row in table.to_dict("records"):
         g = groups.index(row["group"])
         colour = COLOURS[g % len(COLOURS)]
-        ax.plot([row[f"{x}_low"], row[f"{x}_high"]], [row[y]] * 2, color=colour, lw=1.4)
+        edge = ax.get_xlim()[0] if logx else -np.inf
+        ax.plot([max(row[f"{x}_low"], edge), row[f"{x}_high"]], [row[y]] * 2, color=colour, lw=1.4)
         ax.plot([row[x]] * 2, [row[f"{y}_low"], row[f"{y}_high"]], color=colour, lw=1.4)
-        ax.plot([row[x]], [row[y]], MARKS[g % len(MARKS)], color=colour, ms=6, label=f"_{row['name']}")
-        ax.annotate(str(row["name"]), (row[x], row[y]), (5, 5), textcoords="offset points", fontsize=7.5, color=colour)
+        ax.plot([row[x]], [row[y]], MARKS[g % len(MARKS)], color=colour, ms=6)
     for g, group in enumerate(groups):
         ax.plot([], [], MARKS[g % len(MARKS)], color=COLOURS[g % len(COLOURS)], label=str(group))
-    ax.legend(frameon=False, fontsize=8)
-    if ylim:
-        ax.set_ylim(*ylim)
+    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
+    if logx:
+        plain_ticks(ax.xaxis)
+    _name_points(ax, table, x, y, groups)
     return figure
+
+
+def _name_points(ax: Axes, table: pd.DataFrame, x: str, y: str, groups: Sequence[str], size: float = 7.5) -> None:
+    """Names beside points, each at the first of four corners where it covers no name before it."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # the layout must be known
+    taken: list[tuple[float, float, float, float]] = []
+    per_point = figure.dpi / 72
+    for row in table.to_dict("records"):
+        wide, high = 0.62 * size * len(str(row["name"])) * per_point, 1.1 * size * per_point
+        left, foot = ax.transData.transform((row[x], row[y]))
+        corners = [(5, 4), (5, -4), (-5, 4), (-5, -4), (5, 16), (5, -16)]
+        for dx, dy in corners:
+            at_x = left + dx * per_point - (wide if dx < 0 else 0)
+            at_y = foot + dy * per_point - (high if dy < 0 else 0)
+            box = (at_x, at_y, at_x + wide, at_y + high)
+            if all(box[0] > o[2] or box[2] < o[0] or box[1] > o[3] or box[3] < o[1] for o in taken):
+                break
+        taken.append(box)
+        ax.annotate(
+            str(row["name"]), (row[x], row[y]), (dx, dy), textcoords="offset points", fontsize=size,
+            color=COLOURS[groups.index(row["group"]) % len(COLOURS)],
+            ha="right" if dx < 0 else "left", va="top" if dy < 0 else "bottom",
+        )  # fmt: skip

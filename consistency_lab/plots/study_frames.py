@@ -169,21 +169,30 @@ def references_of(table: pd.DataFrame) -> list[str]:
     return [name.removeprefix("residual_after_") for name in map(str, table) if name.startswith("residual_after_")]
 
 
-def probes(rows: Sequence[Row], probe: str) -> pd.DataFrame:
-    """One row a family (and player of a GAN) of the study of causes: ``family, player, name`` and the numbers of the probe.
+def probe_rows(rows: Sequence[Row], probe: str) -> list[Row]:
+    """The rows of a probe of the study of causes, measured alike: one a family, and player of a GAN.
 
     Raises:
         MissingRows: nobody was probed so.
     """
-    those = [row for row in rows if row["spec"].get("row") == "why"]
-    answers = [row for row in those if row["spec"]["probe"] == probe]
+    answers = [row for row in rows if row["spec"].get("row") == "why" and row["spec"]["probe"] == probe]
     if not answers:
         raise MissingRows(f"there are no rows of the probe {probe!r}")
+    return measured_alike(answers, "why")
+
+
+def probed(spec: Mapping[str, Any]) -> str:
+    """Who was probed: the family, with the player of a GAN."""
+    return f"{spec['family']}, {spec['player']}" if spec.get("player") else str(spec["family"])
+
+
+def probes(rows: Sequence[Row], probe: str) -> pd.DataFrame:
+    """`probe_rows` as a table: ``family, player, name`` and the numbers of the probe. Raises `MissingRows` where there are none."""
     table = []
-    for row in measured_alike(answers, "why"):
-        family, player = row["spec"]["family"], row["spec"].get("player")
-        name = f"{family}, {player}" if player else family
-        table.append({"family": family, "player": player, "name": name, **row["values"]})
+    for row in probe_rows(rows, probe):
+        spec = row["spec"]
+        facts = {"family": spec["family"], "player": spec.get("player"), "name": probed(spec)}
+        table.append({**facts, **row["values"]})
     return pd.DataFrame(table)
 
 

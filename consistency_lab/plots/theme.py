@@ -140,9 +140,9 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
         for i in np.flatnonzero(overlap > 1e-6):
             middle = (placed[i] + placed[i + 1]) / 2
             placed[i], placed[i + 1] = middle - gap / 2, middle + gap / 2
-    # The whole column is moved, never a single label, so that the gaps survive.
-    placed -= max(0.0, placed[-1] - 1.0) if len(placed) else 0.0
-    placed += max(0.0, -placed[0]) if len(placed) and placed[-1] - placed[0] <= 1 else 0.0
+    # Into the axis from both ends, as far as they fit: no label is moved that has room where it is.
+    room = gap * np.arange(len(placed))
+    placed = np.maximum(np.minimum(placed, 1.0 - room[::-1]), room if len(placed) and room[-1] <= 1 else -np.inf)
     result = np.empty(len(placed))
     result[order] = placed
     return result.tolist()

@@ -1,9 +1,12 @@
 """Rows and races with the keys of the real ones and made-up numbers that are known in closed form. Nothing here is a measurement."""
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
-from consistency_lab.store.results import save_result
+from consistency_lab.plots.study_frames import current_rows
+from consistency_lab.store.results import save_result, with_provenance
+from consistency_lab.store.runs import Store
 from consistency_lab.studies.rows import Rows
 
 LEVELS = 5
@@ -119,7 +122,9 @@ def why(folder):
         )
         add("between", name, bounds("relative_barrier", 2 * scale, 0.2 * scale), player)
         spectrum = bounds("hessian_relative_trace", 50 * scale, scale) | bounds("hessian_relative_top", 5 * scale, 0.1)
-        add("curvature", name, spectrum | {"hessian_negative_share": 0.1, "trace_by_t": {"all": 1.0}}, player)
+        ends = bounds("hessian_top", 2.5 * scale, 0.05) | bounds("hessian_bottom", -0.5, 0.05) | {"loss": 0.5}
+        spectrum |= ends | {"hessian_negative_share": 0.1, "trace_by_t": {"all": 1.0}}
+        add("curvature", name, spectrum, player)
     for i, name in enumerate(DIFFUSION):
         definitions = [
             {"definition": text, "unit": "mean square", "peak_t": t, "peak_from": t - 0.05, "peak_to": t + 0.05,
@@ -208,4 +213,102 @@ def everything(root, preset="digits"):
     why(folder)
     save_result(race(STANDARD), folder / "race-standard.nc")
     save_result(race(CENTERS), folder / "race-centers.nc")
+    learnt = {"uniform": 0.9, "recipe": 0.91}
+    likeness(folder, learnt, "race", contrast={})
     return root
+
+
+def structure_result(name="unet"):
+    """Two models; bands known ever later, a handoff at 0.2 and an exchange at 0.3; exact in what `studies.why` and the frames read."""
+    t, models = np.array([1.0, 0.5, 0.0]), [f"{name}-0", f"{name}-1"]
+    parts = ["mse", "band-0-0.5", "band-0.5-1", "pc-1-4"]
+    along = {"fixed": np.array([-5.0, 0.5, 1.0]), "correlation": np.array([0.0, 0.7, 1.0])}
+    data = {}
+    for key, curve in along.items():
+        value = np.broadcast_to(curve, (2, len(parts), 3))
+        for end, shift in (("", 0), ("_low", -0.02), ("_high", 0.02)):
+            data[f"{key}{end}"] = (("model", "part", "t"), value + shift)
+    half = np.broadcast_to([0.5, 0.6, 0.4, 0.45], (2, len(parts)))
+    for end, shift in (("", 0), ("_low", -0.02), ("_high", 0.02)):
+        data[f"fixed_t{end}"] = (("model", "part"), half + shift)
+        for kind, dim, at in (("swap", "model", 0.3), ("handoff", "handoff", 0.2)):
+            data[f"{kind}_switch_t{end}"] = (dim, np.full(2, at + shift))
+            for quantity in ("relative", "nearer"):
+                data[f"{kind}_{quantity}{end}"] = ((dim, "t"), np.broadcast_to([1.0, 0.6, 0.0], (2, 3)) + shift)
+    handoffs = [f"{models[0]} > {models[1]}", f"{models[1]} > {models[0]}"]
+    coords = {"model": models, "part": parts, "t": t, "handoff": handoffs, "log_snr": ("t", [-10.0, -1.0, np.inf])}
+    return xr.Dataset(data, coords, {"kind": "structure"})
+
+
+def line_result(peak, units="mean squared error in eps", ends=0.5):
+    """A line whose loss is ``ends`` at both models and ``peak`` times that in the middle."""
+    position = np.array([-0.5, 0.0, 0.5, 1.0, 1.5])
+    loss = ends * np.array([2.0, 1.0, peak, 1.0, 2.0])
+    values = {f"loss{end}": ("position", loss * by) for end, by in (("", 1.0), ("_low", 0.9), ("_high", 1.1))}
+    return xr.Dataset(values, {"position": position}, {"kind": "landscape", "units": units})
+
+
+def curvature_result(loss=0.5):
+    """A flat density of 1 over eigenvalues from -1 to 2, of 10 parameters, in one part."""
+    grid, shape = np.linspace(-1, 2, 32), (1, 1, 32)
+    density = {"grid": grid, "density": np.ones(32), "density_error": np.full(32, 0.1)}
+    data = {key: (("operator", "part", "point"), np.broadcast_to(value, shape)) for key, value in density.items()}
+    data |= {"width": (("operator", "part"), [[1.0]]), "loss": ("part", [loss])}
+    coords = {"operator": ["hessian"], "part": ["all"], "t": ("part", [np.nan])}
+    return xr.Dataset(data, coords, {"kind": "curvature", "parameters": 10})
+
+
+def results(root, store, preset="digits"):
+    """The results behind the rows of `why`, in a store."""
+    made = {
+        "structure": lambda spec: structure_result(spec["family"]),
+        "between": lambda spec: (
+            line_result(1.1, "generator's loss in nats", 0.693) if spec["player"] else line_result(3.0)
+        ),
+        "curvature": lambda spec: curvature_result(),
+    }
+    for row in current_rows(root / preset / "why.jsonl"):
+        spec = row["spec"]
+        if spec["probe"] in made:
+            name = f"{spec['probe']}-{spec['family']}"
+            Store(store).result(
+                "why",
+                name,
+                spec,
+                lambda s=spec: with_provenance(made[s["probe"]](s), made[s["probe"]](s).attrs["kind"]),
+            )
+
+
+def commit(root, store, load, preset="digits"):
+    """The committed data of every figure that draws curves or images; ``load`` imports a script by name."""
+    stored, folder = load("_stored"), root / preset
+    source = load("_common").Source(preset, root, store=store)
+    for script, probe in CURVES.items():
+        stored.curves(source, script, probe, load(script).frame_of).to_csv(
+            folder / f"figure-{script.replace('_', '-')}.csv", index=False
+        )
+    # Every pixel of column k is k.
+    pixels = np.broadcast_to(np.arange(2.0)[:, None, None, None], (2, 3, 3, 1))
+    rows = [row for row in current_rows(folder / "likeness.jsonl") if row["spec"]["row"] == "family"]
+    grids = [
+        stored.image_frame(pixels, row=stored.short(row), family=row["spec"]["family"], model=model)
+        for row in rows
+        for model in row["spec"]["models"]
+    ]
+    pd.concat(grids).to_csv(folder / "figure-same-noise-grid.csv", index=False)
+    rows = [row for row in current_rows(folder / "why.jsonl") if row["spec"]["probe"] == "structure"]
+    strips = [
+        stored.image_frame(pixels, row=stored.short(row), family=row["spec"]["family"], t=t)
+        for row in rows
+        for t in (1.0, 0.0)
+    ]
+    pd.concat(strips).to_csv(folder / "figure-structure-images.csv", index=False)
+
+
+CURVES = {
+    "interpolation": "between",
+    "hessian_spectra": "curvature",
+    "bands": "structure",
+    "handoff": "structure",
+    "structure": "structure",
+}

@@ -1,6 +1,7 @@
 import importlib
 import importlib.util
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -8,13 +9,23 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+@contextmanager
+def scripts():
+    """Scripts by name, importable as they are when they are run: with their own folder first on the path."""
+    folder = ROOT / "analyses"
+    sys.path.insert(0, str(folder))
+    try:
+        yield importlib.import_module
+    finally:
+        sys.path.remove(str(folder))
+        for path in folder.glob("*.py"):
+            sys.modules.pop(path.stem, None)
+
+
 @pytest.fixture
-def script(monkeypatch):
-    """A script by name, importable as it is when it is run: with its own folder first on the path."""
-    monkeypatch.syspath_prepend(str(ROOT / "analyses"))
-    yield importlib.import_module
-    for path in (ROOT / "analyses").glob("*.py"):
-        sys.modules.pop(path.stem, None)
+def script():
+    with scripts() as load:
+        yield load
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +37,16 @@ def builders():
 
 
 @pytest.fixture(scope="session")
-def made(builders, tmp_path_factory):
-    """Rows of every study and two races; not to be changed."""
-    return builders.everything(tmp_path_factory.mktemp("rows"))
+def store(tmp_path_factory):
+    """Where the results behind the made-up rows are."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="session")
+def made(builders, store, tmp_path_factory):
+    """Rows of every study, two races, and committed curves and images; not to be changed."""
+    root = builders.everything(tmp_path_factory.mktemp("rows"))
+    builders.results(root, store)
+    with scripts() as load:
+        builders.commit(root, store, load)
+    return root

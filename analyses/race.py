@@ -1,0 +1,55 @@
+"""The race: how many times sooner than each of its controls every contestant reached the target, and the curves of the fastest."""
+
+from __future__ import annotations
+
+from textwrap import fill
+
+import pandas as pd
+from _common import Drawn, Source, listed, main, said
+
+from consistency_lab.plots.race import curves, curves_frame, shown, speedups
+from consistency_lab.studies.race.table import fastest, race_table
+
+CLAIMED = ("paper", "recipe")
+
+
+def _ratio(row: dict[str, object]) -> str:
+    if row["bound"] == "unknown":
+        return "unknown"
+    told = (
+        row["bound"] != "at most"
+        and pd.notna(row["low"])
+        and (float(str(row["low"])) > 1 or float(str(row["high"])) < 1)
+    )
+    return (
+        f"{row['bound']} {said(row['speedup'], row['low'], row['high'])}{'' if told else ', not told from 1'}".strip()
+    )  # type: ignore[arg-type]
+
+
+def sentence(table: pd.DataFrame, best: dict[str, tuple[str, int]]) -> str:
+    """The fastest of the paper's and of our recipes against each kind of control; the choice among several is said."""
+    parts = []
+    for name, among in (best[role] for role in CLAIMED if role in best):
+        own = table[table["contestant"] == name]
+        against = [f"{row['against']}: {_ratio(row)}" for row in own.to_dict("records")]
+        chosen = f", the fastest of {among}, which flatters it" if among > 1 else ""
+        parts.append(f"{name}{chosen} (against {listed(against)})")
+    return (
+        "How many times sooner the target was reached: " + ("; ".join(parts) if parts else "no recipe was raced") + "."
+    )
+
+
+def produce(source: Source) -> Drawn:
+    race = source.race("standard")
+    table, target = race_table(race), float(race["target"].values[-1])
+    entries = table.groupby("role", sort=False)["contestant"].unique()
+    best = {str(role): (fastest(race, list(names), target), len(names)) for role, names in entries.items()}
+    figure = speedups(race)
+    for ax in figure.axes:  # names of contestants are longer than panels are wide
+        title = ax.get_title(loc="left")
+        ax.set_title("\n".join(fill(line, 26) for line in title.splitlines()), loc="left", fontsize=8)
+    return Drawn({"": (figure, table), "loss": (curves(race), curves_frame(race, shown(race)))}, sentence(table, best))
+
+
+if __name__ == "__main__":
+    main(produce, __file__)
