@@ -100,8 +100,8 @@ class Recipe:
             options["weighted"] = True
         chosen, reasons = Choice("density", options), [reason]
         if density == "followed":
-            power, why = followed_exponent(difficulty, exponent)
-            chosen, reasons = Choice("loss_root", {"exponent": power, "floor": FLOOR}), [reason, why]
+            power, follow = followed_exponent(difficulty, exponent)
+            chosen, reasons = Choice("loss_root", {"exponent": power, "floor": FLOOR}), [reason, follow]
         changes: dict[str, object] = {"timesteps": str(chosen)}
         rough = [float(x.attrs["roughness"]) for x in landscapes]
         if curvature is not None:
