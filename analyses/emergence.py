@@ -33,17 +33,17 @@ def sentence(own: pd.DataFrame) -> str:
 def produce(source: Source) -> Drawn:
     own = frames.families(source.rows("emergence"), "emergence")
     parts = [_part(own, "score", ("mse_score", "mse_low", "mse_high"))]
-    labels = {"score": "score of models with\neach other (mse, no unit)"}
+    labels = {"score": "models with each other:\nscore, mse (no unit)"}
     for reference in frames.references_of(own):
         if reference == "mean":
             continue  # nothing is alike to it: it has no images of its own
         name = REFERENCE_NAMES.get(reference, reference)
         parts.append(_part(own, reference, tuple(f"to_{reference}{end}" for end in frames.ENDS)))
-        labels[reference] = f"score with the\n{name} (mse, no unit)"
+        labels[reference] = f"with the {name}:\nscore, mse (no unit)"
     table = pd.concat(parts, ignore_index=True)
     low = min(-0.05, float(table["value"].min()))
     figure = curves(
-        table, "step", "training step (log scale)", labels, logx=True, lines={"null": 0.0}, ylim=(low, 1.03), height=2.1
+        table, "step", "training step (log scale)", labels, logx=True, lines={"null": 0.0}, ylim=(low, 1.03), height=2.4
     )
     return Drawn({"": (figure, table)}, sentence(own))
 
