@@ -21,6 +21,7 @@ from consistency_lab.plots import (
     reading,
     similarity,
     structure,
+    surface,
     timesteps,
     training,
 )
@@ -52,7 +53,9 @@ def figures_of(ds: xr.Dataset) -> Iterator[tuple[str, Figure, pd.DataFrame]]:
         if "gradient_cosine" in ds:
             yield "gradients", landscapes.gradients(ds), landscapes.gradient_frame(ds)
     elif kind == "plane":
-        yield "plane", landscapes.plane(ds), landscapes.plane_frame(ds)
+        frame = landscapes.plane_frame(ds)
+        yield "plane", landscapes.plane(ds), frame
+        yield "surface", surface.surface(ds), frame[frame["name"] == "mean"]
     elif kind == "curvature":
         yield "density", curvature.spectrum(ds), curvature.density_frame(ds)
         yield "numbers", curvature.by_level(ds), curvature.number_frame(ds)
