@@ -16,10 +16,9 @@ from consistency_lab.plots.theme import (
     GRID,
     MUTED,
     NULL,
-    ON_DARK,
-    ON_LIGHT,
     REFERENCE,
     SAME,
+    ink_on,
     label_lines,
     new_figure,
     note,
@@ -108,11 +107,10 @@ def heatmap(ds: xr.Dataset, metric: str) -> Figure:
 
 def _cell(ax: Axes, x: float, y: float, value: float, norm: Normalize, same: bool, digits: int) -> None:
     if np.isfinite(value):
-        shade = float(np.clip(norm(value), 0, 1))
-        colour = _BLUES(shade)
+        colour = _BLUES(float(np.clip(norm(value), 0, 1)))
         ax.add_patch(Rectangle((x - 0.48, y - 0.48), 0.96, 0.96, facecolor=colour, edgecolor="none"))
         text = f"{round(float(value), digits) + 0.0:.{digits}f}".replace("-", "−")  # + 0.0: no minus before zero
-        ax.text(x, y, text, ha="center", va="center", fontsize=8.5, color=ON_DARK if shade > 0.55 else ON_LIGHT)
+        ax.text(x, y, text, ha="center", va="center", fontsize=8.5, color=ink_on(colour))
         return
     hatch = "" if same else "////"
     ax.add_patch(Rectangle((x - 0.48, y - 0.48), 0.96, 0.96, facecolor="none", edgecolor=GRID, hatch=hatch))
