@@ -140,7 +140,8 @@ def _add_references(variables, x, target, mean, shown, channels, size):
     variables["reference_null"] = (dims, null.astype(np.float32))
     score = 1 - values.mean(3) / null.mean(3)
     score[..., METRICS.index("psnr")] = np.nan
-    variables["reference_score"] = (("model", "reference", "t", "metric"), score)
+    for end, shift in (("", 0.0), ("_low", -0.02), ("_high", 0.02)):
+        variables[f"reference_score{end}"] = (("model", "reference", "t", "metric"), score + shift)
     _add_score(variables, "reference_mean_score", ("reference", "t", "metric"), values, null, axis=2)
     images = _to_pixels(reference[:, :shown], channels, size)
     variables["reference_images"] = (("reference", "shown", "t", "channel", "row", "column"), images)

@@ -35,7 +35,7 @@ def figures_of(ds: xr.Dataset) -> Iterator[tuple[str, Figure, pd.DataFrame]]:
         metric = reading.headline_metric(ds)
         yield "gallery", gallery.gallery(ds), frames.overview(ds, metric)
         yield f"scores-{metric}", similarity.scores(ds, metric), frames.overview(ds, metric)
-        yield f"heatmap-{metric}", similarity.heatmap(ds, metric), frames.matrix(ds, metric)
+        yield f"heatmap-{metric}", similarity.heatmap(ds, metric), frames.matches(ds, metric)
         for name in reading.names(ds, "metric"):
             yield f"curves-{name}", similarity.curves(ds, name), frames.curves(ds, name)
             yield f"distribution-{name}", similarity.distribution(ds, name), frames.distribution(ds, name)

@@ -118,8 +118,8 @@ def _pictures(ds: xr.Dataset, metric: str, key: str, table: pd.DataFrame, undefi
             f"Table of {value} for each model with each model and each reference at t = 0. {ranking}".strip(),
             "Each model with each model"
             + (" (left block) and with each reference (right block)" if "reference_score" in ds else "")
-            + ". A dot marks a model with itself, left out. Intervals of the pairs are in the figure of scores.",
-            frames.matrix(ds, metric),
+            + ". A dot marks a model with itself, left out. Small: 95 % intervals over noise.",
+            frames.matches(ds, metric),
         ),
         "curves": picture(
             similarity.curves(ds, metric),
