@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from mpl_toolkits.mplot3d import Axes3D
 from torch import nn
 
 from consistency_lab.errors import UserError
@@ -52,21 +53,21 @@ def test_a_plane_is_drawn_over_the_loss_at_the_model(tmp_path):
     figure.savefig(tmp_path / "plane.png")
 
 
-def test_a_plane_is_raised_to_a_surface_of_the_same_values():
+def test_a_plane_is_raised_to_a_surface_of_the_same_values(monkeypatch):
+    drawn = []
+    draw = Axes3D.plot_surface
+    monkeypatch.setattr(Axes3D, "plot_surface", lambda ax, *xyz, **look: drawn.extend(xyz) or draw(ax, *xyz, **look))
     ds = plane_landscape(subject(), through=[subject(1), subject(2)], points=7)
-    relative = ds["loss"].values / float(ds["loss"].sel(x=0.0, y=0.0))
-    ax = surface.surface(ds).axes[0]
+    relative = ds["loss"].transpose("y", "x").values / float(ds["loss"].sel(x=0.0, y=0.0))
     heights = np.log10(relative) if relative.max() > 10 * relative.min() else relative
-    faces = ax.collections[0]
-    assert len(faces._vec[0]) == 4 * (ds.sizes["x"] - 1) * (ds.sizes["y"] - 1)
-    np.testing.assert_allclose(faces._vec[2].min(), heights.min())
-    np.testing.assert_allclose(faces._vec[2].max(), heights.max())
-    # Each model stands where the surface is.
-    dots = [line.get_data_3d() for line in ax.lines if line.get_marker() == "o"]
-    table = ds["loss"].assign_coords(x=ds["x"], y=ds["y"])
-    for (x, y, z), name in zip(dots, ds["corner"].values, strict=True):
-        near = float(table.sel(x=x[0], y=y[0], method="nearest")) / float(ds["loss"].sel(x=0.0, y=0.0))
-        assert z[0] == pytest.approx(np.log10(near) if heights is not relative else near), name
+    ax = surface.surface(ds).axes[0]
+    x, y, z = drawn
+    np.testing.assert_array_equal(x[0], ds["x"])
+    np.testing.assert_array_equal(y[:, 0], ds["y"])
+    np.testing.assert_allclose(z, heights)
+    dots = [tuple(float(end[0]) for end in line.get_data_3d()) for line in ax.lines if line.get_marker() == "o"]
+    assert [dot[:2] for dot in dots] == list(zip(ds["corner_x"].values, ds["corner_y"].values, strict=True))
+    assert dots[0][2] == pytest.approx(0.0 if heights is not relative else 1.0)  # the loss at the model over itself
 
 
 def test_a_surface_of_many_points_stays_small():
