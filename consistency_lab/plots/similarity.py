@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -75,7 +77,8 @@ def scores(ds: xr.Dataset, metric: str) -> Figure:
 @themed
 def heatmap(ds: xr.Dataset, metric: str) -> Figure:
     """Each model with each model and, apart, with each reference: the score, or the mean of a metric without scores."""
-    table, low, high = (frames.matrix(ds, metric, end) for end in ("", "_low", "_high"))
+    table, *bounds = (frames.matrix(ds, metric, end) for end in ("", "_low", "_high"))
+    low, high = (bound.to_numpy(dtype=float) for bound in bounds)
     models = list(table.index)
     references = [name for name in table.columns if name not in models]
     scored = metric not in reading.HIGHER_IS_ALIKE
@@ -91,7 +94,7 @@ def heatmap(ds: xr.Dataset, metric: str) -> Figure:
     norm = Normalize(0.0, 1.0) if scored else Normalize(*((finite.min(), finite.max()) if len(finite) else (0, 1)))
     for i, row in enumerate(values):
         for place, j, value in zip(places, range(len(row)), row, strict=True):
-            ends = (low.iat[i, j], high.iat[i, j])
+            ends = (float(low[i, j]), float(high[i, j]))
             _cell(ax, place, i, value, ends, norm, same=i == j, digits=2 if scored else 1)
     ax.set_xlim(-0.5, places[-1] + 0.5)
     ax.set_ylim(len(models) - 0.5, -0.5)
@@ -114,7 +117,8 @@ def _cell(
         ax.add_patch(Rectangle((x - 0.48, y - 0.48), 0.96, 0.96, facecolor=colour, edgecolor="none"))
         # + 0.0: no minus before zero
         text, *bounds = (f"{round(float(end), digits) + 0.0:.{digits}f}".replace("-", "−") for end in (value, *ends))
-        ink, middle = ink_on(colour), {"ha": "center", "va": "center"}
+        ink = ink_on(colour)
+        middle: dict[str, Any] = {"ha": "center", "va": "center"}
         ax.text(x, y - 0.1, text, fontsize=8.5, color=ink, **middle)
         ax.text(
             x,

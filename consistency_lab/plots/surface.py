@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from mpl_toolkits.mplot3d import Axes3D
 
 from consistency_lab.plots.landscapes import SHADES, plane_frame
 from consistency_lab.plots.reading import model_of
@@ -30,7 +31,7 @@ def surface(ds: xr.Dataset) -> Figure:
     if not np.isfinite(z).all() or not (z > 0).all():
         note(figure.subplots(), "the loss is not positive and finite everywhere")
         return figure
-    ax: Axes3D = figure.add_subplot(projection="3d")  # type: ignore[assignment]
+    ax: Any = figure.add_subplot(projection="3d")  # matplotlib has no stubs of its axes in space
     logarithmic = z.max() > 10 * z.min()
     height = np.log10(z) if logarithmic else z
     far = max(z.max(), 1 / z.min(), 1.01)
@@ -56,7 +57,7 @@ def surface(ds: xr.Dataset) -> Figure:
     for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
         axis.set_major_locator(MaxNLocator(4, integer=logarithmic and axis is ax.zaxis))
         axis.set_pane_color((0, 0, 0, 0))
-        axis._axinfo["grid"].update(color=GRID, linewidth=0.6)  # type: ignore[attr-defined]  # matplotlib has no other way
+        axis._axinfo["grid"].update(color=GRID, linewidth=0.6)  # there is no other way
     if logarithmic:
         marks = np.arange(np.ceil(height.min()), np.floor(height.max()) + 1)
         ax.set_zticks(marks, labels=[f"{10.0**mark:g}" for mark in marks])

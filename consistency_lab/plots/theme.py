@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import matplotlib
 import numpy as np
@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Colour: TypeAlias = str | tuple[float, float, float] | tuple[float, float, float, float]
 
 # name -> (on white, on dark). The page swaps the first for the second, so no first colour may appear twice. Series
 # follow Okabe and Ito's colour-blind safe hues, darkened or lightened to the contrast that text needs (4.5 to 1).
@@ -92,20 +93,20 @@ def themed(plot: Callable[P, R]) -> Callable[P, R]:
     return inside
 
 
-def luminance(colour: str | tuple[float, ...]) -> float:
+def luminance(colour: Colour) -> float:
     """Relative luminance of an sRGB colour, 0 to 1 (WCAG 2.2)."""
-    channels = np.asarray(to_rgb(colour))
+    channels = np.array(to_rgb(colour), dtype=float)
     linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
     return float(linear @ [0.2126, 0.7152, 0.0722])
 
 
-def contrast(a: str | tuple[float, ...], b: str | tuple[float, ...]) -> float:
+def contrast(a: Colour, b: Colour) -> float:
     """Contrast of two colours, 1 to 21; WCAG 2.2 asks 4.5 of text and 3 of what is needed to use a control."""
     low, high = sorted((luminance(a), luminance(b)))
     return (high + 0.05) / (low + 0.05)
 
 
-def ink_on(colour: str | tuple[float, ...]) -> str:
+def ink_on(colour: Colour) -> str:
     """The colour of text on a cell of this colour."""
     return max((ON_LIGHT, ON_DARK), key=lambda ink: contrast(ink, colour))
 

@@ -57,8 +57,9 @@ def gallery(ds: xr.Dataset, budget: int = BUDGET) -> Gallery | None:
     keep = np.unique(np.linspace(0, sizes["t"] - 1, count).round().astype(int))
     moving = len(blocks)
     for group, stills in (("nearest", ds.get("nearest_images")), ("extreme", _extreme_images(ds))):
-        for i, name in enumerate(reading.names(ds, "model") if stills is not None else []):
-            blocks.append((group, name, stills.isel(model=i).expand_dims("t")))
+        if stills is not None:
+            for i, name in enumerate(reading.names(ds, "model")):
+                blocks.append((group, name, stills.isel(model=i).expand_dims("t")))
     rows, pieces, offset = [], [], 0
     for i, (group, name, images) in enumerate(blocks):
         chosen = images.isel(t=keep) if i < moving else images
