@@ -88,6 +88,13 @@ def comparison(models=4, samples=48, shown=8, times=11, size=8, channels=1, near
         "family_high": (("t", "metric"), np.minimum(family + 0.08, 1)),
         "images": (("model", "shown", "t", "channel", "row", "column"), _to_pixels(x[:, :shown], channels, size)),
     }
+    ends = np.argsort(distance[:, -1, :, 0].mean(0))
+    coords["sample"] = np.arange(samples, dtype=np.int32)
+    coords["extreme"] = np.sort(np.concatenate([ends[:4], ends[-4:]])).astype(np.int32)
+    variables["extreme_images"] = (
+        ("model", "extreme", "channel", "row", "column"),
+        _to_pixels(x[:, coords["extreme"], -1], channels, size),
+    )
     again = np.clip(x[:, :, -1] + 0.02 * rng.standard_normal(x[:, :, -1].shape), -1, 1)
     ceiling = np.stack([_metric(metric, again, x[:, :, -1]) for metric in METRICS], axis=-1)
     variables["ceiling"] = (("model", "sample", "metric"), ceiling.astype(np.float32))
@@ -133,7 +140,8 @@ def _add_references(variables, x, target, mean, shown, channels, size):
     variables["reference_null"] = (dims, null.astype(np.float32))
     score = 1 - values.mean(3) / null.mean(3)
     score[..., METRICS.index("psnr")] = np.nan
-    variables["reference_score"] = (("model", "reference", "t", "metric"), score)
+    for end, shift in (("", 0.0), ("_low", -0.02), ("_high", 0.02)):
+        variables[f"reference_score{end}"] = (("model", "reference", "t", "metric"), score + shift)
     _add_score(variables, "reference_mean_score", ("reference", "t", "metric"), values, null, axis=2)
     images = _to_pixels(reference[:, :shown], channels, size)
     variables["reference_images"] = (("reference", "shown", "t", "channel", "row", "column"), images)
@@ -153,7 +161,7 @@ def _comparison_facts(names, samples, nearest):
             "name": name,
             "network": f"{network}(width=32)",
             "parameters": 150_000 + 10_000 * i,
-            "seed": int(seed),
+            "seeds": {"init": int(seed), "noise": int(seed), "order": int(seed)},
             "steps": 1500,
             "weights": "ema",
         }
@@ -161,8 +169,9 @@ def _comparison_facts(names, samples, nearest):
     ]
     return {
         "models": models,
-        "sampler": {"name": "ddim", "steps": 50, "clip": False},
+        "sampler": {"method": "ddim", "steps": 50, "clip": False},
         "nfe": 50,
+        "ceiling_steps": 100,
         "samples": samples,
         "noise_seed": 2**40,
         "data": {"name": "digits", "fingerprint": "0f" * 32},

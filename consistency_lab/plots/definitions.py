@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from consistency_lab.plots import probe_frames
-from consistency_lab.plots.theme import GRID, MUTED, NULL, ON_DARK, ON_LIGHT, SAME, new_figure, note, themed, time_axis
+from consistency_lab.plots.theme import GRID, MUTED, NULL, SAME, ink_on, new_figure, note, themed, time_axis
 from consistency_lab.probes.profiles import difficulty_correlations
 
 COLUMNS = 4
@@ -90,7 +90,7 @@ def _cell(ax: Axes, x: float, y: float, rho: float, low: float, high: float) -> 
         return
     colour = _TWO_SIDED((rho + 1) / 2)
     ax.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=colour, edgecolor="none"))
-    ink = ON_DARK if abs(rho) > 0.65 else ON_LIGHT
+    ink = ink_on(colour)
     ax.text(x, y - 0.13, f"{rho + 0.0:+.2f}".replace("-", "−"), ha="center", va="center", fontsize=8, color=ink)
     ends = f"{low + 0.0:.2f} to {high + 0.0:.2f}".replace("-", "−") if np.isfinite(low) else "no interval"
     ax.text(x, y + 0.24, ends, ha="center", va="center", fontsize=5.5, color=ink)

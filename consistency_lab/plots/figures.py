@@ -21,6 +21,7 @@ from consistency_lab.plots import (
     reading,
     similarity,
     structure,
+    surface,
     timesteps,
     training,
 )
@@ -34,7 +35,7 @@ def figures_of(ds: xr.Dataset) -> Iterator[tuple[str, Figure, pd.DataFrame]]:
         metric = reading.headline_metric(ds)
         yield "gallery", gallery.gallery(ds), frames.overview(ds, metric)
         yield f"scores-{metric}", similarity.scores(ds, metric), frames.overview(ds, metric)
-        yield f"heatmap-{metric}", similarity.heatmap(ds, metric), frames.matrix(ds, metric)
+        yield f"heatmap-{metric}", similarity.heatmap(ds, metric), frames.matches(ds, metric)
         for name in reading.names(ds, "metric"):
             yield f"curves-{name}", similarity.curves(ds, name), frames.curves(ds, name)
             yield f"distribution-{name}", similarity.distribution(ds, name), frames.distribution(ds, name)
@@ -52,7 +53,9 @@ def figures_of(ds: xr.Dataset) -> Iterator[tuple[str, Figure, pd.DataFrame]]:
         if "gradient_cosine" in ds:
             yield "gradients", landscapes.gradients(ds), landscapes.gradient_frame(ds)
     elif kind == "plane":
-        yield "plane", landscapes.plane(ds), landscapes.plane_frame(ds)
+        frame = landscapes.plane_frame(ds)
+        yield "plane", landscapes.plane(ds), frame
+        yield "surface", surface.surface(ds), frame[frame["name"] == "mean"]
     elif kind == "curvature":
         yield "density", curvature.spectrum(ds), curvature.density_frame(ds)
         yield "numbers", curvature.by_level(ds), curvature.number_frame(ds)

@@ -65,21 +65,40 @@ def _bounds(ds: xr.Dataset, name: str) -> Bounds:
     return value, low, high
 
 
-def matrix(ds: xr.Dataset, metric: str) -> pd.DataFrame:
-    """Models x (models + references) at the last time: scores, or means of a metric without; NaN on the diagonal."""
-    need(ds, "comparison", "distance", "score", "first", "second")
+def matrix(ds: xr.Dataset, metric: str, end: str = "") -> pd.DataFrame:
+    """Models x (models + references) at the last time: scores, or means of a metric without; NaN on the diagonal.
+
+    ``end`` is "" for the values, "_low" or "_high" for the ends of their 95 % intervals over noise.
+    """
+    need(ds, "comparison", "distance", *score_parts("score"), "first", "second")
     check_metric(ds, metric)
     last = ds.isel(t=-1).sel(metric=metric)
-    models, scored = names(ds, "model"), metric not in HIGHER_IS_ALIKE
+    models, scored, part = names(ds, "model"), metric not in HIGHER_IS_ALIKE, ("", "_low", "_high").index(end)
+
+    def values(score: str, distance: str) -> np.ndarray:
+        return (
+            last[score + end].values if scored else mean_interval(last[distance].transpose(..., "sample").values)[part]
+        )
+
     table = pd.DataFrame(np.nan, index=pd.Index(models, name="model"), columns=models)
-    values = last["score"].values if scored else last["distance"].mean("sample").values
-    for value, i, j in zip(values, ds["first"].values, ds["second"].values, strict=True):
+    for value, i, j in zip(values("score", "distance"), ds["first"].values, ds["second"].values, strict=True):
         table.iat[int(i), int(j)] = table.iat[int(j), int(i)] = float(value)
     if "reference_score" in ds:
-        against = last["reference_score"] if scored else last["reference_distance"].mean("sample")
+        need(ds, "comparison", *score_parts("reference_score"), "reference_distance")
         for i, reference in enumerate(names(ds, "reference")):
-            table[REFERENCE_NAMES.get(reference, reference)] = against.isel(reference=i).values
+            against = values("reference_score", "reference_distance")[:, i]
+            table[REFERENCE_NAMES.get(reference, reference)] = against
     return table
+
+
+def matches(ds: xr.Dataset, metric: str) -> pd.DataFrame:
+    """`matrix` in rows: model, against (a model or a reference), value, and low and high, a 95 % interval over noise."""
+    columns = {
+        name: matrix(ds, metric, end).stack(future_stack=True)
+        for name, end in (("value", ""), ("low", "_low"), ("high", "_high"))
+    }
+    table = pd.DataFrame(columns).rename_axis(["model", "against"]).reset_index()
+    return table[table["model"] != table["against"]].reset_index(drop=True)
 
 
 def curves(ds: xr.Dataset, metric: str) -> pd.DataFrame:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -16,10 +18,9 @@ from consistency_lab.plots.theme import (
     GRID,
     MUTED,
     NULL,
-    ON_DARK,
-    ON_LIGHT,
     REFERENCE,
     SAME,
+    ink_on,
     label_lines,
     new_figure,
     note,
@@ -76,12 +77,13 @@ def scores(ds: xr.Dataset, metric: str) -> Figure:
 @themed
 def heatmap(ds: xr.Dataset, metric: str) -> Figure:
     """Each model with each model and, apart, with each reference: the score, or the mean of a metric without scores."""
-    table = frames.matrix(ds, metric)
+    table, *bounds = (frames.matrix(ds, metric, end) for end in ("", "_low", "_high"))
+    low, high = (bound.to_numpy(dtype=float) for bound in bounds)
     models = list(table.index)
     references = [name for name in table.columns if name not in models]
     scored = metric not in reading.HIGHER_IS_ALIKE
     places = [i + (0.35 if i >= len(models) else 0.0) for i in range(table.shape[1])]
-    cell = 0.62 if table.shape[1] <= 8 else 0.5
+    cell = 0.66 if table.shape[1] <= 8 else 0.6
     # Room for the names, in inches: a letter is 0.08 wide, and those below are tilted by 38 degrees.
     beside, below = 0.5 + 0.08 * max(map(len, models)), 0.35 + 0.055 * max(map(len, table.columns))
     width, height = beside + cell * (places[-1] + 1), 0.65 + cell * len(models) + below
@@ -92,7 +94,8 @@ def heatmap(ds: xr.Dataset, metric: str) -> Figure:
     norm = Normalize(0.0, 1.0) if scored else Normalize(*((finite.min(), finite.max()) if len(finite) else (0, 1)))
     for i, row in enumerate(values):
         for place, j, value in zip(places, range(len(row)), row, strict=True):
-            _cell(ax, place, i, value, norm, same=i == j, digits=2 if scored else 1)
+            ends = (float(low[i, j]), float(high[i, j]))
+            _cell(ax, place, i, value, ends, norm, same=i == j, digits=2 if scored else 1)
     ax.set_xlim(-0.5, places[-1] + 0.5)
     ax.set_ylim(len(models) - 0.5, -0.5)
     ax.set_aspect("equal")
@@ -106,13 +109,25 @@ def heatmap(ds: xr.Dataset, metric: str) -> Figure:
     return figure
 
 
-def _cell(ax: Axes, x: float, y: float, value: float, norm: Normalize, same: bool, digits: int) -> None:
+def _cell(
+    ax: Axes, x: float, y: float, value: float, ends: tuple[float, float], norm: Normalize, same: bool, digits: int
+) -> None:
     if np.isfinite(value):
-        shade = float(np.clip(norm(value), 0, 1))
-        colour = _BLUES(shade)
+        colour = _BLUES(float(np.clip(norm(value), 0, 1)))
         ax.add_patch(Rectangle((x - 0.48, y - 0.48), 0.96, 0.96, facecolor=colour, edgecolor="none"))
-        text = f"{round(float(value), digits) + 0.0:.{digits}f}".replace("-", "−")  # + 0.0: no minus before zero
-        ax.text(x, y, text, ha="center", va="center", fontsize=8.5, color=ON_DARK if shade > 0.55 else ON_LIGHT)
+        # + 0.0: no minus before zero
+        text, *bounds = (f"{round(float(end), digits) + 0.0:.{digits}f}".replace("-", "−") for end in (value, *ends))
+        ink = ink_on(colour)
+        middle: dict[str, Any] = {"ha": "center", "va": "center"}
+        ax.text(x, y - 0.1, text, fontsize=8.5, color=ink, **middle)
+        ax.text(
+            x,
+            y + 0.24,
+            " to ".join(bounds) if np.isfinite(ends).all() else "no interval",
+            fontsize=5,
+            color=ink,
+            **middle,
+        )
         return
     hatch = "" if same else "////"
     ax.add_patch(Rectangle((x - 0.48, y - 0.48), 0.96, 0.96, facecolor="none", edgecolor=GRID, hatch=hatch))

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Colour: TypeAlias = str | tuple[float, float, float] | tuple[float, float, float, float]
 
 # name -> (on white, on dark). The page swaps the first for the second, so no first colour may appear twice. Series
 # follow Okabe and Ito's colour-blind safe hues, darkened or lightened to the contrast that text needs (4.5 to 1).
@@ -36,8 +38,9 @@ INK, MUTED, GRID, SAME, NULL, CEILING, REFERENCE = (light for light, _ in list(P
 SERIES: tuple[str, ...] = (SAME, NULL, CEILING, REFERENCE, *(light for light, _ in list(PALETTE.values())[7:]))
 # A second cue beside colour, in the order of SERIES.
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
-# Text on coloured cells: not in the palette, because the cell keeps its colour in the dark.
-ON_LIGHT, ON_DARK = "#101318", "#fefefe"
+# Text on coloured cells: not in the palette, because the cell keeps its colour in the dark. Black and white, because of these the better
+# one has a contrast of at least 4.58 to any colour.
+ON_LIGHT, ON_DARK = "#000000", "#ffffff"
 
 # Any: matplotlib's stubs want literal names of settings, which differ between its versions.
 STYLE: Any = {
@@ -88,6 +91,24 @@ def themed(plot: Callable[P, R]) -> Callable[P, R]:
             return plot(*args, **kwargs)
 
     return inside
+
+
+def luminance(colour: Colour) -> float:
+    """Relative luminance of an sRGB colour, 0 to 1 (WCAG 2.2)."""
+    channels = np.array(to_rgb(colour), dtype=float)
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def contrast(a: Colour, b: Colour) -> float:
+    """Contrast of two colours, 1 to 21; WCAG 2.2 asks 4.5 of text and 3 of what is needed to use a control."""
+    low, high = sorted((luminance(a), luminance(b)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def ink_on(colour: Colour) -> str:
+    """The colour of text on a cell of this colour."""
+    return max((ON_LIGHT, ON_DARK), key=lambda ink: contrast(ink, colour))
 
 
 def new_figure(

@@ -43,7 +43,8 @@ def comparison(ds: xr.Dataset, key: str) -> dict[str, Any]:
         "compared": words.compared(ds, facts),
         "models": _models(ds, facts),
         "gallery": pictures,
-        "extremes": [(metric, *extremes(ds, metric)) for metric in metrics] if pictures else [],
+        "extremes": [(metric, extremes(ds, metric)) for metric in metrics] if pictures else [],
+        "extremes_of": ds.sizes["sample" if "extreme_images" in ds else "shown"] if pictures else 0,
         "still": still_image(ds) if pictures else "",
         "methods": words.methods(ds, facts),
         "caveats": words.caveats(ds, facts),
@@ -117,8 +118,8 @@ def _pictures(ds: xr.Dataset, metric: str, key: str, table: pd.DataFrame, undefi
             f"Table of {value} for each model with each model and each reference at t = 0. {ranking}".strip(),
             "Each model with each model"
             + (" (left block) and with each reference (right block)" if "reference_score" in ds else "")
-            + ". A dot marks a model with itself, left out. Intervals of the pairs are in the figure of scores.",
-            frames.matrix(ds, metric),
+            + ". A dot marks a model with itself, left out. Small: 95 % intervals over noise.",
+            frames.matches(ds, metric),
         ),
         "curves": picture(
             similarity.curves(ds, metric),
@@ -146,10 +147,11 @@ def _models(ds: xr.Dataset, facts: words.Facts) -> dict[str, Any]:
     """A row a model: what is recorded of it, its own ceiling and its distance to the training images."""
     recorded = {str(model.get("name")): dict(model) for model in words.models_of(facts)}
     for model in recorded.values():
-        model |= {"weights": words.weights_name(model)} if "weights" in model else {}
+        model |= {"weights": words.weights_name(model)} if model.get("weights") else {}
+        model |= {"seed": words.seeds_of(model) or None}
     columns: list[tuple[str, list[str]]] = []
     names = reading.names(ds, "model")
-    for field in ("network", "parameters", "seed", "steps", "weights"):
+    for field in ("network", "predicts", "schedule", "parameters", "seed", "steps", "weights"):
         values = [recorded.get(name, {}).get(field) for name in names]
         if any(value is not None for value in values):
             columns.append((field, [_recorded(field, value) for value in values]))

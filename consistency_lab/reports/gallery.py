@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,17 +18,21 @@ BUDGET = 6_000_000
 
 @dataclass(frozen=True)
 class Row:
-    """A row: name, group ("model", "reference", "nearest"), where its bytes begin, how many times it has."""
+    """A row: name, group ("model", "reference", "nearest", "extreme"), where its bytes begin, how many times and columns it has."""
 
     name: str
     group: str
     offset: int
     times: int
+    columns: int
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Rows x shared noise x t. ``samples`` are the numbers of the noise images; the page's script reads ``payload``."""
+    """Rows x shared noise x t; rows of the group "extreme" hold the samples on which models agree most and least, final images only.
+
+    ``samples`` are the numbers of the noise images of all other rows; the page's script reads ``payload``.
+    """
 
     rows: tuple[Row, ...]
     samples: tuple[int, ...]
@@ -50,21 +55,24 @@ def gallery(ds: xr.Dataset, budget: int = BUDGET) -> Gallery | None:
     a_time = len(blocks) * sizes["shown"] * sizes["channel"] * sizes["row"] * sizes["column"]
     count = min(sizes["t"], max(2, budget // a_time))
     keep = np.unique(np.linspace(0, sizes["t"] - 1, count).round().astype(int))
-    if "nearest_images" in ds:
-        for i, name in enumerate(reading.names(ds, "model")):
-            blocks.append(("nearest", name, ds["nearest_images"].isel(model=i).expand_dims("t")))
+    moving = len(blocks)
+    for group, stills in (("nearest", ds.get("nearest_images")), ("extreme", _extreme_images(ds))):
+        if stills is not None:
+            for i, name in enumerate(reading.names(ds, "model")):
+                blocks.append((group, name, stills.isel(model=i).expand_dims("t")))
     rows, pieces, offset = [], [], 0
-    for group, name, images in blocks:
-        chosen = images.isel(t=keep) if group != "nearest" else images
-        pixels = chosen.transpose("t", "shown", "row", "column", "channel").values.astype(np.uint8)
-        rows.append(Row(name, group, offset, len(pixels)))
+    for i, (group, name, images) in enumerate(blocks):
+        chosen = images.isel(t=keep) if i < moving else images
+        pixels = chosen.transpose("t", ..., "row", "column", "channel").values.astype(np.uint8)
+        rows.append(Row(name, group, offset, *pixels.shape[:2]))
         pieces.append(pixels.tobytes())
         offset += pixels.size
     t, log_snr = ds["t"].values[keep], ds["log_snr"].values[keep]
     payload = {
         "bytes": base64.b64encode(b"".join(pieces)).decode(),
-        "rows": [{"offset": row.offset, "times": row.times} for row in rows],
-        "columns": sizes["shown"],
+        "npy": base64.b64encode(_npy_header((sizes["model"], len(keep), sizes["shown"], *pixels.shape[2:]))).decode(),
+        "models": sizes["model"] * len(keep) * sizes["shown"] * pixels[0, 0].size,
+        "rows": [{"offset": row.offset, "times": row.times, "columns": row.columns} for row in rows],
         "height": sizes["row"],
         "width": sizes["column"],
         "channels": sizes["channel"],
@@ -73,21 +81,44 @@ def gallery(ds: xr.Dataset, budget: int = BUDGET) -> Gallery | None:
     return Gallery(tuple(rows), shown_samples(ds), sizes["row"], sizes["column"], payload)
 
 
+def _npy_header(shape: tuple[int, ...]) -> bytes:
+    """What numpy writes before the bytes of such an array: the page puts it before the models' pixels to let a reader save them."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return buffer.getvalue()
+
+
+def _extreme_images(ds: xr.Dataset) -> xr.DataArray:
+    """Of results that do not carry the extremes of all samples, those of the samples that are shown."""
+    return ds["extreme_images"] if "extreme_images" in ds else ds["images"].isel(t=-1)
+
+
 def shown_samples(ds: xr.Dataset) -> tuple[int, ...]:
     """Which samples the images show: the coordinate of ``shown`` where there is one, else the first ones."""
     if "shown" in ds.coords:
         return tuple(int(i) for i in ds["shown"].values)
-    return tuple(range(ds.sizes["shown"]))
+    return _samples(ds)[: ds.sizes["shown"]]
 
 
-def extremes(ds: xr.Dataset, metric: str, count: int = 4) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
-    """The most and the least consistent of the samples that are shown: (column, mean over pairs at t = 0)."""
+def _samples(ds: xr.Dataset) -> tuple[int, ...]:
+    """The numbers of the samples in the order of the result, from which some may have been left out."""
+    return tuple(int(i) for i in ds["sample"].values) if "sample" in ds.coords else tuple(range(ds.sizes["sample"]))
+
+
+def extremes(ds: xr.Dataset, metric: str, count: int = 4) -> dict[str, list[tuple[int, int, float]]]:
+    """The "most" and the "least" consistent samples: (column in the rows "extreme", number of the sample, mean over pairs at t = 0).
+
+    They are those of all samples where the result carries their images, else those of the samples that are shown.
+    """
     reading.check_metric(ds, metric)
-    mean = ds["distance"].isel(t=-1).sel(metric=metric).mean("pair").values
-    values = [float(mean[sample]) for sample in shown_samples(ds)]
-    order = sorted(range(len(values)), key=values.__getitem__, reverse=metric in reading.HIGHER_IS_ALIKE)
-    count = min(count, len(order) // 2)
-    return [(i, values[i]) for i in order[:count]], [(i, values[i]) for i in order[::-1][:count]]
+    mean = dict(
+        zip(_samples(ds), ds["distance"].isel(t=-1).sel(metric=metric).mean("pair").values.tolist(), strict=True)
+    )
+    numbers = tuple(int(i) for i in ds["extreme"].values) if "extreme_images" in ds else shown_samples(ds)
+    listed = [(column, number, mean[number]) for column, number in enumerate(numbers)]
+    listed.sort(key=lambda entry: entry[2], reverse=metric in reading.HIGHER_IS_ALIKE)
+    count = min(count, len(listed) // 2)
+    return {"most": listed[:count], "least": listed[::-1][:count]}
 
 
 def _time_text(t: float, log_snr: float) -> str:

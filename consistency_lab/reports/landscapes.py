@@ -10,6 +10,7 @@ import xarray as xr
 
 from consistency_lab.plots import curvature as spectra
 from consistency_lab.plots import frames, landscapes, probes, reading
+from consistency_lab.plots.surface import surface
 from consistency_lab.reports.findings import made
 from consistency_lab.reports.numbers import number, with_interval
 from consistency_lab.reports.svg import Picture, picture
@@ -62,7 +63,15 @@ def plane(ds: xr.Dataset, key: str) -> dict[str, Any]:
         "One frozen batch for every point; the loss is divided by that at the model, for each timestep by itself.",
         landscapes.plane_frame(ds),
     )
-    return _landscape(ds, key, path, [figure], _numbers(ds, PLANE_NUMBERS, {}))
+    table = landscapes.plane_frame(ds)
+    raised = picture(
+        surface(ds),
+        f"{key}-surface",
+        f"Surface of the loss over the loss at the model on a plane, {path}.",
+        "The contours of all timesteps as a surface, in the same shades; white dots are models, each on its stem.",
+        table[table["name"] == "mean"],
+    )
+    return _landscape(ds, key, path, [figure, raised], _numbers(ds, PLANE_NUMBERS, {}))
 
 
 def _landscape(

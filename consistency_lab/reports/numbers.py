@@ -20,7 +20,10 @@ def number(value: float, digits: int = 3) -> str:
         return "undefined"
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    return f"{value:.{digits}g}".replace("-", "−")
+    text = f"{value:.{digits}g}"
+    if "e+" in text and abs(value) < 1e6:  # thousands are read more easily in full
+        text = f"{float(text):.0f}"
+    return text.replace("-", "−")
 
 
 def with_interval(value: float, low: float, high: float, digits: int = 3) -> str:

@@ -24,14 +24,18 @@ function showMetric(section) {
 }
 
 function showGallery(section, data) {
-  const bytes = Uint8Array.from(atob(data.bytes), (letter) => letter.charCodeAt(0));
+  const decode = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const bytes = decode(data.bytes);
+  const pixels = section.querySelector(".pixels");
+  pixels.href = URL.createObjectURL(new Blob([decode(data.npy), bytes.subarray(0, data.models)]));
+  pixels.hidden = false;
   const size = data.height * data.width * data.channels;
   const last = data.times.length - 1;
 
   function draw(canvas, time) {
     const row = data.rows[canvas.dataset.row];
     const at = Math.min(time, row.times - 1);
-    const start = row.offset + (at * data.columns + Number(canvas.dataset.column)) * size;
+    const start = row.offset + (at * row.columns + Number(canvas.dataset.column)) * size;
     const context = canvas.getContext("2d");
     const image = context.createImageData(data.width, data.height);
     for (let pixel = 0; pixel < data.width * data.height; pixel++) {

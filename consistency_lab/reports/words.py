@@ -30,10 +30,11 @@ def compared(ds: xr.Dataset, facts: Facts) -> list[tuple[str, str]]:
         ("pairs", ds.sizes["pair"]),
         ("samples a model", ds.sizes["sample"]),
         ("noise seed", facts.get("noise_seed")),
-        ("training seeds", ", ".join(dict.fromkeys(str(m["seed"]) for m in models_of(facts) if "seed" in m))),
-        ("weights", ", ".join(dict.fromkeys(weights_name(m) for m in models_of(facts) if "weights" in m))),
+        ("training seeds", "; ".join(dict.fromkeys(filter(None, map(seeds_of, models_of(facts)))))),
+        ("weights", ", ".join(dict.fromkeys(weights_name(m) for m in models_of(facts) if m.get("weights")))),
         ("sampler", _listed(sampler)),
         ("network evaluations a sample (NFE)", facts.get("nfe")),
+        ("ceiling", f"{facts['ceiling_steps']} steps" if facts.get("ceiling_steps") else None),
         ("data", _data(data)),
         *machine(facts),
     ]
@@ -49,7 +50,7 @@ def machine(facts: Facts) -> list[tuple[str, str]]:
         ("threads", facts.get("threads")),
         ("versions", versions),
         ("numerics version", facts.get("numerics_version")),
-        ("git commit", facts.get("git_commit")),
+        ("git commit", _commit(str(facts.get("git_commit") or ""))),
     ]
     return [(term, str(value)) for term, value in entries if value not in (None, "")]
 
@@ -81,9 +82,10 @@ def methods(ds: xr.Dataset, facts: Facts) -> list[str]:
         "over noise; that of the null counts each sample twice, as a U-statistic of degree two must.",
     ]
     if "ceiling" in ds:
+        steps = f"{facts['ceiling_steps']}" if facts.get("ceiling_steps") else "another number of"
         said.append(
-            "The ceiling is a model compared with itself at another number of solver steps; no pair should beat it. Its "
-            "null is the model with itself at other steps and other noise."
+            f"The ceiling is a model compared with itself at {steps} solver steps; no pair should beat it. Its null is the "
+            "model with itself at other steps and other noise."
         )
     if "reference_distance" in ds:
         named = [reading.REFERENCE_NAMES.get(name, name) for name in reading.names(ds, "reference")]
@@ -142,13 +144,27 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 def _listed(settings: Facts) -> str:
     """``ddim, 50 steps, x0 not clipped``: what this report knows how to say, then the rest as key = value."""
-    parts = [str(settings["name"])] if "name" in settings else []
+    parts = [str(settings["method"])] if "method" in settings else []
     if "steps" in settings:
         parts.append(f"{settings['steps']} steps")
     if "clip" in settings:
         parts.append("x0 clipped" if settings["clip"] else "x0 not clipped")
-    rest = {key: value for key, value in settings.items() if key not in ("name", "steps", "clip")}
+    rest = {key: value for key, value in settings.items() if key not in ("method", "steps", "clip")}
     return ", ".join(parts + [f"{key} = {value}" for key, value in rest.items()])
+
+
+def seeds_of(model: Facts) -> str:
+    """``0`` where initialisation, data order and training noise share a seed, else each by name; empty where none is recorded."""
+    seeds = _mapping(model.get("seeds"))
+    if len(set(seeds.values())) < 2:
+        return "".join(str(seed) for seed in dict.fromkeys(seeds.values()))
+    return ", ".join(f"{stream} {seed}" for stream, seed in seeds.items())
+
+
+def _commit(commit: str) -> str:
+    """A commit as short as names stay unique, and whether the files differed from it."""
+    name, _, state = commit.partition("-")
+    return name[:12] + (f" ({state})" if state else "")
 
 
 def weights_name(model: Facts) -> str:

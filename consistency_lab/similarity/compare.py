@@ -19,6 +19,7 @@ from consistency_lab.metrics.distances import METRICS, Distance
 from consistency_lab.similarity.arguments import check_arguments
 from consistency_lab.similarity.controls import add_ceiling, add_nearest, add_references, known_references
 from consistency_lab.similarity.cube import add_pairs, coordinates, interval_names
+from consistency_lab.similarity.extremes import add_extremes
 from consistency_lab.similarity.finite import finite_part, restricted
 from consistency_lab.similarity.soundness import add_soundness, warnings_of
 from consistency_lab.similarity.trajectories import Walk, Walked, shown_images, walk_all
@@ -54,7 +55,8 @@ def compare(
         sampler: how diffusion models sample; ``Sampler()`` (50 steps of DDIM) by default.
         images: the training set of the models, for references and nearest images.
         levels: noise levels along the trajectory that are kept, the final image included.
-        shown: samples whose images the result carries.
+        shown: samples whose images the result carries along the trajectory, the first ones; beside them it carries the final images of
+            the most and the least consistent samples.
 
     Returns:
         A comparison: ``distance`` and ``null`` ``(pair, t, sample, metric)``, scores with intervals, references, ceiling, images,
@@ -91,6 +93,7 @@ def compare(
         ("model", "shown", "t", "channel", "row", "column"),
         np.stack([shown_images(w, shown) for w in walked]),
     )
+    add_extremes(result, walked, distances)
     if again:
         add_ceiling(result, walked, again, distances)
     if baseline:

@@ -99,6 +99,22 @@ def test_matrix_is_symmetric_without_a_diagonal_and_has_the_references(results):
     assert list(table.columns[4:]) == ["Gaussian denoiser", "optimal denoiser", "data mean"]
 
 
+def test_matches_have_their_intervals_and_leave_out_the_diagonal(results):
+    ds = results.comparison(3)
+    last = ds.isel(t=-1)
+    table = frames.matches(ds, "mse").set_index(["model", "against"])
+    assert len(table) == 3 * 2 + 3 * 3
+    pair = last.sel(metric="mse", pair="unet seed 0 | dit seed 0")
+    for one, other in (("unet seed 0", "dit seed 0"), ("dit seed 0", "unet seed 0")):
+        assert table.loc[(one, other)].to_list() == [float(pair[name]) for name in ("score", "score_low", "score_high")]
+    against = last["reference_score_low"].sel(metric="mse", model="dit seed 0", reference="gaussian")
+    assert table.loc[("dit seed 0", "Gaussian denoiser"), "low"] == float(against)
+    # A metric without scores: its mean, with the t interval over samples.
+    psnr = frames.matches(ds, "psnr").set_index(["model", "against"])
+    expected = mean_interval(last["distance"].sel(metric="psnr", pair="unet seed 0 | unet seed 1").values)
+    np.testing.assert_allclose(psnr.loc[("unet seed 0", "unet seed 1")], expected)
+
+
 def test_distribution_has_a_row_a_sample(results):
     ds = results.comparison(3)
     table = frames.distribution(ds, "mse")

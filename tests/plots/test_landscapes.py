@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 import torch
+import xarray as xr
+from mpl_toolkits.mplot3d import Axes3D
 from torch import nn
 
 from consistency_lab.errors import UserError
-from consistency_lab.plots import curvature, landscapes
+from consistency_lab.plots import curvature, landscapes, surface
 from consistency_lab.plots.figures import figures_of
 from consistency_lab.probes.curvature import curvature_spectrum
 from consistency_lab.probes.frozen import FrozenBatch
@@ -12,6 +14,7 @@ from consistency_lab.probes.landscape import line_landscape
 from consistency_lab.probes.plane import plane_landscape
 from consistency_lab.probes.subject import Split, Subject
 from consistency_lab.reports.html import report
+from consistency_lab.reports.svg import inline_svg
 from consistency_lab.store.results import load_result, save_result
 
 
@@ -48,6 +51,38 @@ def test_a_plane_is_drawn_over_the_loss_at_the_model(tmp_path):
     figure = landscapes.plane(ds, most=2)
     assert [ax.get_title(loc="left") for ax in figure.axes[:3]] == ["all timesteps", "t = 0.1", "t = 0.9"]
     figure.savefig(tmp_path / "plane.png")
+
+
+def test_a_plane_is_raised_to_a_surface_of_the_same_values(monkeypatch):
+    drawn = []
+    draw = Axes3D.plot_surface
+    monkeypatch.setattr(Axes3D, "plot_surface", lambda ax, *xyz, **look: drawn.extend(xyz) or draw(ax, *xyz, **look))
+    ds = plane_landscape(subject(), through=[subject(1), subject(2)], points=7)
+    relative = ds["loss"].transpose("y", "x").values / float(ds["loss"].sel(x=0.0, y=0.0))
+    heights = np.log10(relative) if relative.max() > 10 * relative.min() else relative
+    ax = surface.surface(ds).axes[0]
+    x, y, z = drawn
+    np.testing.assert_array_equal(x[0], ds["x"])
+    np.testing.assert_array_equal(y[:, 0], ds["y"])
+    np.testing.assert_allclose(z, heights)
+    dots = [tuple(float(end[0]) for end in line.get_data_3d()) for line in ax.lines if line.get_marker() == "o"]
+    assert [dot[:2] for dot in dots] == list(zip(ds["corner_x"].values, ds["corner_y"].values, strict=True))
+    assert dots[0][2] == pytest.approx(0.0 if heights is not relative else 1.0)  # the loss at the model over itself
+
+
+def test_a_surface_of_many_points_stays_small():
+    plane = plane_landscape(subject(), points=5)
+    fine = np.linspace(-1, 1, 91)
+    bowl = xr.DataArray(1 + fine[:, None] ** 2 + fine[None] ** 2, {"y": fine, "x": fine}, ("y", "x"))
+    ds = plane.drop_vars([name for name in plane.variables if not name.startswith("corner")])
+    ds = ds.assign(loss=bowl.assign_coords(x=fine.round(9), y=fine.round(9))).assign_attrs(plane.attrs)
+    assert len(inline_svg(surface.surface(ds), "surface", "a bowl")) < 900_000
+
+
+def test_a_plane_that_is_not_positive_says_so():
+    ds = plane_landscape(subject(), points=5)
+    ds["loss"] = ds["loss"] - ds["loss"].min()
+    assert "not positive" in surface.surface(ds).axes[0].texts[0].get_text()
 
 
 def test_the_models_of_a_plane_are_marked():
@@ -96,7 +131,14 @@ def test_results_survive_the_disk_and_make_a_page(spectrum, tmp_path):
     for i, ds in enumerate(given):
         save_result(ds, tmp_path / f"{i}.nc")
         assert load_result(tmp_path / f"{i}.nc").identical(ds)
-    assert [name for ds in given for name, *_ in figures_of(ds)] == ["line", "gradients", "plane", "density", "numbers"]
+    assert [name for ds in given for name, *_ in figures_of(ds)] == [
+        "line",
+        "gradients",
+        "plane",
+        "surface",
+        "density",
+        "numbers",
+    ]
     page = report(given, tmp_path / "page.html").read_text()
     for text in ("Loss landscape", "Curvature: m0", "95 % intervals over its images", "gradient predictiveness"):
         assert text in page

@@ -48,11 +48,18 @@ def test_heatmap_writes_every_value(results):
     ds = results.comparison(4)
     figure = similarity.heatmap(ds, "mse")
     values = frames.matrix(ds, "mse").to_numpy()
-    written = [text for text in texts(figure) if text != "·"]
+    written = [text for text in texts(figure) if text != "·" and " to " not in text]
     assert written == [
         f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−") for value in values.ravel() if np.isfinite(value)
     ]
     assert texts(figure).count("·") == 4
+    low, high = (frames.matrix(ds, "mse", end).to_numpy() for end in ("_low", "_high"))
+    ends = [
+        f"{a + 0.0:.2f} to {b + 0.0:.2f}".replace("-", "−")
+        for a, b in zip(low.ravel(), high.ravel(), strict=True)
+        if a == a
+    ]
+    assert [text for text in texts(figure) if " to " in text] == ends
     assert "dB" in similarity.heatmap(ds, "psnr").axes[0].get_title(loc="left")
 
 

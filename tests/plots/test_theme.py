@@ -5,23 +5,25 @@ import pytest
 from consistency_lab.plots import theme
 
 
-def luminance(colour):
-    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return float(np.dot([0.2126, 0.7152, 0.0722], linear))
+def test_contrast_is_that_of_the_guidelines():
+    # Values that WCAG's own tools give.
+    assert theme.contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert theme.contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.005)
+    assert theme.contrast("#0000ff", "#ffffff") == pytest.approx(8.59, abs=0.005)
+    assert theme.contrast((1, 0, 0), "#ffffff") == pytest.approx(4.0, abs=0.005)
 
 
-def contrast(a, b):
-    high, low = sorted((luminance(a), luminance(b)), reverse=True)
-    return (high + 0.05) / (low + 0.05)
+def test_text_can_be_read_on_a_cell_of_any_colour():
+    grid = np.stack(np.meshgrid(*[np.linspace(0, 1, 9)] * 3), axis=-1).reshape(-1, 3)
+    assert min(theme.contrast(theme.ink_on(tuple(colour)), tuple(colour)) for colour in grid) >= 4.5
 
 
 @pytest.mark.parametrize("name", [name for name in theme.PALETTE if name != "grid"])
 def test_lines_and_labels_stand_out_on_white_and_on_dark(name):
     # 4.5 is what WCAG asks of text; the names of lines are written in the lines' colours.
     light, dark = theme.PALETTE[name]
-    assert contrast(light, "#ffffff") >= 4.5
-    assert contrast(dark, "#1b2027") >= 4.5
+    assert theme.contrast(light, "#ffffff") >= 4.5
+    assert theme.contrast(dark, "#1b2027") >= 4.5
 
 
 def test_every_colour_that_a_page_swaps_is_one_name_only():

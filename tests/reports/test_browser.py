@@ -1,127 +1,125 @@
-"""The report in a real browser, Debian's chromium or Chrome, without a driver.
+"""The report in a real browser: a mouse and a keyboard, a wide and a narrow window, light and dark, and paper."""
 
-A script at the end of a copy of the page plays the reader and leaves what it saw in the document, for ``--dump-dom``.
-"""
+import importlib.util
+import io
+from pathlib import Path
 
-import html
-import json
-import re
-import shutil
-import subprocess
-
+import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from consistency_lab.reports.html import report
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-default-apps",
-    "--disable-extensions",
-    "--enable-logging=stderr",
-]
-# A request that got out would fail and be reported.
-FLAGS.append("--host-resolver-rules=MAP * ~NOTFOUND")
+_SPEC = importlib.util.spec_from_file_location("browser_of_tests", Path(__file__).with_name("browser.py"))
+driver = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(driver)
 
-WATCH = """<script>
-window.seen = [];
-addEventListener("error", (event) => seen.push(String(event.message || event.target.tagName)), true);
-addEventListener("unhandledrejection", (event) => seen.push(String(event.reason)));
-document.addEventListener("securitypolicyviolation", (event) => seen.push(event.blockedURI));
-const complain = console.error;
-console.error = (...words) => { seen.push(words.join(" ")); complain(...words); };
-</script>"""
-
-READER = """<script>
-const section = document.querySelector(".comparison");
-const pictures = (selector) => [...section.querySelectorAll(selector)].map((canvas) => canvas.toDataURL());
-const panels = () => [...section.querySelectorAll(".panel")].filter((panel) => panel.offsetParent);
-const checked = () => [...section.querySelectorAll(".switch input:checked")].map((radio) => radio.value);
-const look = () => ({
-  moving: pictures("canvas[data-moves]"), still: pictures("canvas:not([data-moves])"),
-  now: section.querySelector(".now").textContent, said: slider.getAttribute("aria-valuetext"),
-  metrics: panels().map((panel) => panel.dataset.metric), checked: checked(),
-});
-const slider = section.querySelector(".time");
-const end = look();
-slider.focus();
-slider.value = 2;
-slider.dispatchEvent(new Event("input", {bubbles: true}));
-const middle = look();
-section.querySelector('.switch input[value="cosine"]').click();
-const other = look();
-slider.value = slider.max;
-slider.dispatchEvent(new Event("input", {bubbles: true}));
-const back = look();
-const fits = document.documentElement.scrollWidth <= innerWidth;
-const fetched = performance.getEntriesByType("resource").map((entry) => entry.name);
-const resources = fetched.filter((name) => !name.startsWith("data:"));
-const result = document.createElement("pre");
-result.id = "result";
-const focused = document.activeElement === slider;
-result.textContent = JSON.stringify({end, middle, other, back, fits, resources, seen, focused});
-document.body.append(result);
-</script>"""
+LOOK = """(() => {
+  const section = document.querySelector(".comparison");
+  const pictures = (selector) => [...section.querySelectorAll(selector)].map((canvas) => canvas.toDataURL());
+  return {
+    moving: pictures("canvas[data-moves]"), still: pictures("canvas:not([data-moves])"),
+    now: section.querySelector(".now").textContent,
+    said: section.querySelector(".time").getAttribute("aria-valuetext"),
+    metrics: [...section.querySelectorAll(".panel")].filter((panel) => panel.offsetParent).map((panel) => panel.dataset.metric),
+    checked: [...section.querySelectorAll(".switch input:checked")].map((radio) => radio.value),
+  };
+})()"""
 
 
-@pytest.fixture(scope="module", params=[1280, 500], ids=["wide", "narrow"])
-def seen(request, results, tmp_path_factory):
-    if BROWSER is None:
+@pytest.fixture(scope="module")
+def page(results, tmp_path_factory):
+    return report(results.everything(3, samples=12), tmp_path_factory.mktemp("page") / "report.html")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if driver.PROGRAM is None:
         pytest.skip("no chromium on this machine")
-    folder = tmp_path_factory.mktemp("browser")
-    page = report(results.everything(3, samples=12), folder / "report.html")
-    text = page.read_text(encoding="utf-8").replace("<head>", f"<head>{WATCH}").replace("</body>", f"{READER}</body>")
-    page.write_text(text, encoding="utf-8")
-    command = [
-        BROWSER,
-        *FLAGS,
-        f"--user-data-dir={folder / 'profile'}",
-        f"--window-size={request.param},900",
-        "--dump-dom",
-        page.as_uri(),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    found = re.search(r'<pre id="result">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert found, done.stderr[-2000:]
-    return {
-        **json.loads(html.unescape(found[1])),
-        "console": [line for line in done.stderr.splitlines() if "CONSOLE" in line],
-    }
+    browser = driver.Browser(tmp_path_factory.mktemp("browser") / "profile")
+    yield browser
+    browser.close()
 
 
-def test_the_slider_moves_the_gallery_and_nothing_else(seen):
-    end, middle, back = seen["end"], seen["middle"], seen["back"]
+@pytest.fixture(params=[(1280, False), (390, True)], ids=["wide light", "narrow dark"])
+def opened(request, browser, page):
+    width, dark = request.param
+    browser.open(page.as_uri(), width, dark)
+    yield browser
+    # Whatever a test did: no error, no complaint, nothing fetched but the page.
+    assert browser.happened("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded") == []
+    fetched = [event["request"]["url"] for event in browser.happened("Network.requestWillBeSent")]
+    assert [url for url in fetched if not url.startswith("data:")] == [page.as_uri()]
+
+
+def test_the_arrow_keys_move_the_slider_and_change_the_gallery(opened):
+    end = opened.ask(LOOK)
     assert end["now"] == end["said"] == "t = 0.00, log-SNR = ∞, the final image"
-    assert middle["now"] == middle["said"] != end["now"]
+    opened.ask("document.querySelector('.time').focus()")
+    for _ in range(4):
+        opened.press("ArrowLeft", 37)
+    middle = opened.ask(LOOK)
+    assert middle["now"] == middle["said"]
+    assert opened.ask("document.querySelector('.time').value") == str(10 - 4)
     # The data mean is the same at every time; every other row changes.
     changed = [a != b for a, b in zip(end["moving"], middle["moving"], strict=True)]
     assert changed == [True] * (5 * 8) + [False] * 8
     assert middle["still"] == end["still"]
-    assert back["moving"] == end["moving"]
+    opened.press("End", 35)
+    assert opened.ask(LOOK)["moving"] == end["moving"]
     assert len(set(end["moving"])) > 8
 
 
-def test_the_metric_switch_changes_every_panel_and_every_switch(seen):
-    assert set(seen["end"]["metrics"]) == {"mse"}
-    assert set(seen["end"]["checked"]) == {"mse"}
-    assert set(seen["other"]["metrics"]) == {"cosine"}
-    assert seen["other"]["checked"] == ["cosine"] * 4
-    assert len(seen["other"]["metrics"]) == len(seen["end"]["metrics"]) == 5
+def test_the_mouse_moves_the_slider_too(opened):
+    end = opened.ask(LOOK)
+    opened.click(".time")
+    middle = opened.ask(LOOK)
+    assert opened.ask("document.querySelector('.time').value") == "5"
+    assert middle["now"] != end["now"]
+    assert middle["moving"] != end["moving"]
 
 
-def test_no_error_and_no_request(seen):
-    assert seen["seen"] == []
-    assert seen["console"] == []
-    assert seen["resources"] == []
+def test_the_metric_switch_changes_every_panel_and_every_switch(opened):
+    first = opened.ask(LOOK)
+    assert set(first["metrics"]) == set(first["checked"]) == {"mse"}
+    opened.click('.switch input[value="cosine"]')
+    other = opened.ask(LOOK)
+    assert set(other["metrics"]) == {"cosine"}
+    assert other["checked"] == ["cosine"] * 4
+    assert len(other["metrics"]) == len(first["metrics"]) == 5
 
 
-def test_the_page_fits_the_window_and_the_slider_takes_the_keyboard(seen):
-    assert seen["fits"]
-    assert seen["focused"]
+def test_the_pixels_are_saved_as_numpy_reads_them(browser, page, results):
+    keep = "const make = URL.createObjectURL; URL.createObjectURL = (blob) => { window.saved = blob; return make.call(URL, blob); };"
+    script = browser.send("Page.addScriptToEvaluateOnNewDocument", source=keep)["identifier"]
+    browser.open(page.as_uri(), 1280)
+    browser.send("Page.removeScriptToEvaluateOnNewDocument", identifier=script)
+    assert browser.ask("document.querySelector('.pixels').offsetParent !== null")
+    bytes_ = bytes(browser.ask("saved.arrayBuffer().then((buffer) => [...new Uint8Array(buffer)])"))
+    images = results.comparison(3, samples=12)["images"].transpose("model", "t", "shown", "row", "column", "channel")
+    np.testing.assert_array_equal(np.load(io.BytesIO(bytes_)), images)
+
+
+def test_the_page_is_as_wide_as_the_window(opened):
+    assert opened.ask("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_colours_follow_the_system(browser, page):
+    lightness = []
+    for dark in (False, True):
+        browser.open(page.as_uri(), 800, dark)
+        lightness.append(imread(io.BytesIO(browser.screenshot()))[..., :3].mean())
+    assert lightness[0] > 0.8
+    assert lightness[1] < 0.3
+
+
+def test_it_prints(browser, page):
+    browser.open(page.as_uri(), 1280)
+    assert browser.pdf().startswith(b"%PDF")
+    browser.send("Emulation.setEmulatedMedia", media="print")
+    hidden = "[...document.querySelectorAll('.switch, .play, .time, nav')].every((each) => !each.offsetParent)"
+    assert browser.ask(hidden)
+    shown = (
+        "[...document.querySelectorAll('.comparison svg')].filter((each) => each.getBoundingClientRect().width).length"
+    )
+    assert browser.ask(shown) > 0

@@ -116,6 +116,8 @@ def test_what_was_compared_is_said(page):
     for words in (
         "1099511627776",
         "ddim, 50 steps, x0 not clipped",
+        "training seeds 0; 1",
+        "ceiling 100 steps",
         "network evaluations",
         "EMA",
         "torch 2.6.0",
@@ -127,11 +129,13 @@ def test_what_was_compared_is_said(page):
 
 def test_the_gallery_has_a_canvas_for_each_row_and_noise_with_a_name(page, results):
     ds = results.comparison()
-    rows = 4 + 3 + 4
+    rows = 4 + 3 + 4  # and those of the samples at either end
     moving = page.all("canvas")
     assert all(canvas["role"] == "img" and canvas["aria-label"] for canvas in moving)
     assert len([c for c in moving if "data-moves" in c]) == (4 + 3) * ds.sizes["shown"]
-    assert len({(c["data-row"], c["data-column"]) for c in moving}) == rows * ds.sizes["shown"]
+    assert (
+        len({(c["data-row"], c["data-column"]) for c in moving}) == rows * ds.sizes["shown"] + 4 * ds.sizes["extreme"]
+    )
     slider = page.all("input", type="range")[0]
     assert (slider["min"], slider["max"], slider["value"]) == ("0", str(ds.sizes["t"] - 1), str(ds.sizes["t"] - 1))
     assert slider["aria-label"]
@@ -146,8 +150,10 @@ def test_figures_have_alternatives_and_vector_text(page):
 
 
 def test_the_data_behind_each_figure_can_be_saved(page, results):
-    links = {a["download"]: a["href"] for a in page.all("a") if "download" in a}
-    assert len(links) == len(page.all("svg"))
+    links = {a["download"]: a.get("href") for a in page.all("a") if "download" in a}
+    assert len([name for name in links if name.endswith(".csv")]) == len(page.all("svg"))
+    assert set(links) >= {"comparison-1-gallery.png", "comparison-1-gallery.npy"}
+    assert base64.b64decode(links["comparison-1-gallery.png"].split(",")[1]).startswith(b"\x89PNG")
     text = base64.b64decode(links["comparison-1-mse-curves.csv"].split(",")[1]).decode()
     back = pd.read_csv(io.StringIO(text))
     expected = frames.curves(results.comparison(), "mse")
@@ -211,7 +217,7 @@ def test_the_same_results_give_the_same_page(results, tmp_path):
 
 
 def test_two_models_are_this_pair_and_missing_parts_are_left_out(results, tmp_path):
-    ds = results.comparison(2, nearest=False, references=False).drop_vars(["images", "ceiling"])
+    ds = results.comparison(2, nearest=False, references=False).drop_vars(["images", "extreme_images", "ceiling"])
     text = Page(report([ds], tmp_path / "two.html").read_text(encoding="utf-8"))
     assert "this pair, not this family" in text.text
     assert "Two models make one pair" in text.text
@@ -287,8 +293,10 @@ def test_bad_paths_are_one_sentence(results, tmp_path):
 
 
 def test_eight_colour_models_stay_small(results, tmp_path):
-    ds = results.comparison(8, size=32, channels=3, samples=12, shown=10, times=8)
-    # Twice the times and twenty times the samples, without computing them anew.
-    ds = ds.isel(t=np.repeat(np.arange(8), 3), sample=np.tile(np.arange(12), 20)).assign_coords(t=np.linspace(1, 0, 24))
+    ds = results.comparison(8, size=32, channels=3, samples=12, shown=12, times=8)
+    # More times and samples than a comparison has by default, without computing them anew.
+    ds = ds.isel(t=np.repeat(np.arange(8), 3), sample=np.tile(np.arange(12), 22))
+    ds = ds.assign_coords(t=np.linspace(1, 0, 24), sample=np.arange(264))
     path = report([ds, *results.everything(8, samples=12)[1:]], tmp_path / "eight.html")
-    assert path.stat().st_size < 15e6
+    # Landscapes and spectra of single models come on top: 0.1 MB each.
+    assert path.stat().st_size < 13e6

@@ -13,6 +13,9 @@ NAN = float("nan")
 def test_numbers_are_written_with_their_interval():
     assert number(0.0123456) == "0.0123"
     assert number(-2.5) == "−2.5"
+    assert number(9432.1) == "9430"
+    assert number(-163_985) == "−164000"
+    assert number(1.234e7) == "1.23e+07"
     assert number(NAN) == "undefined"
     assert number(float("inf")) == "∞"
     assert with_interval(0.5, 0.4, 0.6) == "0.5 [0.4, 0.6]"

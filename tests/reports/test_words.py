@@ -1,11 +1,15 @@
 import json
 
+from consistency_lab import train
+from consistency_lab.data.sources import load_images
+from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.reports import words
+from consistency_lab.similarity.compare import compare
 
 
 def test_only_what_is_recorded_is_said(results):
     ds = results.comparison(3, samples=12)
-    said = dict(words.compared(ds, {"sampler": {"name": "ddim", "eta": 0.5}}))
+    said = dict(words.compared(ds, {"sampler": {"method": "ddim", "eta": 0.5}}))
     assert said == {"models": "3", "pairs": "3", "samples a model": "12", "sampler": "ddim, eta = 0.5"}
 
 
@@ -42,3 +46,30 @@ def test_broken_provenance_is_no_provenance(results):
         {"device": "cuda", "accelerator": "H200", "versions": {"torch": "2.6.0", "scipy": None}}
     )
     assert dict(words.machine(words.facts_of(ds))) == {"device": "cuda H200", "versions": "torch 2.6.0"}
+
+
+def test_seeds_are_one_number_where_all_streams_share_it():
+    assert words.seeds_of({"seeds": {"init": 3, "noise": 3, "order": 3}}) == "3"
+    assert words.seeds_of({"seeds": {"init": 3, "noise": 0, "order": 3}}) == "init 3, noise 0, order 3"
+    assert words.seeds_of({"seeds": None}) == words.seeds_of({}) == ""
+
+
+def test_a_commit_is_short_and_keeps_its_state():
+    facts = {"git_commit": "1939821faf3d4afcea54c4583fb0c1026e5edc81-dirty"}
+    assert words.machine(facts) == [("git commit", "1939821faf3d (dirty)")]
+    assert words.machine({"git_commit": None}) == []
+
+
+def test_what_a_real_comparison_records_is_said():
+    # The made-up provenance of the other tests could drift from what is recorded.
+    images = load_images("digits").take(range(40), "few")
+    models = [train(images, network="mlp(width=8, depth=1)", seed=seed, steps=2, batch=4) for seed in (0, 1)]
+    ds = compare(models, count=4, sampler=Sampler(steps=3), images=images, levels=2)
+    said = dict(words.compared(ds, words.facts_of(ds)))
+    assert said["sampler"].startswith("ddim, 3 steps, x0 not clipped")
+    assert said["training seeds"] == "0; 1"
+    assert said["weights"] == "EMA"
+    assert said["ceiling"] == "6 steps"
+    assert said["data"].startswith("few (fingerprint")
+    assert {"network evaluations a sample (NFE)", "device", "threads", "versions", "noise seed"} <= set(said)
+    assert "6 solver steps" in " ".join(words.methods(ds, words.facts_of(ds)))
