@@ -7,6 +7,8 @@ from consistency_lab.cli.listing import CHOICES, LISTS
 from consistency_lab.data.sources import load_images
 from consistency_lab.loading import KINDS
 from consistency_lab.store.results import load_result
+from consistency_lab.store.runs import Store
+from consistency_lab.studies.quality import set_classifier
 
 
 def test_status_shows_data_and_settings_that_are_not_at_their_defaults(trained, capsys):
@@ -14,6 +16,12 @@ def test_status_shows_data_and_settings_that_are_not_at_their_defaults(trained, 
     first, second = capsys.readouterr().out.strip().splitlines()
     assert first.endswith("digits, network=mlp(depth=1, width=16), steps=30, batch=32")
     assert second.endswith("digits, network=mlp(depth=1, width=16), steps=30, batch=32, seed=1")
+
+
+def test_status_lists_a_classifier_beside_models(tmp_path, capsys):
+    set_classifier(load_images("digits"), Store(tmp_path), steps=2)
+    assert main(["status", "--store", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.split()[:3] == ["done", "classifier", "digits"]
 
 
 def test_everything_that_has_a_name_is_listed(capsys):
