@@ -32,9 +32,8 @@ class Status:
         if not runs:
             print(f"no runs in {self.store}")
         for run in runs:
-            state = "stale" if run.stale else "done" if run.done else "unfinished"
             said = ", ".join([str(run.spec.get("data", {}).get("name", "")), *_changed(run)]).strip(", ")
-            print(f"{state:<10}  {run.kind:<8}  {run.name:<24}  {run.folder.name}  {said}".rstrip())
+            print(f"{run.state:<10}  {run.kind:<8}  {run.name:<24}  {run.folder.name}  {said}".rstrip())
 
 
 def _changed(run: Run) -> list[str]:
