@@ -75,10 +75,12 @@ class DiffusionModel:
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of the images, and of the noise that they are made from."""
         return tuple(self.denoiser.shape)
 
     @property
     def device(self) -> torch.device:
+        """Where its weights are."""
         tensors = [*self.denoiser.parameters(), *self.denoiser.buffers()]
         return tensors[0].device if tensors else torch.device("cpu")
 

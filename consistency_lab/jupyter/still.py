@@ -41,5 +41,5 @@ def figure_html(figure: Figure, alt: str) -> str:
     """The figure as an image inside the page."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight")
+        figure.savefig(buffer, format="png", dpi=DPI)
     return image(buffer.getvalue(), alt)

@@ -47,7 +47,8 @@ def probe_curvature(
         count: images, each at every noise level.
         bins: noise levels.
         seed: of the noise and of random vectors.
-        operators: see `curvature_spectrum`, as for all that follow.
+        operators: see `curvature_spectrum`, as for ``eigenvalues``, ``probes``, ``steps``, ``products``, ``by_t``, ``scaled`` and
+            ``parameters``.
 
     Raises:
         UserError: as `curvature_spectrum`; too few images.

@@ -55,6 +55,9 @@ def compare(
         images: the training set of the models, for references and nearest images.
         levels: noise levels along the trajectory that are kept, the final image included.
         shown: samples whose images the result carries.
+        references: closed-form denoisers to compare with, by name (see `REFERENCES`); they need ``images``.
+        ceiling: compare each model with itself at twice the solver steps, where all are diffusion models.
+        known: trajectories that earlier comparisons of the same noise have walked, and to which this one adds its own.
 
     Returns:
         A comparison: ``distance`` and ``null`` ``(pair, t, sample, metric)``, scores with intervals, references, ceiling, images,
