@@ -82,9 +82,10 @@ errors = {
 mean_interval((errors["recipe"] - errors["uniform"]).mean("t").values)
 
 # %% [markdown]
-# Difference in held-out error (eps, mean over noise levels), below 0 where the recipe is better. Its interval is over images, and it is of **one run each**: no evidence about the recipe. Part of a difference is the
-# annealing's, which uniform times could have had too, and part is the seed's. The controls that tell these apart,
-# over seeds, are a race:
+# Difference in held-out error (eps, mean over noise levels), below 0 where the recipe is better. Its interval is over
+# images, and it is of **one run each**: no evidence about the recipe. Part of a difference is the annealing's, which
+# uniform times could have had too, and part is the seed's. The controls that tell these apart, over seeds, are a
+# race:
 #
 # ```sh
 # consistency-lab race --preset digits --dry-run
