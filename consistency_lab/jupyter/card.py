@@ -70,11 +70,10 @@ def _html(result: xr.Dataset, sentence: str, figure: str) -> str:
 
 def _numbers(result: xr.Dataset) -> list[tuple[str, str]]:
     """Every single number of a result that has an interval: among its attributes, or without dimensions."""
-    single = {
-        str(name): float(value)
-        for name, value in result.data_vars.items()
-        if not value.dims and value.dtype.kind == "f"
-    }
-    known = {**{str(name): value for name, value in result.attrs.items() if isinstance(value, int | float)}, **single}
-    rows = [(name, *(float(known.get(f"{name}{end}", math.nan)) for end in ("", "_low", "_high"))) for name in known]
-    return [(name, with_interval(*ends)) for name, *ends in rows if f"{name}_low" in known and not math.isnan(ends[0])]
+    known = {str(name): float(value) for name, value in result.attrs.items() if isinstance(value, int | float)}
+    known |= {str(name): float(x) for name, x in result.data_vars.items() if not x.dims and x.dtype.kind == "f"}
+    rows = []
+    for name, value in known.items():
+        if f"{name}_low" in known and not math.isnan(value):
+            rows.append((name, with_interval(value, known[f"{name}_low"], known.get(f"{name}_high", math.nan))))
+    return rows

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import xarray as xr
 from matplotlib.figure import Figure
 
@@ -15,6 +17,12 @@ from consistency_lab.reports.numbers import with_interval
 Drawn = tuple[Figure, str]
 ENDS = ("", "_low", "_high")
 OVER_IMAGES = "95 % intervals over images"
+
+
+def _text(ds: xr.Dataset, name: str, ends: tuple[str, str, str] = ENDS) -> str:
+    """A number of a result, whatever holds it, with its interval."""
+    value, low, high = (float(ds[f"{name}{end}"].item()) for end in ends)
+    return with_interval(value, low, high)
 
 
 def measures(ds: xr.Dataset) -> list[str]:
@@ -56,7 +64,7 @@ def at_t(ds: xr.Dataset, measure: str, t: float) -> str:
     """The measure at one time with its interval."""
     values, unit = _measure(ds, measure)
     here = values.sel(t=t)
-    text = with_interval(*(float(here[part]) for part in ("value", "low", "high")))
+    text = _text(here, "", ("value", "low", "high"))
     return f"{measure} of {reading.model_of(ds)} at t = {t:.2f}: {text} ({unit}; {OVER_IMAGES})."
 
 
@@ -80,20 +88,17 @@ def line(ds: xr.Dataset, level: float | None) -> Drawn:
     """The loss along a line over all noise levels, or at one of them."""
     path = str(ds.attrs.get("path", "a line in weight space"))
     if level is None:
-        bend = [float(ds.attrs.get(f"curvature{end}", float("nan"))) for end in ENDS]
-        return probes.landscape(
-            ds
-        ), f"loss along {path}, all noise levels; second derivative at the model {with_interval(*bend)}."
+        value, low, high = (float(ds.attrs.get(f"curvature{end}", float("nan"))) for end in ENDS)
+        said = f"loss along {path}, all noise levels; second derivative at the model {with_interval(value, low, high)}."
+        return probes.landscape(ds), said
     here = ds.sel(t=level, drop=True)
-    parts = {f"loss{end}": here[f"loss_by_t{end}"] for end in ENDS if f"loss_by_t{end}" in here}
-    missing = {name: here["loss"] * float("nan") for name in ("loss_low", "loss_high") if name not in parts}
-    one = here.drop_vars([name for name in here if str(name).startswith("loss_by_t")]).assign(**parts, **missing)
+    nothing = here["loss"] * float("nan")  # results of an earlier version have no interval at single levels
+    parts: dict[Hashable, xr.DataArray] = {f"loss{end}": here.get(f"loss_by_t{end}", nothing) for end in ENDS}
+    one = here.drop_vars([name for name in here if str(name).startswith("loss_by_t")]).assign(parts)
     one.attrs["path"] = f"{path}, t = {level:.2g}"
     said = f"loss along {path} at t = {level:.2f}"
     if "curvature_by_t" in here:
-        said += (
-            f"; second derivative at the model {with_interval(*(float(here[f'curvature_by_t{end}']) for end in ENDS))}"
-        )
+        said += f"; second derivative at the model {_text(here, 'curvature_by_t')}"
     return probes.landscape(one), f"{said}."
 
 
@@ -124,5 +129,5 @@ def curvature(ds: xr.Dataset, part: str) -> Drawn:
 def connectivity(ds: xr.Dataset, path: str) -> Drawn:
     """The loss along one path between two models, and its barrier."""
     one = ds.sel(path=[path])
-    barrier = with_interval(*(float(one[f"barrier{end}"].item()) for end in ENDS))
+    barrier = _text(one, "barrier")
     return paths.connectivity(one), f"barrier on the path {path}: {barrier} (loss above the chord; {OVER_IMAGES})."

@@ -99,6 +99,26 @@ def test_a_comparison_without_images_is_curves_alone(results):
     assert len(moment(ds, 0.0, 4, "mse").axes) == 1
 
 
+def test_a_comparison_of_final_images_alone_has_points_with_intervals(subject):
+    class Other:
+        name, noise_shape, facts = "other", (1, 8, 8), {}
+
+        def generate(self, noise, indices):
+            return noise.initial(indices, self.noise_shape).tanh()
+
+    found = cl.compare([subject[0], Other()], count=4, sampler=cl.Sampler(steps=2), metrics=("mse",))
+    assert found.sizes["t"] == 1
+    *pictures, points = moment(found, 0.0, 1, "mse").axes
+    assert len(pictures) == 2
+    assert [label.get_text() for label in points.get_yticklabels()] == [
+        "sample 1",
+        "same noise, mean",
+        "other noise (null), mean",
+    ]
+    assert float(points.lines[0].get_xdata()[0]) == float(found["distance"].isel(t=-1, sample=1).mean())
+    assert cl.explore(found).children[0].options[0][1] == 0.0
+
+
 def test_a_sentence_has_the_score_and_interval_of_the_result(results):
     ds = results.comparison(models=4)
     t = float(ds["t"][6])
