@@ -17,8 +17,8 @@
 PILOT_STEPS = 200
 STEPS = 600  # of the training that the recipe is for
 COUNT = 64  # images of a probe
-LANCZOS = 30  # steps of the curvature's Lanczos process
-PRODUCTS = 30  # Hessian-vector products of its trace
+LANCZOS = 40  # steps of the curvature's Lanczos process
+PRODUCTS = 30  # matrix-vector products of its trace
 
 # %%
 import consistency_lab as cl
@@ -40,7 +40,14 @@ cl.explore(difficulty, measure="gradient noise")
 
 # %%
 curvature = cl.probe_curvature(
-    pilot, held_out, count=COUNT, operators=("hessian",), eigenvalues=2, steps=LANCZOS, products=PRODUCTS, by_t=False
+    pilot,
+    held_out,
+    count=COUNT,
+    operators=("gauss_newton",),
+    eigenvalues=1,
+    steps=LANCZOS,
+    products=PRODUCTS,
+    by_t=False,
 )
 curvature
 

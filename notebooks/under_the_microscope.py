@@ -82,11 +82,5 @@ connectivity = cl.probe_connectivity(
 connectivity
 
 # %% [markdown]
-# All of it on one page:
-
-# %%
-cl.report(
-    [likeness, difficulty, structure, around, between, connectivity],
-    "microscope.html",
-    title="A pair under the microscope",
-)
+# `cl.report([likeness, difficulty, structure, around, between, connectivity], "microscope.html")` puts all of it on one
+# page.

@@ -20,7 +20,7 @@ TINY = {
     "SAMPLER_STEPS": 3,
     "POINTS": 5,
     "CURVE_STEPS": 2,
-    "LANCZOS": 4,
+    "LANCZOS": 12,
     "PRODUCTS": 6,
 }
 MEGABYTE = 1_000_000
