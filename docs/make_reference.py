@@ -33,7 +33,7 @@ ROOMS = {
     "similarity": "Comparing",
     "metrics": "Distances between images",
     "probes": "Probes",
-    "studies": "Probes that train or know players",
+    "studies": "Probes of pairs and of players",
     "recipe": "Recipes",
     "store": "Store and results",
     "reports": "The page",
