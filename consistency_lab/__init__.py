@@ -43,6 +43,7 @@ _HOMES = {
     "diffusion_subject": "probes.subject",
     "difficulty_correlations": "probes.profiles",
     "difficulty_table": "probes.profiles",
+    "explore": "jupyter.explore",
     "export_diffusers": "interop.export",
     "line_landscape": "probes.landscape",
     "load": "loading",
@@ -60,6 +61,7 @@ _HOMES = {
     "report": "reports.html",
     "sample_path": "diffusion.sampling",
     "save_result": "store.results",
+    "show": "jupyter.card",
     "train": "training.train",
     "train_gan": "contrast.gan",
     "train_vae": "contrast.vae",
@@ -80,6 +82,20 @@ def __dir__() -> list[str]:
     return [*globals(), *__all__]
 
 
+def load_ipython_extension(ipython: Any) -> None:
+    """``%load_ext consistency_lab``: results show themselves in this notebook as `show` does."""
+    from consistency_lab.jupyter.extension import load
+
+    load(ipython)
+
+
+def unload_ipython_extension(ipython: Any) -> None:
+    """``%unload_ext consistency_lab``: results are shown by xarray again."""
+    from consistency_lab.jupyter.extension import unload
+
+    unload(ipython)
+
+
 if TYPE_CHECKING:
     from consistency_lab.contrast.gan import train_gan
     from consistency_lab.contrast.settings import GANSettings, VAESettings
@@ -96,6 +112,8 @@ if TYPE_CHECKING:
     from consistency_lab.errors import UserError
     from consistency_lab.interop.export import export_diffusers
     from consistency_lab.interop.module import wrap_module
+    from consistency_lab.jupyter.card import show
+    from consistency_lab.jupyter.explore import explore
     from consistency_lab.loading import load
     from consistency_lab.metrics.distances import METRICS
     from consistency_lab.networks.registry import NETWORKS

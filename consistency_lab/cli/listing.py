@@ -32,11 +32,10 @@ class Status:
         if not runs:
             print(f"no runs in {self.store}")
         for run in runs:
-            state = "stale" if run.stale else "done" if run.done else "unfinished"
             data = run.spec.get("data")  # the facts of a set; of a classifier, whose name says which, a fingerprint
             name = data.get("name", "") if isinstance(data, dict) else ""
             said = ", ".join([str(name), *_changed(run)]).strip(", ")
-            print(f"{state:<10}  {run.kind:<8}  {run.name:<24}  {run.folder.name}  {said}".rstrip())
+            print(f"{run.state:<10}  {run.kind:<8}  {run.name:<24}  {run.folder.name}  {said}".rstrip())
 
 
 def _changed(run: Run) -> list[str]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from consistency_lab.contrast.networks import GAN, VAE
 from consistency_lab.devices import measuring
-from consistency_lab.diffusion.model import chunks
+from consistency_lab.diffusion.model import chunks, model_table
 from consistency_lab.diffusion.noise import SharedNoise
 
 
@@ -51,3 +51,6 @@ class ContrastModel:
 
     def __repr__(self) -> str:
         return f"ContrastModel({self.name!r}, {self.noise_shape} -> {'x'.join(map(str, self.module.shape))})"
+
+    def _repr_html_(self) -> str:
+        return model_table(type(self.module).__name__, self)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 
 from consistency_lab.data.arrays import as_labels, as_pixels, finite_range
 from consistency_lab.errors import UserError
+from consistency_lab.markup import image
 
 _FINGERPRINT_CHUNK = 4096  # images hashed at a time, so that a set on a GPU is never copied back whole
 
@@ -88,6 +90,16 @@ class ImageSet:
     def __repr__(self) -> str:
         kind = str(self.pixels.dtype).removeprefix("torch.")
         return f"ImageSet({self.name!r}, {len(self)} images, shape={self.shape}, {kind}, classes={self.classes})"
+
+    def _repr_html_(self) -> str:
+        from consistency_lab.data.thumbnails import strip  # a notebook alone needs the reader of pictures
+
+        said = f"<strong>{escape(repr(self))}</strong>"
+        if self.shape[0] not in (1, 3):
+            return f"<div>{said}</div>"
+        shown = min(len(self), 12)
+        picture = image(strip(self.batch(range(shown))), f"the first {shown} images of {self.name}")
+        return f"<div>{said}<br>{picture}</div>"
 
     @property
     def shape(self) -> tuple[int, int, int]:

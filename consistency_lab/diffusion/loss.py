@@ -26,9 +26,11 @@ def denoising_loss(
     Time and noise come from outside and nothing is averaged over the batch (Ho et al. 2006.11239, equation 14, before its expectation).
 
     Args:
+        denoiser: what is asked.
         x0: clean images ``(B, C, H, W)`` in [-1, 1].
         t: times ``(B,)`` in ``[t_min, t_max]``.
         eps: standard normal noise shaped as ``x0``.
+        cond: class labels ``(B,)``, or None for "no label".
         units: ``"eps"``, ``"x0"``, ``"v"`` or ``"flow"``, whatever the network predicts.
 
     Raises:

@@ -15,6 +15,7 @@ from consistency_lab.diffusion.denoiser import Denoiser, GuidedDenoiser
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler, SamplerStep, sample_path, start_state
 from consistency_lab.errors import UserError
+from consistency_lab.markup import fact_rows, table
 
 CHUNK = 256  # images that are computed together; images agree to the bit for equal chunks, and to rounding for others
 
@@ -44,6 +45,13 @@ def described(model: GenerativeModel) -> dict[str, Any]:
     return {"name": model.name, **{key: value for key, value in model.facts.items() if key != "spec"}}
 
 
+def model_table(title: str, model: GenerativeModel) -> str:
+    """Name, noise shape and facts of a model as HTML, for notebooks."""
+    rest = {key: value for key, value in described(model).items() if key != "name"}
+    shape = "x".join(map(str, model.noise_shape))
+    return table(f"{title} {model.name}", [("starts from noise of shape", shape), *fact_rows(rest)])
+
+
 @dataclass(frozen=True, eq=False)
 class DiffusionModel:
     """A denoiser, and what is known of where it came from.
@@ -67,10 +75,12 @@ class DiffusionModel:
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of the images, and of the noise that they are made from."""
         return tuple(self.denoiser.shape)
 
     @property
     def device(self) -> torch.device:
+        """Where its weights are."""
         tensors = [*self.denoiser.parameters(), *self.denoiser.buffers()]
         return tensors[0].device if tensors else torch.device("cpu")
 
@@ -114,6 +124,9 @@ class DiffusionModel:
 
     def __repr__(self) -> str:
         return f"DiffusionModel({self.name!r}, {'x'.join(map(str, self.noise_shape))}, {self.denoiser.schedule.spec})"
+
+    def _repr_html_(self) -> str:
+        return model_table("Diffusion model", self)
 
 
 def check_generative(model: object) -> None:

@@ -54,6 +54,7 @@ class Sampler:
 
     @property
     def stochastic(self) -> bool:
+        """Whether it draws noise along the way (which is shared too)."""
         return self.method == "ancestral"
 
     def evaluations(self, steps: int | None = None) -> int:

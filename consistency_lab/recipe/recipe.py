@@ -13,6 +13,7 @@ import xarray as xr
 from consistency_lab.choices import Choice
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
+from consistency_lab.markup import bullets, table
 from consistency_lab.recipe.derivation import (
     FLOOR,
     Curvature,
@@ -161,6 +162,10 @@ class Recipe:
 
     def __str__(self) -> str:
         return "\n".join(self.reasons)
+
+    def _repr_html_(self) -> str:
+        changes = [(name, str(value)) for name, value in self.changes.items()]
+        return table("Recipe", changes, ("setting", "new value")) + bullets(self.reasons)
 
 
 def shuffled(difficulty: xr.Dataset, seed: int) -> xr.Dataset:

@@ -57,6 +57,9 @@ def compare(
         levels: noise levels along the trajectory that are kept, the final image included.
         shown: samples whose images the result carries along the trajectory, the first ones; beside them it carries the final images of
             the most and the least consistent samples.
+        references: closed-form denoisers to compare with, by name (see `REFERENCES`); they need ``images``.
+        ceiling: compare each model with itself at twice the solver steps, where all are diffusion models.
+        known: trajectories that earlier comparisons of the same noise have walked, and to which this one adds its own.
 
     Returns:
         A comparison: ``distance`` and ``null`` ``(pair, t, sample, metric)``, scores with intervals, references, ceiling, images,

@@ -49,6 +49,10 @@ def save_result(ds: xr.Dataset, path: str | os.PathLike[str]) -> None:
 
     Attributes are texts and numbers; anything nested belongs in the provenance (`with_provenance`).
 
+    Args:
+        ds: what `compare` or a probe returned, or any dataset of numbers and texts.
+        path: the file; the folder is made where it is missing.
+
     Raises:
         StoreError: ``path`` cannot be written, or netCDF cannot hold an attribute, variable or dimension (named).
     """
@@ -63,7 +67,14 @@ def save_result(ds: xr.Dataset, path: str | os.PathLike[str]) -> None:
 
 
 def load_result(path: str | os.PathLike[str]) -> xr.Dataset:
-    """A dataset that `save_result` wrote, in memory. Raises `StoreError` if the file is missing or damaged."""
+    """A dataset that `save_result` wrote, in memory.
+
+    Args:
+        path: the ``.nc`` file.
+
+    Raises:
+        StoreError: the file is missing or damaged.
+    """
     if not Path(path).is_file():
         raise StoreError(f"there is no result {path}; give the path of a .nc file.")
     try:

@@ -59,8 +59,12 @@ class Run:
         return run
 
     def __repr__(self) -> str:
-        state = "stale" if self.stale else "done" if self.done else "unfinished"
-        return f"Run({self.kind} {self.name!r}, {state}, {self.folder})"
+        return f"Run({self.kind} {self.name!r}, {self.state}, {self.folder})"
+
+    @property
+    def state(self) -> str:
+        """``"stale"``, ``"done"`` or ``"unfinished"``."""
+        return "stale" if self.stale else "done" if self.done else "unfinished"
 
     @property
     def done(self) -> bool:

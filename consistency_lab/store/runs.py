@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from consistency_lab.errors import StoreError, UserError, unknown_name
+from consistency_lab.markup import table
 from consistency_lab.store.atomic import ensure_writable
 from consistency_lab.store.run import SPEC, Run
 from consistency_lab.store.spec import NUMERICS_VERSION
@@ -65,6 +66,10 @@ class Store:
             except StoreError as error:
                 _logger.warning("%s", error)
         return found
+
+    def _repr_html_(self) -> str:
+        rows = [(run.state, run.kind, run.name, run.folder.name) for run in self.runs()]
+        return table(f"Store {self.root}, {len(rows)} runs", rows, ("state", "kind", "name", "folder"))
 
     def find(self, text: str | os.PathLike[str], kind: str | Sequence[str] | None = None, stale: bool = False) -> Run:
         """The run that is meant by a path, a folder's name, a run's name, or a beginning of either that fits only one.

@@ -214,7 +214,9 @@ class MomentumSchedule:
         return kept, (1.0 - self._rules[i].beta0) * self._running[i] * (1.0 - kept**count)
 
     def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it, beside the optimizer's own state."""
         return {"taken": self.taken, "products": list(self._running)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
         self.taken, self._running = int(state["taken"]), [float(value) for value in state["products"]]

@@ -1,0 +1,1 @@
+"""Results in a notebook: what they say at a glance, and sliders through them."""

@@ -1,0 +1,79 @@
+"""A result at a glance: its sentence, its numbers with intervals, a figure, how it was made, and the data themselves."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from html import escape
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from consistency_lab.jupyter.still import figure_html
+from consistency_lab.jupyter.views import view_of
+from consistency_lab.markup import bullets, table
+from consistency_lab.plots.figures import figures_of
+from consistency_lab.reports.numbers import headline, with_interval
+from consistency_lab.reports.words import facts_of, machine
+
+
+@dataclass(frozen=True)
+class Card:
+    """What `show` returns.
+
+    Attributes:
+        figure: the first figure of the result.
+        sentence: the headline of a comparison, or the first number of another result, with intervals.
+        html: the card as a notebook shows it.
+    """
+
+    figure: Figure
+    sentence: str
+    html: str = field(repr=False)
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def __repr__(self) -> str:
+        return self.sentence
+
+
+def show(result: xr.Dataset) -> Card:
+    """A result at a glance.
+
+    In a notebook it is shown as the last line of a cell; after ``%load_ext consistency_lab`` results show themselves so.
+
+    Args:
+        result: of any kind that a report knows.
+
+    Returns:
+        A card with ``figure`` and ``sentence``; in a notebook also warnings, numbers with intervals, how the result was made, and the data.
+
+    Raises:
+        UserError: something that is no result, or one of a kind that is not known.
+    """
+    view = view_of(result)
+    first = headline(result) if result.attrs["kind"] == "comparison" else None
+    name, figure, _ = next(iter(figures_of(result)))
+    sentence = first.sentence if first else view.draw(**view.settled({}))[1]
+    return Card(figure, sentence, _html(result, sentence, figure_html(figure, f"{name}: {sentence}")))
+
+
+def _html(result: xr.Dataset, sentence: str, figure: str) -> str:
+    said = f"<p><strong>{escape(sentence)}</strong></p>"
+    numbers = table("Numbers with 95 % intervals", rows) if (rows := _numbers(result)) else ""
+    facts = facts_of(result)
+    made = table("How it was made", machine(facts)) if facts else bullets(["This result does not say how it was made."])
+    data = f"<details><summary>data</summary>{result._repr_html_()}</details>"
+    return f"<div>{said}{figure}<details><summary>numbers and provenance</summary>{numbers}{made}</details>{data}</div>"
+
+
+def _numbers(result: xr.Dataset) -> list[tuple[str, str]]:
+    """Every single number of a result that has an interval: among its attributes, or without dimensions."""
+    known = {str(name): float(value) for name, value in result.attrs.items() if isinstance(value, int | float)}
+    known |= {str(name): float(x) for name, x in result.data_vars.items() if not x.dims and x.dtype.kind == "f"}
+    rows = []
+    for name, value in known.items():
+        if f"{name}_low" in known and not math.isnan(value):
+            rows.append((name, with_interval(value, known[f"{name}_low"], known.get(f"{name}_high", math.nan))))
+    return rows

@@ -1,0 +1,47 @@
+"""Small pieces of HTML by which objects show themselves in a notebook. All text is escaped; nothing is loaded from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import Any
+
+_CELL = "text-align:left;vertical-align:top"
+
+
+def table(title: str, rows: Iterable[tuple[str, ...]], head: tuple[str, ...] = ()) -> str:
+    """A titled table of texts.
+
+    Args:
+        title: above the table. rows: texts, as many in each row. head: names of the columns, if they need any.
+    """
+    top = f"<thead><tr>{_cells('th', head)}</tr></thead>" if head else ""
+    body = "".join(f"<tr>{_cells('td', row)}</tr>" for row in rows)
+    return f"<div><strong>{escape(title)}</strong><table>{top}<tbody>{body}</tbody></table></div>"
+
+
+def _cells(tag: str, texts: tuple[str, ...]) -> str:
+    return "".join(f'<{tag} style="{_CELL}">{escape(text)}</{tag}>' for text in texts)
+
+
+def bullets(texts: Iterable[str]) -> str:
+    """Sentences, one under the other."""
+    return f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in texts)}</ul>"
+
+
+def image(png: bytes, alt: str, style: str = "max-width:100%") -> str:
+    """A PNG inside the page, with the words for a reader who cannot see it."""
+    data = base64.b64encode(png).decode()
+    return f'<img alt="{escape(alt)}" style="{style}" src="data:image/png;base64,{data}">'
+
+
+def fact_rows(known: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is known of a model as rows of a table: nested facts in one line, a data set by its name."""
+    return [(key, _said(value)) for key, value in known.items() if value is not None]
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return str(value["name"]) if "name" in value else ", ".join(f"{key} {inner}" for key, inner in value.items())
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

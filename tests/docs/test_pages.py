@@ -1,0 +1,141 @@
+"""The README and docs/ are the manual: their code runs, here with less training; their commands parse; their links lead somewhere.
+
+The blocks of one page share a namespace and run in order, as a reader would type them.
+"""
+
+import dataclasses
+import functools
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import consistency_lab as cl
+from consistency_lab.cli import COMMANDS, _parse
+from consistency_lab.diffusion.sampling import SAMPLERS
+
+ROOT = Path(__file__).resolve().parents[2]
+WRITTEN = [page for page in sorted((ROOT / "docs").glob("*.md")) if page.name != "reference.md"]  # that one is made
+PAGES = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in [ROOT / "README.md", *WRITTEN]}
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
+
+TRAINING = {"steps": 2, "batch": 16, "device": "cpu", "progress": False}
+SAMPLING = cl.Sampler(steps=3)
+LIMITS = {
+    "train": TRAINING,
+    "compare": {"count": 8, "levels": 4, "sampler": SAMPLING},
+    "probe_difficulty": {"count": 4, "bins": 4, "detail": 2},
+    "probe_landscape": {"count": 4, "bins": 3, "points": 5},
+    "probe_curvature": {"count": 4, "bins": 2, "eigenvalues": 1, "probes": 2, "steps": 4, "products": 6},
+}
+REGISTRIES = (cl.NETWORKS, cl.TIMESTEPS, cl.METRICS, cl.SCHEDULES, SAMPLERS)
+
+
+def blocks(text, *languages):
+    return [
+        (text[: found.start()].count("\n") + 1, found[2]) for found in BLOCK.finditer(text) if found[1] in languages
+    ]
+
+
+def limited(function, limits):
+    """The function with sizes that take no time, whatever it is asked for; a sampler keeps its method, a comparison its metrics."""
+    defaults = {"metrics": ("mse", "cosine")} if function.__name__ == "compare" else {}  # fewer figures to draw
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        given = kwargs.get("sampler")
+        forced = {**limits, "sampler": dataclasses.replace(given, steps=3)} if given else limits
+        return function(*args, **{**defaults, **kwargs, **forced})
+
+    return call
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """A folder of its own, tiny sizes, and registries that forget what a page registers."""
+    monkeypatch.chdir(tmp_path)
+    for name, limits in LIMITS.items():
+        monkeypatch.setattr(cl, name, limited(getattr(cl, name), limits))
+    for registry in REGISTRIES:
+        monkeypatch.setattr(registry, "_builders", dict(registry._builders))
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", [page for page, text in PAGES.items() if blocks(text, "python")])
+def test_the_code_of_a_page_runs(page, small):
+    namespace = {}
+    for line, source in blocks(PAGES[page], "python"):
+        # So many empty lines that a failure names the line of the page.
+        exec(compile("\n" * line + source, page, "exec"), namespace)
+    for name in re.findall(r'cl\.report\(.*"(\w+\.html)"', PAGES[page]):
+        assert (small / name).stat().st_size > 10_000
+
+
+def commands(text):
+    for line, source in blocks(text, "", "sh"):
+        for number, typed in enumerate(source.splitlines(), start=line + 1):
+            words = shlex.split(typed, comments=True)
+            if words:
+                yield number, words
+
+
+@pytest.mark.parametrize("page", [page for page, text in PAGES.items() if list(commands(text))])
+def test_the_commands_of_a_page_parse(page):
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), flags=re.MULTILINE)
+    extras = re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text("utf-8"), flags=re.MULTILINE)
+    for number, words in commands(PAGES[page]):
+        where, program = f"{page}:{number}: {words}", Path(words[0]).name
+        if program == "consistency-lab":
+            assert isinstance(_parse(words[1:]), COMMANDS[words[1]]), where
+        elif program == "make":
+            assert words[1] in targets, where
+        elif program == "python":
+            assert words[1] == "-m" or (ROOT / words[1]).is_file(), where
+        else:
+            assert words[:2] == [words[0], "install"] and program == "pip", where  # noqa: PT018
+            assert all(extra in extras for extra in re.findall(r"\[(\w+)\]", " ".join(words))), where
+
+
+def test_a_command_that_does_not_exist_would_be_found():
+    with pytest.raises(SystemExit):
+        _parse(["train", "--stepz", "3"])
+
+
+def test_the_readme_shows_the_two_ways_in():
+    assert len(blocks(PAGES["README.md"], "python")) == 2
+    named = {words[1] for _, words in commands(PAGES["README.md"]) if words[0] == "consistency-lab"}
+    assert {"train", "compare", "probe", "study", "report", "status", "export"} <= named
+
+
+def anchors(text):
+    """GitHub's names of headings."""
+    titles = re.findall(r"^#+ (.*)$", BLOCK.sub("", text), flags=re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]
+
+
+LINKED = {
+    **PAGES,
+    **{
+        f"{folder}/{name}": (ROOT / folder / name).read_text("utf-8")
+        for folder, name in [("docs", "reference.md"), ("notebooks", "README.md")]
+    },
+}
+
+
+@pytest.mark.parametrize("page", LINKED)
+def test_the_links_of_a_page_lead_somewhere(page):
+    text = BLOCK.sub("", LINKED[page])
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith("http"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (ROOT / page).parent / path if path else ROOT / page
+        assert file.exists(), f"{page} -> {target}"
+        if anchor:
+            assert anchors(file.read_text("utf-8")).count(anchor) == 1, f"{page} -> {target}"
+
+
+def test_the_index_names_every_page():
+    for page in WRITTEN:
+        assert page.name == "README.md" or f"]({page.name}" in PAGES["docs/README.md"], page.name
