@@ -16,7 +16,7 @@ from consistency_lab.studies.race.crossing import Crossing, Speedup, haste, spee
 AGAINST = {
     "control": "uniform, constant rate",
     "annealed": "fastest uniform with annealing",
-    "density": "fastest published density",
+    "density": "fastest density of others",
     "twin": "faster static twin",
 }
 
