@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= demo
 PRESET ?= digits
+JOBS ?= 2
 STORE ?= runs
 # For example RESULTS_OPTIONS="--workers 2 --data-dir DIR --lpips-weights FILE".
 RESULTS_OPTIONS ?=
@@ -25,7 +26,7 @@ results: $(VENV)/.installed
 	$(BIN)/python analyses/make_results.py --preset $(PRESET) --store $(STORE) $(RESULTS_OPTIONS)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(JOBS) --dist loadfile
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/pytest -m slow

@@ -90,13 +90,14 @@ def test_importance_weights_or_another_objective_is_a_field():
     [([0.01], "mdlrc"), ([0.01, 0.2], "constant"), ([0.2], "constant"), ([float("nan")], "constant")],
 )
 def test_momentum_decays_on_smooth_landscapes_only(rough, momentum):
-    recipe = Recipe.from_findings(difficulty(np.ones(20)), [landscape(r) for r in rough])
+    recipe = Recipe.from_findings(difficulty(np.ones(20)), [landscape(r) for r in rough], momentum="measured")
     assert recipe.apply(TrainingSettings()).momentum == momentum
     assert len(recipe.reasons) == 2
 
 
 def lr_and_beta(settings, **curvature):
-    recipe = Recipe.from_findings(difficulty(np.ones(20)), curvature=Curvature(**curvature), settings=settings)
+    options = {"curvature": Curvature(**curvature), "settings": settings, "momentum": "measured"}
+    recipe = Recipe.from_findings(difficulty(np.ones(20)), **options)
     return recipe.apply(settings), recipe
 
 
@@ -154,28 +155,35 @@ def test_annealing_further_gains_nothing_in_the_stiffest_direction():
 def test_curvature_is_not_trusted_off_the_quadratic():
     findings, valley = difficulty(np.ones(20)), Curvature(50.0, 1000.0, 2000)
     settings = TrainingSettings()
-    smooth = Recipe.from_findings(findings, landscape(0.01), curvature=valley)
+    smooth = Recipe.from_findings(findings, landscape(0.01), curvature=valley, momentum="measured")
     assert smooth.apply(settings).optimizer != settings.optimizer
     for rough, curvature in [(0.2, valley), (float("nan"), valley), (0.01, Curvature(-1.0, -5.0, 10))]:
         recipe = Recipe.from_findings(findings, landscape(rough), curvature=curvature)
         assert list(recipe.changes) == ["timesteps"]
         assert "stay as they are" in str(recipe)
     result = curvature_result([50.0], [1000.0], 2000)
-    assert Recipe.from_findings(findings, landscape(0.01), curvature=result) == smooth
+    assert Recipe.from_findings(findings, landscape(0.01), curvature=result, momentum="measured") == smooth
     both = curvature_result([-3.0, 50.0], [7.0, 1000.0], 2000)  # the Gauss-Newton part is what is read
-    assert Recipe.from_findings(findings, landscape(0.01), curvature=both) == smooth
+    assert Recipe.from_findings(findings, landscape(0.01), curvature=both, momentum="measured") == smooth
     with pytest.raises(UserError, match="the trace and the number"):
         Recipe.from_findings(findings, curvature=result.drop_vars("trace"))
     with pytest.raises(UserError, match="did not converge"):
         Recipe.from_findings(findings, curvature=result.assign(converged=0 * result["eigenvalue"]))
 
 
-def test_momentum_may_be_kept():
+def test_momentum_is_kept_unless_asked_for():
     settings = TrainingSettings(steps=400, optimizer="adam(beta1=0.8)")
-    options = {"curvature": Curvature(50.0, 1000.0, 2000), "settings": settings, "momentum": "kept"}
+    options = {"curvature": Curvature(50.0, 1000.0, 2000), "settings": settings}
     kept = Recipe.from_findings(difficulty(np.ones(20)), landscape(0.01), **options)
     assert list(kept.changes) == ["timesteps", "lr_final"]
     assert kept.changes["lr_final"] == pytest.approx(1 / np.sqrt(2 * 1.8 / 0.2 * 400), abs=1e-4)
+    # Adam's annealing needs no measured curvature, SGD's does.
+    alone = Recipe.from_findings(difficulty(np.ones(20)), landscape(0.01), settings=settings)
+    assert alone.changes == kept.changes
+    plain = Recipe.from_findings(difficulty(np.ones(20)), landscape(0.01), settings=settings.replace(optimizer="sgd"))
+    assert list(plain.changes) == ["timesteps"]
+    assert "measured curvature" in str(plain)
+    assert list(Recipe.from_findings(difficulty(np.ones(20)), landscape(0.2)).changes) == ["timesteps"]
     with pytest.raises(UserError, match="measured or kept"):
         Recipe.from_findings(difficulty(np.ones(20)), momentum="some")
 
@@ -270,7 +278,7 @@ def test_the_recipe_is_a_result_too():
     recipe = Recipe.from_findings(difficulty(np.linspace(1, 2, 20)), landscape(0.01))
     result = recipe.to_dataset("from pilot")
     assert json.loads(result.attrs["reasons"]) == list(recipe.reasons)
-    assert json.loads(result.attrs["settings"])["momentum"] == "mdlrc"
+    assert json.loads(result.attrs["settings"])["lr_final"] == recipe.changes["lr_final"] < 1
     assert "pilot" in str(recipe)
 
 

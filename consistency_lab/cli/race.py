@@ -34,6 +34,8 @@ class MakeRecipe:
     """fixed: that of the findings. followed: by the losses of the run that is trained, as the findings say that gradients go with them"""
     exponent: float = 1.0
     """the root second moment is raised to it"""
+    measured_momentum: bool = False
+    """also the momentum that the curvature asks for (by itself that of the settings is kept, which raced faster)"""
     out: Path = Path("recipe.json")
     """the recipe, for --recipe of a race and Recipe.load"""
     dry_run: bool = False
@@ -61,6 +63,7 @@ class MakeRecipe:
                 "weighting": self.draws,
                 "density": self.density,
                 "exponent": self.exponent,
+                "momentum": "measured" if self.measured_momentum else "kept",
                 "settings": self.settings,
             }
             recipe = Recipe.from_findings(

@@ -168,12 +168,12 @@ def from_roughness(rough: Sequence[float]) -> tuple[dict[str, object], list[str]
 
 
 def from_curvature(
-    curvature: Curvature, rough: Sequence[float], settings: TrainingSettings, momentum: Momentum
+    curvature: Curvature | None, rough: Sequence[float], settings: TrainingSettings, momentum: Momentum
 ) -> tuple[dict[str, object], list[str]]:
     if rough and not (np.isfinite(rough).all() and max(rough) < SMOOTH):
         why = f"Momentum and annealing stay as they are: {_deviation(rough)}, too far from one for its formulas."
         return {}, [why]
-    if not math.isfinite(curvature.condition):
+    if curvature is not None and not math.isfinite(curvature.condition):
         return {}, [
             f"Momentum and annealing stay as they are: top eigenvalue {curvature.top:.3g} and trace {curvature.trace:.3g} are not "
             "both positive, so the loss is no valley there."
@@ -184,7 +184,7 @@ def from_curvature(
     beta = float(optimizer.options.get(option, 0.9))
     changes: dict[str, object] = {}
     reasons = []
-    if momentum == "measured":
+    if momentum == "measured" and curvature is not None:
         beta = min(heavy_ball_momentum(max(1.0, curvature.condition)), MOST_MOMENTUM)
         chosen = Choice(optimizer.name, {**optimizer.options, option: round(beta, 3)})
         changes = {"optimizer": str(chosen), "momentum": "constant"}
@@ -193,7 +193,12 @@ def from_curvature(
             f"eigenvalue, of {curvature.condition:.3g} (top {curvature.top:.3g}, trace {curvature.trace:.3g}, "
             f"{curvature.parameters} parameters; at most {MOST_MOMENTUM:g})."
         )
-    stiffness = settings.lr / (1.0 - beta) * curvature.top if sgd else 2.0 * (1.0 + beta) / (1.0 - beta)
+    if sgd and curvature is None:
+        return changes, [
+            *reasons,
+            "The learning rate stays as it is: for SGD its annealing follows from a measured curvature.",
+        ]
+    stiffness = settings.lr / (1.0 - beta) * curvature.top if sgd and curvature else 2.0 * (1.0 + beta) / (1.0 - beta)
     final = min(1.0, 1.0 / math.sqrt(stiffness * settings.steps))
     measured = "rate times top eigenvalue" if sgd else "rate times top curvature at the edge of stability"
     reasons.append(

@@ -38,7 +38,7 @@ def test_recipe_from_files(tmp_path, difficulty, capsys):
     curvature = str(tmp_path / "curvature.nc")
     save_result(xr.Dataset(numbers, place, {"kind": "curvature", "parameters": 2000}), tmp_path / "curvature.nc")
     out = tmp_path / "recipe.json"
-    assert main(["recipe", difficulty, smooth, "--out", str(out), "--dry-run"]) == 0
+    assert main(["recipe", difficulty, smooth, "--out", str(out), "--measured-momentum", "--dry-run"]) == 0
     assert not out.exists()
     assert "MDLRC" in capsys.readouterr().out
     command = [
