@@ -198,6 +198,22 @@ def test_gradients_of_the_probe_serve_importance_weights_alone():
     assert np.ptp(masses(Recipe.from_findings(findings, weighting="objective"))) < 1e-6
 
 
+def test_importance_weights_are_for_the_optimizers_own_metric():
+    findings = difficulty(np.linspace(1.0, 0.5, 20))
+    profile = (("definition", "t"), np.stack([np.zeros(20), np.ones(20)]))
+    findings = findings.assign(profile=profile, adam_second_moment=("t", np.where(T > 0.5, 4.0, 1.0)))
+    findings = findings.assign_coords(definition=["gradient norm", "gradient noise"])
+    adam, sgd = (
+        Recipe.from_findings(findings, settings=TrainingSettings(optimizer=name))
+        for name in ("adamw", "sgd(momentum=0.9)")
+    )
+    assert "Adam's metric" in str(adam)
+    found = masses(adam)
+    assert (found[900] - FLOOR / BINS) / (found[100] - FLOOR / BINS) == pytest.approx(2.0, rel=1e-3)
+    assert np.ptp(masses(sgd)) < 1e-6
+    assert np.ptp(masses(Recipe.from_findings(findings, weighting="objective"))) > 1e-4  # of losses
+
+
 def test_a_followed_density_goes_with_the_losses_as_gradients_did():
     loss = np.geomspace(1.0, 0.01, 20)
     findings = difficulty(loss**2)

@@ -25,7 +25,7 @@ from consistency_lab.errors import UserError
 from consistency_lab.intervals import Array, Interval, mean_interval
 from consistency_lab.probes.convergence import half_times
 from consistency_lab.probes.frozen import FrozenBatch, check_deterministic, frozen_grid, untouched
-from consistency_lab.probes.gradients import gradient_moments
+from consistency_lab.probes.gradients import adam_moments, gradient_moments
 from consistency_lab.probes.marginals import gaussian_kl_rates, log_snr_rate
 from consistency_lab.probes.profiles import Profile, add_profiles, group_count, interval, leave_out_means
 from consistency_lab.store.results import with_provenance
@@ -71,7 +71,7 @@ def probe_difficulty(
     Returns:
         A difficulty result: ``error (units, t, sample)`` and its means; ``excess (reference, units, t)`` over closed-form denoisers;
         ``noise_scale (t)``; and ``profile (definition, t)``, what `difficulty_table` and `difficulty_correlations` read. All with 95 %
-        intervals over images.
+        intervals over images. ``adam_second_moment (t)`` without: what recipes follow, see `adam_moments`.
 
     Raises:
         UserError: too few images, other shapes, a single snapshot, or a model that answers differently each time.
@@ -91,7 +91,7 @@ def probe_difficulty(
             reference = np.stack([_on_grid(r, batch, bins) for r in references])
         groups = group_count(min(detail, count))
         profiles = [*_error_profiles(error, reference, groups), *_marginal_profiles(model, error, times, pool, groups)]
-        gradient, scale = _gradient_profiles(model, small, bins, groups)
+        gradient, scale, adam = _gradient_profiles(model, small, bins, groups)
     learnt, steps = _half_time_profiles(model, snapshots, small, bins, groups)
     result = xr.Dataset(
         {
@@ -112,6 +112,7 @@ def probe_difficulty(
         result[name] = (("reference", "units", "t"), values)
     for name, values in zip(("noise_scale", "noise_scale_low", "noise_scale_high"), scale, strict=True):
         result[name] = ("t", values)
+    result["adam_second_moment"] = ("t", adam)
     add_profiles(result, [*profiles, *learnt, *gradient])
     return with_provenance(
         result,
@@ -164,15 +165,15 @@ def _marginal_profiles(
 
 def _gradient_profiles(
     model: DiffusionModel, batch: FrozenBatch, bins: int, groups: int
-) -> tuple[list[Profile], Interval]:
-    """Norm and noise of the gradient of the objective (the loss in eps) at each t, and the noise scale.
+) -> tuple[list[Profile], Interval, Array]:
+    """Norm and noise of the gradient of the objective (the loss in eps) at each t, the noise scale, and `adam_moments`.
 
     A model without weights has no such profiles.
     """
     nothing = np.full(bins, np.nan)
     parameters = [p for p in model.denoiser.parameters() if p.is_floating_point()]
     if not parameters:
-        return [], Interval(nothing, nothing, nothing)
+        return [], Interval(nothing, nothing, nothing), nothing
     for parameter in parameters:
         parameter.requires_grad_(True)
     count = len(batch) // bins
@@ -186,7 +187,8 @@ def _gradient_profiles(
     ]
     profiles = [Profile(name, unit, text, estimate[:, i], without[..., i]) for i, (name, text) in enumerate(said)]
     scale = interval(_noise_scale(estimate), _noise_scale(without))
-    return profiles, scale._replace(low=np.maximum(scale.low, 0.0))  # a trace over a squared norm is never below 0
+    scale = scale._replace(low=np.maximum(scale.low, 0.0))  # a trace over a squared norm is never below 0
+    return profiles, scale, adam_moments([m.by_weight for m in moments])
 
 
 def _noise_scale(moments: Array) -> Array:

@@ -15,10 +15,12 @@ from consistency_lab.probes.frozen import SampleLoss
 
 class GradientMoments(NamedTuple):
     """Squared norm of the mean gradient, trace of the gradients' covariance, and mean squared norm of one sample's gradient, each with
-    its replicates: ``estimate`` (3,), ``without`` (groups, 3)."""
+    its replicates: ``estimate`` (3,), ``without`` (groups, 3); and the mean square of each weight's gradient, ``by_weight``
+    (parameters,)."""
 
     estimate: Array
     without: Array
+    by_weight: Tensor
 
 
 def gradient_moments(module: nn.Module, loss: SampleLoss, tensors: Sequence[Tensor], groups: int) -> GradientMoments:
@@ -30,7 +32,7 @@ def gradient_moments(module: nn.Module, loss: SampleLoss, tensors: Sequence[Tens
     part can fall below 0 where the mean cannot be told from 0.
 
     One sample is differentiated at a time and only the sums of ``groups`` groups are kept (sample i in group i mod groups), so that memory
-    is ``groups + 1`` times the parameters, however many samples there are.
+    is ``groups + 2`` times the parameters, however many samples there are.
 
     Args:
         module: whose parameters, those that ask for gradients, are differentiated.
@@ -41,6 +43,7 @@ def gradient_moments(module: nn.Module, loss: SampleLoss, tensors: Sequence[Tens
     parameters = [p for p in module.parameters() if p.requires_grad]
     size, count = sum(p.numel() for p in parameters), len(tensors[0])
     sums = torch.zeros(groups, size, dtype=torch.float32, device=tensors[0].device)
+    by_weight = torch.zeros(size, dtype=torch.float32, device=tensors[0].device)
     squares, members = np.zeros(groups), np.zeros(groups)
     for i in range(count):
         value = loss(module, *(x[i : i + 1] for x in tensors)).sum()
@@ -52,12 +55,27 @@ def gradient_moments(module: nn.Module, loss: SampleLoss, tensors: Sequence[Tens
             ]
         )
         sums[i % groups] += flat
+        by_weight += flat**2 / count
         squares[i % groups] += float(flat.double().pow(2).sum())
         members[i % groups] += 1
     gram = _gram(sums).cpu().numpy()
     everyone = np.ones(groups, dtype=bool)
     without = [_moments(gram, squares, members, everyone & (np.arange(groups) != g)) for g in range(groups)]
-    return GradientMoments(_moments(gram, squares, members, everyone), np.stack(without))
+    return GradientMoments(_moments(gram, squares, members, everyone), np.stack(without), by_weight)
+
+
+def adam_moments(by_weight: Sequence[Tensor]) -> Array:
+    """E |g_t|^2 at each t in the metric in which Adam's steps descend: sum_i E g_ti^2 / sqrt(v_i), v the mean over t of E g_t^2.
+
+    Adam divides each weight's step by sqrt(v_i) (Kingma & Ba 1412.6980), so that weights count that are quiet as well as loud ones. See
+    `consistency_lab.recipe` for what it is good for.
+
+    Args:
+        by_weight: of each t, see `GradientMoments`; ``(parameters,)`` each.
+    """
+    scale = torch.stack(list(by_weight)).mean(0).double().sqrt()
+    used = scale > 0
+    return np.array([float((row[used].double() / scale[used]).sum()) for row in by_weight])
 
 
 def _gram(rows: Tensor) -> Tensor:

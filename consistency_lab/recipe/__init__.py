@@ -6,6 +6,15 @@ at t (Cauchy-Schwarz; Katharopoulos & Fleuret 1803.00942 for data, Nichol & Dhar
 that has it gives it (as ``gradient_second_moment``, or as the squared norm of the mean gradient plus the noise around it, which
 `probe_difficulty` measures); without, the root of the second moment of the eps-loss stands in for it, as in the latter.
 
+That is for SGD. Adam divides each weight's gradient by the root of its own second moment v_i. Where noise is most of v, a step lowers the
+loss by a sum over weights of G_i^2 / sqrt(v_i(p)), with G the mean gradient and v_i(p) the mean over t of E g_ti^2 / p(t); with one
+signal-to-noise ratio G_i^2 / v_i for all weights that is largest for
+
+    p(t) in proportion to sqrt(sum_i E g_ti^2 / sqrt(v_i)),
+
+the norm in Adam's own metric (``adam_second_moment`` of `probe_difficulty`). It matters: in a U-Net the plain norm hardly falls with t,
+since it is that of few loud weights.
+
 The field ``weighting`` says which of two things that density is used for:
 
 * ``"importance"``: with those weights. The objective stays the uniform loss; only the noise of its gradient falls.
@@ -14,7 +23,8 @@ The field ``weighting`` says which of two things that density is used for:
 ``density`` says when it is measured. ``"fixed"``: it is the findings', from the first step to the last. ``"followed"``, for importance
 weights: it goes with the losses of the run itself, p in proportion to E[L_t]^q, since hard times change while a model learns. The gradient
 of a squared error |r|^2 is 2 J'r, so E |g_t|^2 goes with E[L_t] as far as the size of the Jacobian J does not depend on t, and q = 1/2;
-the findings say with which power it really goes (1.1 in the digits' MLP), and q is half of that, times the exponent.
+the findings say with which power it really goes (about .9 in Adam's metric, in an MLP and in a U-Net), and q is half of that, times the
+exponent.
 
 ``exponent`` tempers or sharpens it: p in proportion to the root raised to it. 1 is the above. 1/2 is the best split of draws among times
 that are learnt apart from each other with errors that fall as 1 / draws: minimising sum_t E_t / n_t at a fixed sum of n_t gives n_t in

@@ -77,11 +77,11 @@ def check_kind(result: xr.Dataset, kind: str) -> None:
 
 
 def density_profile(
-    difficulty: xr.Dataset, weighting: Weighting, exponent: float
+    difficulty: xr.Dataset, weighting: Weighting, exponent: float, adam: bool
 ) -> tuple[np.ndarray, np.ndarray, str]:
-    """Times, values over them with highest 1, and the reason as text."""
-    moment = gradient_second_moment(difficulty, weighting)
-    what = "root of the expected squared gradient norm"
+    """Times, values over them with highest 1, and the reason as text. ``adam``: the optimizer descends in its metric."""
+    moment, metric = gradient_second_moment(difficulty, weighting, adam)
+    what = f"root of the expected squared gradient norm{metric}"
     if moment is None:
         moment = (difficulty["error"].sel(units="eps").values.astype(np.float64) ** 2).mean(1)  # (t, sample)
         what = "root mean square eps-error"
@@ -108,14 +108,14 @@ def density_profile(
     return t, values, reason
 
 
-def followed_exponent(difficulty: xr.Dataset, exponent: float) -> tuple[float, str]:
+def followed_exponent(difficulty: xr.Dataset, exponent: float, adam: bool) -> tuple[float, str]:
     """The power of E[L_t] that the root second moment of the gradient, raised to ``exponent``, goes with; and the reason as text.
 
     Least squares on logarithms over t: E |g_t|^2 ~ E[L_t]^slope, so that the root goes with half the slope. 1 is the slope of a network
     whose Jacobian does not depend on t; it stands in where no gradients were measured.
     """
     loss = np.sqrt((difficulty["error"].sel(units="eps").values.astype(np.float64) ** 2).mean(1))
-    moment = gradient_second_moment(difficulty, "importance")
+    moment, metric = gradient_second_moment(difficulty, "importance", adam)
     if moment is None or not (moment > 0).all() or np.ptp(np.log(loss)) < 1e-6:
         slope, why = 1.0, "as it does where the Jacobian of the network is of one size at all t"
     else:
@@ -128,22 +128,27 @@ def followed_exponent(difficulty: xr.Dataset, exponent: float) -> tuple[float, s
         )
     return power, (
         f"The density is not kept as it was found: it goes with the losses of the run itself, as the {power:g}th power of their mean "
-        f"at each t, because the expected squared gradient norm goes with the {slope:.2f}th power of the loss, {why}."
+        f"at each t, because the expected squared gradient norm{metric} goes with the {slope:.2f}th power of the loss, {why}."
     )
 
 
-def gradient_second_moment(difficulty: xr.Dataset, weighting: Weighting) -> np.ndarray | None:
-    """E |g_t|^2 of single samples at each t: as a variable, or, for importance weights, mean and noise of `probe_difficulty`'s gradients.
+def gradient_second_moment(difficulty: xr.Dataset, weighting: Weighting, adam: bool) -> tuple[np.ndarray | None, str]:
+    """E |g_t|^2 of single samples at each t, and its metric in words; None where a difficulty result does not have it.
 
-    The profiles do not serve a density that changes the objective: what that weighs are losses.
+    As the variable ``gradient_second_moment``, whatever it is wanted for; for importance weights alone ``adam_second_moment``, or mean and
+    noise of `probe_difficulty`'s gradients for an optimizer that is not Adam: what a density that changes the objective weighs are losses.
     """
     if "gradient_second_moment" in difficulty:
-        return difficulty["gradient_second_moment"].values.astype(np.float64)
+        return difficulty["gradient_second_moment"].values.astype(np.float64), ""
+    if weighting != "importance":
+        return None, ""
+    if adam and "adam_second_moment" in difficulty:
+        return difficulty["adam_second_moment"].values.astype(np.float64), " in Adam's metric"
     parts = ["gradient norm", "gradient noise"]
-    if weighting != "importance" or not set(parts) <= set(difficulty.coords.get("definition", xr.DataArray([])).values):
-        return None
+    if not set(parts) <= set(difficulty.coords.get("definition", xr.DataArray([])).values):
+        return None, ""
     # |E g|^2 + tr Cov(g) = E |g|^2; an unbiased |E g|^2 may be below 0, their sum is not.
-    return difficulty["profile"].sel(definition=parts).sum("definition").values.astype(np.float64)
+    return difficulty["profile"].sel(definition=parts).sum("definition").values.astype(np.float64), ""
 
 
 def at_knots(values: np.ndarray) -> np.ndarray:

@@ -96,13 +96,15 @@ class Recipe:
             raise UserError(
                 f"the density of a recipe is fixed, or followed with importance weights, not {density!r} with {weighting!r}."
             )
-        t, values, reason = density_profile(difficulty, weighting, exponent)
+        settings = settings or TrainingSettings()
+        adam = Choice.parse(settings.optimizer).name in ("adam", "adamw")
+        t, values, reason = density_profile(difficulty, weighting, exponent, adam)
         options: dict[str, object] = {"floor": FLOOR, "values": [round(float(v), 4) for v in at_knots(values)]}
         if weighting == "importance":
             options["weighted"] = True
         chosen, reasons = Choice("density", options), [reason]
         if density == "followed":
-            power, follow = followed_exponent(difficulty, exponent)
+            power, follow = followed_exponent(difficulty, exponent, adam)
             chosen, reasons = Choice("loss_root", {"exponent": power, "floor": FLOOR}), [reason, follow]
         changes: dict[str, object] = {"timesteps": str(chosen)}
         rough = [float(x.attrs["roughness"]) for x in landscapes]
@@ -111,7 +113,7 @@ class Recipe:
         if curvature is None and landscapes and momentum == "measured":
             more, why = from_roughness(rough)
         elif curvature is not None or landscapes:
-            more, why = from_curvature(curvature, rough, settings or TrainingSettings(), momentum)
+            more, why = from_curvature(curvature, rough, settings, momentum)
         width = t[1] - t[0] if len(t) > 1 else 1.0
         heights = FLOOR / (len(t) * width) + (1 - FLOOR) * values / (values.sum() * width)
         pairs = tuple(zip(t.tolist(), heights.tolist(), strict=True))

@@ -14,7 +14,7 @@ from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
 from consistency_lab.probes.convergence import half_times
 from consistency_lab.probes.difficulty import probe_difficulty
-from consistency_lab.probes.gradients import gradient_moments
+from consistency_lab.probes.gradients import adam_moments, gradient_moments
 from consistency_lab.probes.marginals import STEP, gaussian_kl_rate, gaussian_kl_rates, log_snr_rate
 from consistency_lab.probes.profiles import interval
 
@@ -63,6 +63,29 @@ def test_gradient_moments_are_those_of_vmaps_gradients():
         assert moments[1] == pytest.approx(trace, rel=1e-5)
         assert moments[0] == pytest.approx((rows.mean(0) ** 2).sum() - trace / len(rows), rel=1e-4, abs=1e-6)
         assert moments[2] == pytest.approx((rows**2).sum(1).mean(), rel=1e-5)
+    assert np.allclose(found.by_weight.numpy(), (gradients**2).mean(0), rtol=1e-5)
+
+
+def test_adams_metric_is_that_of_its_steps():
+    rng = np.random.default_rng(0)
+    moments = rng.exponential(size=(4, 50)) * np.geomspace(1e-3, 1e3, 50)
+    moments[:, 7] = 0.0  # a weight that nothing depends on
+    found = adam_moments([torch.from_numpy(row).float() for row in moments])
+    scale = np.sqrt(moments.mean(0))
+    used = scale > 0
+    assert np.allclose(found, (moments[:, used] / scale[used]).sum(1), rtol=1e-5)
+    # With one signal-to-noise ratio for all weights its root is the density that lowers the loss fastest: no small change does better.
+    pull = lambda p: (moments.mean(0)[used] / np.sqrt((moments[:, used] / p[:, None]).mean(0))).sum()  # noqa: E731
+    weights = lambda p: moments.mean(0)[used] * (moments[:, used] / p[:, None]).mean(0) ** -1.5  # noqa: E731
+    density = np.full(4, 0.25)
+    for _ in range(200):  # the fixed point of p_t^2 ~ sum_i G_i^2 v_i(p)^-3/2 E g_ti^2
+        density = np.sqrt((weights(density) * moments[:, used]).sum(1))
+        density /= density.sum()
+    for k in range(4):
+        other = density * (1 + 0.1 * np.eye(4)[k])
+        assert pull(density) > pull(other / other.sum())
+    first = np.sqrt(found) / np.sqrt(found).sum()  # its first step from uniform draws
+    assert pull(first) > pull(np.full(4, 0.25))
 
 
 def test_the_squared_norm_of_a_mean_gradient_has_no_bias():

@@ -41,6 +41,7 @@ FOUND = {  # kappa = 100, a smooth landscape, small times hard
     "t": T.tolist(),
     "loss_second_moment": np.exp(-4 * T).tolist(),
     "gradients": [np.exp(-T).tolist(), np.exp(-2 * T).tolist()],
+    "adam_second_moment": np.exp(-3 * T).tolist(),
     "roughness": 0.01,
     "curvature": [50.0, 1000.0, 2000],
     "seconds": [1.0, 3.0],

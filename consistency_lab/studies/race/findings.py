@@ -63,7 +63,7 @@ class Findings(NamedTuple):
 
 def findings_spec(images: ImageSet, pilot: TrainingSettings, device: torch.device) -> dict[str, Any]:
     """The spec of the row of findings."""
-    probes = {"difficulty": DIFFICULTY, "landscape": LANDSCAPE, "curvature": CURVATURE}
+    probes = {"difficulty": DIFFICULTY, "landscape": LANDSCAPE, "curvature": CURVATURE, "metric": "adam"}
     return {"row": "findings", "run": training_spec(images, pilot, device), "probes": probes}
 
 
@@ -95,6 +95,7 @@ def _found(images: ImageSet, settings: TrainingSettings, device: torch.device) -
         "t": difficulty["t"].values.tolist(),
         "loss_second_moment": moment.tolist(),
         "gradients": difficulty["profile"].sel(definition=list(GRADIENTS)).values.tolist(),
+        "adam_second_moment": difficulty["adam_second_moment"].values.tolist(),
         "roughness": float(landscape.attrs["roughness"]),
         "curvature": list(curvature),
         "seconds": [_between(began, trained), _between(trained, _clocks())],
@@ -114,7 +115,11 @@ def from_row(row: dict[str, Any]) -> Findings:
     """Findings from the values of their row."""
     error = np.sqrt(np.array(row["loss_second_moment"]))[None, :, None]
     difficulty = xr.Dataset(
-        {"error": (("units", "t", "sample"), error), "profile": (("definition", "t"), np.array(row["gradients"]))},
+        {
+            "error": (("units", "t", "sample"), error),
+            "profile": (("definition", "t"), np.array(row["gradients"])),
+            "adam_second_moment": ("t", np.array(row["adam_second_moment"])),
+        },
         {"units": ["eps"], "t": row["t"], "definition": list(GRADIENTS)},
         {"kind": "difficulty", "model": "the pilot"},
     )
@@ -124,5 +129,7 @@ def from_row(row: dict[str, Any]) -> Findings:
 
 def unknown() -> Findings:
     """What stands in for findings before there are any: every time as hard as every other."""
-    row = {"t": ((np.arange(20) + 0.5) / 20).tolist(), "loss_second_moment": [1.0] * 20, "gradients": [[1.0] * 20] * 2}
+    flat = [1.0] * 20
+    row = {"t": ((np.arange(20) + 0.5) / 20).tolist(), "loss_second_moment": flat, "gradients": [flat] * 2}
+    row["adam_second_moment"] = flat
     return from_row({**row, "roughness": 0.0, "curvature": (1.0, 1.0, 1000), "seconds": (0.0, 0.0)})
