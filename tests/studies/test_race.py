@@ -14,6 +14,7 @@ from consistency_lab.metrics.classifier import train_classifier
 from consistency_lab.presets import race_plan
 from consistency_lab.store.results import load_result, save_result
 from consistency_lab.store.runs import Store
+from consistency_lab.studies import ruler
 from consistency_lab.studies.race import abreast, findings, learnt, study
 from consistency_lab.studies.race.contestants import Contestant, as_density, at_horizons, static_twins
 from consistency_lab.studies.race.field import (
@@ -354,7 +355,7 @@ def test_findings_are_measured_and_kept(tmp_path):
 def test_what_is_learnt_is_compared_within_and_between(tmp_path, monkeypatch):
     plan = small(race_plan("digits"))
     classify = study.set_classifier
-    monkeypatch.setattr(learnt, "set_classifier", lambda whole, store: classify(whole, store, steps=20))
+    monkeypatch.setattr(ruler, "set_classifier", lambda whole, store: classify(whole, store, steps=20))
     rows = Rows(tmp_path / "rows.jsonl")
     table = learnt.what_is_learnt(plan, Store(tmp_path / "runs"), rows, seeds=3, count=12).set_index("family")
     assert {"uniform", "recipe", "uniform | recipe"} <= set(table.index)
