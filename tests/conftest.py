@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -20,3 +21,12 @@ def assets() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no assets in {folder}; name their folder in CONSISTENCY_LAB_ASSETS")
     return folder
+
+
+@pytest.fixture(scope="session")
+def results():
+    """The made-up results of ``tests/results_builders.py``: ``results.comparison()``, ``results.difficulty()``, ..."""
+    spec = importlib.util.spec_from_file_location("results_builders", REPOSITORY / "tests" / "results_builders.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
