@@ -49,13 +49,11 @@ def plan_sets(plan: LikenessPlan, data_dir: Path | None = None) -> Sets:
     return Sets(whole, images, held_out)
 
 
-@dataclass(frozen=True)
-class TableStudy:
-    """A study and its table.
+@dataclass(frozen=True, kw_only=True)
+class _Study:
+    """What every study is told.
 
     Args:
-        what: ``"emergence"``, ``"why"``, or another name: then the table of `likeness_table`.
-        plan: data, models and measures; see `presets`.
         store: where models are kept.
         rows: where finished rows are kept.
         seed: of the shared noise.
@@ -66,8 +64,6 @@ class TableStudy:
         say: is told what happens.
     """
 
-    what: str
-    plan: LikenessPlan
     store: Store
     rows: Rows
     seed: int = 0
@@ -76,6 +72,19 @@ class TableStudy:
     device: str | torch.device = "cpu"
     workers: int = 1
     say: Callable[[str], None] = lambda line: None
+
+
+@dataclass(frozen=True)
+class TableStudy(_Study):
+    """A study and its table; what `_Study` has is given by keyword.
+
+    Args:
+        what: ``"emergence"``, ``"why"``, or another name: then the table of `likeness_table`.
+        plan: data, models and measures; see `presets`.
+    """
+
+    what: str
+    plan: LikenessPlan
 
     @cached_property
     def sets(self) -> Sets:
@@ -152,18 +161,10 @@ class TableStudy:
 
 
 @dataclass(frozen=True)
-class SizesStudy:
-    """The sweep over the size of the training set; arguments as in `TableStudy`."""
+class SizesStudy(_Study):
+    """The sweep over the size of the training set of a plan; what `_Study` has is given by keyword."""
 
     plan: SizesPlan
-    store: Store
-    rows: Rows
-    seed: int = 0
-    count: int | None = None
-    data_dir: Path | None = None
-    device: str | torch.device = "cpu"
-    workers: int = 1
-    say: Callable[[str], None] = lambda line: None
 
     def table(self) -> pd.DataFrame:
         """See `size_sweep`."""

@@ -40,7 +40,7 @@ def timed(monkeypatch):
 def test_a_study_costs_nothing_once_its_rows_are_there(what, tmp_path, timed):
     said = []
     common = {"rows": Rows(tmp_path / "rows.jsonl"), "say": said.append}
-    study = TableStudy(what, PLAN, Store(tmp_path / "runs"), **common)
+    study = TableStudy(what, PLAN, store=Store(tmp_path / "runs"), **common)
     families = {"mlp", "vae"} if what == "likeness" else {"mlp"}
     before = study.cost()
     assert {name.split("-")[0] for name in before} == families
@@ -50,16 +50,18 @@ def test_a_study_costs_nothing_once_its_rows_are_there(what, tmp_path, timed):
     table = study.table()
     assert set(table["family"]) == families
     timed.clear()
-    again = TableStudy(what, PLAN, Store(tmp_path / "none"), **common)
+    again = TableStudy(what, PLAN, store=Store(tmp_path / "none"), **common)
     assert set(again.cost().values()) == {(0.0, 0.0)}
     assert not timed
     assert again.table().to_json() == table.to_json()
     assert not (tmp_path / "none").exists()
-    assert TableStudy(what, PLAN, Store(tmp_path / "none"), **common, seed=1).cost() == before  # those are other rows
+    assert (
+        TableStudy(what, PLAN, store=Store(tmp_path / "none"), **common, seed=1).cost() == before
+    )  # those are other rows
 
 
 def test_walks_over_training_are_counted_at_every_step(tmp_path, timed):
-    study = TableStudy("emergence", PLAN, Store(tmp_path / "runs"), Rows(tmp_path / "rows.jsonl"))
+    study = TableStudy("emergence", PLAN, store=Store(tmp_path / "runs"), rows=Rows(tmp_path / "rows.jsonl"))
     assert study.cost()["mlp-0"] == pytest.approx(
         (20.0, 0.1 * 1 * 8 * 3)
     )  # weights are kept at the end alone: 20 steps are few
@@ -68,9 +70,9 @@ def test_walks_over_training_are_counted_at_every_step(tmp_path, timed):
 def test_sizes_that_are_done_cost_nothing(tmp_path, timed):
     common = {"rows": Rows(tmp_path / "rows.jsonl"), "count": 4}
     one, two = (SizesPlan("digits", sizes, SMALL.replace(snapshots=0)) for sizes in ((4,), (4, 8)))
-    table = SizesStudy(one, Store(tmp_path / "runs"), **common).table()
+    table = SizesStudy(one, store=Store(tmp_path / "runs"), **common).table()
     assert table["size"].tolist() == [4]
-    cost = SizesStudy(two, Store(tmp_path / "none"), **common).cost()
+    cost = SizesStudy(two, store=Store(tmp_path / "none"), **common).cost()
     assert cost == {"size 4, 6 models": (0.0, 0.0), "size 8, 6 models": (120.0, 0.0)}
     assert len(timed) == 1
 
