@@ -1,41 +1,74 @@
-"""One clock for samplers of several denoisers: they meet at equal log-SNR, whatever time each calls it."""
+"""The clock of a pair: the noise levels at which two models meet, whatever time each schedule calls them.
+
+A clock belongs to two schedules and to nobody else: exchanging them, or comparing their models in other company, changes nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from consistency_lab.diffusion.denoiser import Denoiser
+from consistency_lab.diffusion.schedule import Schedule
 from consistency_lab.errors import UserError
 
+_HALVINGS = 80  # of a log-SNR interval of some tens: below the spacing of float64
 
-def common_times(denoisers: Sequence[Denoiser], steps: int, levels: int) -> tuple[list[Tensor], Tensor]:
-    """Grids of ``steps`` solver steps at which all denoisers are at the same log-SNR.
 
-    Equal schedules use their own grid. Others take equal steps of the first one's time over the log-SNR range that all share.
+class PairClock(NamedTuple):
+    """Where two models meet, from the noisiest level they share down to data: ``(steps + 1,)`` each, float64.
 
-    Returns:
-        one grid ``(steps + 1,)`` per denoiser, decreasing to 0, and the indices ``(levels,)`` of the grid points that are kept.
+    Attributes:
+        first, second: the times of either schedule, decreasing to 0.
+        t: what the clock reads, the mean of both times.
+        log_snr: decreasing noise as increasing log-SNR; infinite at the end, which is data.
+    """
+
+    first: Tensor
+    second: Tensor
+    t: Tensor
+    log_snr: Tensor
+
+
+def pair_clock(first: Schedule, second: Schedule, steps: int) -> PairClock:
+    """The clock of two schedules for a solver of so many steps.
+
+    Equal schedules use their own grid. Others take equal steps of the mean of their two times over the range of log-SNR that they share:
+    a clock that either schedule shapes alike, and that is the schedule's own grid in the limit of equal schedules.
 
     Raises:
-        UserError: the ranges of log-SNR do not overlap.
+        UserError: the ranges of log-SNR do not overlap, or fewer than 1 step.
     """
-    first = denoisers[0].schedule
-    kept = kept_points(steps, levels)
-    if all(denoiser.schedule == first for denoiser in denoisers):
-        return [first.grid(steps)] * len(denoisers), kept
-    ranges = [denoiser.schedule.log_snr_range for denoiser in denoisers]
+    zero = torch.zeros(1, dtype=torch.float64)
+    infinite = torch.full((1,), torch.inf, dtype=torch.float64)
+    if first == second:
+        grid = first.grid(steps)
+        return PairClock(grid, grid, grid, torch.cat([first.log_snr(grid[:-1]), infinite]))
+    if steps < 1:
+        raise UserError(f"a sampler needs at least 1 step, not {steps}.")
+    ranges = [schedule.log_snr_range for schedule in (first, second)]
     low, high = max(r[0] for r in ranges), min(r[1] for r in ranges)
     if not low < high:
-        spans = ", ".join(f"{a:.3g} to {b:.3g}" for a, b in ranges)
-        raise UserError(f"the schedules share no noise level: their log-SNR ranges are {spans}.")
-    ends = first.time_from_log_snr(torch.tensor([low, high], dtype=torch.float64))
-    clock = torch.linspace(float(ends[0]), float(ends[1]), steps, dtype=torch.float64)
-    shared = first.log_snr(clock).clamp(low, high)
-    zero = torch.zeros(1, dtype=torch.float64)
-    return [torch.cat([d.schedule.time_from_log_snr(shared), zero]) for d in denoisers], kept
+        spans = " and ".join(f"{a:.3g} to {b:.3g}" for a, b in ranges)
+        raise UserError(
+            f"the schedules {first.spec!r} and {second.spec!r} share no noise level: their log-SNR ranges are {spans}."
+        )
+
+    def mean_time(level: Tensor) -> Tensor:
+        return (first.time_from_log_snr(level) + second.time_from_log_snr(level)) / 2
+
+    ends = mean_time(torch.tensor([low, high], dtype=torch.float64))
+    t = torch.linspace(float(ends[0]), float(ends[1]), steps, dtype=torch.float64)
+    noisy, clean = torch.full_like(t, low), torch.full_like(t, high)
+    for _ in range(_HALVINGS):  # the mean time falls strictly with log-SNR
+        middle = (noisy + clean) / 2
+        later = mean_time(middle) > t
+        noisy, clean = torch.where(later, middle, noisy), torch.where(later, clean, middle)
+    levels = (noisy + clean) / 2
+    levels[0] = low  # to the bit; the other end was rounded by halving, within the shared range
+    one, other = (torch.cat([schedule.time_from_log_snr(levels), zero]) for schedule in (first, second))
+    return PairClock(one, other, torch.cat([t, zero]), torch.cat([levels, infinite]))
 
 
 def kept_points(steps: int, levels: int) -> Tensor:

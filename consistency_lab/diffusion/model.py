@@ -61,8 +61,8 @@ class DiffusionModel:
         denoiser: in eval mode, on the device on which it is to be used.
         facts: provenance for results: network, parameters, seeds, steps, which weights (``"ema"`` or ``"raw"``), ...
         sampler: how `generate` samples when it is not told.
-        classes: number of labels of a class-conditional model, 0 for any other. Image i is asked for with the label i mod classes, so that
-            models that are compared are asked for the same.
+        classes: number of labels of a class-conditional model, 0 for any other. Image i is asked for with the label i mod classes unless
+            it is told otherwise.
         folder: the run folder that it was loaded from; None where there is none.
     """
 
@@ -85,9 +85,14 @@ class DiffusionModel:
         return tensors[0].device if tensors else torch.device("cpu")
 
     def path(
-        self, noise: SharedNoise, indices: Sequence[int], sampler: Sampler | None = None, times: Tensor | None = None
+        self,
+        noise: SharedNoise,
+        indices: Sequence[int],
+        sampler: Sampler | None = None,
+        times: Tensor | None = None,
+        labels: Sequence[int] | None = None,
     ) -> Iterator[SamplerStep]:
-        """Sample the images of those indices together, yielding every step (see `sample_path`)."""
+        """Sample the images of those indices together, yielding every step (see `sample_path` and, for ``labels``, `labels`)."""
         first = None if times is None else float(times[0])
         start = start_state(self.denoiser, noise.initial(indices, self.noise_shape, self.device), first)
         with measuring():
@@ -97,12 +102,20 @@ class DiffusionModel:
                 sampler or self.sampler,
                 times=times,
                 path_noise=(noise, indices),
-                cond=self.labels(indices),
+                cond=self.labels(indices, labels),
             )
 
-    def labels(self, indices: Sequence[int]) -> Tensor | None:
-        """The labels ``(N,)`` that the images of those indices are asked for with; None for an unconditional model."""
-        return torch.tensor([i % self.classes for i in indices], device=self.device) if self.classes else None
+    def labels(self, indices: Sequence[int], asked: Sequence[int] | None = None) -> Tensor | None:
+        """The labels ``(N,)`` that the images of those indices are asked for with; None for an unconditional model.
+
+        Args:
+            indices: image numbers.
+            asked: image i is asked for with ``asked[i mod len(asked)]``; all labels in their order by default.
+        """
+        if not self.classes:
+            return None
+        turn = range(self.classes) if asked is None else asked
+        return torch.tensor([turn[i % len(turn)] for i in indices], device=self.device)
 
     def guided(self, scale: float) -> DiffusionModel:
         """The model with classifier-free guidance of that scale. Raises `UserError` for a model without labels."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from functools import cache
 from itertools import pairwise, permutations
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 import xarray as xr
 
 from consistency_lab.data.imageset import ImageSet, check_set
-from consistency_lab.diffusion.clocks import common_times
+from consistency_lab.diffusion.clocks import PairClock, kept_points, pair_clock
 from consistency_lab.diffusion.model import DiffusionModel, check_diffusion, described
 from consistency_lab.diffusion.noise import SharedNoise, check_noise
 from consistency_lab.diffusion.sampling import Sampler
@@ -47,7 +48,8 @@ def probe_structure(
     """Where along the noise levels the final image is known and decided, for each model and between each ordered pair of them.
 
     Args:
-        models: one or more of one image shape. Their schedules may differ: they meet, and hand over, at equal log-SNR.
+        models: one or more of one image shape. Their schedules may differ: each is watched on its own grid, and two hand over at equal
+            log-SNR, on the clock of their pair.
         images: the training set, whose principal components are told apart.
         noise: ``SharedNoise(0)`` by default.
         count: samples, 3 or more; noise is swapped between image i and another, which asks for the same label where there are labels.
@@ -55,7 +57,8 @@ def probe_structure(
         levels: noise levels that are kept, the final image included. A pair costs about ``levels / 2`` samplings.
 
     Returns:
-        A structure result along ``t`` (of the first model's schedule). Per model ``fixed (model, part, t)`` and ``correlation`` of the x0
+        A structure result along ``t``, the models' own time (the mean, where their schedules differ; ``model_log_snr`` and
+        ``handoff_log_snr`` say which levels those are). Per model ``fixed (model, part, t)`` and ``correlation`` of the x0
         estimate with the final image, for all of it (``mse``) and by band; ``fixed_t`` where half is fixed; ``distance (model, t,
         sample)`` and its null; ``swap_nearer`` and ``swap_relative (model, t)``: whose image it is when the noise is exchanged at t, and
         ``swap_switch_t`` where the two are even. With two models or more the same of ``handoff (handoff, t)``. All with 95 % intervals
@@ -68,32 +71,41 @@ def probe_structure(
     check_noise(noise)
     noise, sampler = noise or SharedNoise(0), sampler or Sampler()
     _check(models, images, count, sampler, levels)
-    grids, kept = common_times([m.denoiser for m in models], sampler.steps, levels)
+    kept = kept_points(sampler.steps, levels)
     away = count if not models[0].classes else -(-count // models[0].classes) * models[0].classes
     numbers = [range(count), range(away, away + count)]
     starts = [noise.initial(n, images.shape) for n in numbers]
+    clocks = [pair_clock(m.denoiser.schedule, m.denoiser.schedule, sampler.steps) for m in models]
     walked = [
-        [course(m, start, n, sampler, grid, kept) for start, n in zip(starts, numbers, strict=True)]
-        for m, grid in zip(models, grids, strict=True)
+        [course(m, start, n, sampler, clock.first, kept) for start, n in zip(starts, numbers, strict=True)]
+        for m, clock in zip(models, clocks, strict=True)
     ]
-    times = grids[0][kept].numpy()
-    result = xr.Dataset(coords={"model": [m.name for m in models], "t": times}, attrs={"interval": "95 % over samples"})
-    schedule = models[0].denoiser.schedule
-    result.coords["log_snr"] = ("t", np.array([float(schedule.log_snr(t)) if t > 0 else np.inf for t in times]))
-    _add_fixing(result, [first for first, _ in walked], _parts(images))
+    result = xr.Dataset(coords={"model": [m.name for m in models]}, attrs={"interval": "95 % over samples"})
+    _add_times(result, "model", clocks, kept)
+    _add_fixing(result, [first for first, _ in walked], _parts(images), [clock.t[kept].numpy() for clock in clocks])
     swaps = [
-        _whose(noise_swapped(a, b, m, sampler, grid, kept), a, b)
-        for m, (a, b), grid in zip(models, walked, grids, strict=True)
+        _whose(noise_swapped(a, b, m, sampler, clock.first, kept), a, b)
+        for m, (a, b), clock in zip(models, walked, clocks, strict=True)
     ]
-    _add_whose(result, "swap", "model", swaps, times)
+    _add_whose(result, "swap", "model", swaps, [clock.t[kept].numpy() for clock in clocks])
     pairs = list(permutations(range(len(models)), 2))
     if pairs:
         result.coords["handoff"] = [f"{models[a].name} > {models[b].name}" for a, b in pairs]
-        handoffs = [
-            _whose(handed_over(walked[a][0], models[b], sampler, grids[b], kept), walked[a][0], walked[b][0])
-            for a, b in pairs
-        ]
-        _add_whose(result, "handoff", "handoff", handoffs, times)
+        met = [pair_clock(models[a].denoiser.schedule, models[b].denoiser.schedule, sampler.steps) for a, b in pairs]
+
+        @cache
+        def on(k: int, grid: tuple[float, ...]) -> Course:
+            """The course of a model on a grid: its own is walked already."""
+            if grid == tuple(clocks[k].first.tolist()):
+                return walked[k][0]
+            return course(models[k], starts[0], numbers[0], sampler, torch.tensor(grid, dtype=torch.float64), kept)
+
+        handoffs = []
+        for (a, b), clock in zip(pairs, met, strict=True):
+            first, second = on(a, tuple(clock.first.tolist())), on(b, tuple(clock.second.tolist()))
+            handoffs.append(_whose(handed_over(first, models[b], sampler, clock.second, kept), first, second))
+        _add_times(result, "handoff", met, kept)
+        _add_whose(result, "handoff", "handoff", handoffs, [clock.t[kept].numpy() for clock in met])
     return with_provenance(
         result,
         "structure",
@@ -105,6 +117,15 @@ def probe_structure(
         data={"name": images.name, "fingerprint": images.fingerprint, "images": len(images)},
         device=str(models[0].device),
     )
+
+
+def _add_times(result: xr.Dataset, dim: str, clocks: Sequence[PairClock], kept: torch.Tensor) -> None:
+    """What every clock reads ``({dim}_log_snr: (dim, t))``; ``t`` and ``log_snr`` are those of the models, their mean where they differ."""
+    t, log_snr = (np.stack([clock[k][kept].numpy() for clock in clocks]) for k in (2, 3))
+    result.coords[f"{dim}_log_snr"] = ((dim, "t"), log_snr)
+    if "log_snr" not in result.coords:
+        mean = [x[0] if (x == x[0]).all() else x.mean(0) for x in (t, log_snr)]
+        result.coords["t"], result.coords["log_snr"] = mean[0], ("t", mean[1])
 
 
 def _check(models: Sequence[DiffusionModel], images: ImageSet, count: int, sampler: Sampler, levels: int) -> None:
@@ -145,16 +166,18 @@ def _parts(images: ImageSet) -> list[SquaredDistance]:
     return parts + (principal_components(images.all(), edges, images.name) if edges and size <= 4096 else [])
 
 
-def _add_fixing(result: xr.Dataset, courses: Sequence[Course], parts: Sequence[SquaredDistance]) -> None:
+def _add_fixing(
+    result: xr.Dataset, courses: Sequence[Course], parts: Sequence[SquaredDistance], times: Sequence[Array]
+) -> None:
     result.coords["part"] = [part.name for part in parts]
     result.attrs.update({f"note_{part.name}": part.note for part in parts if part.note})
     dims = ("model", "part", "t")
     found: dict[str, list[list[Interval]]] = {"fixed": [], "correlation": [], "fixed_t": []}
-    for walk in courses:
+    for walk, own in zip(courses, times, strict=True):
         rows = [(e, fixed_share(e, e[-1])) for e in embedded(parts, walk.x0)]
         found["fixed"].append([_up_to_one(share.interval) for _, share in rows])
         found["correlation"].append([_up_to_one(correlation(e, e[-1]).interval) for e, _ in rows])
-        found["fixed_t"].append([crossing(result["t"].values, share) for _, share in rows])
+        found["fixed_t"].append([crossing(own, share) for _, share in rows])
     for name, intervals in found.items():
         for i, end in enumerate(("", "_low", "_high")):
             values = np.stack([np.stack([one[i] for one in row]) for row in intervals])
@@ -181,17 +204,17 @@ def _whose(mixed: torch.Tensor, own: Course, other: Course) -> tuple[Array, Arra
 
 
 def _add_whose(
-    result: xr.Dataset, prefix: str, dim: str, found: Sequence[tuple[Array, Array, np.ndarray]], times: Array
+    result: xr.Dataset, prefix: str, dim: str, found: Sequence[tuple[Array, Array, np.ndarray]], times: Sequence[Array]
 ) -> None:
     """Add the share of samples nearer to the first side's image, the mean of ``d1 / (d1 + d2)``, and the time at which that is one half.
 
     Root mean square distances: an image that lies between the two, a share w of the way from the first, has the relative distance w.
     """
     nearer, relative, switch = [], [], []
-    for first, second, apart in found:
+    for (first, second, apart), own in zip(found, times, strict=True):
         n = int(apart.sum())
         if n < 3:
-            nothing = np.full(len(times), np.nan)
+            nothing = np.full(len(own), np.nan)
             nearer.append((nothing, nothing, nothing))
             relative.append(Interval(nothing, nothing, nothing))
             switch.append(Interval(*[np.array(np.nan)] * 3))
@@ -205,7 +228,7 @@ def _add_whose(
         # The first side wins as t falls: what reaches one half is 1 - d1 / (d1 + d2).
         won = 1 - share
         left = (won.sum(1, keepdims=True) - won).T / (n - 1)
-        switch.append(crossing(times, Statistic(won.mean(1), left)))
+        switch.append(crossing(own, Statistic(won.mean(1), left)))
     for name, rows, dims in (
         ("nearer", nearer, (dim, "t")),
         ("relative", relative, (dim, "t")),

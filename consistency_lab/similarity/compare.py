@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 
 from consistency_lab.data.imageset import ImageSet
@@ -17,12 +18,20 @@ from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.distances import METRICS, Distance
 from consistency_lab.similarity.arguments import check_arguments
-from consistency_lab.similarity.controls import add_ceiling, add_nearest, add_references, known_references
+from consistency_lab.similarity.controls import add_ceiling, add_nearest, add_references, with_references
 from consistency_lab.similarity.cube import add_pairs, coordinates, interval_names
 from consistency_lab.similarity.extremes import add_extremes
-from consistency_lab.similarity.finite import finite_part, restricted
+from consistency_lab.similarity.finite import finite_part
+from consistency_lab.similarity.labels import agreed_labels, labels_of, mixed_warning
 from consistency_lab.similarity.soundness import add_soundness, warnings_of
-from consistency_lab.similarity.trajectories import Walk, Walked, shown_images, walk_all
+from consistency_lab.similarity.trajectories import (
+    Trajectories,
+    Walk,
+    Walked,
+    restricted,
+    shown_images,
+    walk_models,
+)
 from consistency_lab.store.results import with_provenance
 
 
@@ -38,6 +47,7 @@ def compare(
     shown: int = 12,
     references: Sequence[str] = REFERENCES,
     ceiling: bool = True,
+    labels: Sequence[int] | None = None,
     known: Walked | None = None,
 ) -> xr.Dataset:
     """How alike are the images that models make from the same noise?
@@ -48,7 +58,8 @@ def compare(
     Models that make an image in one go (a GAN, a VAE) are compared by their images alone.
 
     Args:
-        models: two or more, of one noise and image shape. The schedules of diffusion models may differ: they meet at equal log-SNR.
+        models: two or more, of one noise and image shape. The schedules of diffusion models may differ: two of them meet at equal log-SNR,
+            on a clock that belongs to the pair (see `diffusion.clocks`), so that neither order nor company changes a pair's distance.
         noise: the shared noise, ``SharedNoise(0)`` by default.
         count: samples, the images 0 ... count - 1 of the noise; at least 2.
         metrics: distances, by name (see `METRICS`) or as objects.
@@ -59,6 +70,8 @@ def compare(
             the most and the least consistent samples.
         references: closed-form denoisers to compare with, by name (see `REFERENCES`); they need ``images``.
         ceiling: compare each model with itself at twice the solver steps, where all are diffusion models.
+        labels: what conditional models are asked for, image i for ``labels[i % len(labels)]``; by default all labels that they know, or
+            the first ``count // 2``. The null is then taken within labels, and the plain one stands beside it.
         known: trajectories that earlier comparisons of the same noise have walked, and to which this one adds its own.
 
     Returns:
@@ -66,8 +79,8 @@ def compare(
         and in the attribute ``warnings`` what to hold against its scores (see `similarity.soundness`).
 
     Raises:
-        UserError: fewer than two models or samples, noise shapes that differ, names that repeat, schedules that share no
-            noise level, or so many values that are not finite that nothing is left to compare.
+        UserError: fewer than two models or samples, noise shapes that differ, names that repeat, two schedules that share no
+            noise level, labels that not all models know, or so many values that are not finite that nothing is left to compare.
     """
     check_arguments(models, noise, metrics, images)
     noise, sampler = noise or SharedNoise(0), sampler or Sampler()
@@ -78,33 +91,42 @@ def compare(
     diffusion = [model for model in models if isinstance(model, DiffusionModel)]
     along = len(diffusion) == len(models)
     known = Walked() if known is None else known
-    closed = known_references(known, images, diffusion[0], references) if images is not None and along else []
-    walked, times = walk_all([*models, *closed], walk, known)
-    walked, baseline = walked[: len(models)], walked[len(models) :]
-    again = walk_all(models, walk.with_steps(2 * sampler.steps, levels=2), known)[0] if along and ceiling else []
-    kept = finite_part(walked, times, again)
-    models = [models[k] for k in kept.models]
-    walked, again = ([walks[k] for k in kept.models] if walks else [] for walks in (walked, again))
-    walked, again, baseline = (restricted(walks, kept.samples) for walks in (walked, again, baseline))
+    asked = agreed_labels(models, count, labels)
+    walk = Walk(noise, count, sampler, levels, asked)
+    walks = walk_models(models, walk, known)
+    if images is not None and along and references:
+        walks = with_references(walks, diffusion, walk, known, images, references)
+    again: list[Trajectories] = []
+    if along and ceiling:
+        finer = walk.with_steps(2 * sampler.steps, levels=2)
+        again = [known.of(m, finer, m.denoiser.schedule.grid(finer.sampler.steps)) for m in diffusion]
+    others = [*enumerate(again), *zip(walks.owners, walks.every, strict=True)]
+    kept = finite_part(walks.own, torch.from_numpy(walks.clock[0]), others)
+    blind = mixed_warning(models)
+    models, walks = [models[k] for k in kept.models], walks.restricted(kept.models, kept.samples)
+    again = restricted([again[k] for k in kept.models], kept.samples) if again else []
+    under = None if asked is None else labels_of(kept.samples, asked)
     result = xr.Dataset(coords=coordinates([m.name for m in models], [d.name for d in distances]))
     result.coords["sample"] = np.array(kept.samples, dtype=np.int32)
-    result.coords["t"] = times.numpy()
-    levels_of = [float(diffusion[0].denoiser.schedule.log_snr(t)) if t > 0 else np.inf for t in times.tolist()]
-    result.coords["log_snr"] = ("t", np.array(levels_of))
-    add_pairs(result, walked, distances)
+    t, log_snr = walks.clock
+    result.coords["t"], result.coords["log_snr"] = t, ("t", log_snr)
+    if under is not None:
+        result.coords["label"] = ("sample", under)
+    add_pairs(result, walks, distances, under)
     result["images"] = (
         ("model", "shown", "t", "channel", "row", "column"),
-        np.stack([shown_images(w, shown) for w in walked]),
+        np.stack([shown_images(w, shown) for w in walks.own]),
     )
-    add_extremes(result, walked, distances)
+    add_extremes(result, walks.own, distances)
     if again:
-        add_ceiling(result, walked, again, distances)
-    if baseline:
-        add_references(result, walked, baseline, distances, shown)
+        add_ceiling(result, walks.own, again, distances, under)
+    if walks.beside:
+        add_references(result, walks, distances, shown, under)
     if images is not None:
-        add_nearest(result, walked, images, shown)
-    add_soundness(result, walked, images)
-    result.attrs["warnings"] = warnings_of(result, [described(model) for model in models], images, kept.warning)
+        add_nearest(result, walks.own, images, shown)
+    add_soundness(result, walks.own, images)
+    said = warnings_of(result, [described(model) for model in models], images, kept.warning, blind)
+    result.attrs["warnings"] = said
     result.attrs.update(interval_names(len(models)))
     result.attrs.update({f"units_{distance.name}": distance.unit for distance in distances})
     result.attrs.update({f"note_{distance.name}": distance.note for distance in distances if distance.note})
@@ -115,6 +137,8 @@ def compare(
     }
     if kept.lost:
         facts["not_finite"] = kept.lost
+    if asked is not None:
+        facts["labels"] = list(asked)
     if diffusion:
         facts |= {
             "sampler": asdict(sampler),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import xarray as xr
@@ -12,8 +14,8 @@ from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.references import REFERENCES, closed_form
 from consistency_lab.metrics.distances import Distance, MeanSquaredError, nearest
 from consistency_lab.similarity.cube import cube, scored
-from consistency_lab.similarity.statistics import Interval, pair_score, pairs_of
-from consistency_lab.similarity.trajectories import Trajectories, Walked, shown_images, to_bytes
+from consistency_lab.similarity.statistics import Interval, pair_score
+from consistency_lab.similarity.trajectories import Trajectories, Walk, Walked, Walks, shown_images, to_bytes
 
 
 def references_of(images: ImageSet, like: DiffusionModel, names: Sequence[str] = REFERENCES) -> list[DiffusionModel]:
@@ -22,16 +24,28 @@ def references_of(images: ImageSet, like: DiffusionModel, names: Sequence[str] =
     return [DiffusionModel(name, denoiser.to(like.device)) for name, denoiser in made]
 
 
-def known_references(
-    known: Walked, images: ImageSet, like: DiffusionModel, names: Sequence[str] = REFERENCES
-) -> list[DiffusionModel]:
-    """`references_of`, made once for a training set, schedule and device: they hold the whole set, and the optimal one is dear to walk."""
-    key = (images.fingerprint, like.denoiser.schedule.spec, str(like.device), tuple(names))
-    return known.references(key, lambda: references_of(images, like, names))
+def with_references(
+    walks: Walks, models: Sequence[DiffusionModel], walk: Walk, known: Walked, images: ImageSet, names: Sequence[str]
+) -> Walks:
+    """The walks with those of the closed-form denoisers beside each: on the same schedule and grid, from the same noise.
+
+    They are made once for a training set, schedule and device (they hold the whole set), and walked once a grid (the optimal one is dear).
+    """
+    beside = []
+    for owner, grid in zip(walks.owners, walks.grids, strict=True):
+        like = models[owner]
+        key = (images.fingerprint, like.denoiser.schedule.spec, str(like.device), tuple(names))
+        made = known.references(key, partial(references_of, images, like, names))
+        beside.append([known.of(reference, walk, grid) for reference in made])
+    return replace(walks, beside=beside)
 
 
 def add_ceiling(
-    result: xr.Dataset, walked: Sequence[Trajectories], again: Sequence[Trajectories], distances: Sequence[Distance]
+    result: xr.Dataset,
+    walked: Sequence[Trajectories],
+    again: Sequence[Trajectories],
+    distances: Sequence[Distance],
+    labels: np.ndarray | None = None,
 ) -> None:
     """The same models with other steps: how alike two sets of images are that differ by the solver alone.
 
@@ -39,7 +53,7 @@ def add_ceiling(
     """
     ends = [Trajectories(w.name, w.estimates[-1:]) for w in [*walked, *again]]
     pairs = [(k, k + len(walked)) for k in range(len(walked))]
-    distance, null = (values[:, 0] for values in cube(ends, pairs, distances))
+    distance, null = (values[:, 0] for values in cube(ends, pairs, distances, labels)[:2])
     for name, values in (("ceiling", distance), ("ceiling_null", null)):
         result[name] = (("model", "sample", "metric"), values.astype(np.float32))
     distance, null = scored(distances, distance, null)
@@ -48,22 +62,38 @@ def add_ceiling(
 
 def add_references(
     result: xr.Dataset,
-    walked: Sequence[Trajectories],
-    references: Sequence[Trajectories],
+    walks: Walks,
     distances: Sequence[Distance],
     shown: int,
+    labels: np.ndarray | None = None,
 ) -> None:
     """Each model's distance to each closed-form denoiser, started from the same noise, with its null, started from other noise.
 
     ``reference_score`` is each model's own; ``reference_mean_score`` is that of the distance averaged over models.
+
+    Args:
+        result: gets the variables.
+        walks: of the models, those of the references beside them.
+        distances: the metrics.
+        shown: samples whose pictures are kept; of references on the first model's schedule.
+        labels: what each sample was asked for, or None.
     """
-    shape = (len(walked), len(references))
-    pairs = [(k, len(walked) + r) for k in range(shape[0]) for r in range(shape[1])]
-    distance, null = (x.reshape(*shape, *x.shape[1:]) for x in cube([*walked, *references], pairs, distances))
-    for r, reference in enumerate(references):
-        if (reference.estimates == reference.estimates[:, :1]).all():
-            null[:, r] = _constant_null(distance[:, r])
-    result.coords["reference"] = [reference.name for reference in references]
+    models = walks.own
+    beside = walks.beside[: len(models)]
+    references = list(
+        {id(each): each for row in beside for each in row}.values()
+    )  # models of one schedule share theirs
+    place = {id(each): len(models) + k for k, each in enumerate(references)}
+    pairs = [(k, place[id(each)]) for k, row in enumerate(beside) for each in row]
+    shape = (len(models), len(beside[0]))
+    distance, null = (
+        x.reshape(*shape, *x.shape[1:]) for x in cube([*models, *references], pairs, distances, labels)[:2]
+    )
+    for k, row in enumerate(beside):
+        for r, reference in enumerate(row):
+            if (reference.estimates == reference.estimates[:, :1]).all():
+                null[k, r] = _constant_null(distance[k, r], labels)
+    result.coords["reference"] = [reference.name for reference in beside[0]]
     dims = ("model", "reference", "t", "sample", "metric")
     for name, values in (("reference_distance", distance), ("reference_null", null)):
         result[name] = (dims, values.astype(np.float32))
@@ -71,20 +101,25 @@ def add_references(
     _add_score(result, "reference_score", ("model", "reference", "t", "metric"), pair_score(distance, null, axis=3))
     mean = pair_score(distance.mean(0), null.mean(0), axis=2)
     _add_score(result, "reference_mean_score", ("reference", "t", "metric"), mean)
-    _add_residuals(result, walked, references)
-    pictures = np.stack([shown_images(reference, shown) for reference in references])
+    _add_residuals(result, walks, labels)
+    pictures = np.stack([shown_images(reference, shown) for reference in beside[0]])
     result["reference_images"] = (("reference", "shown", "t", "channel", "row", "column"), pictures)
 
 
-def _constant_null(distance: np.ndarray) -> np.ndarray:
-    """The null of a reference that answers every noise alike (the data mean), from the distances ``(model, t, sample, metric)``.
+def _constant_null(distance: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+    """The null of a reference that answers every noise alike (the data mean), from the distances ``(t, sample, metric)`` of a model.
 
     d(A_j, R_i) = d(A_j, R_j) then, so the null is known over all i != j, and the score is 0 in every jackknife replicate. The null of
     distances that see only some j would scatter around it.
     """
-    with np.errstate(invalid="ignore"):  # the PSNR of equal images is infinite
-        others = (distance.sum(2, keepdims=True) - distance) / (distance.shape[2] - 1)
-    return (distance + others) / 2
+    null = np.empty_like(distance)
+    for label in [None] if labels is None else np.unique(labels):
+        group = slice(None) if label is None else np.flatnonzero(labels == label)
+        own = distance[:, group]
+        with np.errstate(invalid="ignore"):  # the PSNR of equal images is infinite
+            others = (own.sum(1, keepdims=True) - own) / (own.shape[1] - 1)
+        null[:, group] = (own + others) / 2
+    return null
 
 
 def _add_score(result: xr.Dataset, name: str, dims: tuple[str, ...], interval: Interval) -> None:
@@ -92,13 +127,14 @@ def _add_score(result: xr.Dataset, name: str, dims: tuple[str, ...], interval: I
         result[f"{name}{end}"] = (dims, values)
 
 
-def _add_residuals(result: xr.Dataset, walked: Sequence[Trajectories], references: Sequence[Trajectories]) -> None:
+def _add_residuals(result: xr.Dataset, walks: Walks, labels: np.ndarray | None) -> None:
     """Do two models still agree in what a reference does not explain? The score (MSE) of A - R against B - R, R from the same noise."""
-    pairs = pairs_of(len(walked))
     rows = []
-    for reference in references:
-        residuals = [Trajectories(w.name, w.estimates - reference.estimates) for w in walked]
-        rows.append(pair_score(*cube(residuals, pairs, [MeanSquaredError()]), axis=2))
+    for references in zip(*walks.beside, strict=True):
+        residuals = [
+            Trajectories(w.name, w.estimates - r.estimates) for w, r in zip(walks.every, references, strict=True)
+        ]
+        rows.append(pair_score(*cube(residuals, walks.sides, [MeanSquaredError()], labels)[:2], axis=2))
     over_references = Interval(
         *(np.stack([part[..., 0] for part in parts], axis=1) for parts in zip(*rows, strict=True))
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,25 +11,61 @@ import xarray as xr
 
 from consistency_lab.metrics.distances import Distance
 from consistency_lab.similarity.statistics import Interval, family_score, pair_score, pairs_of
-from consistency_lab.similarity.trajectories import Trajectories
+from consistency_lab.similarity.trajectories import Trajectories, Walks
 
 FAMILY = "95 %, delete-one-model jackknife, t({dof}): over models like these {count} and over noise"
 PAIR = "95 %, delete-one-sample jackknife over noise: this pair, not this family"
 
 
+class Cube(NamedTuple):
+    """Distances of pairs of trajectories, each ``(P, T, N, M)``.
+
+    Attributes:
+        distance: of sample i to sample i.
+        null: mean distance of sample i to the samples j != i, under the same label where there are labels.
+        plain: the null over all other samples whatever their labels; None where there are no labels, since the null is that already.
+    """
+
+    distance: np.ndarray
+    null: np.ndarray
+    plain: np.ndarray | None = None
+
+
 def cube(
-    walked: Sequence[Trajectories], pairs: Sequence[tuple[int, int]], distances: Sequence[Distance]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Distance and null of pairs of trajectories, each ``(P, T, N, M)``. Each image is embedded once, whatever the number of pairs."""
-    values, nulls = [], []
+    walked: Sequence[Trajectories],
+    pairs: Sequence[tuple[int, int]],
+    distances: Sequence[Distance],
+    labels: np.ndarray | None = None,
+) -> Cube:
+    """Distance and null of pairs of trajectories. Each image is embedded once, whatever the number of pairs.
+
+    Args:
+        walked: their estimates.
+        pairs: indices of two of them.
+        distances: the metrics.
+        labels: what each sample was asked for ``(N,)``, two samples or more a label; None where nothing was.
+    """
+    values, nulls, plain = [], [], []
+    groups = None if labels is None else [np.flatnonzero(labels == label) for label in np.unique(labels)]
     for at_t in zip(*(w.estimates for w in walked), strict=True):
         embedded = [[d.embed(x) for x in at_t] for d in distances]
         both = [(d, e[a], e[b]) for a, b in pairs for d, e in zip(distances, embedded, strict=True)]
         values.append(torch.stack([d.between(u, v) for d, u, v in both], -1))
-        nulls.append(torch.stack([d.null(u, v) for d, u, v in both], -1))
+        nulls.append(torch.stack([_null(d, u, v, groups) for d, u, v in both], -1))
+        if groups is not None:
+            plain.append(torch.stack([d.null(u, v) for d, u, v in both], -1))
     shape = (len(values), -1, len(pairs), len(distances))
-    distance, null = (torch.stack(x).reshape(shape).permute(2, 0, 1, 3).numpy() for x in (values, nulls))
-    return distance, null
+    return Cube(*(torch.stack(x).reshape(shape).permute(2, 0, 1, 3).numpy() for x in (values, nulls, plain) if x))
+
+
+def _null(distance: Distance, a: torch.Tensor, b: torch.Tensor, groups: Sequence[np.ndarray] | None) -> torch.Tensor:
+    """The null of every sample ``(N,)``, within groups of samples where there are groups."""
+    if groups is None:
+        return distance.null(a, b)
+    out = torch.empty(len(a), dtype=torch.float64)
+    for group in groups:
+        out[group] = distance.null(a[group], b[group]).to(out)
+    return out
 
 
 def scored(distances: Sequence[Distance], *values: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -39,32 +75,41 @@ def scored(distances: Sequence[Distance], *values: np.ndarray) -> tuple[np.ndarr
 
 
 def add_pairs(
-    result: xr.Dataset, walked: Sequence[Trajectories], distances: Sequence[Distance], time: str = "t", prefix: str = ""
+    result: xr.Dataset,
+    walks: Walks,
+    distances: Sequence[Distance],
+    labels: np.ndarray | None = None,
 ) -> None:
     """Add distance, null, the score of each pair and of the family, with their intervals.
 
     Args:
-        result: gets the variables, their names beginning with ``prefix``.
-        walked: K models.
+        result: gets the variables, and the coordinate ``pair_log_snr (pair, t)``: where each pair met.
+        walks: of K models.
         distances: the metrics.
-        time: name of the time dimension.
-        prefix: of the variables' names.
+        labels: what each sample was asked for ``(N,)``; the plain null and its scores, over all labels, then stand beside
+            (``plain_null``, ``plain_score``, ``family_plain_score``).
     """
-    distance, null = cube(walked, pairs_of(len(walked)), distances)
-    dims = ("pair", time, "sample", "metric")
-    result[f"{prefix}distance"], result[f"{prefix}null"] = (
-        (dims, distance.astype(np.float32)),
-        (dims, null.astype(np.float32)),
-    )
-    distance, null = scored(distances, distance, null)
-    alone = pair_score(distance, null, axis=2)
-    family = Interval(*(values[0] for values in alone))
-    if len(walked) > 2:
-        family = family_score(distance.mean(2), null.mean(2), len(walked))
-    for name, interval, shape in (("", alone, ("pair", time, "metric")), ("family_", family, (time, "metric"))):
-        for end, values in zip(("score", "low", "high"), interval, strict=True):
-            key = end if name or end == "score" else f"score_{end}"
-            result[f"{prefix}{name}{key}"] = (shape, values)
+    models = len(walks.own)
+    found = cube(walks.every, walks.sides, distances, labels)
+    dims = ("pair", "t", "sample", "metric")
+    result.coords["pair_log_snr"] = (("pair", "t"), walks.log_snr.numpy())
+    for name, values in (("distance", found.distance), ("null", found.null), ("plain_null", found.plain)):
+        if values is not None:
+            result[name] = (dims, values.astype(np.float32))
+    for kind, null in (("", found.null), ("plain_", found.plain)):
+        if null is None:
+            continue
+        distance, null = scored(distances, found.distance, null)
+        alone = pair_score(distance, null, axis=2)
+        family = Interval(*(values[0] for values in alone))
+        if models > 2:
+            family = family_score(distance, null, models)
+        for end, values in zip(("score", "low", "high"), alone, strict=True):
+            key = end if end == "score" else f"score_{end}"
+            result[f"{kind}{key}"] = (("pair", "t", "metric"), values)
+        for end, values in zip(("score", "low", "high"), family, strict=True):
+            key = f"{kind}{end}" if not kind or end == "score" else f"{kind}score_{end}"
+            result[f"family_{key}"] = (("t", "metric"), values)
 
 
 def interval_names(models: int) -> dict[str, str]:

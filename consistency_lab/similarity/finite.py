@@ -24,7 +24,7 @@ class Kept(NamedTuple):
     warning: str
 
 
-def finite_part(walks: Sequence[Trajectories], times: Tensor, others: Sequence[Trajectories] = ()) -> Kept:
+def finite_part(walks: Sequence[Trajectories], times: Tensor, others: Sequence[tuple[int, Trajectories]] = ()) -> Kept:
     """Which models and samples can be compared.
 
     A sample at which some model has a value that is not finite is left out for every model, since distances need both; a model with more
@@ -33,14 +33,15 @@ def finite_part(walks: Sequence[Trajectories], times: Tensor, others: Sequence[T
     Args:
         walks: of each model.
         times: ``(T,)`` of its estimates.
-        others: further walks of the same models (with another step count), in the same order: their samples must be finite too.
+        others: further walks (with another step count, or on the clock of a pair), each with its model's index: their samples must be
+            finite too.
 
     Raises:
         UserError: fewer than two models or two samples would be left; the first place is named.
     """
     bad = np.stack([(~w.estimates.flatten(2).isfinite().all(2)).numpy() for w in walks])  # (K, T, N)
     lost = np.asarray(bad.any(1))
-    for k, walk in enumerate(others):
+    for k, walk in others:
         lost[k] |= (~walk.estimates.flatten(2).isfinite().all(2)).any(0).numpy()
     dropped = np.asarray(lost.mean(1) > MOST_LOST)
     models = np.flatnonzero(~dropped).tolist()
@@ -68,17 +69,10 @@ def finite_part(walks: Sequence[Trajectories], times: Tensor, others: Sequence[T
 
 
 def _place(name: str, bad: np.ndarray, times: Tensor, sample: int) -> dict[str, object]:
-    """t is None where only the walk with another step count failed."""
+    """t is None where only another walk than the model's own failed."""
     where = np.flatnonzero(bad)
     return {"model": name, "t": round(float(times[where[0]]), 4) if len(where) else None, "sample": sample}
 
 
 def _at(t: object) -> str:
-    return " with another step count" if t is None else f" at t = {t:.3g}"
-
-
-def restricted(walks: Sequence[Trajectories], samples: Sequence[int]) -> list[Trajectories]:
-    """The walks with those samples alone."""
-    if walks and len(samples) == walks[0].estimates.shape[1]:
-        return list(walks)
-    return [Trajectories(w.name, w.estimates[:, samples]) for w in walks]
+    return " on another grid of times" if t is None else f" at t = {t:.3g}"

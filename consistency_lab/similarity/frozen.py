@@ -15,14 +15,14 @@ from torch import Tensor
 
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import measuring
-from consistency_lab.diffusion.clocks import common_times
 from consistency_lab.diffusion.denoiser import per_sample
-from consistency_lab.diffusion.model import DiffusionModel, chunks, described
+from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, chunks, described
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.distances import METRICS, Distance
 from consistency_lab.similarity.cube import add_pairs, coordinates, interval_names
-from consistency_lab.similarity.trajectories import Trajectories
+from consistency_lab.similarity.labels import agreed_labels, labels_of
+from consistency_lab.similarity.trajectories import Trajectories, meetings
 from consistency_lab.store.results import with_provenance
 
 
@@ -42,7 +42,7 @@ def compare_frozen(
     null vanishes and the score says little there; the distances do.
 
     Args:
-        models: two or more of one image shape; at equal log-SNR where their schedules differ.
+        models: two or more of one image shape. Two of different schedules meet at equal log-SNR, on the clock of their pair.
         images: whose first ``count`` are made noisy.
         noise: of the states, from its ``"probe"`` stream; ``SharedNoise(0)`` by default.
         count: states at each level.
@@ -50,7 +50,7 @@ def compare_frozen(
         levels: noise levels, from high to low.
 
     Returns:
-        ``distance``, ``null`` and scores as in a comparison, along ``t`` of the first model's schedule; kind ``"frozen comparison"``.
+        ``distance``, ``null`` and scores as in a comparison, along ``t`` of the pairs' clocks; kind ``"frozen comparison"``.
 
     Raises:
         UserError: fewer than two models or states, too few images, shapes or schedules that do not meet.
@@ -65,13 +65,18 @@ def compare_frozen(
             f"{count} states were asked for and {images.name!r} has {len(images)} images; choose between 2 and that."
         )
     distances = [metric if isinstance(metric, Distance) else METRICS.build(metric) for metric in metrics]
-    grids, _ = common_times([m.denoiser for m in models], levels, levels)
     x0, eps = images.batch(torch.arange(count)), noise.draw(range(count), images.shape, stream="probe")
-    answers = [Trajectories(m.name, _answers(m, x0, eps, grid[:-1])) for m, grid in zip(models, grids, strict=True)]
+    asked = agreed_labels(models, count)
+
+    def answers(model: GenerativeModel, grid: Tensor) -> Trajectories:
+        assert isinstance(model, DiffusionModel)
+        return Trajectories(model.name, _answers(model, x0, eps, grid[:-1], asked))
+
+    walks = meetings(models, levels, torch.arange(levels), answers)
     result = xr.Dataset(coords=coordinates([m.name for m in models], [d.name for d in distances]))
-    result.coords["t"] = grids[0][:-1].numpy()
-    result.coords["log_snr"] = ("t", models[0].denoiser.schedule.log_snr(grids[0][:-1]).numpy())
-    add_pairs(result, answers, distances)
+    t, log_snr = walks.clock
+    result.coords["t"], result.coords["log_snr"] = t, ("t", log_snr)
+    add_pairs(result, walks, distances, None if asked is None else labels_of(range(count), asked))
     result.attrs.update(interval_names(len(models)))
     result.attrs.update({f"units_{distance.name}": distance.unit for distance in distances})
     return with_provenance(
@@ -86,7 +91,7 @@ def compare_frozen(
 
 
 @torch.no_grad()
-def _answers(model: DiffusionModel, x0: Tensor, eps: Tensor, times: Tensor) -> Tensor:
+def _answers(model: DiffusionModel, x0: Tensor, eps: Tensor, times: Tensor, asked: tuple[int, ...] | None) -> Tensor:
     """The model's x0 estimates at ``x0 + s eps``: ``(T, N, C, H, W)``."""
     schedule, dtype = model.denoiser.schedule, next((p.dtype for p in model.denoiser.parameters()), torch.float64)
     rows = []
@@ -97,7 +102,7 @@ def _answers(model: DiffusionModel, x0: Tensor, eps: Tensor, times: Tensor) -> T
             parts = []
             for chunk in chunks(range(len(x0))):
                 index = torch.tensor(list(chunk), device=model.device)
-                parts.append(model.denoiser(state[index], t, model.labels(chunk)).x0.float().cpu())
+                parts.append(model.denoiser(state[index], t, model.labels(chunk, asked)).x0.float().cpu())
             rows.append(torch.cat(parts))
     return torch.stack(rows)
 
@@ -105,12 +110,15 @@ def _answers(model: DiffusionModel, x0: Tensor, eps: Tensor, times: Tensor) -> T
 def drift(along: xr.Dataset, frozen: xr.Dataset, metric: str = "mse") -> xr.DataArray:
     """Share of the distance along own trajectories that the functions alone do not make: 1 - frozen / along, per pair and noise level.
 
-    The frozen distances are interpolated in log-SNR to the levels of the comparison; levels outside them are left out.
+    The frozen distances are interpolated in log-SNR to the levels at which the pair met in the comparison: NaN at levels outside theirs,
+    and levels that are outside for every pair are left out.
     """
-    own = along["distance"].sel(metric=metric).mean("sample")
-    still = frozen["distance"].sel(metric=metric).mean("sample")
-    inside = (along["log_snr"] >= float(frozen["log_snr"].min())) & (along["log_snr"] <= float(frozen["log_snr"].max()))
-    own = own.isel(t=np.flatnonzero(inside.values))
-    levels, order = frozen["log_snr"].values, np.argsort(frozen["log_snr"].values)
-    rows = [np.interp(own["log_snr"].values, levels[order], row[order]) for row in still.transpose("pair", "t").values]
-    return 1 - xr.DataArray(np.array(rows), dims=("pair", "t"), coords=own.transpose("pair", "t").coords) / own
+    own = along["distance"].sel(metric=metric).mean("sample").transpose("pair", "t")
+    still = frozen["distance"].sel(metric=metric).mean("sample").transpose("pair", "t")
+    met, shown = (x["pair_log_snr"].transpose("pair", "t").values for x in (along, frozen))
+    rows = [
+        np.interp(at, levels, row, left=np.nan, right=np.nan)  # log-SNR rises along t
+        for at, levels, row in zip(met, shown, still.values, strict=True)
+    ]
+    share = 1 - xr.DataArray(np.array(rows), dims=("pair", "t"), coords=own.coords) / own
+    return share.dropna("t", how="all")

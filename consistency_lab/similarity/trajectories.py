@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from consistency_lab.diffusion.clocks import common_times, kept_points
+from consistency_lab.diffusion.clocks import kept_points, pair_clock
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, chunks
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
+from consistency_lab.similarity.statistics import pairs_of
 
 
 class Trajectories(NamedTuple):
@@ -32,12 +33,14 @@ class Walk:
         count: images 0 ... count - 1.
         sampler: method and steps.
         levels: grid points that are kept, the final image included.
+        labels: what conditional models are asked for, image i for the label i mod their number; None: for all that they know.
     """
 
     noise: SharedNoise
     count: int
     sampler: Sampler
     levels: int
+    labels: tuple[int, ...] | None = None
 
     @property
     def kept(self) -> Tensor:
@@ -69,10 +72,60 @@ class Walked:
         return self._references[key]
 
 
-def walk_all(
-    models: Sequence[GenerativeModel], walk: Walk, walked: Walked | None = None
-) -> tuple[list[Trajectories], Tensor]:
-    """Every model's estimates, and the times of the first at which they were kept ``(T,)``.
+@dataclass(frozen=True)
+class Walks:
+    """What models make of the shared noise: each on its own, and again wherever it meets a model of another schedule.
+
+    A diffusion model walks its own schedule's grid. Two of different schedules cannot be compared there: they walk the clock of their
+    pair, which depends on those two schedules alone, so that a pair's distance does not depend on the order or the company of its models.
+
+    Attributes:
+        every: all walks; the first K are the models' own.
+        owners: whose walk each is, as the model's index.
+        grids: the times of each walk, empty for a model that makes an image in one go.
+        sides: for every pair of `pairs_of`, the indices of its two walks.
+        t, log_snr: what the clock of each pair reads at the kept levels, ``(P, T)`` float64.
+        beside: for every walk, those of the closed-form references on its schedule and grid; empty where there are none.
+    """
+
+    every: list[Trajectories]
+    owners: list[int]
+    grids: list[Tensor]
+    sides: list[tuple[int, int]]
+    t: Tensor
+    log_snr: Tensor
+    beside: list[list[Trajectories]] = field(default_factory=list)
+
+    @property
+    def own(self) -> list[Trajectories]:
+        """Every model's walk of its own grid."""
+        return self.every[: 1 + max(self.owners)]
+
+    @property
+    def clock(self) -> tuple[np.ndarray, np.ndarray]:
+        """``t`` and ``log_snr`` of the comparison ``(T,)``: what all pairs' clocks read, or the mean over pairs where they differ."""
+        read = (x.numpy() for x in (self.t, self.log_snr))
+        t, log_snr = (x[0] if (x == x[0]).all() else x.mean(0) for x in read)
+        return t, log_snr
+
+    def restricted(self, models: Sequence[int], samples: Sequence[int]) -> Walks:
+        """The walks of those models and samples alone, the models in that order."""
+        old = [k for k, owner in enumerate(self.owners) if owner in models]
+        place = {k: new for new, k in enumerate(old)}
+        pairs = [i for i, sides in enumerate(self.sides) if all(side in place for side in sides)]
+        return Walks(
+            restricted([self.every[k] for k in old], samples),
+            [list(models).index(self.owners[k]) for k in old],
+            [self.grids[k] for k in old],
+            [(place[a], place[b]) for a, b in (self.sides[i] for i in pairs)],
+            self.t[pairs],
+            self.log_snr[pairs],
+            [restricted(self.beside[k], samples) for k in old] if self.beside else [],
+        )
+
+
+def walk_models(models: Sequence[GenerativeModel], walk: Walk, known: Walked | None = None) -> Walks:
+    """Every model's estimates on its own grid and on the clocks of its pairs.
 
     Models that make an image in one go (a GAN, a VAE) have no way from noise to data: with one of them among the models, only the
     images are kept.
@@ -80,31 +133,81 @@ def walk_all(
     Args:
         models: whose estimates are wanted.
         walk: how they sample.
-        walked: what is known already; it is added to.
+        known: what is known already; it is added to.
 
     Raises:
-        UserError: schedules without a common noise level.
+        UserError: two schedules without a common noise level.
     """
-    walked = Walked() if walked is None else walked
-    diffusion = [model for model in models if isinstance(model, DiffusionModel)]
-    if len(diffusion) == len(models):
-        grids = common_times([model.denoiser for model in diffusion], walk.sampler.steps, walk.levels)[0]
-        done = [walked.of(model, walk, grid) for model, grid in zip(diffusion, grids, strict=True)]
-        return done, grids[0][walk.kept]
-    done = []
-    for model in models:
-        if isinstance(model, DiffusionModel):
-            images = walked.of(model, walk, model.denoiser.schedule.grid(walk.sampler.steps)).estimates[-1:]
-        else:
-            images = model.generate(walk.noise, range(walk.count))[None]
-        done.append(Trajectories(model.name, images))
-    return done, torch.zeros(1, dtype=torch.float64)
+    known = Walked() if known is None else known
+    along = all(isinstance(model, DiffusionModel) for model in models)
+
+    def estimates(model: GenerativeModel, grid: Tensor) -> Trajectories:
+        if not isinstance(model, DiffusionModel):
+            return Trajectories(model.name, model.generate(walk.noise, range(walk.count))[None])
+        found = known.of(model, walk, grid)
+        return found if along else Trajectories(found.name, found.estimates[-1:])
+
+    kept = walk.kept if along else torch.tensor([walk.sampler.steps])
+    return meetings(models, walk.sampler.steps, kept, estimates)
+
+
+def meetings(
+    models: Sequence[GenerativeModel],
+    steps: int,
+    kept: Tensor,
+    estimates: Callable[[GenerativeModel, Tensor], Trajectories],
+) -> Walks:
+    """The walks of models and of their pairs.
+
+    Args:
+        models: two or more.
+        steps: of every grid.
+        kept: indices of the grid points at which estimates are kept ``(T,)``; the last grid point alone where a model has no path.
+        estimates: what a model makes on a grid; the grid is empty for a model that makes an image in one go.
+    """
+    every: list[Trajectories] = []
+    owners: list[int] = []
+    grids: list[Tensor] = []
+
+    def place(index: int, grid: Tensor) -> int:
+        """Where the walk of a model on a grid is; it is made if it was not."""
+        for at, (owner, other) in enumerate(zip(owners, grids, strict=True)):
+            if owner == index and torch.equal(grid, other):
+                return at
+        every.append(estimates(models[index], grid))
+        owners.append(index)
+        grids.append(grid)
+        return len(every) - 1
+
+    schedules = [model.denoiser.schedule if isinstance(model, DiffusionModel) else None for model in models]
+    for index, schedule in enumerate(schedules):
+        place(index, torch.empty(0) if schedule is None else schedule.grid(steps))
+    sides, t, log_snr = [], [], []
+    for a, b in pairs_of(len(models)):
+        one, other = schedules[a], schedules[b]
+        if one is None or other is None:
+            sides.append((a, b))
+            t.append(torch.zeros(len(kept), dtype=torch.float64))
+            log_snr.append(torch.full((len(kept),), torch.inf, dtype=torch.float64))
+            continue
+        clock = pair_clock(one, other, steps)
+        sides.append((place(a, clock.first), place(b, clock.second)))
+        t.append(clock.t[kept])
+        log_snr.append(clock.log_snr[kept])
+    return Walks(every, owners, grids, sides, torch.stack(t), torch.stack(log_snr))
+
+
+def restricted(walks: Sequence[Trajectories], samples: Sequence[int]) -> list[Trajectories]:
+    """The walks with those samples alone."""
+    if walks and len(samples) == walks[0].estimates.shape[1]:
+        return list(walks)
+    return [Trajectories(w.name, w.estimates[:, samples]) for w in walks]
 
 
 def _estimates(model: DiffusionModel, walk: Walk, grid: Tensor) -> Trajectories:
     wanted, parts = set(walk.kept.tolist()), []
     for chunk in chunks(range(walk.count)):
-        steps = enumerate(model.path(walk.noise, chunk, walk.sampler, grid))
+        steps = enumerate(model.path(walk.noise, chunk, walk.sampler, grid, walk.labels))
         parts.append(torch.stack([step.x0.float().cpu() for number, step in steps if number in wanted]))
     return Trajectories(model.name, torch.cat(parts, dim=1))
 

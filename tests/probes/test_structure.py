@@ -4,7 +4,7 @@ import torch
 
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.data.sources import load_images
-from consistency_lab.diffusion.clocks import common_times
+from consistency_lab.diffusion.clocks import kept_points, pair_clock
 from consistency_lab.diffusion.denoiser import NetworkDenoiser
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.noise import SharedNoise
@@ -38,7 +38,11 @@ def pictures(count=50):
 
 def walked(model, other, numbers, sampler=FINE, levels=6):
     """The course of ``model`` on the clock that it shares with ``other``, and that clock."""
-    grids, kept = common_times([model.denoiser, other.denoiser], sampler.steps, levels)
+    clock, kept = (
+        pair_clock(model.denoiser.schedule, other.denoiser.schedule, sampler.steps),
+        kept_points(sampler.steps, levels),
+    )
+    grids = (clock.first, clock.second)
     return course(model, SharedNoise(0).initial(numbers, SHAPE), numbers, sampler, grids[0], kept), grids, kept
 
 
@@ -223,3 +227,23 @@ def test_models_on_other_schedules_hand_over_at_equal_noise():
     np.testing.assert_allclose(ds["handoff_relative"].isel(t=0), 1.0, atol=1e-3)
     np.testing.assert_allclose(ds["handoff_relative"].isel(t=-1), 0.0, atol=1e-3)
     assert list(ds["handoff"].values) == ["a > b", "b > a"]
+
+
+def test_order_and_company_change_no_handoff():
+    a, b, c = (
+        gaussian(n, v, k)
+        for n, v, k in (("a", VARIANCES, "linear"), ("b", VARIANCES.flip(0), "edm"), ("c", VARIANCES, "flow"))
+    )
+    options = {"count": 6, "sampler": Sampler("heun", 20), "levels": 5}
+    alone = probe_structure([a, b], pictures(), **options)
+    for models in ([b, a], [c, b, a]):
+        other = probe_structure(models, pictures(), **options)
+        for name, chosen in (
+            ("handoff_relative", {"handoff": "a > b"}),
+            ("handoff_switch_t", {"handoff": "a > b"}),
+            ("handoff_log_snr", {"handoff": "a > b"}),
+            ("fixed", {"model": "b"}),
+            ("swap_switch_t", {"model": "a"}),
+            ("model_log_snr", {"model": "b"}),
+        ):
+            np.testing.assert_array_equal(alone[name].sel(chosen), other[name].sel(chosen))

@@ -5,7 +5,8 @@ import xarray as xr
 
 from consistency_lab.metrics.distances import METRICS
 from consistency_lab.similarity.controls import add_ceiling, add_references
-from consistency_lab.similarity.trajectories import Trajectories
+from consistency_lab.similarity.statistics import pairs_of
+from consistency_lab.similarity.trajectories import Trajectories, Walks
 
 N = 12
 
@@ -25,21 +26,27 @@ def family(rng, rhos, reference):
     ]
 
 
-def referred(walked, references, *metrics):
+def referred(walked, references, *metrics, labels=None):
+    """What the references say of models of one schedule, which share them."""
+    count, nothing = len(walked), torch.zeros(len(pairs_of(len(walked))), 2)
+    walks = Walks(
+        walked, list(range(count)), [torch.empty(0)] * count, pairs_of(count), nothing, nothing, [references] * count
+    )
     result = xr.Dataset(coords={"metric": list(metrics)})
-    add_references(result, walked, references, [METRICS.build(m) for m in metrics], shown=2)
+    add_references(result, walks, [METRICS.build(m) for m in metrics], shown=2, labels=labels)
     return result
 
 
+@pytest.mark.parametrize("labels", [None, np.arange(N) % 3])
 @pytest.mark.parametrize("metric", ["mse", "cosine", "ssim"])
-def test_the_data_mean_is_no_more_alike_than_under_other_noise_to_rounding(metric):
+def test_the_data_mean_is_no_more_alike_than_under_other_noise_to_rounding(metric, labels):
     rng = np.random.default_rng(0)
     pictures = torch.as_tensor(rng.uniform(-1, 1, size=(2, 2, N, 1, 16, 16)), dtype=torch.float32)
     mean = Trajectories(
         "mean",
         torch.as_tensor(rng.uniform(-1, 1, size=(1, 1, 1, 16, 16)), dtype=torch.float32).expand(2, N, -1, -1, -1),
     )
-    result = referred([Trajectories("a", pictures[0]), Trajectories("b", pictures[1])], [mean], metric)
+    result = referred([Trajectories("a", pictures[0]), Trajectories("b", pictures[1])], [mean], metric, labels=labels)
     for name in ("reference_score", "reference_mean_score"):
         low, score, high = (result[f"{name}{end}"].values for end in ("_low", "", "_high"))
         assert (np.abs(score) <= 1e-9).all()

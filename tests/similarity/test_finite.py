@@ -13,8 +13,8 @@ from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
 from consistency_lab.similarity.compare import compare
-from consistency_lab.similarity.finite import finite_part, restricted
-from consistency_lab.similarity.trajectories import Trajectories
+from consistency_lab.similarity.finite import finite_part
+from consistency_lab.similarity.trajectories import Trajectories, restricted
 from consistency_lab.store.results import provenance
 
 FEW = {"count": 8, "sampler": Sampler(steps=4), "levels": 3}
@@ -53,7 +53,7 @@ def test_a_broken_model_is_left_out_instead_of_everybodys_samples():
 
 
 def test_the_walk_with_other_steps_counts_too():
-    kept = finite_part(walks(), TIMES, walks((2, 2, 4)))
+    kept = finite_part(walks(), TIMES, list(enumerate(walks((2, 2, 4)))))
     assert kept.samples == [0, 1, 2, 3, 5]
     assert kept.lost == [{"model": "m2", "t": None, "sample": 4}]
 
@@ -61,8 +61,8 @@ def test_the_walk_with_other_steps_counts_too():
 def test_too_little_left_is_refused():
     with pytest.raises(UserError, match=r"'m0' gives values that are not finite at t = 1 for sample 0, .* 1 models"):
         finite_part(walks(*((k, 0, i) for k in range(2) for i in range(4))), TIMES)
-    with pytest.raises(UserError, match="with another step count"):
-        finite_part(walks(), TIMES, walks(*((k, 0, i) for k in range(2) for i in range(4))))
+    with pytest.raises(UserError, match="on another grid of times"):
+        finite_part(walks(), TIMES, list(enumerate(walks(*((k, 0, i) for k in range(2) for i in range(4))))))
 
 
 class Faulty(GaussianDenoiser):
