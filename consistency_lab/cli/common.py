@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from consistency_lab.errors import UserError
+
 if TYPE_CHECKING:
     import xarray as xr
 
@@ -70,6 +72,19 @@ def with_weights(metrics: Sequence[str], weights: Path | None) -> tuple[str, ...
         else str(each)
         for each in chosen
     )
+
+
+def parse_numbers(text: str, what: str) -> list[int]:
+    """``"0-3,7"`` -> [0, 1, 2, 3, 7]. Raises `UserError` for anything else; ``what`` names the numbers: seeds, labels."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+            raise UserError(f"cannot read the {what} {text!r}: write numbers and rising ranges, for example 0-3,7.")
+        numbers.extend(range(int(first), int(last or first) + 1))
+    if len(set(numbers)) < len(numbers):
+        raise UserError(f"the {what} {text!r} name one of them twice.")
+    return numbers
 
 
 def write_results(results: dict[str, xr.Dataset], out: Path, title: str) -> None:

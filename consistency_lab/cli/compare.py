@@ -13,6 +13,7 @@ from consistency_lab.cli.common import (
     Common,
     find,
     load_models,
+    parse_numbers,
     print_headline,
     print_json,
     training_images,
@@ -47,6 +48,8 @@ class Compare(Common):
     """steps of the sampler"""
     guidance: float | None = None
     """scale of classifier-free guidance, for the class-conditional models among them"""
+    labels: str | None = None
+    """labels that conditional models are asked for in turn, such as 0-9 or 3,5; by default all that they know"""
     data: str | None = None
     """training set, for the references and the nearest training images"""
     data_dir: Path | None = None
@@ -82,7 +85,13 @@ class Compare(Common):
         images = training_images(self.data, self.data_dir)
         metrics = with_weights(self.metrics, self.lpips_weights)
         result = compare(
-            models, SharedNoise(self.seed), count=self.count, metrics=metrics, sampler=sampler, images=images
+            models,
+            SharedNoise(self.seed),
+            count=self.count,
+            metrics=metrics,
+            sampler=sampler,
+            images=images,
+            labels=None if self.labels is None else parse_numbers(self.labels, "labels"),
         )
         write_results({"comparison": result}, self.out, "Comparison of " + ", ".join(model.name for model in models))
         print_headline(result)

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from consistency_lab.cli.common import Common, print_json
+from consistency_lab.cli.common import Common, parse_numbers, print_json
 from consistency_lab.contrast.settings import GANSettings, VAESettings
-from consistency_lab.errors import UserError
 from consistency_lab.training.settings import LoopSettings, TrainingSettings
 
 
@@ -37,7 +36,7 @@ class Training(Common):
         from consistency_lab.store.runs import Store
 
         kind = kind_of(self.settings)
-        seeds = [self.settings.seed] if self.seeds is None else parse_seeds(self.seeds)
+        seeds = [self.settings.seed] if self.seeds is None else parse_numbers(self.seeds, "seeds")
         jobs = [self.settings.replace(seed=seed) for seed in seeds]
         names = [
             f"{self.name}-s{job.seed}" if self.name and len(jobs) > 1 else self.name or kind.model_name(job)
@@ -88,16 +87,3 @@ class TrainVAE(Training):
     """
 
     settings: VAESettings = field(default_factory=VAESettings)
-
-
-def parse_seeds(text: str) -> list[int]:
-    """``"0-3,7"`` -> [0, 1, 2, 3, 7]. Raises `UserError` for anything else."""
-    seeds: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
-            raise UserError(f"cannot read the seeds {text!r}: write numbers and rising ranges, for example 0-3,7.")
-        seeds.extend(range(int(first), int(last or first) + 1))
-    if len(set(seeds)) < len(seeds):
-        raise UserError(f"the seeds {text!r} name one seed twice.")
-    return seeds

@@ -8,7 +8,7 @@ import xarray as xr
 
 from consistency_lab.intervals import mean_interval
 from consistency_lab.plots.reading import HIGHER_IS_ALIKE, REFERENCE_NAMES, check_metric, model_of, names, need
-from consistency_lab.similarity.statistics import COLLAPSED
+from consistency_lab.similarity.statistics import COLLAPSED, trimmed_mean
 
 # A value and the ends of its 95 % interval.
 Bounds = tuple[float, float, float]
@@ -17,8 +17,9 @@ Bounds = tuple[float, float, float]
 def overview(ds: xr.Dataset, metric: str) -> pd.DataFrame:
     """One row a thing that is compared, at the last time: distance and score, each with its 95 % interval.
 
-    Columns: group ("family", "pair", "null", "ceiling", "reference"), name, distance, distance_low, distance_high,
-    score, score_low, score_high, interval (which interval the score has).
+    Columns: group ("family", "robust", "plain", "pair", "null", "ceiling", "reference"), name, distance, distance_low, distance_high,
+    score, score_low, score_high, interval (which interval the score has). "robust" are scores of typical samples, "plain" is the score
+    against other noise under any label, where models were asked for labels.
     """
     family_names = ("family_score", "family_low", "family_high")
     need(ds, "comparison", "distance", "null", "score", "score_low", "score_high", *family_names)
@@ -33,6 +34,22 @@ def overview(ds: xr.Dataset, metric: str) -> pd.DataFrame:
     family = (float(last["family_score"]), float(last["family_low"]), float(last["family_high"]))
     interval = str(ds.attrs.get("interval", "not recorded"))
     add("family", "all models, same noise", distance.mean(axis=0), family, interval)
+    if "family_plain_score" in ds:
+        add(
+            "plain",
+            "all models, null over all labels",
+            distance.mean(axis=0),
+            _bounds(last, "family_plain_score"),
+            interval,
+        )
+    if "family_trimmed_score" in ds and metric not in HIGHER_IS_ALIKE:
+        samples, nothing = distance.mean(axis=0), (np.nan, np.nan)
+        middle = (float(last["family_median_score"]), *nothing)
+        for name, center, bounds, why in (
+            ("typical samples (10 % trimmed)", trimmed_mean(samples), _bounds(last, "family_trimmed_score"), interval),
+            ("the median sample", np.median(samples), middle, "none: a median has no jackknife"),
+        ):
+            rows.append(["robust", name, float(center), *nothing, *bounds, why])
     for i, pair in enumerate(names(ds, "pair")):
         bounds = (float(last["score"][i]), float(last["score_low"][i]), float(last["score_high"][i]))
         add("pair", pair, distance[i], bounds, "over noise: this pair, not this family")

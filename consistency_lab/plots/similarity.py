@@ -28,8 +28,10 @@ from consistency_lab.plots.theme import (
     time_axis,
 )
 
-GROUP_COLOURS = {"family": SAME, "pair": SAME, "null": NULL, "ceiling": CEILING, "reference": REFERENCE}
-GROUP_MARKS = {"family": "D", "pair": "o", "null": "X", "ceiling": "^", "reference": "s"}
+GROUP_COLOURS = {
+    "family": SAME, "robust": SAME, "plain": SAME, "pair": SAME, "null": NULL, "ceiling": CEILING, "reference": REFERENCE
+}  # fmt: skip
+GROUP_MARKS = {"family": "D", "robust": "d", "plain": "v", "pair": "o", "null": "X", "ceiling": "^", "reference": "s"}
 DOTS = {"Gaussian denoiser": (0, (4, 1.5)), "optimal denoiser": (0, (1.2, 1.2)), "data mean": (0, (5, 1.5, 1, 1.5))}
 _BLUES = LinearSegmentedColormap.from_list("alike", ["#f3f6f9", "#a9cde6", "#3f8fc4", "#0a4a7c"])
 

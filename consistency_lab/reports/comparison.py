@@ -156,6 +156,9 @@ def _models(ds: xr.Dataset, facts: words.Facts) -> dict[str, Any]:
         if any(value is not None for value in values):
             columns.append((field, [_recorded(field, value) for value in values]))
     metric = reading.headline_metric(ds)
+    if "without_score" in ds:
+        left = ds["without_score"].isel(t=-1).sel(metric=metric).values.tolist()
+        columns.append((f"score of the others without it, {metric}", [score_text(x, np.nan, np.nan) for x in left]))
     if "ceiling" in ds:
         samples = ds["ceiling"].sel(metric=metric).transpose("model", "sample").values
         columns.append((f"ceiling, {reading.quantity(ds, metric)}", _intervals(samples)))

@@ -66,7 +66,9 @@ class Headline:
 
     ``score``, ``low``, ``high`` have no unit and are NaN where undefined (then ``reason`` says why); ``distance``,
     ``null`` and ``ceiling`` are (mean, low, high) in ``units``; ``interval`` names the interval of the score. ``warnings`` are what the
-    comparison itself holds against the score; they belong wherever the score is shown.
+    comparison itself holds against the score; they belong wherever the score is shown. ``trimmed`` (with its interval) and ``median`` are
+    the scores of typical samples, None where they were not computed, and ``odd`` is a sentence on the model that agrees least, empty for
+    fewer than three models.
     """
 
     metric: str
@@ -83,6 +85,9 @@ class Headline:
     ceiling: tuple[float, float, float] | None
     reason: str | None
     warnings: tuple[str, ...] = ()
+    trimmed: tuple[float, float, float] | None = None
+    median: float | None = None
+    odd: str = ""
 
     @property
     def sentence(self) -> str:
@@ -92,7 +97,17 @@ class Headline:
         if self.reason:
             return f"consistency score ({self.metric}) undefined: {self.reason} ({between}).{held}"
         text = score_text(self.score, self.low, self.high)
-        return f"consistency score ({self.metric}) {text} at t = 0; interval: {self.interval}; {between}.{held}"
+        typical = f"; {self.typical}" if self.typical else ""
+        odd = f" {self.odd}" if self.odd else ""
+        return f"consistency score ({self.metric}) {text} at t = 0{typical}; interval: {self.interval}; {between}.{odd}{held}"
+
+    @property
+    def typical(self) -> str:
+        """The scores of typical samples in words; empty where they are not known."""
+        if self.trimmed is None or self.median is None or math.isnan(self.trimmed[0]):
+            return ""
+        nan = math.nan
+        return f"of typical samples {score_text(*self.trimmed)} (10 % trimmed), {score_text(self.median, nan, nan)} (median)"
 
     def as_dict(self) -> dict[str, Any]:
         """As strict JSON: undefined numbers are None beside their reason."""
@@ -124,4 +139,29 @@ def headline(ds: xr.Dataset, metric: str | None = None) -> Headline:
         ceiling=values("ceiling", "distance") if "ceiling" in table else None,
         reason=reading.why_undefined(ds, metric) if math.isnan(score) else None,
         warnings=tuple(reading.warnings(ds)),
+        odd=odd_one_out(ds, metric),
+        **_typical(ds, metric),
     )
+
+
+def _typical(ds: xr.Dataset, metric: str) -> dict[str, Any]:
+    if "family_trimmed_score" not in ds:
+        return {}
+    one = ds.isel(t=-1).sel(metric=metric)
+    trimmed = tuple(float(one[f"family_trimmed_score{end}"]) for end in ("", "_low", "_high"))
+    return {"trimmed": trimmed, "median": float(one["family_median_score"])}
+
+
+def odd_one_out(ds: xr.Dataset, metric: str) -> str:
+    """Which model agrees least with the others, in a sentence; empty for fewer than three models or an undefined score."""
+    if "odd" not in ds:
+        return ""
+    one = ds.isel(t=-1).sel(metric=metric)
+    index, rise, low, high = (float(one[name]) for name in ("odd", "odd_rise", "odd_rise_low", "odd_rise_high"))
+    if index < 0 or math.isnan(rise):
+        return ""
+    name, without = reading.names(ds, "model")[int(index)], float(one["without_score"][int(index)])
+    said = (
+        f"without {name} the others score {score_text(without, math.nan, math.nan)}, {score_text(rise, low, high)} more"
+    )
+    return f"The odd one out: {said}." if low > 0 else f"No model stands out: {said} at the most."

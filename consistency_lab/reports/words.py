@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import xarray as xr
@@ -32,6 +32,7 @@ def compared(ds: xr.Dataset, facts: Facts) -> list[tuple[str, str]]:
         ("noise seed", facts.get("noise_seed")),
         ("training seeds", "; ".join(dict.fromkeys(filter(None, map(seeds_of, models_of(facts)))))),
         ("weights", ", ".join(dict.fromkeys(weights_name(m) for m in models_of(facts) if m.get("weights")))),
+        ("labels", _runs(facts.get("labels") or [])),
         ("sampler", _listed(sampler)),
         ("network evaluations a sample (NFE)", facts.get("nfe")),
         ("ceiling", f"{facts['ceiling_steps']} steps" if facts.get("ceiling_steps") else None),
@@ -76,11 +77,24 @@ def methods(ds: xr.Dataset, facts: Facts) -> list[str]:
         "Before the last time, what is compared is each model's estimate of the final image (x0) at that time.",
         "The consistency score is 1 − E d(A_i, B_i) / E d(A_i, B_j), i ≠ j: 1 when the images are the same, 0 when "
         "sharing the noise brings them no closer." + lin,
-        "The null is the same distance between images from different noise, over all pairs of different samples.",
+        "The null is the same distance between images from different noise, over all pairs of different samples"
+        + (" that were asked for the same label; the plain null takes all pairs." if "plain_null" in ds else "."),
         f"Interval of the score over all models: {ds.attrs.get('interval', 'not recorded')}. The interval of a pair is "
         "over noise and speaks of this pair, not of the family. Intervals of mean distances are 95 % t intervals "
         "over noise; that of the null counts each sample twice, as a U-statistic of degree two must.",
     ]
+    if "family_trimmed_score" in ds:
+        said.append(
+            "Scores of typical samples: the tenth of the samples with the largest distance and the tenth with the smallest are left out "
+            "of distance and null (10 % trimmed), or medians stand for means; they say little of the samples that are left out."
+        )
+    if "without_score" in ds:
+        said.append(
+            "The odd one out is the model whose removal raises the score of the others most; the interval of the rise is over noise, "
+            "for all models at once."
+        )
+    if clock := meeting(ds):
+        said.append(clock)
     if "ceiling" in ds:
         steps = f"{facts['ceiling_steps']}" if facts.get("ceiling_steps") else "another number of"
         said.append(
@@ -104,6 +118,22 @@ def methods(ds: xr.Dataset, facts: Facts) -> list[str]:
     if unscored:
         said.append(f"{', '.join(unscored)} is a similarity, not a distance: it is shown and never scored.")
     return said
+
+
+def meeting(ds: xr.Dataset) -> str:
+    """Where models of different schedules start and meet, in a sentence; empty where all have one schedule or have no path."""
+    if "pair_log_snr" not in ds or ds.sizes["t"] < 2:
+        return ""
+    start = ds["pair_log_snr"].isel(t=0).values
+    schedules = {str(m["schedule"]) for m in models_of(facts_of(ds)) if m.get("schedule")}
+    if len(schedules) < 2 and (start == start[0]).all():
+        return ""
+    low, high = (f"{x:.1f}".replace("-", "−") for x in (start.min(), start.max()))
+    return (
+        "Models of different schedules are compared at equal log-SNR, on a clock of their pair (equal steps of the mean of both times), "
+        f"from the noisiest level that both reach (log-SNR {low if low == high else f'{low} to {high}'}); t and log-SNR of figures are "
+        "means over pairs. Pictures, ceilings, references and nearest images are of each model's walk on its own schedule."
+    )
 
 
 def caveats(ds: xr.Dataset, facts: Facts) -> list[str]:
@@ -151,6 +181,13 @@ def _listed(settings: Facts) -> str:
         parts.append("x0 clipped" if settings["clip"] else "x0 not clipped")
     rest = {key: value for key, value in settings.items() if key not in ("method", "steps", "clip")}
     return ", ".join(parts + [f"{key} = {value}" for key, value in rest.items()])
+
+
+def _runs(labels: Sequence[int]) -> str:
+    """``0 to 9`` for labels that follow each other, else each."""
+    if len(labels) > 2 and list(labels) == list(range(labels[0], labels[-1] + 1)):
+        return f"{labels[0]} to {labels[-1]}, in turn"
+    return ", ".join(map(str, labels))
 
 
 def seeds_of(model: Facts) -> str:

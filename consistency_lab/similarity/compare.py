@@ -23,6 +23,7 @@ from consistency_lab.similarity.cube import add_pairs, coordinates, interval_nam
 from consistency_lab.similarity.extremes import add_extremes
 from consistency_lab.similarity.finite import finite_part
 from consistency_lab.similarity.labels import agreed_labels, labels_of, mixed_warning
+from consistency_lab.similarity.robust import add_robust, held_by_one
 from consistency_lab.similarity.soundness import add_soundness, warnings_of
 from consistency_lab.similarity.trajectories import (
     Trajectories,
@@ -75,8 +76,9 @@ def compare(
         known: trajectories that earlier comparisons of the same noise have walked, and to which this one adds its own.
 
     Returns:
-        A comparison: ``distance`` and ``null`` ``(pair, t, sample, metric)``, scores with intervals, references, ceiling, images,
-        and in the attribute ``warnings`` what to hold against its scores (see `similarity.soundness`).
+        A comparison: ``distance`` and ``null`` ``(pair, t, sample, metric)``, scores with intervals, scores of typical samples and without
+        each model (see `similarity.robust`), references, ceiling, images, where each pair met (``pair_log_snr``), and in the attribute
+        ``warnings`` what to hold against its scores (see `similarity.soundness`).
 
     Raises:
         UserError: fewer than two models or samples, noise shapes that differ, names that repeat, two schedules that share no
@@ -113,6 +115,7 @@ def compare(
     if under is not None:
         result.coords["label"] = ("sample", under)
     add_pairs(result, walks, distances, under)
+    add_robust(result, distances)
     result["images"] = (
         ("model", "shown", "t", "channel", "row", "column"),
         np.stack([shown_images(w, shown) for w in walks.own]),
@@ -125,8 +128,8 @@ def compare(
     if images is not None:
         add_nearest(result, walks.own, images, shown)
     add_soundness(result, walks.own, images)
-    said = warnings_of(result, [described(model) for model in models], images, kept.warning, blind)
-    result.attrs["warnings"] = said
+    said = [kept.warning, blind, *held_by_one(result)]
+    result.attrs["warnings"] = warnings_of(result, [described(model) for model in models], images, *said)
     result.attrs.update(interval_names(len(models)))
     result.attrs.update({f"units_{distance.name}": distance.unit for distance in distances})
     result.attrs.update({f"note_{distance.name}": distance.note for distance in distances if distance.note})

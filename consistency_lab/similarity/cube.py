@@ -103,7 +103,7 @@ def add_pairs(
         alone = pair_score(distance, null, axis=2)
         family = Interval(*(values[0] for values in alone))
         if models > 2:
-            family = family_score(distance, null, models)
+            family = family_score(distance.swapaxes(1, 2), null.swapaxes(1, 2), models)
         for end, values in zip(("score", "low", "high"), alone, strict=True):
             key = end if end == "score" else f"score_{end}"
             result[f"{kind}{key}"] = (("pair", "t", "metric"), values)

@@ -158,6 +158,11 @@ def pseudo_values(null: Array) -> Array:
     return mean + 2 * (n - 1) / (n - 2) * (null - mean)
 
 
+def trimmed_mean(values: Array) -> Array:
+    """The mean of samples ``(N, ...)`` without the tenth at either end (see `trimmed_score`): ``(...)``."""
+    return _trimmed(np.sort(values, axis=0)[None])[0]
+
+
 def _kept(n: int) -> Array:
     """How much of each of n ranked samples a trimmed mean keeps: 0 at the ends, 1 between, a part where `TRIMMED` n is not whole."""
     rank = np.arange(n)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from consistency_lab.cli import main
-from consistency_lab.cli.train import parse_seeds
+from consistency_lab.cli.common import parse_numbers
 from consistency_lab.contrast.gan import train_gan
 from consistency_lab.contrast.settings import GANSettings, VAESettings
 from consistency_lab.contrast.vae import train_vae
@@ -27,10 +27,10 @@ def test_a_settings_file_gives_defaults_that_options_override(tmp_path, capsys):
 
 
 def test_seed_ranges():
-    assert parse_seeds("0-3, 7,10-10") == [0, 1, 2, 3, 7, 10]
+    assert parse_numbers("0-3, 7,10-10", "seeds") == [0, 1, 2, 3, 7, 10]
     for text in ("", "a", "3-1", "1,,2", "1-", "0-2,1"):
         with pytest.raises(UserError, match="seed"):
-            parse_seeds(text)
+            parse_numbers(text, "seeds")
 
 
 SMALL = {"steps": 3, "batch": 16}
