@@ -1,7 +1,8 @@
-"""95 % intervals: the delete-one jackknife, and t for means."""
+"""95 % intervals: the delete-one jackknife along one axis and along two that cross, and t for means."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,16 +20,35 @@ class Interval(NamedTuple):
     high: Array
 
 
-def jackknife(estimate: Array, replicates: Array) -> Interval:
-    """The delete-one jackknife's 95 % interval, estimate +- t(n - 1) se.
+def jackknife(estimate: Array, replicates: Array, level: float = 0.95) -> Interval:
+    """The delete-one jackknife's interval, estimate +- t(n - 1) se.
 
     Args:
         estimate: the statistic on everything, any shape.
         replicates: the statistic with the i-th unit left out, ``(n, *shape)``.
+        level: of confidence.
     """
     n = len(replicates)
     error = np.sqrt((n - 1) / n * ((replicates - replicates.mean(0)) ** 2).sum(0))
-    half = stats.t.ppf(0.975, n - 1) * error
+    half = stats.t.ppf((1 + level) / 2, n - 1) * error
+    return Interval(estimate, estimate - half, estimate + half)
+
+
+def crossed_jackknife(estimate: Array, replicates: Sequence[Array]) -> Interval:
+    """The jackknife of a statistic over groups of units that all met the same n others, as models meet noises.
+
+    Args:
+        estimate: the statistic on everything, any shape.
+        replicates: for each group the statistic with its k-th unit and the i-th of the others left out, ``(K, n, *shape)``.
+    """
+    squared, freedom = np.zeros_like(estimate), np.zeros_like(estimate)
+    rows = [each.mean(1) for each in replicates]
+    columns = np.mean([each.mean(0) for each in replicates], 0)
+    for units in (*rows, columns):
+        n = len(units)
+        part = (n - 1) / n * ((units - units.mean(0)) ** 2).sum(0)
+        squared, freedom = squared + part, freedom + part**2 / (n - 1)
+    half = stats.t.ppf(0.975, squared**2 / freedom) * np.sqrt(squared)
     return Interval(estimate, estimate - half, estimate + half)
 
 
