@@ -13,7 +13,7 @@ from consistency_lab.metrics.distances import Distance
 from consistency_lab.similarity.statistics import Interval, family_score, pair_score, pairs_of
 from consistency_lab.similarity.trajectories import Trajectories
 
-FAMILY = "95 %, delete-one-model jackknife, t({dof}): over models like these {count} and over noise"
+FAMILY = "95 %, two-way jackknife, t({dof}) for models: over models like these {count} and over noise"
 PAIR = "95 %, delete-one-sample jackknife over noise: this pair, not this family"
 
 
@@ -60,7 +60,7 @@ def add_pairs(
     alone = pair_score(distance, null, axis=2)
     family = Interval(*(values[0] for values in alone))
     if len(walked) > 2:
-        family = family_score(distance.mean(2), null.mean(2), len(walked))
+        family = family_score(distance.swapaxes(1, 2), null.swapaxes(1, 2), len(walked))
     for name, interval, shape in (("", alone, ("pair", time, "metric")), ("family_", family, (time, "metric"))):
         for end, values in zip(("score", "low", "high"), interval, strict=True):
             key = end if name or end == "score" else f"score_{end}"
