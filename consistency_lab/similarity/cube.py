@@ -13,7 +13,7 @@ from consistency_lab.metrics.distances import Distance
 from consistency_lab.similarity.statistics import Interval, family_score, pair_score, pairs_of
 from consistency_lab.similarity.trajectories import Trajectories, Walks
 
-FAMILY = "95 %, delete-one-model jackknife, t({dof}): over models like these {count} and over noise"
+FAMILY = "95 %, two-way jackknife, t({dof}) for models: over models like these {count} and over noise"
 PAIR = "95 %, delete-one-sample jackknife over noise: this pair, not this family"
 
 

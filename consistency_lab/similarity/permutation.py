@@ -71,8 +71,8 @@ def label_permutation(distance: Array, first: int, second: int) -> LabelTest:
 
 
 def square(comparison: xr.Dataset, variable: str = "distance") -> Array:
-    """Means over samples of every pair of models ``(models, models, t, metric)``: symmetric, 0 on the diagonal."""
-    values = comparison[variable].mean("sample").transpose("pair", "t", "metric").values.astype(np.float64)
+    """The values of every pair of models ``(models, models, sample, t, metric)``: symmetric, 0 on the diagonal."""
+    values = comparison[variable].transpose("pair", "sample", "t", "metric").values.astype(np.float64)
     models = comparison.sizes["model"]
     full = np.zeros((models, models, *values.shape[1:]))
     full[comparison["first"].values, comparison["second"].values] = values
@@ -97,7 +97,7 @@ def family_test(comparison: xr.Dataset, family: Sequence[str]) -> xr.Dataset:
     order = [names.index(name) for name in family]
     order += [i for i in range(len(names)) if i not in order]
     sign = np.where(comparison["metric"].values == "psnr", -1.0, 1.0)
-    distance = square(comparison)[np.ix_(order, order)] * sign
+    distance = square(comparison).mean(2)[np.ix_(order, order)] * sign
     found = label_permutation(distance, len(family), len(names) - len(family))
     dims, coords = ("t", "metric"), {"t": comparison["t"], "metric": comparison["metric"]}
     result = xr.Dataset({"statistic": (dims, found.statistic), "p": (dims, found.p)}, coords=coords)

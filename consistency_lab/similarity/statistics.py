@@ -5,8 +5,20 @@
 1: the same noise gives the same image. 0: no more alike than under other noise. For the mean squared error it is Lin's concordance
 coefficient (Lin 1989), computed with unbiased (co)variances.
 
-K models give K (K - 1) / 2 pairs that share models and are not independent. An interval for the family of models therefore deletes one
-model at a time; with two models there is only the noise to vary, and the interval speaks of this pair alone.
+K models give K (K - 1) / 2 pairs that share models and are not independent, and all of them met the same noise. An interval for a family
+therefore leaves out one model and one sample at a time, and holds both: other models like these, from other noise (`crossed_jackknife`).
+With two models there is only the noise to vary, and the interval speaks of this pair alone. All intervals of scores are symmetric in
+log(distance / null).
+
+Simulated coverage of the nominal 95 % (tests/similarity/test_coverage.py; 3, 4, 6 and 8 models, 32 and 256 samples):
+
+* models that differ, samples that are hard for all (log-normal, .7), both, a spread of the models' squared errors (log-normal, .5), and
+  vectors under the mean squared error: .926 to .973.
+* Falls short: a strong spread between models (log-normal, .8), .906 to .924. Exploding images (one in 256 of each model's, its distance
+  15 to 100 times the mean) with 32 samples, .61 to .80, for most such sets hold none; with 256 samples .918 to .941. The trimmed score's
+  interval covers its own target there. A pair's interval is then worse, for it has only the samples: .39 with 32, .76 with 256, .91 with
+  1,024.
+* Too wide: two families of two models each, .98.
 """
 
 from __future__ import annotations
@@ -17,7 +29,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from consistency_lab.intervals import Array, Interval, crossed_jackknife, jackknife
 
@@ -38,59 +49,66 @@ def score(distance: Array, null: Array) -> Array:
 
 
 def family_score(distance: Array, null: Array, models: int) -> Interval:
-    """The score over all pairs, with an interval over models (and the noise that they share).
+    """The score over all pairs, with an interval over models and noise: other models like these, started from other noise.
 
     Args:
-        distance, null: means over samples, ``(pairs, ...)`` in the order of `pairs_of`.
-        models: K >= 3.
+        distance, null: per sample, ``(pairs, N, ...)`` in the order of `pairs_of`; nulls as in `pair_score`. NaN bounds if N < 3.
+        models: K >= 3. The interval covers as the module says: 93 to 97 %, less where images explode or models differ very much.
     """
-    pairs = pairs_of(models)
-    without = [[p for p, pair in enumerate(pairs) if model not in pair] for model in range(models)]
-    replicates = np.stack([score(distance[keep].mean(0), null[keep].mean(0)) for keep in without])
-    return _bounded(jackknife(score(distance.mean(0), null.mean(0)), replicates))
+    return _over_units(distance, null, pairs_of(models), [range(models)])
 
 
 def cross_score(distance: Array, null: Array, first: int, second: int) -> Interval:
-    """The score over all pairs of a model of one family with a model of another, with an interval over both families' models.
+    """The score over all pairs of a model of one family with a model of another, with an interval over both families' models and noise.
 
     Args:
-        distance, null: means over samples, ``(first, second, ...)``: model i of one with model j of the other.
+        distance, null: per sample, ``(first, second, N, ...)``: model i of one with model j of the other; nulls as in `pair_score`.
         first, second: models of the two families, two or more each.
     """
-    estimate, families = score(distance.mean((0, 1)), null.mean((0, 1))), []
-    for axis, n in enumerate((first, second)):
-        kept = [np.delete(np.arange(n), i) for i in range(n)]
-        rest = [score(distance.take(k, axis).mean((0, 1)), null.take(k, axis).mean((0, 1))) for k in kept]
-        families.append(np.stack(rest))
-    return _over_families(estimate, families)
+    pairs = [(i, first + j) for i in range(first) for j in range(second)]
+    flat = (np.reshape(x, (first * second, *np.shape(x)[2:])) for x in (distance, null))
+    return _over_units(*flat, pairs, [range(first), range(first, first + second)])
 
 
 def within_score(distance: Array, null: Array, sizes: Sequence[int]) -> Interval:
-    """The score over all pairs within families, pooled over families, with an interval over their models.
+    """The score over all pairs within families, pooled over families, with an interval over their models and noise.
 
     Args:
-        distance, null: means over samples, ``(models, models, ...)``, symmetric; families are consecutive blocks.
+        distance, null: per sample, ``(models, models, N, ...)``, symmetric; families are consecutive blocks. Nulls as in `pair_score`.
         sizes: models of each family, three or more each.
     """
-    family = np.repeat(np.arange(len(sizes)), sizes)
-
-    def over(models: NDArray[np.int64]) -> Array:
-        pairs = [(i, j) for i, j in combinations(models.tolist(), 2) if family[i] == family[j]]
-        rows, columns = zip(*pairs, strict=True)
-        return score(distance[rows, columns].mean(0), null[rows, columns].mean(0))
-
-    everyone = np.arange(len(family))
-    replicates = [np.stack([over(np.delete(everyone, i)) for i in everyone[family == f]]) for f in range(len(sizes))]
-    return _over_families(over(everyone), replicates)
+    ends = np.cumsum(sizes).tolist()
+    families = [range(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+    pairs = [pair for family in families for pair in combinations(family, 2)]
+    rows, columns = zip(*pairs, strict=True)
+    return _over_units(distance[rows, columns], null[rows, columns], pairs, families)
 
 
-def _over_families(estimate: Array, replicates: Sequence[Array]) -> Interval:
-    """The several-sample jackknife: the squared error is the sum over families of (n - 1) / n times the spread of the statistics that
-    remain when one of its n models is left out; t with the smallest family's n - 1.
-    """
-    squared = sum((len(r) - 1) / len(r) * ((r - r.mean(0)) ** 2).sum(0) for r in replicates)
-    half = stats.t.ppf(0.975, min(map(len, replicates)) - 1) * np.sqrt(squared)
-    return _bounded(Interval(estimate, estimate - half, estimate + half))
+def _over_units(
+    distance: Array, null: Array, pairs: Sequence[tuple[int, int]], groups: Sequence[Sequence[int]]
+) -> Interval:
+    """The score over pairs ``(pairs, N, ...)``, with an interval over groups of models and the noise that they all share."""
+    distance, null = np.asarray(distance, dtype=np.float64), np.asarray(null, dtype=np.float64)
+    estimate = score(distance.mean((0, 1)), null.mean((0, 1)))
+    if distance.shape[1] < 3:
+        return Interval(estimate, *(np.full_like(estimate, np.nan) for _ in range(2)))
+    left = []
+    for models in groups:
+        theirs = [p for p, pair in enumerate(pairs) if set(pair) & set(models)]
+        kept = [[p for p in theirs if model not in pairs[p]] for model in models]
+        rest = (np.stack([_mean_with(x, theirs, keep) for keep in kept]) for x in (distance, null))
+        left.append(score(*_without_each_sample(*rest)))
+    return _in_logarithms(crossed_jackknife(estimate, left))
+
+
+def _mean_with(values: Array, group: Sequence[int], kept: Sequence[int]) -> Array:
+    """The mean over pairs ``(pairs, ...)``, with that over a group's pairs, whose weight stays as it is, taken over those that are kept."""
+    mean = values[kept].mean(0)
+    return (
+        mean
+        if len(group) == len(values)
+        else values.mean(0) + len(group) / len(values) * (mean - values[group].mean(0))
+    )
 
 
 def pair_score(distance: Array, null: Array, axis: int = -1) -> Interval:
@@ -104,19 +122,12 @@ def pair_score(distance: Array, null: Array, axis: int = -1) -> Interval:
         null: per sample, the mean over j != i of both directions; the same shape.
         axis: the axis of samples.
     """
-    d, u = (
-        np.moveaxis(np.asarray(distance, dtype=np.float64), axis, 0),
-        np.moveaxis(np.asarray(null, dtype=np.float64), axis, 0),
-    )
-    n = len(d)
+    d, u = (np.moveaxis(np.asarray(x, dtype=np.float64), axis, 0) for x in (distance, null))
     estimate = score(d.mean(0), u.mean(0))
-    if n < 3:
+    if len(d) < 3:
         return Interval(estimate, np.full_like(estimate, np.nan), np.full_like(estimate, np.nan))
-    d_without = (d.sum(0) - d) / (n - 1)
-    u_without = (u.sum(0) - 2 * u) / (
-        n - 2
-    )  # the sum over all i != j is (n - 1) sum(u); sample i is in 2 (n - 1) u_i of it
-    return _bounded(jackknife(estimate, score(d_without, u_without)))
+    left = score(*_without_each_sample(d[None], u[None]))[0]
+    return _in_logarithms(jackknife(estimate, left))
 
 
 def trimmed_score(distance: Array, null: Array, models: int) -> Interval:
@@ -142,7 +153,7 @@ def trimmed_score(distance: Array, null: Array, models: int) -> Interval:
     estimate = score(_trimmed(d[:1])[0], _trimmed(v[:1])[0])
     left = score(*(_trimmed_without(x) for x in (d, v)))
     left = np.take_along_axis(left, order.argsort(1), 1)  # by sample again, and no longer by rank
-    return _bounded(crossed_jackknife(estimate, [left[1:]]) if models > 2 else jackknife(estimate, left[0]))
+    return _in_logarithms(crossed_jackknife(estimate, [left[1:]]) if models > 2 else jackknife(estimate, left[0]))
 
 
 def pseudo_values(null: Array) -> Array:
@@ -270,6 +281,11 @@ def _without_each_sample(distance: Array, null: Array) -> tuple[Array, Array]:
     return (distance.sum(1, keepdims=True) - distance) / (n - 1), (null.sum(1, keepdims=True) - 2 * null) / (n - 2)
 
 
-def _bounded(interval: Interval) -> Interval:
-    """No score exceeds 1: a bound beyond it is drawn back, which cannot change whether the interval covers the truth."""
-    return interval._replace(high=np.minimum(interval.high, 1.0))
+def _in_logarithms(interval: Interval) -> Interval:
+    """A score's symmetric interval made symmetric in log(distance / null), by the delta method: 1 - ratio exp(-+ half / ratio).
+
+    Distances are skewed, and their ratio to the null is multiplied by what it is uncertain by. No bound exceeds 1.
+    """
+    ratio, half = 1 - interval.estimate, interval.high - interval.estimate
+    relative = np.divide(half, ratio, out=np.zeros_like(ratio), where=ratio > 0)
+    return Interval(interval.estimate, 1 - ratio * np.exp(relative), 1 - ratio * np.exp(-relative))

@@ -122,8 +122,8 @@ def family_values(
 ) -> dict[str, Any]:
     """What a row says of models of one family.
 
-    For each metric ``score, low, high`` (over models), ``distance``, ``median_distance``, ``null``, ``ceiling``, the score with each
-    closed-form denoiser ``to_*``, and ``along_t``; ``residual_after_*``, the score of what is left when a closed-form denoiser's
+    For each metric ``score, low, high`` (over models and noise), ``distance``, ``median_distance``, ``null``, ``ceiling``, the score with
+    each closed-form denoiser ``to_*``, and ``along_t``; ``residual_after_*``, the score of what is left when a closed-form denoiser's
     images are taken away; ``nearest``, the median squared distance to the nearest training image.
     """
     whole = ruler.compare(models, images, ceiling)
@@ -161,7 +161,7 @@ def _between(first: Family, second: Family, ruler: Ruler) -> dict[str, Any]:
     ours, theirs = first.models(), second.models()
     whole = ruler.compare([*ours, *theirs])
     last = whole.isel(t=[-1])
-    distance, null = (square(last, key)[: len(ours), len(ours) :, 0] for key in ("distance", "null"))
+    distance, null = (square(last, key)[: len(ours), len(ours) :, :, 0] for key in ("distance", "null"))
     crossing = (last["first"] < len(ours)) & (last["second"] >= len(ours))
     values: dict[str, Any] = {}
     for m, metric in enumerate(ruler.names):

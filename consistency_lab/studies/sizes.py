@@ -101,7 +101,7 @@ def _measure(
 ) -> dict[str, Any]:
     both, n = [*families[0], *families[1]], len(families[0])
     found = compare(both, SharedNoise(seed), count=count, metrics=("mse",), sampler=sampler, levels=2, shown=1)
-    distance, null = (square(found, key)[..., -1, 0] for key in ("distance", "null"))
+    distance, null = (square(found.isel(t=[-1]), key)[..., 0, 0] for key in ("distance", "null"))
     between = cross_score(distance[:n, n:], null[:n, n:], n, n)
     within = within_score(distance, null, (n, n))
     own, other = [], []

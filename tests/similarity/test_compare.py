@@ -50,7 +50,7 @@ def test_the_result_has_its_dimensions_and_knows_where_it_came_from(family, digi
     assert facts["samples"] == 24
     assert facts["nfe"] == 20
     assert [m["name"] for m in facts["models"]] == list("abcd")
-    assert result.attrs["interval"].startswith("95 %, delete-one-model")
+    assert result.attrs["interval"].startswith("95 %, two-way jackknife")
     save_result(result, tmp_path / "r.nc")
     again = load_result(tmp_path / "r.nc")
     assert again.identical(result)

@@ -92,7 +92,9 @@ def test_the_interval_of_a_trimmed_pair_is_the_jackknife_of_its_samples():
         return 1 - d[chosen].mean() / v[chosen].mean()
 
     left = np.array([estimate(np.delete(distance[0], i), np.delete(parts, i)) for i in range(23)])
-    expected = jackknife(np.array(estimate(distance[0], parts)), left)
+    whole, _, high = jackknife(np.array(estimate(distance[0], parts)), left)
+    ratio, half = 1 - whole, high - whole
+    expected = (whole, 1 - ratio * np.exp(half / ratio), 1 - ratio * np.exp(-half / ratio))
     assert np.allclose(trimmed_score(distance, null, 2), expected, rtol=0, atol=1e-9)
 
 
