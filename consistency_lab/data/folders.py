@@ -2,57 +2,76 @@
 
 from __future__ import annotations
 
-import io
+import logging
+import os
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-import numpy as np
 import torch
 from tqdm.auto import tqdm
 
 from consistency_lab.data.formats import read_bytes
+from consistency_lab.data.pictures import SUFFIXES, decode
 from consistency_lab.data.views import View
 from consistency_lab.errors import UserError
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-# Only these decoders: PIL knows others that start programs (EPS) or are rarely meant.
-_DECODERS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM")
-_GREY_MODES, _COLOUR_MODES = {"1", "L", "LA"}, {"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
+_OF_THE_SYSTEM = {"thumbs.db", "ehthumbs.db", "desktop.ini"}  # of Windows; what others leave behind begins with a dot
+_TRAINING, _HELD_OUT = {"train", "training"}, {"val", "valid", "validation", "test", "testing", "dev"}
+
+_logger = logging.getLogger(__name__)
 
 
-def read_folder(path: Path, view: View, only: Collection[str] | None = None) -> tuple[torch.Tensor, list[str]]:
-    """Every image below a folder or in a zip, in the order of their names.
+def read_folder(path: Path, view: View, only: Set[str] | None = None) -> tuple[torch.Tensor, list[str]]:
+    """Every image below a folder (links are followed) or in a zip, in the order of their names.
+
+    Hidden files and ``__MACOSX`` are passed over. What else is left out is counted in one warning: files of other kinds, all frames
+    and pages but the first, and what a zip holds under a name that comes again later.
 
     Args:
         path: a folder or a .zip file.
         view: applied to each image as it is read, so that only the result is kept in memory.
-        only: file names (without folders) to keep; all when left out.
+        only: file names (without folders) to keep, each of which must be there once; all when left out.
 
     Returns:
         uint8 pixels (N, C, H, W), C being 1 if all are grey and 3 otherwise, and the N names, relative, with "/".
 
     Raises `UserError`, naming the file, for one that cannot be decoded, is not 8 bits deep, is partly transparent or
-    has another size than the first; and for a folder without images.
+    has another size than the first; for a folder without images; and for a file of ``only`` that is missing or there twice.
     """
-    with _opened(path) as (names, read):
-        if only is not None:
+    with _opened(path) as (files, read, notes):
+        names = sorted(name for name in files if PurePosixPath(name).suffix.lower() in SUFFIXES)
+        if only is None:
+            notes += _left_out(set(files) - set(names))
+        else:
             names = [name for name in names if PurePosixPath(name).name in only]
         if not names:
-            kinds = ", ".join(sorted(_SUFFIXES))
-            raise UserError(f"{path} holds no images{'' if only is None else ' of that split'} ({kinds}).")
+            kinds = ", ".join(sorted(SUFFIXES))
+            said = "".join(f"; {note}" for note in notes)
+            raise UserError(f"{path} holds no images{'' if only is None else ' of that split'} ({kinds}){said}.")
+        if only is not None:
+            _check_complete(path, names, only)
         images: list[torch.Tensor] = []
+        several: list[str] = []
         for name in tqdm(names, desc=path.name, unit="image", disable=None, leave=False):
             what = f"{path / name}"
-            images.append(view.apply(_decode(read(name), what)[None], what)[0])
+            pixels, frames = decode(read(name), what)
+            if frames > 1:
+                several.append(f"{name} with {frames}")
+            images.append(view.apply(pixels[None], what)[0])
             if images[-1].shape[1:] != images[0].shape[1:]:
                 first, other = ("x".join(map(str, image.shape[1:])) for image in (images[0], images[-1]))
                 raise UserError(
                     f"{path} holds images of several sizes ({names[0]} is {first}, {name} is {other}); "
                     "give size=... to resize them."
                 )
+    if several:
+        notes.append(f"only the first frame or page of {_counted(several, 'file')}")
+    if notes:
+        _logger.warning("%s: %s.", path, "; ".join(notes))
     channels = max(len(image) for image in images)
     return torch.stack([image.expand(channels, -1, -1) for image in images]), names
 
@@ -60,9 +79,16 @@ def read_folder(path: Path, view: View, only: Collection[str] | None = None) -> 
 def classes_of(names: list[str], what: str) -> tuple[torch.Tensor | None, tuple[str, ...]]:
     """Labels (N,) and class names: the sub-folders at the first level where the names differ; None and () without such.
 
-    Raises `UserError` if some lie in sub-folders and some beside them.
+    Raises `UserError` if some lie in sub-folders and some beside them, and if the sub-folders are the splits of a set.
     """
     parents = [PurePosixPath(name).parent.parts for name in names]
+    splits = sorted({part for parts in parents for part in parts if part.lower() in _TRAINING | _HELD_OUT})
+    lower = {part.lower() for part in splits}
+    if lower & _TRAINING and lower & _HELD_OUT:
+        raise UserError(
+            f"{what} holds the folders {', '.join(splits)}, which are the splits of a set and no classes; give the path of one of them "
+            "(unpack a zip first)."
+        )
     levels = enumerate(zip(*parents, strict=False))
     shared = next((i for i, level in levels if len(set(level)) > 1), min(map(len, parents)))
     below = [parts[shared : shared + 1] for parts in parents]
@@ -78,49 +104,83 @@ def classes_of(names: list[str], what: str) -> tuple[torch.Tensor | None, tuple[
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
-    """Names of the image files, sorted, and a function that reads one."""
+def _opened(path: Path) -> Iterator[tuple[list[str], Callable[[str], bytes], list[str]]]:
+    """Names of the files but hidden ones, a function that reads one, and what is to be said of those that it passes over."""
     if path.is_dir():
-        names = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
-        yield _images_among(names), lambda name: read_bytes(path / name)
+        yield _visible(_files_below(path)), lambda name: read_bytes(path / name), []
         return
     try:
         archive = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile):
         raise UserError(f"{path} is neither a folder nor a readable zip file of images.") from None
+    # Zips made on Windows may hold backslashes. The last file of a name is the one that unpacking leaves.
+    names = [info.filename.replace("\\", "/") for info in archive.infolist()]
+    members = {name: info for name, info in zip(names, archive.infolist(), strict=True) if not name.endswith("/")}
 
     def read(name: str) -> bytes:
         try:
-            return archive.read(name)
+            return archive.read(members[name])
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError):
             raise UserError(f"{path / name} is damaged or locked in its zip file; fetch {path.name} again.") from None
 
+    visible = _visible(members)
+    again = sorted(name for name, times in Counter(names).items() if times > 1 and name in set(visible))
+    notes = [f"only the last of each of {_counted(again, 'name')} that it holds twice"] if again else []
     with archive:
-        yield _images_among(archive.namelist()), read
+        yield visible, read, notes
 
 
-def _images_among(names: list[str]) -> list[str]:
-    def wanted(name: str) -> bool:
-        hidden = any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
-        return PurePosixPath(name).suffix.lower() in _SUFFIXES and not hidden
+def _files_below(folder: Path) -> list[str]:
+    """Relative names of all files, through links to folders too; a link into a folder above it is not followed again."""
 
-    return sorted(filter(wanted, names))
+    def unreadable(error: OSError) -> None:
+        raise UserError(f"cannot read {error.filename}: {error.strerror or error}.")
+
+    def identity(path: str) -> tuple[int, int]:
+        found = os.stat(path)
+        return found.st_dev, found.st_ino
+
+    names: list[str] = []
+    above = {os.fspath(folder): frozenset([identity(os.fspath(folder))])}
+    for root, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
+        for file in (Path(root, name) for name in files):
+            if file.is_file():
+                names.append(file.relative_to(folder).as_posix())
+            elif file.is_symlink():
+                raise UserError(f"{file} is a link to {os.readlink(file)}, which is not there; mend or remove it.")
+        inside = {name: identity(os.path.join(root, name)) for name in folders}
+        folders[:] = [name for name in folders if inside[name] not in above[root]]
+        above |= {os.path.join(root, name): above[root] | {inside[name]} for name in folders}
+    return names
 
 
-def _decode(content: bytes, what: str) -> torch.Tensor:
-    """uint8 (C, H, W), upright."""
-    from PIL import Image, ImageOps
+def _visible(names: Collection[str]) -> list[str]:
+    def hidden(name: str) -> bool:
+        parts = PurePosixPath(name).parts
+        return any(part.startswith((".", "__MACOSX")) for part in parts) or parts[-1].lower() in _OF_THE_SYSTEM
 
-    try:
-        image: Image.Image = Image.open(io.BytesIO(content), formats=_DECODERS)
-        image.load()
-        image = ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise UserError(f"{what} is truncated, damaged or not an image.") from None
-    if image.mode not in _GREY_MODES | _COLOUR_MODES:
-        raise UserError(f"{what} is not an 8-bit image (PIL mode {image.mode}); convert it to 8 bits first.")
-    see_through = "A" in image.getbands() or "transparency" in image.info
-    if see_through and np.array(image.convert("RGBA"))[..., 3].min() < 255:  # what alpha hides would show without it
-        raise UserError(f"{what} is partly transparent; put it on a background first.")
-    array = np.array(image.convert("L" if image.mode in _GREY_MODES else "RGB"))
-    return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
+    return [name for name in names if not hidden(name)]
+
+
+def _left_out(names: Collection[str]) -> list[str]:
+    """What to say of files that are no pictures by their names: how many of which kind, and the first."""
+    if not names:
+        return []
+    kinds = Counter(PurePosixPath(name).suffix.lower() or "without ending" for name in names)
+    listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    return [f"left out {_counted(sorted(names), 'file')} of other kinds: {listed}"]
+
+
+def _counted(names: list[str], noun: str) -> str:
+    return f"{len(names)} {noun}{'s' if len(names) > 1 else ''} (first {names[0]})"
+
+
+def _check_complete(path: Path, names: list[str], only: Set[str]) -> None:
+    times = Counter(PurePosixPath(name).name for name in names)
+    missing, twice = sorted(only - set(times)), sorted(name for name, count in times.items() if count > 1)
+    if missing:
+        raise UserError(
+            f"{path} lacks {len(missing):,} of the {len(only):,} images asked for (first {missing[0]}); fetch it again, whole."
+        )
+    if twice:
+        raise UserError(f"{path} holds {_counted(twice, 'image')} in several folders; leave one of each.")

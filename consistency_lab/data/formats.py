@@ -1,4 +1,4 @@
-"""Readers of single files: IDX (MNIST), the pickled batches of CIFAR, npz. A file that cannot be used is named.
+"""Readers of single files: IDX (MNIST), the pickled batches of CIFAR, npz and npy. A file that cannot be used is named.
 
 Nothing is believed unchecked: a checksum is compared before a pickle is opened, and the unpickler knows no class but
 numpy's array.
@@ -13,6 +13,8 @@ import math
 import pickle
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,22 +78,39 @@ def read_npz(path: Path, key: str, label_key: str) -> tuple[np.ndarray, np.ndarr
 
     Raises `UserError` for a file that is missing, damaged, without ``key``, or that holds Python objects.
     """
-    spoilt = UserError(f"{path} cannot be read as an npz file: it is missing, truncated, damaged or of another format.")
     if not zipfile.is_zipfile(path):
-        raise spoilt
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            there = file.files
-            arrays = {name: file[name] for name in (key, label_key) if name in there}
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError) as error:
-        if "pickle" not in str(error):
-            raise spoilt from None
-        raise UserError(f"{path} holds Python objects, which are not opened; save plain arrays of numbers.") from None
+        raise _spoilt(path, "npz")
+    with _closed_pickles(path, "npz"), np.load(path, allow_pickle=False) as file:
+        there = file.files
+        arrays = {name: file[name] for name in (key, label_key) if name in there}
     if key not in arrays:
         raise UserError(
             f"{path} has no array {key!r} but {', '.join(there) or 'nothing'}; name the one with images in key='...'."
         )
     return arrays[key], arrays.get(label_key)
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """The array of an npy file. Raises `UserError` for a file that is missing, damaged or holds Python objects."""
+    with _closed_pickles(path, "npy"), path.open("rb") as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+@contextmanager
+def _closed_pickles(path: Path, kind: str) -> Iterator[None]:
+    """What numpy raises while it reads, in one sentence."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError) as error:
+        if "pickle" not in str(error) and "Object arrays" not in str(error):
+            raise _spoilt(path, kind) from None
+        raise UserError(f"{path} holds Python objects, which are not opened; save plain arrays of numbers.") from None
+
+
+def _spoilt(path: Path, kind: str) -> UserError:
+    return UserError(
+        f"{path} cannot be read as an {kind} file: it is missing, truncated, damaged or of another format."
+    )
 
 
 def read_cifar_batch(content: bytes, known: str, what: str) -> dict[str, Any]:

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from consistency_lab.data.arrays import as_labels, as_pixels, finite_range
+from consistency_lab.data.gathering import gathered
+from consistency_lab.data.labels import check_labels, renumbered
 from consistency_lab.errors import UserError
 from consistency_lab.markup import image
 
@@ -22,7 +25,8 @@ _FINGERPRINT_CHUNK = 4096  # images hashed at a time, so that a set on a GPU is 
 def check_set(images: object) -> None:
     """Raise `UserError` for anything but an `ImageSet`, and say how to make one of it."""
     if not isinstance(images, ImageSet):
-        make = f"load_images({images!r})" if isinstance(images, str) else "ImageSet.from_array(images, name='mine')"
+        text = isinstance(images, str | Path)
+        make = f"load_images({str(images)!r})" if text else "ImageSet.from_array(images, name='mine')"
         raise UserError(f"images are given as an image set, not as {type(images).__name__}; write {make}.")
 
 
@@ -35,8 +39,9 @@ class ImageSet:
     Args:
         name: what reports call the set.
         pixels: (N, C, H, W); uint8, where 0..255 stands for -1..1 (x / 127.5 - 1), or float32 in [-1, 1].
-        labels: (N,) int64 class numbers from 0, or None.
-        class_names: the class of label i is ``class_names[i]``; numbers when left out.
+        labels: (N,) int64 class numbers from 0, or None. Without ``class_names``, labels that skip numbers (1 to 10, or 255 for
+            "ignore") are renumbered 0, 1, ..., so that no class is without images, and the old numbers become the class names.
+        class_names: the class of label i is ``class_names[i]``; the numbers when left out.
 
     Raises `UserError` for a wrong type or shape, NaN, values outside [-1, 1], an empty set, labels that do not fit.
     """
@@ -53,14 +58,17 @@ class ImageSet:
             if self.class_names:
                 raise UserError(f"the images {self.name!r} have class names but no labels; give labels too.")
             return
-        classes = _check_labels(self.name, self.labels, len(self.pixels))
+        classes = check_labels(self.name, self.labels, len(self.pixels))
         if not self.class_names:
             # Filled in here, so that a part of the set that lacks the last class still has the same number of classes.
-            object.__setattr__(self, "class_names", tuple(str(i) for i in range(classes)))
+            labels, names = renumbered(self.name, self.labels)
+            object.__setattr__(self, "labels", labels)
+            object.__setattr__(self, "class_names", names)
+            classes = len(names)
         if classes > len(self.class_names):
             raise UserError(
                 f"the images {self.name!r} have {len(self.class_names)} class names but a label {classes - 1}; "
-                "name every class."
+                "name every class from 0 on, or give labels that count from 0."
             )
         object.__setattr__(self, "labels", self.labels.to(self.pixels.device))
 
@@ -72,17 +80,30 @@ class ImageSet:
         labels: Any = None,
         value_range: tuple[float, float] | None = None,
         class_names: Sequence[str] = (),
+        channels: str | None = None,
     ) -> ImageSet:
-        """Images from a numpy array or torch tensor of shape (N, H, W), (N, H, W, C) or (N, C, H, W) with C in (1, 3).
+        """Images from a numpy array or torch tensor of shape (N, H, W), (N, H, W, C) or (N, C, H, W).
 
-        uint8 is taken as 0..255 and stays uint8. Everything else becomes float32; ``value_range=(lo, hi)`` says which
-        values stand for -1 and 1, and may be left out only for floats in [-1, 1] of which some are negative: floats in
-        [0, 1] are so often given without a word that they are refused rather than taken for the bright half.
+        Also from a ``DataLoader``, a torch data set, or a list of tensors, arrays or PIL images, read through once.
+
+        uint8 is taken as 0..255 and stays uint8, everything else becomes float32. Floats in [0, 1], as torchvision's ``ToTensor`` makes
+        them, are so often given without a word that they are refused rather than taken for the bright half of [-1, 1].
+
+        Args:
+            array: the images.
+            name: what reports call the set.
+            labels: one whole number an image; when left out, those of a source that hands out (image, whole number).
+            value_range: (lo, hi), the values that become -1 and 1; may be left out for bytes, and for floats in [-1, 1] of which some are
+                negative.
+            class_names: see `ImageSet`.
+            channels: ``"first"`` or ``"last"``, the axis that holds them; may be left out for 1 or 3 where only one of the two can be.
 
         Raises `UserError` for a wrong type, shape or range, NaN, an empty set, labels that do not fit.
         """
-        pixels = as_pixels(array, name, value_range)
-        return cls(name, pixels, None if labels is None else as_labels(labels, name), tuple(class_names))
+        images, found = gathered(array, name)
+        pixels = as_pixels(images, name, value_range, channels)
+        given = found if labels is None else labels
+        return cls(name, pixels, None if given is None else as_labels(given, name), tuple(class_names))
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -199,15 +220,6 @@ def _check_pixels(name: str, pixels: torch.Tensor) -> None:
                 f"the images {name!r} have values in [{low:.4g}, {high:.4g}] outside [-1, 1]; "
                 "use ImageSet.from_array with value_range=(lo, hi)."
             )
-
-
-def _check_labels(name: str, labels: torch.Tensor, images: int) -> int:
-    """One more than the largest label."""
-    if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64 or labels.shape != (images,):
-        raise UserError(f"the labels of {name!r} must be one whole number (int64) for each of its {images} images.")
-    if int(labels.min()) < 0:
-        raise UserError(f"the labels of {name!r} must count from 0; one is {int(labels.min())}.")
-    return int(labels.max()) + 1
 
 
 def _to_float(pixels: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,7 +20,10 @@ from consistency_lab.data.imageset import ImageSet
 from consistency_lab.data.views import View
 from consistency_lab.errors import UserError, unknown_name
 
-_CELEBA_SPLITS = {"train": "0", "valid": "1", "test": "2"}  # as list_eval_partition.txt numbers them
+_SPLIT_NAMES = {"0": "train", "1": "valid", "2": "test"}  # of CelebA, as list_eval_partition.txt numbers them
+_CELEBA_FACES = 202_599
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,9 +81,10 @@ def celeba(
     """CelebA, aligned (Liu et al. 1411.7766): 162,770, 19,867 and 19,962 faces; ``split`` may also be "valid" or "all".
 
     The defaults, a centred square of 140 pixels at 64x64, are those of Song et al. 2011.13456. Read from the folder or
-    the zip ``img_align_celeba``; it is offered for research under terms to be agreed to, so it is never downloaded.
+    the zip ``img_align_celeba``, where every face of the split must be; it is offered for research under terms to be agreed to, so it is
+    never downloaded.
     """
-    known = ("all", *_CELEBA_SPLITS)
+    known = ("all", *_SPLIT_NAMES.values())
     if split not in known:
         raise unknown_name("split of celeba", split, known)
     found = place.first(f"{base}img_align_celeba{suffix}" for base in ("celeba/", "") for suffix in ("", ".zip"))
@@ -91,14 +96,30 @@ def celeba(
     partition, view = found.with_name("list_eval_partition.txt"), View(crop, size, grey)
     if split != "all" and not partition.exists():
         raise UserError(f"{partition} says which faces are the {split} split; put it there, or give split='all'.")
-    only = None if split == "all" else _celeba_files(partition, _CELEBA_SPLITS[split])
-    pixels, _ = read_folder(found, view, only)
+    splits = _celeba_splits(partition) if partition.exists() else {}
+    only = {file for file, number in splits.items() if split in ("all", _SPLIT_NAMES[number])} if splits else None
+    pixels, names = read_folder(found, view, only)
+    faces = len(splits or names)
+    if faces != _CELEBA_FACES:
+        said = f"{partition} lists" if splits else f"{found} holds"
+        _logger.warning("%s %d of CelebA's %d faces.", said, faces, _CELEBA_FACES)
     return ImageSet(f"celeba/{split}{view}", pixels)
 
 
-def _celeba_files(partition: Path, number: str) -> set[str]:
-    lines = (line.split() for line in read_bytes(partition).decode("utf-8", "replace").splitlines())
-    return {words[0] for words in lines if len(words) == 2 and words[1] == number}
+def _celeba_splits(partition: Path) -> dict[str, str]:
+    """File name -> number of its split. Raises `UserError` for a line of another form, and for no line."""
+    splits = {}
+    for i, line in enumerate(read_bytes(partition).decode("utf-8", "replace").splitlines(), 1):
+        words = line.split()
+        if words and (len(words) != 2 or words[1] not in _SPLIT_NAMES):
+            raise UserError(
+                f"line {i} of {partition} is not a file and 0, 1 or 2 but {line!r}; it is truncated: fetch it again."
+            )
+        if words:
+            splits[words[0]] = words[1]
+    if not splits:
+        raise UserError(f"{partition} is empty; fetch it again.")
+    return splits
 
 
 def _idx_set(place: Place, idx: IdxSet, split: str, view: View) -> ImageSet:

@@ -11,12 +11,13 @@ from consistency_lab.choices import Choice, Registry
 from consistency_lab.data import published, synthetic
 from consistency_lab.data.arrays import as_labels, as_pixels
 from consistency_lab.data.folders import classes_of, read_folder
-from consistency_lab.data.formats import read_npz
-from consistency_lab.data.imageset import ImageSet
+from consistency_lab.data.formats import read_npy, read_npz
+from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.data.published import Place
 from consistency_lab.data.views import View
 from consistency_lab.errors import UserError
 
+_ARCHIVES = (".npz", ".npy", ".zip")
 DATA_DIR = Path("data")  # relative to the working directory: where published sets are looked for and downloaded to
 
 
@@ -34,7 +35,7 @@ def load_images(
 
     Args:
         source: a name of `DATASETS`, perhaps with options ("cifar10(split='test', size=16)"); or the path of a folder
-            or zip of images or of an .npz file; or an image set, which is handed back.
+            or zip of images or of an .npz or .npy file, with options too ("photos(size=32)"); or an image set, which is handed back.
         data_dir: where the files of published sets lie; "data" in the working directory when left out.
         download: whether files of published sets that are missing there may be downloaded to there.
         options: further options of the set, for example ``size=16``.
@@ -54,13 +55,24 @@ def _choice(source: str | Path | Choice) -> Choice:
     """Names win over paths of the same name; "./digits" is a path for sure."""
     if isinstance(source, Choice):
         return source
+    if not isinstance(source, str | Path):
+        check_set(source)
+    text, options = str(source), {}
     if isinstance(source, str):
-        name = source.partition("(")[0].strip()
-        looks_like_path = any(mark in source for mark in ("/", "\\")) or Path(source).suffix in (".npz", ".zip")
-        if name in DATASETS.names() or not (looks_like_path or Path(source).expanduser().exists()):
+        name, there = source.partition("(")[0].strip(), Path(source).expanduser().exists()
+        named = name in DATASETS.names() and (name == source.strip() or not there)
+        if named or not (there or _looks_like_path(name)):
             return Choice.parse(source)
-    path = Path(source).expanduser()
-    return Choice("npz" if path.suffix == ".npz" else "folder", {"path": str(path)})
+        if not there and source.rstrip().endswith(")"):
+            choice = Choice.parse(source)
+            text, options = choice.name, dict(choice.options)
+    path = Path(text).expanduser()
+    return Choice("npz" if path.suffix.lower() in (".npz", ".npy") else "folder", {**options, "path": str(path)})
+
+
+def _looks_like_path(name: str) -> bool:
+    marked = any(mark in name for mark in "/\\") or Path(name).suffix.lower() in _ARCHIVES
+    return marked or Path(name).expanduser().exists()
 
 
 def _digits(_place: Place, *, size: int | None = None) -> ImageSet:
@@ -90,15 +102,21 @@ def _npz(
     key: str = "images",
     label_key: str = "labels",
     value_range: tuple[float, float] | None = None,
+    channels: str | None = None,
     crop: int | None = None,
     size: int | None = None,
     grey: bool = False,
 ) -> ImageSet:
-    """Arrays saved by numpy: images as `ImageSet.from_array` takes them, labels if ``label_key`` is there."""
+    """Arrays saved by numpy: images as `ImageSet.from_array` takes them, labels if ``label_key`` is there; an .npy file has no labels."""
     where, view = _existing(path), View(crop, size, grey)
-    array, labels = read_npz(where, key, label_key)
+    if where.suffix.lower() == ".npy":
+        if (key, label_key) != ("images", "labels"):
+            raise UserError(f"{where} holds one array without a name; leave key and label_key out.")
+        array, labels = read_npy(where), None
+    else:
+        array, labels = read_npz(where, key, label_key)
     name = where.stem
-    pixels = view.apply(as_pixels(array, name, value_range), name)
+    pixels = view.apply(as_pixels(array, name, value_range, channels), name)
     return ImageSet(f"{name}{view}", pixels, None if labels is None else as_labels(labels, name))
 
 

@@ -78,7 +78,10 @@ def draw_images(law: GaussianMixture, count: int, seed: int, name: str) -> Synth
             f"a draw of {name!r} reaches {largest:.3g}, outside [-1, 1], and clipping would change the law; "
             "make std smaller."
         )
-    return SyntheticSet(name, images.float(), components if len(law.weights) > 1 else None, law=law)
+    if len(law.weights) == 1:
+        return SyntheticSet(name, images.float(), law=law)
+    # Named, so that label k is component k where a small draw misses one.
+    return SyntheticSet(name, images.float(), components, tuple(str(k) for k in range(len(law.weights))), law=law)
 
 
 def gaussian_law(spectrum: np.ndarray, channels: int = 1, mean: float = 0.0) -> GaussianMixture:

@@ -35,13 +35,21 @@ _STORED_AS = {
     "uint64": ("int32", "float64"),
     "float16": ("float32",),
 }
-_PACKAGES = {
-    "consistency_lab": "consistency-lab",
-    "torch": "torch",
-    "numpy": "numpy",
-    "scipy": "scipy",
-    "xarray": "xarray",
-}
+# What a number may rest on, as pip names it: arithmetic, and whoever reads or makes images, features, paths and models of others.
+_PACKAGES = (
+    "torch",
+    "numpy",
+    "scipy",
+    "pandas",
+    "xarray",
+    "scikit-learn",
+    "pillow",
+    "torchvision",
+    "lpips",
+    "torch-fidelity",
+    "loss-landscapes",
+    "diffusers",
+)
 
 
 def save_result(ds: xr.Dataset, path: str | os.PathLike[str]) -> None:
@@ -121,7 +129,8 @@ def provenance(ds: xr.Dataset) -> dict[str, Any]:
 def environment() -> dict[str, Any]:
     """What a number may depend on beside its settings.
 
-    ``versions`` of Python and packages, ``platform``, ``threads`` of torch, ``accelerator`` (the GPU's name or None),
+    ``versions`` of Python, this package and those that numbers rest on (None for one that is not installed; nothing is imported to tell),
+    ``platform``, ``threads`` of torch, ``accelerator`` (the GPU's name or None),
     ``device`` ("cpu" where there is no GPU; None where there is one, since only the caller knows what it used),
     ``git_commit`` of the checkout that the package lies in (with "-dirty" if its files differ; None where it is installed
     elsewhere), ``numerics_version``.
@@ -130,7 +139,11 @@ def environment() -> dict[str, Any]:
 
     accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
-        "versions": {"python": platform.python_version(), **{key: _version(name) for key, name in _PACKAGES.items()}},
+        "versions": {
+            "python": platform.python_version(),
+            "consistency_lab": _version("consistency-lab"),
+            **{name: _version(name) for name in _PACKAGES},
+        },
         "platform": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),
         "accelerator": accelerator,

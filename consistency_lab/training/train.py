@@ -14,6 +14,7 @@ from torch import Tensor
 
 from consistency_lab.choices import Choice, Registry
 from consistency_lab.data.imageset import ImageSet, check_set
+from consistency_lab.data.labels import check_every_class
 from consistency_lab.devices import resolve_device
 from consistency_lab.diffusion.denoiser import PREDICTIONS, NetworkDenoiser
 from consistency_lab.diffusion.loss import denoising_loss
@@ -91,11 +92,12 @@ def training_spec(images: ImageSet, settings: TrainingSettings, device: torch.de
     """What decides a run's result, with every default filled in: the content of its hash.
 
     Raises:
-        UserError: a network, schedule, sampler, optimizer or momentum rule, or an option of one, that does not exist.
+        UserError: a network, schedule, sampler, optimizer or momentum rule, or an option of one, that does not exist; a conditional model
+            of a set without labels, or with a class that has no image.
     """
     check_set(images)
-    if settings.conditional and images.labels is None:
-        raise UserError(f"{images.name!r} has no labels; set conditional=False, or load a labelled set.")
+    if settings.conditional:
+        check_every_class(images)
     registries: dict[str, Registry[Any]] = {
         "network": NETWORKS,
         "schedule": SCHEDULES,

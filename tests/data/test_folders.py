@@ -1,5 +1,6 @@
 """Folders and zips of images."""
 
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -135,3 +136,112 @@ def test_folders_and_zips_that_hold_nothing_to_read(tmp_path: Path, write_pictur
     path.write_bytes(content[:300] + bytes(50) + content[350:])
     with pytest.raises(UserError, match=r"\.png is damaged or locked"):
         read_folder(path, View())
+
+
+def test_links_to_folders_and_files_are_followed(tmp_path: Path, write_pictures: Write) -> None:
+    store = write_pictures("1.png", "2.png", folder="elsewhere/dog")
+    folder = write_pictures("cat/1.png")
+    (folder / "dog").symlink_to(store, target_is_directory=True)
+    (folder / "cat" / "3.png").symlink_to(store / "2.png")
+    (folder / "cat" / "round").symlink_to(folder, target_is_directory=True)
+    pixels, names = read_folder(folder, View())
+    assert names == ["cat/1.png", "cat/3.png", "dog/1.png", "dog/2.png"]
+    assert torch.equal(pixels[1], pixels[3])
+    labels, class_names = classes_of(names, "x")
+    assert labels is not None
+    assert (labels.tolist(), class_names) == ([0, 0, 1, 1], ("cat", "dog"))
+    (folder / "gone").symlink_to(tmp_path / "nowhere", target_is_directory=True)
+    with pytest.raises(UserError, match=r"gone is a link to .*nowhere, which is not there"):
+        read_folder(folder, View())
+
+
+def test_every_ending_of_a_picture_is_read(tmp_path: Path, real: SimpleNamespace) -> None:
+    kinds = {"gif": "gif", "jfif": "jpeg", "JPE": "jpeg", "PNG": "png", "BMP": "bmp", "pbm": "ppm", "TIF": "tiff"}
+    for seed, (suffix, kind) in enumerate(kinds.items()):
+        picture = real.picture(seed)
+        (picture.convert("1") if suffix == "pbm" else picture).save(tmp_path / f"{seed}.{suffix}", kind)
+    pixels, names = read_folder(tmp_path, View())
+    assert [name.split(".")[1] for name in names] == list(kinds)
+    for seed in (3, 6):
+        assert np.array_equal(pixels[seed].permute(1, 2, 0).numpy(), np.array(real.picture(seed)))
+
+
+def test_what_is_left_out_is_counted_in_one_line(
+    tmp_path: Path, write_pictures: Write, real: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_pictures("1.png", "2.png", ".3.png", "a/.git/4.png")
+    assert read_folder(folder, View())[1] == ["1.png", "2.png"]
+    for name in ("Thumbs.db", "desktop.ini", ".DS_Store"):
+        (folder / name).write_bytes(b"x")
+    read_folder(folder, View())
+    assert caplog.messages == []
+    for name in ("b.HEIC", "a.heic", "labels.csv", "README"):
+        (folder / name).write_bytes(b"x")
+    real.picture(0).save(folder / "5.gif", save_all=True, append_images=[real.picture(1)])
+    assert len(read_folder(folder, View())[0]) == 3
+    (said,) = caplog.messages
+    assert said.startswith(f"{folder}: left out 4 files (first README) of other kinds: 2 .heic, ")
+    assert "1 .csv" in said
+    assert "1 without ending" in said
+    assert said.endswith("only the first frame or page of 1 file (first 5.gif with 2).")
+    (folder / "only").mkdir()
+    (folder / "only" / "a.npy").write_bytes(b"x")
+    with pytest.raises(
+        UserError, match=r"holds no images \(.*\.webp\); left out 1 file \(first a\.npy\) of other kinds: 1 \.npy"
+    ):
+        read_folder(folder / "only", View())
+
+
+def test_a_zip_from_windows_and_one_with_a_name_twice(
+    tmp_path: Path, write_pictures: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_pictures("cat/1.png", "dog/1.png", "dog/2.png")
+    path = tmp_path / "windows.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("pictures\\", b"")
+        for name in ("dog/2.png", "dog/1.png", "cat/1.png"):
+            archive.writestr(f"pictures\\{name}".replace("/", "\\"), (folder / name).read_bytes())
+    pixels, names = read_folder(path, View())
+    assert names == ["pictures/cat/1.png", "pictures/dog/1.png", "pictures/dog/2.png"]
+    assert torch.equal(pixels, read_folder(folder, View())[0])
+    assert classes_of(names, "x")[1] == ("cat", "dog")
+    assert caplog.messages == []
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("pictures\\cat\\1.png", (folder / "dog/2.png").read_bytes())
+    again, names_again = read_folder(path, View())
+    assert names_again == names
+    assert torch.equal(again, pixels[[2, 1, 2]])
+    assert caplog.messages == [
+        f"{path}: only the last of each of 1 name (first pictures/cat/1.png) that it holds twice."
+    ]
+
+
+@pytest.mark.parametrize(("one", "other"), [("train", "val"), ("Training", "TEST"), ("cat/train", "cat/valid")])
+def test_splits_are_no_classes(one: str, other: str) -> None:
+    with pytest.raises(
+        UserError, match=r"x holds the folders .*, which are the splits of a set and no classes; give the path of one"
+    ):
+        classes_of([f"{one}/cat/1.png", f"{other}/cat/1.png", f"{one}/dog/1.png"], "x")
+    labels, class_names = classes_of(["train/cat/1.png", "train/dog/1.png"], "x")
+    assert labels is not None
+    assert class_names == ("cat", "dog")
+    assert classes_of(["bus/1.png", "train/1.png"], "x")[1] == ("bus", "train")
+
+
+def test_chosen_files_must_all_be_there_once(write_pictures: Write) -> None:
+    folder = write_pictures("x/1.png", "x/2.png", "y/2.png", "y/3.png")
+    with pytest.raises(UserError, match=r"pictures lacks 2 of the 3 images asked for \(first 4\.png\); fetch it again"):
+        read_folder(folder, View(), {"1.png", "4.png", "5.png"})
+    with pytest.raises(UserError, match=r"holds 1 image \(first 2\.png\) in several folders"):
+        read_folder(folder, View(), {"1.png", "2.png"})
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_folders_that_cannot_be_read_are_named(write_pictures: Write) -> None:
+    folder = write_pictures("a/1.png", "b/1.png")
+    (folder / "b").chmod(0)
+    try:
+        with pytest.raises(UserError, match=r"cannot read .*b: Permission denied"):
+            read_folder(folder, View())
+    finally:
+        (folder / "b").chmod(0o700)

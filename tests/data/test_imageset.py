@@ -128,6 +128,50 @@ def test_every_layout_is_understood(shape: tuple[int, ...], expected: tuple[int,
         assert np.array_equal(images.pixels.permute(0, 2, 3, 1).numpy(), array)
 
 
+def test_channels_says_which_axis_holds_them_where_both_could() -> None:
+    points = np.random.default_rng(0).normal(size=(5, 2, 1, 1)).clip(-1, 1)
+    first = ImageSet.from_array(points, "points", channels="first")
+    assert first.shape == (2, 1, 1)
+    assert np.allclose(first.all().numpy(), points)
+    last = ImageSet.from_array(points, "points", channels="last")
+    assert last.shape == (1, 2, 1)
+    assert ImageSet.from_array(np.zeros((5, 8, 8, 4), np.uint8), "x", channels="last").shape == (4, 8, 8)
+    assert ImageSet.from_array(np.zeros((5, 3, 8, 3), np.uint8), "x", channels="last").shape == (3, 3, 8)
+    # The advice for an array with three axes.
+    array = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
+    assert ImageSet.from_array(array[None], "x").shape == (3, 8, 9)
+    assert ImageSet.from_array(array[:, None], "x", channels="first").shape == (1, 9, 3)
+
+
+def test_dark_bytes_are_taken_when_it_is_said_what_they_mean() -> None:
+    mask = np.eye(4, dtype=np.uint8)[None]
+    assert ImageSet.from_array(mask, "x", value_range=(0, 1)).all().unique().tolist() == [-1, 1]
+    assert torch.equal(
+        ImageSet.from_array(mask, "x", value_range=(0, 255)).pixels[0, 0], torch.eye(4, dtype=torch.uint8)
+    )
+
+
+def test_labels_that_skip_numbers_make_no_class_without_images(caplog: pytest.LogCaptureFixture) -> None:
+    pixels = torch.zeros(11, 1, 2, 2, dtype=torch.uint8)
+    numbers = [*range(1, 11), 255]  # 1 to 10, and "ignore"
+    for labels in (torch.tensor(numbers), np.array(numbers, np.uint8), numbers):
+        caplog.clear()
+        images = ImageSet.from_array(pixels, "gaps", labels)
+        assert images.labels is not None
+        assert images.labels.tolist() == list(range(11))
+        assert images.class_names == tuple(map(str, numbers))
+        assert images.classes == 11
+        (said,) = caplog.messages
+        assert "'gaps' skip numbers (11 of 0..255 are there): they are renumbered 0..10" in said
+    assert ImageSet("gaps", pixels, torch.tensor(numbers)).fingerprint == images.fingerprint
+    caplog.clear()
+    part = images.take([10, 0], "part")
+    assert (part.labels.tolist(), part.class_names[10]) == ([10, 0], "255")  # type: ignore[union-attr]
+    named = ImageSet.from_array(pixels[:2], "named", [0, 2], class_names=("a", "b", "c"))
+    assert (named.labels.tolist(), named.classes) == ([0, 2], 3)  # type: ignore[union-attr]
+    assert caplog.messages == []
+
+
 def test_value_range_is_mapped_to_minus_one_to_one() -> None:
     array = np.array([0.0, 4.0, 8.0, 16.0]).reshape(1, 2, 2)
     assert ImageSet.from_array(array, "x", value_range=(0, 16)).all().flatten().tolist() == [-1, -0.5, 0, 1]
@@ -154,6 +198,18 @@ NAN[1, 2, 3] = np.nan
         (np.zeros((4, 4), np.uint8), {}, r"shape \(4, 4\)"),
         (np.zeros((2, 5, 5, 5), np.uint8), {}, "which axis"),
         (np.zeros((2, 3, 3, 3), np.uint8), {}, "which axis"),
+        (np.zeros((5, 2, 1, 1), np.uint8), {}, r"which axis of \(5, 2, 1, 1\).*channels='first' .* or channels='last'"),
+        (np.zeros((5, 8, 3, 3), np.uint8), {}, "which axis"),
+        (np.zeros((5, 4, 8, 8), np.uint8), {}, "which axis"),
+        (np.zeros((8, 8, 3), np.uint8), {}, r"one image with its channels or 8 grey ones; write array\[None\]"),
+        (np.zeros((3, 8, 8), np.uint8), {}, "one image with its channels or 3 grey ones"),
+        (np.zeros((2, 4, 4), np.uint8), {"channels": "both"}, "channels of the images 'mine' must be 'first'"),
+        (
+            np.eye(4, dtype=np.uint8)[None],
+            {},
+            r"bytes of at most 1, nearly black.*value_range=.*\(0, 1\), or \(0, 255\)",
+        ),
+        (15 * np.eye(4, dtype=np.uint8)[None], {}, "bytes of at most 15"),
         (np.zeros((0, 3, 8, 8), np.uint8), {}, "empty"),
         (NAN, {}, "NaN"),
         (np.full((2, 4, 4), np.inf), {"value_range": (0, 1)}, "NaN or infinite"),

@@ -197,6 +197,36 @@ def test_celeba(tmp_path: Path, write_pictures: Callable[..., Path]) -> None:
         load_images("celeba(split='dev')", data_dir=tmp_path)
 
 
+def test_a_celeba_that_lacks_faces_is_refused_or_said(
+    tmp_path: Path, write_pictures: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    files = [f"{i:06}.jpg" for i in range(1, 5)]
+    folder = write_pictures(*files, folder="img_align_celeba", height=218, width=178)
+    load_images("celeba(split='all')", data_dir=tmp_path)
+    assert caplog.messages == [f"{folder} holds 4 of CelebA's 202599 faces."]
+    partition = tmp_path / "list_eval_partition.txt"
+    lines = [f"{file} {number}" for file, number in zip(files, (0, 1, 2, 0), strict=True)]
+    partition.write_text("\n".join(lines))
+    caplog.clear()
+    assert len(load_images("celeba(split='test')", data_dir=tmp_path)) == 1
+    assert caplog.messages == [f"{partition} lists 4 of CelebA's 202599 faces."]
+    (folder / files[3]).unlink()
+    for split, count in (("train", 2), ("all", 4)):
+        with pytest.raises(
+            UserError, match=rf"img_align_celeba lacks 1 of the {count} images asked for \(first 000004\.jpg\)"
+        ):
+            load_images("celeba", data_dir=tmp_path, split=split)
+    partition.write_text("\n".join(lines)[:-2])
+    with pytest.raises(
+        UserError,
+        match=r"line 4 of .*list_eval_partition\.txt is not a file and 0, 1 or 2 but '000004\.jpg'",
+    ):
+        load_images("celeba", data_dir=tmp_path)
+    partition.write_text("")
+    with pytest.raises(UserError, match=r"list_eval_partition\.txt is empty"):
+        load_images("celeba", data_dir=tmp_path)
+
+
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
 def test_the_real_mnists(assets: Path, name: str) -> None:
     train, test = (load_images(name, data_dir=assets, download=False, split=split) for split in ("train", "test"))

@@ -84,8 +84,62 @@ def test_npz(tmp_path: Path) -> None:
         load_images(path, key="floats")
 
 
+def test_options_behind_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_pictures: Write) -> None:
+    folder = write_pictures("cat/1.png", "dog/1.png", folder="photos")
+    write_pictures("1.png", folder="digits (copy)")
+    np.savez(tmp_path / "set.npz", floats=np.random.default_rng(0).random((5, 8, 8)))
+    monkeypatch.chdir(tmp_path)
+    expected = load_images(folder, size=3, grey=True)
+    for source in (
+        "photos(size=3, grey=True)",
+        "./photos(size=3, grey=True)",
+        "photos/(grey=True, size=3)",
+        f"{folder}(size=3, grey=True)",
+    ):
+        images = load_images(source)
+        assert (images.fingerprint, images.name) == (expected.fingerprint, "photos/3px/grey")
+    assert load_images("set.npz(key='floats', value_range=(0, 1), size=4)").shape == (1, 4, 4)
+    assert len(load_images("digits (copy)")) == 1
+    with pytest.raises(UserError, match=r"unknown option of the dataset 'folder' 'siez'.*Did you mean 'size'"):
+        load_images("photos(siez=3)")
+    with pytest.raises(UserError, match=r"there is no file or folder absent"):
+        load_images("./absent(size=3)")
+    with pytest.raises(UserError, match="unknown dataset 'absent'"):
+        load_images("absent(size=3)")
+
+
+def test_npy(tmp_path: Path) -> None:
+    path = tmp_path / "set.NPY"
+    array = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    with path.open("wb") as file:
+        np.save(file, array)
+    images = load_images(path)
+    assert (images.name, images.classes) == ("set", 0)
+    assert np.array_equal(images.pixels.permute(0, 2, 3, 1).numpy(), array)
+    assert load_images(f"{path}(size=4)").shape == (3, 4, 4)
+    with pytest.raises(UserError, match=r"set\.NPY holds one array without a name; leave key"):
+        load_images(path, key="images2")
+    with path.open("wb") as file:
+        np.save(file, array[:, :2, :1, :1])
+    assert load_images(path, channels="first").shape == (2, 1, 1)
+    with path.open("wb") as file:
+        np.save(file, np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(UserError, match=r"set\.NPY holds Python objects"):
+        load_images(path)
+    for content in (b"", b"hello", array.tobytes()):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"set\.NPY cannot be read as an npy file"):
+            load_images(path)
+
+
 def test_missing_paths_are_said_to_be_missing(tmp_path: Path) -> None:
-    for source in (tmp_path / "absent", str(tmp_path / "absent.npz"), "absent.zip", "folder(path='absent')"):
+    for source in (
+        tmp_path / "absent",
+        str(tmp_path / "absent.npz"),
+        "absent.npy",
+        "absent.zip",
+        "folder(path='absent')",
+    ):
         with pytest.raises(UserError, match=r"there is no file or folder .*absent"):
             load_images(source)
 

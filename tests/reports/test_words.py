@@ -1,3 +1,4 @@
+import importlib.metadata
 import json
 
 from consistency_lab import train
@@ -69,6 +70,11 @@ def test_what_a_real_comparison_records_is_said():
     assert said["sampler"].startswith("ddim, 3 steps, x0 not clipped")
     assert said["training seeds"] == "0; 1"
     assert said["weights"] == "EMA"
+    assert (
+        f"torchvision {importlib.metadata.version('torchvision')}, lpips {importlib.metadata.version('lpips')}"
+        in said["versions"]
+    )
+    assert "None" not in said["versions"]
     assert said["ceiling"] == "6 steps"
     assert said["data"].startswith("few (fingerprint")
     assert {"network evaluations a sample (NFE)", "device", "threads", "versions", "noise seed"} <= set(said)

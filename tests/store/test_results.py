@@ -1,5 +1,10 @@
+import importlib.metadata
 import json
+import re
 import subprocess
+import sys
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -172,6 +177,46 @@ def test_provenance_tells_the_environment_and_facts_win(tmp_path):
     assert told["numerics_version"] == NUMERICS_VERSION
     with pytest.raises(StoreError, match="Tensor"):
         with_provenance(xr.Dataset(), "test", weights=torch.ones(2))
+
+
+def test_provenance_names_every_package_that_numbers_rest_on_and_imports_none():
+    asked = {
+        "lpips",
+        "torchvision",
+        "scikit-learn",
+        "pillow",
+        "loss-landscapes",
+        "diffusers",
+        "torch-fidelity",
+        "pandas",
+    }
+    code = (
+        "import json, sys; from consistency_lab.store.results import environment; versions = environment()['versions'];"
+        "loaded = [m for m in ('lpips', 'torchvision', 'sklearn', 'PIL', 'loss_landscapes', 'diffusers') if m in sys.modules];"
+        "print(json.dumps([versions, loaded]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    versions, loaded = json.loads(done.stdout)
+    assert loaded == []
+    assert asked < set(versions)
+    for name in asked - {"torch-fidelity", "diffusers"}:  # those two are extras
+        assert versions[name] == importlib.metadata.version(name)
+    # Whatever the package requires and computes with is in the list: what is left draws, parses, stores or downloads.
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    required = {re.split(r"[^\w-]", line)[0] for line in project["dependencies"]}
+    helpers = {
+        "cattrs",
+        "filelock",
+        "jinja2",
+        "matplotlib",
+        "pooch",
+        "requests",
+        "safetensors",
+        "seaborn",
+        "tqdm",
+        "tyro",
+    }
+    assert required - set(versions) == helpers
 
 
 @pytest.mark.parametrize("attrs", [{}, {"provenance": "{"}, {"provenance": 3}, {"provenance": "3"}])

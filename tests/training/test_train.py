@@ -333,6 +333,11 @@ def test_a_conditional_model_follows_its_labels(images, tmp_path):
 def test_labels_that_are_not_there_are_refused(images):
     with pytest.raises(UserError, match="no labels"):
         train(ImageSet("bare", images.pixels), **TINY, conditional=True)
+    assert images.labels is not None
+    odd = images.take((images.labels % 2 == 1).nonzero()[:, 0], "odd digits")
+    with pytest.raises(UserError, match=r"5 of the 10 classes of 'odd digits' have no image \(first '0'\)"):
+        train(odd, **TINY, conditional=True)
+    assert train(ImageSet("odd", odd.pixels, odd.labels), **TINY, conditional=True).classes == 5  # as the message says
     with pytest.raises(UserError, match="conditional=True"):
         train(images, **TINY).guided(2.0)
     with pytest.raises(UserError, match="label_dropout"):
