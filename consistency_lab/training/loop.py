@@ -155,15 +155,21 @@ class Descent:
     @property
     def rates(self) -> tuple[float, float]:
         """Learning rate and beta1 (SGD: momentum) of the last step."""
+        if self.momentum is not None:
+            return self.momentum.used[0]
         group = self.optimizer.param_groups[0]
-        return group["lr"], group["betas"][0] if "betas" in group else group["momentum"]
+        return group["lr"], group["momentum"]
 
     def state_dict(self) -> dict[str, Any]:
         momentum = self.momentum.state_dict() if self.momentum else {}
         return {"optimizer": self.optimizer.state_dict(), "momentum": momentum}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        # Rate and momentum follow from the settings; checkpoints of earlier versions hold those of their last step instead.
+        own = [{key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, options in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(options)
         if self.momentum is not None:
             self.momentum.load_state_dict(state["momentum"])
 
