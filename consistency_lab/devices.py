@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 
@@ -26,6 +26,24 @@ def resolve_device(name: str | torch.device | None = None) -> torch.device:
             f"the device {str(name)!r} cannot be used here; use 'cpu', or 'cuda' on a machine with a GPU and its driver."
         ) from None
     return device
+
+
+@contextmanager
+def plain_defaults() -> Iterator[None]:
+    """New tensors are float32 and on the CPU unless they are told otherwise, whatever the caller has made torch's defaults.
+
+    A spec says float32: `torch.set_default_dtype` or `torch.set_default_device` of a user's own code must not train another model
+    under its hash. The caller's defaults come back afterwards. Also a decorator, for functions that are no generators.
+    """
+    before = torch.get_default_dtype()
+    # The mode that names a device costs a little at every call of torch: it is entered where it changes something.
+    elsewhere = torch.get_default_device().type != "cpu"
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu") if elsewhere else nullcontext():
+            yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @contextmanager

@@ -40,7 +40,8 @@ def main(
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
 
     sampler = cl.TIMESTEPS.build(timesteps, cl.SCHEDULES.build("linear"), steps)
-    descent = cl.MomentumSchedule(optimizer, momentum, steps)
+    cl.MomentumSchedule(optimizer, momentum, steps)  # acts in every optimizer.step()
+    warm_up = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.02, total_iters=min(50, steps))
     generator = torch.Generator().manual_seed(seed)
     history = []
     for step in range(steps):
@@ -54,8 +55,8 @@ def main(
         losses = (predicted - noise).pow(2).flatten(1).mean(1)
         (weight.float() * losses).mean().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        descent.step()
         optimizer.step()
+        warm_up.step()
         optimizer.zero_grad()
         sampler.update(t, losses.detach())
         history.append(float(losses.detach().mean()))

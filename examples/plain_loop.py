@@ -43,7 +43,9 @@ def main(
         losses = (predicted - eps).pow(2).mean(1)
         optimizer.zero_grad()
         (weight.float() * losses).mean().backward()
-        descent.step()  # 4. before every optimizer.step(); an annealing factor goes in here: descent.step(0.5)
+        descent.step(
+            1 - 0.5 * step / steps
+        )  # 4. annealing of your own; or leave it out and use any torch.optim.lr_scheduler
         optimizer.step()
         sampler.update(t, losses.detach())  # 5. only samplers that adapt to the loss need it
         history.append(float(losses.detach().mean()))

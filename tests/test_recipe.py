@@ -309,3 +309,24 @@ def test_findings_of_another_kind_are_refused():
         Recipe.from_findings(difficulty(np.ones(20)), curvature=landscape(0.1))
     with pytest.raises(UserError, match="objective or importance"):
         Recipe.from_findings(difficulty(np.ones(20)), weighting="none")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"changes": ["mdlrc"]},
+        {"reasons": "because"},
+        {"weighting": "none"},
+        {"density": [[0.5, float("nan")]]},
+        {"density": [[0.5, -1.0]]},
+        {"density": [[1.5, 1.0]]},
+        {"density": [0.5]},
+        {"more": 1},
+    ],
+)
+def test_a_file_that_says_something_else_is_no_recipe(tmp_path, change):
+    path = tmp_path / "recipe.json"
+    Recipe.paper().save(path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(UserError, match=r"recipe\.json is not a recipe"):
+        Recipe.load(path)

@@ -24,7 +24,7 @@ from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
 from consistency_lab.training.ema import WeightAverage
 from consistency_lab.training.kept import run_spec, train_in_store, train_unkept
-from consistency_lab.training.loop import BatchSource, Descent, TrainingStep
+from consistency_lab.training.loop import BatchSource, Descent, TrainingStep, steps_of
 
 KIND = "gan"
 
@@ -44,18 +44,17 @@ class AdversarialLoop:
 
     def __init__(self, module: GAN, source: BatchSource, settings: GANSettings, device: torch.device):
         self.module, self.source, self.settings, self.device = module, source, settings, device
+        # Both players are averaged: a probe of one wants the opponent that it has at that average.
+        self.average = WeightAverage(module, settings.ema_half_life * settings.steps)
         self.descents = {
             "discriminator": Descent(module.discriminator, settings, settings.lr * settings.lr_ratio),
             "generator": Descent(module.generator, settings),
         }
-        # Both players are averaged: a probe of one wants the opponent that it has at that average.
-        self.average = WeightAverage(module, settings.ema_half_life * settings.steps)
         self.step = 0
 
     def __iter__(self) -> Iterator[TrainingStep]:
         """Train from where the loop stands to the last step."""
-        while self.step < self.settings.steps:
-            yield self._advance()
+        return steps_of(self, self._advance)
 
     def _advance(self) -> TrainingStep:
         self.module.train()

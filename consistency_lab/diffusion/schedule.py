@@ -85,7 +85,7 @@ class Schedule(ABC):
         the CPU, by samplers and grids, and are checked there.
         """
         value = _as_double(t)
-        outside = (value < self.t_min - _TOLERANCE) | (value > self.t_max + _TOLERANCE)
+        outside = ~((value >= self.t_min - _TOLERANCE) & (value <= self.t_max + _TOLERANCE))  # NaN too
         if value.device.type == "cpu" and bool(outside.any()):
             raise UserError(
                 f"t from {float(value.min()):.6g} to {float(value.max()):.6g} leaves [{self.t_min:g}, {self.t_max:g}], where the "

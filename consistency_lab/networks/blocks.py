@@ -159,7 +159,7 @@ class ImageNetwork(nn.Module):
             (B, C, H, W), whatever the network was trained to predict.
 
         Raises:
-            UserError: images of another shape, times not (B,), or labels for a network without classes.
+            UserError: images of another shape, times not (B,), labels for a network without classes, or a `body` that gives another shape.
         """
         if tuple(x.shape[1:]) != self.shape:
             raise UserError(
@@ -169,7 +169,13 @@ class ImageNetwork(nn.Module):
             raise UserError(f"t has shape {tuple(t.shape)} for {len(x)} images; give one time an image.")
         if cond is not None and not self.classes:
             raise UserError("labels were given to a network without classes; build it with classes, or give cond=None.")
-        return self.body(x, t, cond)
+        out = self.body(x, t, cond)
+        if not isinstance(out, Tensor) or out.shape != x.shape:
+            given = tuple(out.shape) if isinstance(out, Tensor) else f"a {type(out).__name__}"
+            raise UserError(
+                f"{type(self).__name__} was given images {tuple(x.shape)} and returned {given}; return a tensor shaped as they."
+            )
+        return out
 
     def body(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
         """The network itself; what comes in has been checked."""

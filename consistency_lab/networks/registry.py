@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from consistency_lab.choices import Choice, Registry
+from consistency_lab.devices import plain_defaults
 from consistency_lab.networks.blocks import ImageNetwork
 from consistency_lab.networks.dit import DiT
 from consistency_lab.networks.mlp import MLP
@@ -62,8 +63,9 @@ def build_network(choice: str | Choice, shape: tuple[int, int, int], classes: in
 
 @contextmanager
 def initialised(seed: int) -> Iterator[None]:
-    """Modules that are made inside are on the CPU, with initial weights of this seed; the global random state is left as it was."""
+    """Modules that are made inside are float32 and on the CPU, with initial weights of this seed; the global random state is left as
+    it was."""
     # The default CPU generator is seeded directly: torch.manual_seed would reset the generators of every GPU as well.
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+    with torch.random.fork_rng(devices=[]), plain_defaults():
         torch.default_generator.manual_seed(seed)
         yield

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from consistency_lab.intervals import Array
+from consistency_lab.networks.reentrant import differentiating
 from consistency_lab.probes.frozen import SampleLoss
 
 
@@ -46,8 +47,9 @@ def gradient_moments(module: nn.Module, loss: SampleLoss, tensors: Sequence[Tens
     by_weight = torch.zeros(size, dtype=torch.float32, device=tensors[0].device)
     squares, members = np.zeros(groups), np.zeros(groups)
     for i in range(count):
-        value = loss(module, *(x[i : i + 1] for x in tensors)).sum()
-        gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+        with differentiating():
+            value = loss(module, *(x[i : i + 1] for x in tensors)).sum()
+            gradients = torch.autograd.grad(value, parameters, allow_unused=True)
         flat = torch.cat(
             [
                 (torch.zeros_like(p) if g is None else g).flatten().float()

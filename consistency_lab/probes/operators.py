@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from consistency_lab.devices import measuring
 from consistency_lab.errors import UserError
+from consistency_lab.networks.reentrant import differentiating
 from consistency_lab.probes.directions import as_filters
 from consistency_lab.probes.subject import Split, Subject
 
@@ -70,7 +71,7 @@ class CurvatureOperator(ABC):
         result = torch.zeros_like(columns)
         batch = self.subject.batch
         # Attention has second derivatives in the MATH kernel only.
-        with measuring(), _differentiable(self), sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
+        with measuring(), differentiating(), _differentiable(self), sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
             for parts in zip(*(x.split(batch.chunk) for x in batch.tensors), strict=True):
                 self._add(parts, columns, result)
         if self.scale is not None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from consistency_lab.devices import measuring
 from consistency_lab.errors import UserError
+from consistency_lab.networks.reentrant import differentiating
 from consistency_lab.probes.directions import Direction
 from consistency_lab.probes.frozen import FrozenBatch, SampleLoss, untouched
 
@@ -95,12 +96,13 @@ def mean_gradients(module: nn.Module, loss: SampleLoss, batches: Sequence[Frozen
     for batch in batches:
         total = [torch.zeros_like(p) for p in parameters]
         for parts in zip(*(x.split(batch.chunk) for x in batch.tensors), strict=True):
-            value = loss(module, *parts).sum() / len(batch)
-            if not value.requires_grad:
-                raise UserError(
-                    "the loss does not depend on the parameters of the module; probe the module that it uses."
-                )
-            found = torch.autograd.grad(value, parameters, allow_unused=True)
+            with differentiating():
+                value = loss(module, *parts).sum() / len(batch)
+                if not value.requires_grad:
+                    raise UserError(
+                        "the loss does not depend on the parameters of the module; probe the module that it uses."
+                    )
+                found = torch.autograd.grad(value, parameters, allow_unused=True)
             for sum_, gradient in zip(total, found, strict=True):
                 if gradient is not None:
                     sum_.add_(gradient)

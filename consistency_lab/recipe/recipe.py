@@ -157,7 +157,12 @@ class Recipe:
             if content.pop("kind") != "recipe":
                 raise ValueError
             density = tuple((float(t), float(value)) for t, value in content.pop("density"))
-            return cls(reasons=tuple(content.pop("reasons")), density=density, **content)
+            reasons = content.pop("reasons")
+            sound = isinstance(content["changes"], dict) and isinstance(reasons, list)
+            sound &= content.get("weighting", "objective") in ("objective", "importance")
+            if not sound or not all(0 <= t <= 1 and 0 <= value < np.inf for t, value in density):
+                raise ValueError
+            return cls(reasons=tuple(reasons), density=density, **content)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise UserError(
                 f"{path} is not a recipe; make one with `consistency-lab recipe DIFFICULTY.nc --out {path}`."

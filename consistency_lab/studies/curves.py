@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from consistency_lab.intervals import Array
+from consistency_lab.networks.reentrant import differentiating
 from consistency_lab.probes.frozen import FrozenBatch, SampleLoss
 from consistency_lab.probes.walk import losses_at_stops
 from consistency_lab.training.loop import Batch
@@ -92,8 +93,9 @@ def train_middle(
         position = (first + step * _GOLDEN) % 1.0
         put(walker, on_curve(a, [m.detach() for m in middle], b, position))
         batch = batches(step)
-        value = (batch.weight * loss(walker, *batch.data)).mean()
-        gradients = torch.autograd.grad(value, list(walker.parameters()), allow_unused=True)
+        with differentiating():
+            value = (batch.weight * loss(walker, *batch.data)).mean()
+            gradients = torch.autograd.grad(value, list(walker.parameters()), allow_unused=True)
         for point, gradient in zip(middle, gradients, strict=True):
             point.grad = None if gradient is None else 2 * position * (1 - position) * gradient
         for group in optimizer.param_groups:

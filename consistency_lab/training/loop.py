@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from consistency_lab.choices import Choice, Registry
+from consistency_lab.devices import plain_defaults
 from consistency_lab.errors import UserError
+from consistency_lab.networks.reentrant import differentiating
 from consistency_lab.training.ema import WeightAverage
 from consistency_lab.training.momentum import MomentumSchedule
 from consistency_lab.training.settings import LoopSettings
@@ -127,6 +130,8 @@ class Descent:
     def __init__(self, module: nn.Module, settings: LoopSettings, lr: float | None = None):
         self.settings, self.lr = settings, settings.lr if lr is None else lr
         self.parameters = [p for p in module.parameters() if p.requires_grad]
+        if not self.parameters:
+            raise UserError("the network has no parameter that could be trained; give it one that requires gradients.")
         self.optimizer = OPTIMIZERS.build(settings.optimizer, self.parameters, self.lr)
         self.momentum = None
         adam = isinstance(self.optimizer, torch.optim.Adam | torch.optim.AdamW)
@@ -150,17 +155,38 @@ class Descent:
     @property
     def rates(self) -> tuple[float, float]:
         """Learning rate and beta1 (SGD: momentum) of the last step."""
+        if self.momentum is not None:
+            return self.momentum.used[0]
         group = self.optimizer.param_groups[0]
-        return group["lr"], group["betas"][0] if "betas" in group else group["momentum"]
+        return group["lr"], group["momentum"]
 
     def state_dict(self) -> dict[str, Any]:
         momentum = self.momentum.state_dict() if self.momentum else {}
         return {"optimizer": self.optimizer.state_dict(), "momentum": momentum}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        # Rate and momentum follow from the settings; checkpoints of earlier versions hold those of their last step instead.
+        own = [{key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, options in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(options)
         if self.momentum is not None:
             self.momentum.load_state_dict(state["momentum"])
+
+
+class _Stepping(Protocol):
+    step: int
+    settings: Any
+
+
+def steps_of(loop: _Stepping, advance: Callable[[], TrainingStep]) -> Iterator[TrainingStep]:
+    """Advance a loop to its last step, under torch's own defaults; what cannot be differentiated is refused at the first."""
+    first: bool = True
+    while loop.step < loop.settings.steps:
+        with plain_defaults(), differentiating() if first else nullcontext():
+            done = advance()
+        first = False
+        yield done
 
 
 class TrainingLoop:
@@ -186,14 +212,13 @@ class TrainingLoop:
         device: torch.device,
     ):
         self.module, self.loss, self.source, self.settings, self.device = module, loss, source, settings, device
-        self.descent = Descent(module, settings)
         self.average = WeightAverage(module, settings.ema_half_life * settings.steps)
+        self.descent = Descent(module, settings)
         self.step = 0
 
     def __iter__(self) -> Iterator[TrainingStep]:
         """Train from where the loop stands to the last step."""
-        while self.step < self.settings.steps:
-            yield self._advance()
+        return steps_of(self, self._advance)
 
     def _advance(self) -> TrainingStep:
         self.module.train()
@@ -201,6 +226,11 @@ class TrainingLoop:
         half = self.settings.precision == "bfloat16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
             losses = self.loss(self.module, *batch.data).float()
+        if losses.shape != batch.weight.shape:
+            raise UserError(
+                f"a loss gives one value per sample, {tuple(batch.weight.shape)}, and this one gave {tuple(losses.shape)}; "
+                "do not average over the batch."
+            )
         objective = (batch.weight * losses).mean()
         self.descent.take(objective, self.step)
         self.step += 1

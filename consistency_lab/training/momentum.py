@@ -19,8 +19,10 @@ constant rate in torch's averaging Adam is not it. Both are here, under names of
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 
 from consistency_lab.choices import Registry
@@ -122,8 +124,31 @@ MOMENTUM_RULES: Registry[MomentumRule] = Registry(
 )
 
 
+_STEERED = ("lr", "betas", "momentum", "dampening", "weight_decay")
+
+
+@dataclass
+class _Group:
+    """What is remembered of a parameter group: its rule, its steps, and the product of beta over them (for a summing rule the sum of the
+    weights of all gradients in m)."""
+
+    rule: MomentumRule
+    running: float
+    count: int = 0
+
+
+class Used(NamedTuple):
+    """Learning rate and beta1 (SGD: momentum) that an optimizer step was taken with."""
+
+    lr: float
+    momentum: float
+
+
 class MomentumSchedule:
-    """Sets momentum and learning rate of a torch Adam, AdamW or SGD before each of its steps.
+    """Gives every step of a torch Adam, AdamW or SGD the momentum of a rule, and multiplies its learning rate by the rule's compensation.
+
+    The learning rate and the weight decay that it multiplies are those that the optimizer's groups have when it is stepped, so any
+    `torch.optim.lr_scheduler` says what they are, made before or after this. They are put back after the step; schedulers read them.
 
     Adam divides by 1 - beta1^k, which is right only for a constant beta1; with a varying one the mean of k gradients has the weight
     1 - prod(beta1). The difference is put into the learning rate, and for AdamW taken out of the weight decay again, which torch
@@ -132,15 +157,20 @@ class MomentumSchedule:
     >>> network = torch.nn.Linear(2, 2)
     >>> optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     >>> schedule = MomentumSchedule(optimizer, "mdlrc(floor=0.5)", total_steps=1000)
-    >>> schedule.step()  # before every optimizer.step()
+    >>> schedule.step(0.1)  # where no scheduler anneals: a factor of the learning rate, before optimizer.step()
 
     Args:
-        optimizer: torch.optim.Adam, AdamW or SGD, not yet stepped. A stopped run loads the states of both after this.
+        optimizer: torch.optim.Adam, AdamW or SGD, not yet stepped. A stopped run loads the states of both after this. Parameter groups
+            may be added later: their momentum begins where the rule then is.
         rule: ``"constant"``, ``"mdlrc"``, ``"beta_decay_only"``, ``"demon_adam"`` or ``"effective_lr"``, with options.
-        total_steps: length of the run; beyond it the last values stay.
+        total_steps: length of the run in optimizer steps; beyond it the last values stay.
+
+    Attributes:
+        used: learning rate and momentum of the last step, of each parameter group.
 
     Raises:
         UserError: another optimizer or one that has been stepped, an unknown rule, a run of no steps, or a rule that has no meaning there.
+            When the optimizer is stepped: something else has set its momentum (OneCycleLR and CyclicLR do unless told not to).
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, rule: str, total_steps: int):
@@ -150,26 +180,51 @@ class MomentumSchedule:
                 f"momentum rules are defined for Adam, AdamW and SGD; what {type(optimizer).__name__} does with its gradients between "
                 "steps is not what they compensate for. Use one of those three."
             )
-        if total_steps < 1:
-            raise UserError(f"a momentum rule needs a run of at least 1 step, not {total_steps}.")
+        if not isinstance(total_steps, int | np.integer) or total_steps < 1:
+            raise UserError(f"a momentum rule needs a run of at least 1 step, a whole number, not {total_steps!r}.")
         if optimizer.state:
             raise UserError(
                 "the optimizer has been stepped; put the momentum rule on a new one, and load the states of a stopped run after that."
             )
-        self.optimizer, self.total_steps, self.taken = optimizer, total_steps, 0
-        self._base = [dict(group, params=None) for group in optimizer.param_groups]
-        self._rules = [self._rule(rule, group) for group in self._base]
-        # Per group: the product of beta so far, or for a summing rule the sum of the weights of all gradients in m.
-        self._running = [0.0 if rule.sums else 1.0 for rule in self._rules]
+        self.optimizer, self.rule, self.total_steps, self.taken = optimizer, rule, total_steps, 0
+        self.used: list[Used] = []
+        self._factor = 1.0
+        self._groups: list[_Group] = []
+        self._own: list[dict[str, Any]] = []  # the groups' own values, while a step is under way
         self._decoupled = isinstance(optimizer, torch.optim.AdamW) or bool(
             optimizer.defaults.get("decoupled_weight_decay", False)
         )
+        self._meet_groups()
+        optimizer.register_step_pre_hook(self._before)
+        optimizer.register_step_post_hook(self._after)
 
-    def _rule(self, text: str, group: dict[str, Any]) -> MomentumRule:
+    def step(self, lr_factor: float = 1.0) -> None:
+        """Say what the next optimizer step multiplies its learning rate by (warm-up, annealing); 1 where this is not called."""
+        self._factor = lr_factor
+
+    def _meet_groups(self) -> None:
+        """Take in groups that are new, and see that no group's momentum is steered by somebody else."""
+        groups = self.optimizer.param_groups
+        for group in groups[len(self._groups) :]:
+            rule = self._rule(group)
+            self._groups.append(_Group(rule, 0.0 if rule.sums else 1.0))
+        for group, mine in zip(groups, self._groups, strict=True):
+            momentum = self._momentum(group)
+            if momentum != mine.rule.beta0 or "max_momentum" in group:
+                raise UserError(
+                    f"the momentum rule {self.rule!r} is not alone: something else sets the optimizer's momentum (to {momentum:g}; it was "
+                    f"{mine.rule.beta0:g}). Give OneCycleLR and CyclicLR cycle_momentum=False, or use no momentum rule."
+                )
+
+    def _momentum(self, group: dict[str, Any]) -> float:
+        return group["betas"][0] if self._adam else group["momentum"]
+
+    def _rule(self, group: dict[str, Any]) -> MomentumRule:
+        beta = self._momentum(group)
         if self._adam:
-            return MOMENTUM_RULES.build(text, group["betas"][0])
-        beta, dampening = group["momentum"], group["dampening"]
-        rule = MOMENTUM_RULES.build(text, beta, "average" if dampening else "sum")
+            return MOMENTUM_RULES.build(self.rule, beta)
+        dampening = group["dampening"]
+        rule = MOMENTUM_RULES.build(self.rule, beta, "average" if dampening else "sum")
         if type(rule) is MomentumRule:
             return rule
         if rule.sums:
@@ -186,37 +241,62 @@ class MomentumSchedule:
             )
         return rule
 
-    def step(self, lr_factor: float = 1.0) -> None:
-        """Prepare the next optimizer step; ``lr_factor`` multiplies the learning rate (warm-up, annealing)."""
-        tau, count = self.taken / self.total_steps, self.taken + 1
-        for i, (group, base) in enumerate(zip(self.optimizer.param_groups, self._base, strict=True)):
-            beta, factor = self._rules[i](tau)
-            if not self._adam:
-                group["momentum"], group["lr"] = beta, base["lr"] * factor * lr_factor
-                if self._rules[i].form == "average" and base["dampening"] == base["momentum"]:
+    def _before(self, *_: Any) -> None:
+        """Give the groups what this step is to be taken with."""
+        self._put_back()  # after a step that failed
+        self._meet_groups()
+        groups = self.optimizer.param_groups
+        self._own = [{key: group[key] for key in _STEERED if key in group} for group in groups]
+        for group, mine in zip(groups, self._groups, strict=True):
+            beta, factor = mine.rule(self.taken / self.total_steps)
+            mine.count += 1
+            group["lr"] = group["lr"] * factor * self._factor
+            if self._adam:
+                beta, correction = self._adam_step(mine, beta)
+                group["betas"] = (beta, group["betas"][1])
+                group["lr"] = group["lr"] * correction
+                if self._decoupled:
+                    group["weight_decay"] = group["weight_decay"] / correction
+            else:
+                if mine.rule.form == "average" and group["dampening"] == group["momentum"]:
                     group["dampening"] = beta
-                continue
-            beta, correction = self._adam_step(i, beta, count)
-            group["betas"] = (beta, base["betas"][1])
-            group["lr"] = base["lr"] * factor * lr_factor * correction
-            if self._decoupled:
-                group["weight_decay"] = base["weight_decay"] / correction
-        self.taken = count
+                group["momentum"] = beta
+        self.used = [Used(group["lr"], self._momentum(group)) for group in groups]
+        self.taken, self._factor = self.taken + 1, 1.0
 
-    def _adam_step(self, i: int, beta: float, count: int) -> tuple[float, float]:
+    def _after(self, *_: Any) -> None:
+        self._put_back()
+
+    def _put_back(self) -> None:
+        for group, own in zip(self.optimizer.param_groups, self._own, strict=False):
+            group.update(own)
+        self._own = []
+
+    @staticmethod
+    def _adam_step(mine: _Group, beta: float) -> tuple[float, float]:
         """What torch's Adam must be told as beta1, and the factor that makes its step the rule's."""
-        if not self._rules[i].sums:
-            self._running[i] *= beta
-            return beta, (1.0 - beta**count) / (1.0 - self._running[i])
+        if not mine.rule.sums:
+            mine.running *= beta
+            return beta, (1.0 - beta**mine.count) / (1.0 - mine.running)
         # m = c n with c the sum of the weights in m, and n their mean: c <- 1 + beta c, n <- (1 - 1/c) n + (1/c) g. Adam keeps n.
-        self._running[i] = 1.0 + beta * self._running[i]
-        kept = 1.0 - 1.0 / self._running[i]
-        return kept, (1.0 - self._rules[i].beta0) * self._running[i] * (1.0 - kept**count)
+        mine.running = 1.0 + beta * mine.running
+        kept = 1.0 - 1.0 / mine.running
+        return kept, (1.0 - mine.rule.beta0) * mine.running * (1.0 - kept**mine.count)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of it, beside the optimizer's own state."""
-        return {"taken": self.taken, "products": list(self._running)}
+        groups = self._groups
+        return {"taken": self.taken, "products": [g.running for g in groups], "counts": [g.count for g in groups]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`."""
-        self.taken, self._running = int(state["taken"]), [float(value) for value in state["products"]]
+        """Go on from a `state_dict`. Raises `UserError` if the optimizer has other parameter groups."""
+        self._meet_groups()
+        if len(state["products"]) != len(self._groups):
+            raise UserError(
+                f"this state is of an optimizer with {len(state['products'])} parameter groups, and this one has {len(self._groups)}; "
+                "make the same groups before it is loaded."
+            )
+        self.taken = int(state["taken"])
+        counts = state.get("counts", [self.taken] * len(self._groups))  # older states: no group came later
+        for mine, running, count in zip(self._groups, state["products"], counts, strict=True):
+            mine.running, mine.count = float(running), int(count)

@@ -38,6 +38,7 @@ from consistency_lab.training.loop import OPTIMIZERS, Batch, EpochOrder, Trainin
 from consistency_lab.training.momentum import MOMENTUM_RULES
 from consistency_lab.training.settings import TrainingSettings
 from consistency_lab.training.timesteps import TIMESTEPS
+from consistency_lab.training.timesteps.base import check_draws
 from consistency_lab.training.weighting import WEIGHTINGS
 
 KIND = "model"
@@ -63,6 +64,7 @@ class DenoisingBatches:
         x0 = self.images.batch(indices)
         times = stream_generator(self.seeds["noise"], "noise", 2 * step)
         t, weight = self.sampler.sample(self.size, step, times)
+        check_draws(self.sampler, t, weight, self.size)
         level = self.weighting.weights(self.schedule, t, self.units)
         weight = weight if level is None else weight * level
         # Noise is drawn on the device: a GPU's noise is its own, and the device is part of the spec.

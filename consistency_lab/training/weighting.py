@@ -20,6 +20,7 @@ from consistency_lab.choices import Registry
 from consistency_lab.diffusion.denoiser import UNITS
 from consistency_lab.diffusion.schedule import Schedule
 from consistency_lab.errors import UserError, unknown_name
+from consistency_lab.training.timesteps.base import check_weights
 
 _GRID = 1000  # cells over which a change-aware weight looks for its steepest and flattest place
 
@@ -32,11 +33,23 @@ class Weighting(ABC):
         """w_eps at times ``(B,)``, float64; None: 1 in whatever units the loss is taken."""
 
     def weights(self, schedule: Schedule, t: Tensor, units: str) -> Tensor | None:
-        """Weights ``(B,)`` float64 of a squared error in ``units``; None for 1 throughout. Raises `UserError` for unknown units."""
+        """Weights ``(B,)`` float64 of a squared error in ``units``; None for 1 throughout.
+
+        Raises:
+            UserError: unknown units, or an `eps` that does not give one finite weight of 0 or more a time.
+        """
         if units not in UNITS:
             raise unknown_name("objective", units, UNITS)
         weight = self.eps(schedule, t)
-        return weight if weight is None else weight / error_factor(schedule, t, units) ** 2
+        if weight is None:
+            return None
+        name = f"the weighting {type(self).__name__}"
+        if not isinstance(weight, Tensor) or weight.shape != t.shape:
+            given = tuple(weight.shape) if isinstance(weight, Tensor) else type(weight).__name__
+            raise UserError(f"{name} must give one weight a time, a tensor of shape {tuple(t.shape)}, not {given}.")
+        weight = weight / error_factor(schedule, t, units) ** 2
+        check_weights(name, weight)
+        return weight
 
 
 def error_factor(schedule: Schedule, t: Tensor, units: str) -> Tensor:

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -29,3 +31,27 @@ def test_a_descent_has_its_own_rate(optimizer, size):
     # Plain gradient descent moves by rate times clipped norm, Adam's first step by the rate.
     assert before - line.weight.item() == pytest.approx(size, rel=1e-4)
     assert descent.rates == (pytest.approx(0.2), 0.0)
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on_to_the_bit():
+    # It held what the last step was taken with: the compensated rate, the rule's beta, and no count per group.
+    settings = LoopSettings(steps=6, momentum="mdlrc", optimizer="adamw", lr_warmup=2)
+
+    def descend(line, descent, steps):
+        for step in steps:
+            descent.take((line(torch.ones(1, 1)) - step).pow(2).sum(), step)
+
+    lines = [nn.Linear(1, 1) for _ in range(2)]
+    lines[1].load_state_dict(lines[0].state_dict())
+    whole, second = (Descent(line, settings) for line in lines)
+    descend(lines[0], whole, range(3))
+    state = copy.deepcopy(whole.state_dict())
+    lines[1].load_state_dict(lines[0].state_dict())
+    (group,) = state["optimizer"]["param_groups"]
+    group.update(lr=whole.rates[0], betas=(whole.rates[1], 0.999), weight_decay=0.02)
+    del state["momentum"]["counts"]
+    second.load_state_dict(state)
+    for line, descent in zip(lines, (whole, second), strict=True):
+        descend(line, descent, range(3, 6))
+    assert torch.equal(lines[0].weight, lines[1].weight)
+    assert whole.rates == second.rates

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torch.optim import lr_scheduler
 
 from consistency_lab.errors import UserError
 from consistency_lab.training.momentum import MOMENTUM_RULES, MomentumSchedule, demon
@@ -119,7 +120,10 @@ def test_every_rule_on_sgd_equals_a_loop_by_hand_with_weight_decay_on(rule, aver
 def test_constant_momentum_leaves_an_unusual_sgd_as_it_is():
     stock = torch.optim.SGD(parameters(), lr=0.1, momentum=0.9, dampening=0.5)
     MomentumSchedule(stock, "constant", 10).step(0.5)
-    group = stock.param_groups[0]
+    seen = []
+    stock.register_step_pre_hook(lambda stepped, *_: seen.append(dict(stepped.param_groups[0])))
+    stock.step()
+    (group,) = seen
     assert (group["lr"], group["momentum"], group["dampening"]) == (0.05, 0.9, 0.5)
 
 
@@ -156,7 +160,8 @@ def test_groups_keep_their_own_rates_and_a_schedule_resumes():
 
     a, b, stock, schedule = make()
     advance(a, b, stock, schedule, 8)
-    assert stock.param_groups[1]["betas"][0] == pytest.approx(demon(0.7, 0.5))
+    assert schedule.used[1].momentum == pytest.approx(demon(0.7, 0.5))
+    assert stock.param_groups[1]["betas"] == (0.5, 0.9)  # between steps the optimizer is as it was made
     c, d, other, second = make()
     advance(c, d, other, second, 3)
     e, f, fresh, third = make()
@@ -216,10 +221,179 @@ def test_what_has_no_meaning_is_refused_with_the_reason(optimizer, rule, message
         MomentumSchedule(optimizer(parameters()), rule, 10)
 
 
+SCHEDULERS = {
+    "warm-up": lambda stock: lr_scheduler.LinearLR(stock, start_factor=1e-3, total_iters=10),
+    "from 0": lambda stock: lr_scheduler.LambdaLR(stock, lambda k: min(1.0, k / 10)),
+    "cosine": lambda stock: lr_scheduler.CosineAnnealingLR(stock, T_max=STEPS),
+    "one cycle": lambda stock: lr_scheduler.OneCycleLR(stock, max_lr=LR0, total_steps=STEPS + 1, cycle_momentum=False),
+    "sequence": lambda stock: lr_scheduler.SequentialLR(
+        stock,
+        [lr_scheduler.LinearLR(stock, 0.1, total_iters=8), lr_scheduler.ExponentialLR(stock, 0.97)],
+        milestones=[8],
+    ),
+    "plateau": lambda stock: lr_scheduler.ReduceLROnPlateau(stock, factor=0.5, patience=3),
+    "none": lambda stock: None,
+}
+
+
+def advance_scheduler(scheduler):
+    if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
+        scheduler.step(1.0)  # never better: it halves the rate every few steps
+    elif scheduler is not None:
+        scheduler.step()
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("rule", ["mdlrc", "demon_adam", "effective_lr(floor=0.3)"])
+@pytest.mark.parametrize("order", ["before", "after", "stepped in between"])
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
+def test_a_rule_multiplies_what_a_scheduler_says_in_any_order(scheduler, rule, order):
+    def make(with_rule):
+        theta = torch.tensor([1.5], dtype=torch.float64, requires_grad=True)
+        stock = torch.optim.AdamW([theta], lr=LR0, weight_decay=WEIGHT_DECAY, betas=(BETA0, 0.999))
+        if not with_rule:
+            return theta, stock, SCHEDULERS[scheduler](stock), None
+        if order == "before":
+            schedule = MomentumSchedule(stock, rule, STEPS)
+            return theta, stock, SCHEDULERS[scheduler](stock), schedule
+        return theta, stock, SCHEDULERS[scheduler](stock), MomentumSchedule(stock, rule, STEPS)
+
+    _, twin, alone, _ = make(False)
+    theta, stock, beside, schedule = make(True)
+    # The reference is by hand: the rate of a twin that has the scheduler alone, times the rule's compensation.
+    value, m, v, product = 1.5, 0.0, 0.0, 1.0
+    floor = 0.3 if "floor" in rule else 0.0
+    for k, gradient in enumerate(GRADIENTS):
+        theta.grad = torch.tensor([gradient], dtype=torch.float64)
+        twin.param_groups[0]["params"][0].grad = theta.grad.clone()
+        schedule.step(1.0 - k / 100)
+        if order == "stepped in between":
+            advance_scheduler(beside)
+            advance_scheduler(alone)
+        scheduled = twin.param_groups[0]["lr"]
+        stock.step()
+        twin.step()
+        if order != "stepped in between":
+            advance_scheduler(beside)
+            advance_scheduler(alone)
+        beta = max(floor, demon(k / STEPS, BETA0))
+        compensation = {"m": (1 - BETA0) / (1 - beta), "e": (1 - beta) / (1 - BETA0), "d": 1.0}[rule[0]]
+        rate = scheduled * compensation * (1.0 - k / 100)
+        value -= rate * WEIGHT_DECAY * value
+        v = 0.999 * v + 0.001 * gradient**2
+        root = math.sqrt(v / (1 - 0.999 ** (k + 1))) + 1e-8
+        if rule == "demon_adam":
+            m = gradient + beta * m
+            value -= rate * (1 - BETA0) * m / root
+        else:
+            product *= beta
+            m = beta * m + (1 - beta) * gradient
+            value -= rate * m / (1 - product) / root
+            correction = (1 - beta ** (k + 1)) / (1 - product)
+            assert schedule.used[0].lr == pytest.approx(rate * correction, rel=1e-12, abs=1e-15)
+        assert theta.item() == pytest.approx(value, rel=1e-9), k
+        assert stock.param_groups[0]["lr"] == twin.param_groups[0]["lr"]
+
+
+def test_a_step_that_is_left_out_counts_for_nothing():
+    # A gradient scaler steps neither the optimizer nor its count where a gradient overflowed.
+    def run(steps, skipped=()):
+        theta = torch.tensor([1.5], dtype=torch.float64, requires_grad=True)
+        stock = torch.optim.Adam([theta], lr=LR0)
+        schedule = MomentumSchedule(stock, "mdlrc", 10)
+        for k in range(steps):
+            theta.grad = torch.ones_like(theta)
+            schedule.step()
+            if k not in skipped:
+                stock.step()
+        return theta.item(), schedule.taken
+
+    assert run(6, skipped=(2, 3)) == run(4)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("rule", ["constant", "mdlrc"])
+@pytest.mark.parametrize(
+    "cycle",
+    [
+        lambda stock: lr_scheduler.OneCycleLR(stock, max_lr=0.1, total_steps=20),
+        lambda stock: lr_scheduler.CyclicLR(stock, base_lr=0.01, max_lr=0.1, step_size_up=5),
+    ],
+)
+def test_a_scheduler_that_sets_momentum_itself_is_refused(cycle, rule, first):
+    stock = torch.optim.SGD(parameters(), lr=0.1, momentum=0.9)
+    with pytest.raises(
+        UserError, match=r"'(constant|mdlrc)' is not alone: .*OneCycleLR and CyclicLR cycle_momentum=False"
+    ):
+        scheduler = cycle(stock) if first else None
+        MomentumSchedule(stock, rule, 20)
+        scheduler = scheduler or cycle(stock)
+        for _ in range(2):
+            stock.step()
+            scheduler.step()
+
+
+def test_two_rules_on_one_optimizer_are_refused():
+    stock = torch.optim.Adam(parameters())
+    for _ in range(2):
+        MomentumSchedule(stock, "mdlrc", 20)
+    stock.step()
+    with pytest.raises(UserError, match="is not alone"):
+        stock.step()
+
+
+@pytest.mark.parametrize("rule", ["mdlrc", "demon_adam", "constant"])
+def test_a_group_that_is_added_later_has_a_bias_correction_of_its_own(rule):
+    def adam_from(k0):
+        value, m, v, product = 1.5, 0.0, 0.0, 1.0
+        for k in range(k0, STEPS):
+            gradient = GRADIENTS[k]
+            beta, factor = beta_and_rate(rule, k)
+            v = 0.999 * v + 0.001 * gradient**2
+            root = math.sqrt(v / (1 - 0.999 ** (k - k0 + 1))) + 1e-8
+            if rule == "demon_adam":
+                m = gradient + beta * m
+                value -= LR0 * (1 - BETA0) * m / root
+            else:
+                product *= beta
+                m = beta * m + (1 - beta) * gradient
+                value -= LR0 * factor * m / (1 - product) / root
+        return value
+
+    def make():
+        a, b = (torch.tensor([1.5], dtype=torch.float64, requires_grad=True) for _ in range(2))
+        stock = torch.optim.Adam([a], lr=LR0, betas=(BETA0, 0.999))
+        return a, b, stock, MomentumSchedule(stock, rule, STEPS)
+
+    def advance(a, b, stock, schedule, steps):
+        for k in steps:
+            a.grad = torch.tensor([GRADIENTS[k]], dtype=torch.float64)
+            b.grad = a.grad.clone()
+            stock.step()
+
+    a, b, stock, schedule = make()
+    advance(a, b, stock, schedule, range(15))
+    stock.add_param_group({"params": [b]})
+    advance(a, b, stock, schedule, range(15, 30))
+    # Stopped and gone on, with the groups made again before the states are loaded.
+    c, d, other, second = make()
+    with pytest.raises(UserError, match="2 parameter groups, and this one has 1"):
+        second.load_state_dict(schedule.state_dict())
+    other.add_param_group({"params": [d]})
+    other.load_state_dict(stock.state_dict())
+    second.load_state_dict(schedule.state_dict())
+    with torch.no_grad():
+        c.copy_(a), d.copy_(b)
+    advance(c, d, other, second, range(30, STEPS))
+    assert c.item() == pytest.approx(adam_from(0), rel=1e-9)
+    assert d.item() == pytest.approx(adam_from(15), rel=1e-9)
+
+
 def test_a_run_of_no_steps_and_a_stepped_optimizer_are_refused():
     stock = torch.optim.Adam(parameters())
-    with pytest.raises(UserError, match="at least 1 step"):
-        MomentumSchedule(stock, "mdlrc", 0)
+    for steps in (0, 8.0):
+        with pytest.raises(UserError, match="at least 1 step"):
+            MomentumSchedule(stock, "mdlrc", steps)
     stock.param_groups[0]["params"][0].grad = torch.ones(1)
     stock.step()
     with pytest.raises(UserError, match="has been stepped"):

@@ -5,7 +5,15 @@ from scipy import stats
 
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
-from consistency_lab.training.timesteps import BINS, TIMESTEPS, audit_timesteps, effective_share, total_variation
+from consistency_lab.training.timesteps import (
+    BINS,
+    TIMESTEPS,
+    TimestepSampler,
+    audit_timesteps,
+    effective_share,
+    total_variation,
+)
+from consistency_lab.training.timesteps.base import check_draws
 
 STEPS = 1000
 CHOICES = [
@@ -331,3 +339,123 @@ def test_audit_says_what_is_drawn():
     assert float(played["total_variation"][0, -1]) == pytest.approx(0, abs=1e-12)
     with pytest.raises(UserError, match="bands that divide"):
         audit_timesteps(texts, SCHEDULES.build("linear"), STEPS, bands=7)
+
+
+class Own(TimestepSampler):
+    """A user's sampler that is uniform until a step, and then what its class says."""
+
+    wrong = np.full(BINS, 1 / BINS)
+    since = 3
+
+    def masses(self, step):
+        return self.wrong if step >= self.since else np.full(BINS, 1 / BINS)
+
+
+def spoiled(value, cells=1):
+    masses = np.full(BINS, 1 / BINS)
+    masses[:cells] = value
+    return masses
+
+
+WRONG = {
+    "the sum is 283": (np.full(BINS, 0.283), r"sum to 283 at step 3 and not to 1; divide them by their sum"),
+    "a little off": (np.full(BINS, 1.00001 / BINS), r"sum to 1\.00001 at step 3"),
+    "one NaN": (spoiled(np.nan), r"1 of the 1000 masses of the sampler Own are negative or not finite"),
+    "infinite": (spoiled(np.inf), "not finite"),
+    "negative": (np.append([-0.001, 0.003], np.full(BINS - 2, 1 / BINS)), "1 of the 1000 masses"),
+    "half as many": (np.full(500, 1 / 500), r"have the shape \(500,\)"),
+    "a column": (np.full((BINS, 1), 1 / BINS), r"have the shape \(1000, 1\)"),
+    "words": (["a"] * BINS, "are not numbers"),
+    "nothing": (None, "are not numbers|have the shape"),
+}
+
+
+@pytest.fixture
+def own(monkeypatch):
+    """Register a user's sampler for one test."""
+
+    def register(wrong, since=3):
+        kind = type("Own", (Own,), {"wrong": wrong, "since": since})
+        monkeypatch.setitem(TIMESTEPS._builders, "own", kind)
+        return kind
+
+    return register
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_masses_that_are_no_density_are_refused_wherever_they_are_read(name, own):
+    wrong, message = WRONG[name]
+    own(wrong, since=0)
+    with pytest.raises(UserError, match=message.replace("step 3", "step 0")):
+        build("own")
+    own(wrong)
+    sampler, generator = build("own"), torch.Generator().manual_seed(0)
+    for step in range(3):
+        sampler.sample(4, step, generator)
+    for read in (
+        lambda: sampler.sample(4, 3, generator),
+        lambda: sampler.pdf(np.array([0.5]), 3),
+        lambda: audit_timesteps(["own"], SCHEDULES.build("linear"), 5, points=5),
+    ):
+        with pytest.raises(UserError, match=message):
+            read()
+
+
+def test_weights_are_bounded_by_the_floor_that_was_promised(own):
+    kind = own(spoiled(0.0, 500) * 2)
+    schedule, generator = SCHEDULES.build("linear"), torch.Generator().manual_seed(0)
+    assert kind(schedule, STEPS).checked_masses(3).sum() == pytest.approx(1)  # half of the times are never drawn
+    with pytest.raises(UserError, match=r"lowest mass .* is 0 at step 3, below its floor of 0\.1 / 1000"):
+        kind(schedule, STEPS, 0.1, True).sample(4, 3, generator)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, torch.float32])
+def test_masses_may_come_in_any_number_type(own, dtype):
+    raw = np.random.default_rng(0).random(BINS) + 0.1
+    masses = (raw / raw.sum()).astype(dtype) if isinstance(dtype, type) else torch.from_numpy(raw / raw.sum()).to(dtype)
+    own(masses, since=0)
+    assert build("own").pdf(build("own").centres, 0) == pytest.approx(raw / raw.mean() / 0.999, rel=1e-5)
+
+
+def test_what_a_sampler_draws_itself_is_checked():
+    sampler, good = build("uniform"), torch.full((4,), 0.5, dtype=torch.float64)
+    check_draws(sampler, good, torch.ones(4), 4)
+    check_draws(sampler, torch.tensor([0.001, 1.0, 0.5, 0.5]), torch.ones(4), 4)
+    for t, weight, message in [
+        (good.clone().fill_(1.5), torch.ones(4), r"from 1\.5 to 1\.5; they must lie in \[0\.001, 1\]"),
+        (torch.tensor([0.5, 0.0, 0.5, 0.5]), torch.ones(4), "must lie in"),
+        (torch.tensor([0.5, torch.nan, 0.5, 0.5]), torch.ones(4), "must lie in"),
+        (good[:3], torch.ones(4), r"times .* shape \(4,\), not \(3,\)"),
+        (good[:, None], torch.ones(4), r"not \(4, 1\)"),
+        (good.numpy(), torch.ones(4), "not ndarray"),
+        (good, torch.ones(()), r"weights .* not \(\)"),
+        (good, 1.0, "not float"),
+        (good, torch.tensor([1.0, -1.0, 1.0, 1.0]), "1 of 4 samples a weight that is negative or not finite"),
+        (good, torch.tensor([1.0, torch.nan, torch.inf, 1.0]), "2 of 4"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            check_draws(sampler, t, weight, 4)
+
+
+def test_what_is_no_sampler_is_refused(monkeypatch):
+    monkeypatch.setitem(TIMESTEPS._builders, "own", lambda schedule, steps: "half past")
+    with pytest.raises(UserError, match="subclass TimestepSampler"):
+        build("own")
+
+
+@pytest.mark.parametrize("values", ["'abc'", "[[1, 2], [3]]", "[1, None]", "[1, 'x']"])
+def test_values_of_a_density_are_numbers(values):
+    with pytest.raises(UserError, match=r"list of numbers|at least two values"):
+        build(f"density(values={values})")
+
+
+@pytest.mark.parametrize("loss", [lambda t: np.full(len(t), np.nan), lambda t: 1.0, lambda t: t[:3]])
+def test_an_audit_plays_no_loss_that_is_none(loss):
+    with pytest.raises(UserError, match="one finite number a time: for 16 times"):
+        audit_timesteps(["loss_root"], SCHEDULES.build("linear"), 5, loss=loss, batch=16)
+
+
+def test_losses_that_do_not_belong_to_their_times_are_refused():
+    for text in ("loss_root", "clusters"):
+        with pytest.raises(UserError, match="one loss a time"):
+            build(text).update(torch.full((4,), 0.5), torch.tensor(1.0))

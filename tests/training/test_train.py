@@ -14,6 +14,8 @@ from consistency_lab.data.sources import load_images
 from consistency_lab.diffusion.loss import denoising_loss
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.errors import StoreError, UserError
+from consistency_lab.networks.blocks import ImageNetwork
+from consistency_lab.networks.registry import NETWORKS
 from consistency_lab.recipe import Recipe
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
@@ -22,6 +24,8 @@ from consistency_lab.training.ema import WeightAverage
 from consistency_lab.training.kept import snapshot_steps
 from consistency_lab.training.loop import TrainingLoop, annealing, stream_generator
 from consistency_lab.training.settings import TrainingSettings
+from consistency_lab.training.timesteps import TIMESTEPS
+from consistency_lab.training.timesteps.fixed import Uniform
 from consistency_lab.training.train import (
     DenoisingBatches,
     build_denoiser,
@@ -238,6 +242,61 @@ def test_wrong_input_leaves_nothing_behind(images, tmp_path, settings, message):
 def test_divergence_is_named(images, tmp_path):
     with pytest.raises(UserError, match="diverged"):
         train(images, **{**TINY, "optimizer": "sgd", "lr": 1e30, "clip_norm": 0.0}, store=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "message"),
+    [
+        (lambda t, weight: (t * 2, weight), "drew times from"),
+        (lambda t, weight: (t * torch.nan, weight), "drew times from nan"),
+        (lambda t, weight: (t, weight * torch.nan), "weight that is negative or not finite"),
+        (lambda t, weight: (t[:1], weight), "must be a tensor of shape"),
+    ],
+)
+def test_times_and_weights_of_a_users_sampler_are_checked(images, tmp_path, monkeypatch, drawn, message):
+    class Own(Uniform):
+        def sample(self, n, step, generator):
+            return drawn(*super().sample(n, step, generator))
+
+    monkeypatch.setitem(TIMESTEPS._builders, "own", Own)
+    with pytest.raises(UserError, match=message):
+        train(images, **TINY, timesteps="own", store=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (
+            lambda scale, x: scale * x.mean(1, keepdim=True),
+            r"given images \(32, 3, 8, 8\) and returned \(32, 1, 8, 8\)",
+        ),
+        (lambda scale, x: (scale * x,), "returned a tuple"),
+        (lambda scale, x: scale * x * torch.nan, "diverged: its loss is nan"),
+    ],
+)
+def test_what_a_users_network_returns_is_checked(images, tmp_path, monkeypatch, body, message):
+    class Own(ImageNetwork):
+        def __init__(self, shape, classes=0):
+            super().__init__(shape, classes)
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def body(self, x, t, cond):
+            return body(self.scale, x)
+
+    monkeypatch.setitem(NETWORKS._builders, "own", Own)
+    coloured = ImageSet("coloured", images.all().repeat(1, 3, 1, 1))
+    with pytest.raises(UserError, match=message):
+        train(coloured, **{**TINY, "network": "own"}, store=tmp_path)
+
+
+def test_a_loss_that_was_averaged_is_refused(images):
+    settings = TrainingSettings.of(**TINY)
+    denoiser = build_denoiser(training_spec(images, settings, CPU))
+    source = DenoisingBatches(images, settings, CPU)
+    loop = TrainingLoop(denoiser, lambda *given: denoising_loss(*given).mean(), source, settings, CPU)
+    with pytest.raises(UserError, match=r"one value per sample, \(32,\), and this one gave \(\)"):
+        next(iter(loop))
 
 
 def test_broken_weights_are_named(images, tmp_path):

@@ -10,7 +10,7 @@ from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
 from consistency_lab.training.settings import TrainingSettings
 from consistency_lab.training.train import DenoisingBatches, measured, train, training_spec
-from consistency_lab.training.weighting import WEIGHTINGS, error_factor
+from consistency_lab.training.weighting import WEIGHTINGS, Weighting, error_factor
 
 CHOICES = ("min-snr(gamma=5.0)", "p2", "p2(gamma=0.5)", "edm(sigma_data=0.5)", "speed")
 TINY = {"network": "mlp(width=16, depth=1)", "steps": 20, "batch": 32, "lr_warmup": 5, "snapshots": 0}
@@ -131,3 +131,28 @@ def test_an_objective_that_does_not_exist_is_refused(images):
         TrainingSettings.of(objective="noise")
     with pytest.raises(UserError, match="unknown objective"):
         WEIGHTINGS.build("p2").weights(SCHEDULES.build("linear"), torch.ones(1, dtype=torch.float64), "noise")
+
+
+@pytest.mark.parametrize(
+    ("weigh", "message"),
+    [
+        (
+            lambda t: torch.where(t > 0.9, torch.nan, 1.0),
+            "Own gave [0-9]+ of 32 samples a weight that is negative or not finite",
+        ),
+        (lambda t: -t, "Own gave 32 of 32 samples"),
+        (lambda t: 1 / (0 * t), "negative or not finite"),
+        (lambda t: t[:, None], r"one weight a time, a tensor of shape \(32,\), not \(32, 1\)"),
+        (lambda t: t.mean(), r"not \(\)"),
+        (lambda t: 1.0, "not float"),
+    ],
+)
+def test_a_users_weighting_gives_one_weight_of_0_or_more_a_time(images, monkeypatch, tmp_path, weigh, message):
+    class Own(Weighting):
+        def eps(self, schedule, t):
+            return weigh(t)
+
+    monkeypatch.setitem(WEIGHTINGS._builders, "own", Own)
+    with pytest.raises(UserError, match=message):
+        train(images, **TINY, weighting="own", store=tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -166,7 +166,7 @@ def train_watched(watch: Watch, lap: Lap) -> dict[str, Any]:
     source = DenoisingBatches(watch.images, settings, watch.device)
     loss_of = partial(denoising_loss, units=settings.objective)
     loop = TrainingLoop(denoiser, loss_of, source, settings, watch.device)
-    planned, steps, densities = evaluation_steps(settings.steps), list[int](), [source.sampler.masses(0)]
+    planned, steps, densities = evaluation_steps(settings.steps), list[int](), [source.sampler.checked_masses(0)]
     losses: list[float | None] = []
     seconds: list[float] = []
     evaluations: list[tuple[int, dict[str, Any]]] = []
@@ -186,7 +186,7 @@ def train_watched(watch: Watch, lap: Lap) -> dict[str, Any]:
         if is_record:
             steps.append(step)
             losses.append(_number(watch.loss(averaged)))
-            densities.append(source.sampler.masses(step))
+            densities.append(source.sampler.checked_masses(step))
             if losses[-1] is None:
                 diverged = step
                 break

@@ -36,7 +36,14 @@ class _Adaptive(TimestepSampler):
         raise NotImplementedError
 
     def _observed(self, t: Tensor, loss: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Cells and losses of the draws whose loss is a number: one that is not must not poison the density."""
+        """Cells and losses of the draws whose loss is a number: one that is not must not poison the density.
+
+        Raises `UserError` unless there is one loss a time.
+        """
+        if t.dim() != 1 or t.shape != loss.shape:
+            raise UserError(
+                f"a timestep sampler learns from one loss a time: times of shape {tuple(t.shape)} came with losses {tuple(loss.shape)}."
+            )
         times, losses = t.detach().double().cpu().numpy(), loss.detach().double().cpu().numpy()
         cell = ((times - self.low) / (self.high - self.low) * BINS).astype(np.int64).clip(0, BINS - 1)
         good = np.isfinite(losses)

@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 import xarray as xr
+from torch import Tensor
 
 from consistency_lab.diffusion.schedule import Schedule
 from consistency_lab.errors import UserError
 from consistency_lab.store.results import with_provenance
-from consistency_lab.training.timesteps.base import BINS, effective_share, total_variation
+from consistency_lab.training.timesteps.base import BINS, check_draws, effective_share, total_variation
 from consistency_lab.training.timesteps.registry import TIMESTEPS
 
 Loss = Callable[[np.ndarray], np.ndarray]
@@ -49,7 +50,8 @@ def audit_timesteps(
         ``run_total_variation (sampler)`` of the mean over the steps and ``lost (sampler)``, mass that the schedule cut off.
 
     Raises:
-        UserError: bands that do not divide `BINS`, a run of fewer than 2 steps, or a sampler that does not exist.
+        UserError: bands that do not divide `BINS`, a run of fewer than 2 steps, a sampler that does not exist or whose masses are no
+            density, or a loss that does not give a number a time.
     """
     if bands < 1 or BINS % bands or total_steps < 2 or points < 2:
         raise UserError(
@@ -67,10 +69,11 @@ def audit_timesteps(
         generator = torch.Generator().manual_seed(seed)
         for j, step in enumerate(steps.tolist()):
             while loss is not None and reached < step:
-                t, _ = sampler.sample(batch, reached, generator)
-                sampler.update(t, torch.from_numpy(np.asarray(loss(t.numpy()), dtype=np.float64)))
+                t, weight = sampler.sample(batch, reached, generator)
+                check_draws(sampler, t, weight, batch)
+                sampler.update(t, _losses(loss, t))
                 reached += 1
-            masses = sampler.masses(step)
+            masses = sampler.checked_masses(step)
             seen.append(masses)
             share[i, j] = masses.reshape(bands, -1).sum(1)
             variation[i, j], effective[i, j] = total_variation(masses, uniform), effective_share(masses)
@@ -97,3 +100,13 @@ def audit_timesteps(
     return with_provenance(
         result, "timesteps", schedule=schedule.spec, total_steps=total_steps, played=loss is not None, batch=batch
     )
+
+
+def _losses(loss: Loss, t: Tensor) -> Tensor:
+    values = np.asarray(loss(t.numpy()), dtype=np.float64)
+    if values.shape != tuple(t.shape) or not np.isfinite(values).all():
+        raise UserError(
+            f"the loss of an audit gives one finite number a time: for {len(t)} times it gave {values.size} values, "
+            f"{int(np.isfinite(values).sum())} of them finite."
+        )
+    return torch.from_numpy(values)

@@ -18,6 +18,8 @@ from consistency_lab.errors import UserError
 BINS = 1000
 LEAST_FLOOR = 0.01
 """Importance weights are refused below this uniform share: it bounds them by 1 / floor."""
+SUM_TOLERANCE = 1e-6
+"""How far a sum of masses may be from 1: more than rounding makes of it, also in float32."""
 
 
 class TimestepSampler:
@@ -62,6 +64,37 @@ class TimestepSampler:
         """Probability of each cell at a step, ``(BINS,)``, summing to 1. Defined for every step, also beyond ``total_steps``."""
         raise NotImplementedError
 
+    def checked_masses(self, step: int) -> np.ndarray:
+        """What `masses` says, float64. Everything that reads or draws from a density gets it here.
+
+        Raises:
+            UserError: it is no density: another shape, negative, not finite, a sum that is off 1 by more than `SUM_TOLERANCE`; or it falls
+                below the floor by which importance weights are bounded.
+        """
+        name = type(self).__name__
+        try:
+            masses = np.asarray(self.masses(step), dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"the masses of the sampler {name} are not numbers ({error}); return an array.") from None
+        if masses.shape != (BINS,):
+            raise UserError(
+                f"the masses of the sampler {name} have the shape {masses.shape}; give one for each of {BINS} cells."
+            )
+        if wrong := int((~(np.isfinite(masses) & (masses >= 0))).sum()):
+            raise UserError(
+                f"{wrong} of the {BINS} masses of the sampler {name} are negative or not finite at step {step}; probabilities are neither."
+            )
+        if abs(total := float(masses.sum()) - 1.0) > SUM_TOLERANCE:
+            raise UserError(
+                f"the masses of the sampler {name} sum to {total + 1.0:.6g} at step {step} and not to 1; divide them by their sum."
+            )
+        if self.weighted and masses.min() < self.floor / BINS * (1 - SUM_TOLERANCE):
+            raise UserError(
+                f"the lowest mass of the sampler {name} is {masses.min():.3g} at step {step}, below its floor of {self.floor:g} / {BINS}, "
+                "which bounds the importance weights; mix in that uniform share."
+            )
+        return masses
+
     def _key(self, step: int) -> Any:
         """Equal keys mean equal masses; the cumulative sum is kept while the key stays."""
         return step
@@ -71,7 +104,7 @@ class TimestepSampler:
         position = (np.asarray(t, dtype=np.float64) - self.low) / (self.high - self.low) * BINS
         inside = (position >= 0) & (position <= BINS)
         cell = np.clip(position.astype(np.int64), 0, BINS - 1)
-        return np.where(inside, self.masses(step)[cell] * BINS / (self.high - self.low), 0.0)
+        return np.where(inside, self.checked_masses(step)[cell] * BINS / (self.high - self.low), 0.0)
 
     def sample(self, n: int, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw times for a batch.
@@ -86,7 +119,7 @@ class TimestepSampler:
         """
         key = self._key(step)
         if self._cumulative is None or self._cumulative[0] != key:
-            masses = self.masses(step)
+            masses = self.checked_masses(step)
             self._cumulative = (key, torch.from_numpy(masses), torch.from_numpy(np.cumsum(masses)))
         _, known, cumulative = self._cumulative
         cell, inside = self._draw(n, cumulative, generator)
@@ -111,6 +144,32 @@ class TimestepSampler:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Samplers whose density follows from the step alone have no state."""
+
+
+def check_draws(sampler: TimestepSampler, t: object, weight: object, n: int) -> None:
+    """Raise `UserError` unless a sampler has drawn ``n`` times within ``[t_min, t_max]`` and weights that can be weights."""
+    name = type(sampler).__name__
+    for what, values in (("times", t), ("weights", weight)):
+        if not isinstance(values, Tensor) or values.shape != (n,):
+            given = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise UserError(f"the {what} of the sampler {name} must be a tensor of shape ({n},), not {given}.")
+    assert isinstance(t, Tensor)
+    assert isinstance(weight, Tensor)
+    slack = 1e-6  # float32
+    if not bool(((t >= sampler.low - slack) & (t <= sampler.high + slack)).all()):
+        raise UserError(
+            f"the sampler {name} drew times from {float(t.min()):.6g} to {float(t.max()):.6g}; they must lie in "
+            f"[{sampler.low:g}, {sampler.high:g}]."
+        )
+    check_weights(f"the sampler {name}", weight)
+
+
+def check_weights(what: str, weight: Tensor) -> None:
+    """Raise `UserError` for weights of a loss that are negative or not finite."""
+    if wrong := int((~(weight.isfinite() & (weight >= 0))).sum()):
+        raise UserError(
+            f"{what} gave {wrong} of {weight.numel()} samples a weight that is negative or not finite; a weight is 0 or more."
+        )
 
 
 def total_variation(p: np.ndarray, q: np.ndarray) -> float:

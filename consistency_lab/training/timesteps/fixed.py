@@ -75,7 +75,10 @@ class Density(FixedDensity):
         floor: float = 0.0,
         weighted: bool = False,
     ):
-        knots = np.asarray(values, dtype=np.float64)
+        try:
+            knots = np.asarray(values, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise UserError(f"the values of a density over t are a list of numbers, not {values!r}.") from None
         finite = knots.ndim == 1 and len(knots) >= 2 and bool(np.isfinite(knots).all())
         if not finite or (knots < 0).any() or not knots.sum() > 0:
             raise UserError("a density over t needs at least two values, finite, none negative and not all zero.")

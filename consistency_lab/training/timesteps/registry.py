@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from consistency_lab.choices import Registry
+from typing import Any
+
+from consistency_lab.choices import Choice, Registry
+from consistency_lab.errors import UserError
 from consistency_lab.training.timesteps.adaptive import ClusterCurriculum, LossRoot, LossSecondMoment
 from consistency_lab.training.timesteps.base import TimestepSampler
 from consistency_lab.training.timesteps.curriculum import CLTS
@@ -16,7 +19,21 @@ from consistency_lab.training.timesteps.fixed import (
 )
 from consistency_lab.training.timesteps.speed import SpeeD
 
-TIMESTEPS: Registry[TimestepSampler] = Registry(
+
+class _Samplers(Registry[TimestepSampler]):
+    """Samplers are believed no further than they are checked: what is built is one, and its masses at the first step are a density."""
+
+    def build(self, text: str | Choice, *args: Any) -> TimestepSampler:
+        sampler = super().build(text, *args)
+        if not isinstance(sampler, TimestepSampler):
+            raise UserError(
+                f"the timestep sampler {text!r} is a {type(sampler).__name__}; subclass TimestepSampler, which draws from its masses."
+            )
+        sampler.checked_masses(0)
+        return sampler
+
+
+TIMESTEPS = _Samplers(
     "timestep sampler",
     {
         "uniform": Uniform,
