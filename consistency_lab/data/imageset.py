@@ -24,6 +24,11 @@ _FINGERPRINT_CHUNK = 4096  # images hashed at a time, so that a set on a GPU is 
 
 def check_set(images: object) -> None:
     """Raise `UserError` for anything but an `ImageSet`, and say how to make one of it."""
+    if hasattr(images, "generate"):
+        raise UserError(
+            f"images are given as an image set, and {getattr(images, 'name', 'what was given')!r} is a model; a second model has an "
+            "argument of its own, as in probe_landscape(a, images, towards=b)."
+        )
     if not isinstance(images, ImageSet):
         text = isinstance(images, str | Path)
         make = f"load_images({str(images)!r})" if text else "ImageSet.from_array(images, name='mine')"

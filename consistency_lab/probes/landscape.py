@@ -16,6 +16,7 @@ from consistency_lab.diffusion.model import DiffusionModel, check_diffusion, des
 from consistency_lab.errors import UserError
 from consistency_lab.intervals import Array, Interval, mean_interval
 from consistency_lab.probes.directions import Direction, difference, norm, random_axes
+from consistency_lab.probes.joining import Settle, own_losses, settling
 from consistency_lab.probes.smoothness import (
     OFFSETS,
     barrier,
@@ -82,8 +83,10 @@ def line_landscape(
 
     Args:
         subject: the module at position 0 and its loss.
-        towards: the module at position 1; the line then runs from -0.5 to 1.5. Without it the line follows a random filter-normalised
-            direction from ``-span`` to ``span``.
+        towards: the module at position 1, which is asked what the subject is asked (against its opponent, where there is one); the line
+            then runs from -0.5 to 1.5. Both models have the losses and the buffers that they have by themselves; where running
+            statistics of batch norm differ, those of every other point are taken anew from the frozen batch. Without it the line follows
+            a random filter-normalised direction from ``-span`` to ``span``.
         points: on the line; the model itself is always one of them.
         span: half-length of a random line, in units of the model's own filter norms.
         seed: of the direction.
@@ -98,7 +101,8 @@ def line_landscape(
         those of `gradient_smoothness`, and ``direction_norm``. All have 95 % intervals over images, named ``..._low`` and ``..._high``.
 
     Raises:
-        UserError: models of different architecture, fewer than 5 points, a span of 0, or a loss that draws random numbers.
+        UserError: models that differ in more than their weights (schedule, prediction, architecture, buffers), fewer than 5 points, a span
+            of 0, or a loss that draws random numbers.
     """
     check_subjects(subject, *([] if towards is None else [towards]))
     if points < 5:
@@ -107,6 +111,7 @@ def line_landscape(
         raise UserError(f"span is a length above 0, not {span}.")
     subject.check()
     facts: dict[str, Any] = {"seed": seed}
+    settle: Settle | None = None
     if towards is None:
         drawn = random_axes(subject.module, seed, one_dimensional=one_dimensional)
         (direction,), path = drawn.axes, "random direction, filter-normalised"
@@ -114,17 +119,18 @@ def line_landscape(
         losses = losses_along(subject.module, subject.loss, subject.batch, direction, line.tolist())
         facts |= {"filters": drawn.filters, "left_out": drawn.left_out}
     else:
-        subject.asked_of(towards.module, towards.name)  # or refuse
+        end = subject.joined(towards)
+        settle = settling(subject, end)
         direction, path = difference(subject.module, towards.module), f"{subject.name} to {towards.name}"
         # Steps of one size, such that both models are on the grid.
         inner = max(2, (points - 1) // 2)
         line = np.arange(-(inner // 2), inner + inner // 2 + 1) / inner
-        losses = _losses_through(subject, towards, direction, line, inner)
+        losses = _losses_through(subject, end, direction, line, inner, settle)
         facts |= {"towards": towards.facts.get("model", {"name": towards.name})}
     by_t = losses.numpy().reshape(len(line), subject.levels, subject.count)
     # Images are the independent units: every image meets all noise levels.
     by_image = by_t.mean(1)
-    curves, numbers = gradient_smoothness(subject, direction, [span * x for x in OFFSETS])
+    curves, numbers = gradient_smoothness(subject, direction, [span * x for x in OFFSETS], settle)
     result = xr.Dataset(coords={"position": line, "gradient_position": [span * x for x in OFFSETS]})
     add_interval(result, "loss", ("position",), mean_interval(by_image))
     for name, curve in curves.items():
@@ -161,14 +167,23 @@ def line_numbers(line: np.ndarray, between: bool) -> dict[str, Callable[[Array],
     }
 
 
-def _losses_through(subject: Subject, towards: Subject, direction: Direction, line: np.ndarray, inner: int) -> Tensor:
-    """Loss per sample on a line through two models: ``(len(line), B)``; what lies between them from loss-landscapes."""
-    between = (line > 0) & (line < 1)
-    losses = torch.empty(len(line), len(subject.batch), dtype=torch.float64)
-    rest = losses_along(subject.module, subject.loss, subject.batch, direction, line[~between].tolist())
-    losses[torch.from_numpy(~between)] = rest
-    inside = losses_between(subject.module, towards.module, subject.loss, subject.batch, inner)
-    losses[torch.from_numpy(between)] = inside[:-1]
+def _losses_through(
+    subject: Subject, end: Subject, direction: Direction, line: np.ndarray, inner: int, settle: Settle | None
+) -> Tensor:
+    """Loss per sample on a line through two models: ``(len(line), B)``; what lies between them from loss-landscapes.
+
+    At 0 and 1 they are the models' own to the bit.
+    """
+    module, loss, batch = subject.module, subject.loss, subject.batch
+    beyond, between = (line < 0) | (line > 1), (line > 0) & (line < 1)
+    losses = torch.empty(len(line), len(batch), dtype=torch.float64)
+    for where, values in (
+        (line == 0, subject.losses().flatten()),
+        (line == 1, own_losses(subject, end).flatten()),
+        (between, losses_between(module, end.module, loss, batch, inner, settle)[:-1]),
+        (beyond, losses_along(module, loss, batch, direction, line[beyond].tolist(), settle)),
+    ):
+        losses[torch.from_numpy(where)] = values
     return losses
 
 

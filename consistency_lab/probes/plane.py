@@ -13,6 +13,7 @@ from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.errors import UserError
 from consistency_lab.intervals import Array, mean_interval
 from consistency_lab.probes.directions import dot, norm, plane_through, random_axes
+from consistency_lab.probes.joining import own_losses, settling
 from consistency_lab.probes.landscape import add_interval, same_question
 from consistency_lab.probes.smoothness import curvature, named, over_images, roughness
 from consistency_lab.probes.subject import Subject, check_subjects, diffusion_subject
@@ -68,9 +69,11 @@ def plane_landscape(
 
     Args:
         subject: the module at (0, 0) and its loss.
-        through: two more modules: the plane through the three, whose axes are orthogonal and of one length, the way from the first to the
-            second. The third is evaluated where it lies, beside the grid. Without them the plane is spanned by two random filter-normalised
-            directions that are orthogonal in every filter.
+        through: two more modules, which are asked what the subject is asked (against its opponent, where there is one): the plane through
+            the three, whose axes are orthogonal and of one length, the way from the first to the second. The third is evaluated where it
+            lies, beside the grid. All three have the losses and buffers that they have by themselves; where running statistics of batch
+            norm differ, those of every other point are taken anew from the frozen batch. Without them the plane is spanned by two random
+            filter-normalised directions that are orthogonal in every filter.
         points: on an axis (on the longer one, for three models); the module itself is always one of them.
         span: half-length of random axes, in units of the module's own filter norms.
         seed: of the directions.
@@ -83,8 +86,8 @@ def plane_landscape(
         ``direction_norm`` of both axes, their ``axes_cosine``. Intervals are over images.
 
     Raises:
-        UserError: another number of modules, other architectures, modules on one line, fewer than 5 points, a span of 0, a loss that
-            draws random numbers.
+        UserError: another number of modules, modules that differ in more than their weights, modules on one line, fewer than 5 points, a
+            span of 0, a loss that draws random numbers.
     """
     check_subjects(subject, *(through or ()))
     if points < 5:
@@ -93,6 +96,7 @@ def plane_landscape(
         raise UserError(f"span is a length above 0, not {span}.")
     subject.check()
     facts: dict[str, Any] = {"seed": seed}
+    settle, own = None, []
     corners, names = [[0.0, 0.0]], [subject.name]
     if through is None:
         drawn = random_axes(subject.module, seed, 2, one_dimensional=one_dimensional)
@@ -102,15 +106,18 @@ def plane_landscape(
     else:
         if len(through) != 2:
             raise UserError(f"a plane goes through three models: name two more, not {len(through)}.")
-        for other in through:
-            subject.asked_of(other.module, other.name)  # or refuse
+        ends = [subject.joined(other) for other in through]
+        settle, own = settling(subject, *ends), [subject.losses(), *(own_losses(subject, end) for end in ends)]
         axes, corners = plane_through(subject.module, through[0].module, through[1].module)
         names = [subject.name, *(other.name for other in through)]
         path = f"plane through {', '.join(names)}"
         x, y = _ticks(corners, points)
         facts |= {"through": [other.facts.get("model", {"name": other.name}) for other in through]}
     grid = np.stack([a.ravel() for a in np.meshgrid(x, y)], 1)  # y major
-    losses = losses_at(subject.module, subject.loss, subject.batch, axes, [*grid.tolist(), *corners])
+    places = [*grid.tolist(), *corners]
+    losses = losses_at(subject.module, subject.loss, subject.batch, axes, places, settle)
+    for corner, known in zip(corners, own, strict=False):  # the models themselves, wherever they are met
+        losses[[i for i, place in enumerate(places) if place == corner]] = known.flatten()
     by_t = losses.numpy().reshape(len(losses), subject.levels, subject.count)
     by_image = by_t.mean(1)
     on_grid, shape = by_image[: len(grid)], (len(y), len(x))

@@ -16,6 +16,7 @@ from consistency_lab.devices import measuring
 from consistency_lab.intervals import Array, Interval, jackknife
 from consistency_lab.probes.directions import Direction, norm
 from consistency_lab.probes.frozen import untouched
+from consistency_lab.probes.joining import Settle
 from consistency_lab.probes.subject import Subject
 from consistency_lab.probes.walk import mean_gradients, walk
 
@@ -74,7 +75,7 @@ def named(name: str, interval: Interval) -> dict[str, float]:
 
 
 def gradient_smoothness(
-    subject: Subject, direction: Direction, offsets: Sequence[float] = OFFSETS
+    subject: Subject, direction: Direction, offsets: Sequence[float] = OFFSETS, settle: Settle | None = None
 ) -> tuple[dict[str, Interval], dict[str, Interval]]:
     """How well the gradient at the model foretells the gradient beside it (after Santurkar et al. 1805.11604, section 3).
 
@@ -84,6 +85,7 @@ def gradient_smoothness(
         subject: the loss.
         direction: of the line.
         offsets: positions on the line, without 0.
+        settle: takes running statistics anew there, see `settling`.
 
     Returns:
         Curves over the offsets: ``gradient_cosine`` between the gradient there and at the model, and ``gradient_change``, the norm of their
@@ -101,7 +103,7 @@ def gradient_smoothness(
     length, way = norm(direction), np.abs(np.asarray(offsets))
     squares, products, changes = [], [], []
     with measuring(), untouched(subject.module):
-        for index in walk(subject.module, [direction], [[0.0], *([x] for x in offsets)]):
+        for index in walk(subject.module, [direction], [[0.0], *([x] for x in offsets)], settle):
             rows = torch.stack(
                 [
                     torch.cat([g.flatten() for g in gradient])

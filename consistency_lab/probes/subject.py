@@ -18,6 +18,7 @@ from consistency_lab.diffusion.loss import denoising_error, denoising_loss
 from consistency_lab.diffusion.model import DiffusionModel, described
 from consistency_lab.errors import UserError
 from consistency_lab.probes.frozen import FrozenBatch, SampleLoss, check_deterministic, frozen_grid
+from consistency_lab.probes.joining import check_joinable, check_loss
 
 
 @dataclass(frozen=True)
@@ -103,14 +104,18 @@ class Subject:
         return FrozenBatch([x[rows.to(x.device)] for x in self.batch.tensors], self.batch.chunk)
 
     def asked_of(self, module: nn.Module, name: str, facts: Mapping[str, Any] | None = None) -> Subject:
-        """The same question to another module of the same architecture. Raises `UserError` if its parameters are shaped otherwise."""
-        shapes = [[(key, tuple(p.shape)) for key, p in m.named_parameters()] for m in (self.module, module)]
-        if shapes[0] != shapes[1]:
-            raise UserError(
-                f"{self.name!r} and {name!r} have different parameters; "
-                "there is a line only between models of one architecture."
-            )
+        """The same question to a module that differs in its weights alone. Raises `UserError` that names what else differs."""
+        check_joinable(self.module, module, (self.name, name))
         return replace(self, module=module, name=name, facts={**self.facts, **(facts or {})})
+
+    def joined(self, other: Subject) -> Subject:
+        """The other end of a path: this question, put to another subject's module.
+
+        Raises:
+            UserError: the modules differ in more than their weights, or the losses in more than the opponent.
+        """
+        check_loss(self.loss, other.loss, (self.name, other.name))
+        return self.asked_of(other.module, other.name, other.facts)
 
     def losses(self) -> Tensor:
         """Loss per sample ``(levels, count)``, float64 on the CPU, through the chunks of the batch."""

@@ -15,15 +15,17 @@ from consistency_lab.errors import UserError
 from consistency_lab.networks.reentrant import differentiating
 from consistency_lab.probes.directions import Direction
 from consistency_lab.probes.frozen import FrozenBatch, SampleLoss, untouched
+from consistency_lab.probes.joining import Settle
 
 Points = Sequence[Sequence[float]]
 
 
-def walk(module: nn.Module, axes: Sequence[Direction], points: Points) -> Iterator[int]:
+def walk(module: nn.Module, axes: Sequence[Direction], points: Points, settle: Settle | None = None) -> Iterator[int]:
     """Move the module to ``weights + sum_k point[k] * axes[k]`` for each point in turn, yielding its index.
 
     Each point starts again from the stored weights, so that no error adds up along the way, and the origin is the model itself to the bit.
-    Run it inside `untouched`.
+    ``settle`` is called at every other point; put the origin first, which has the buffers that the module came with. Run it inside
+    `untouched`.
     """
     parameters = list(module.parameters())
     origin = [p.detach().clone() for p in parameters]
@@ -34,14 +36,21 @@ def walk(module: nn.Module, axes: Sequence[Direction], points: Points) -> Iterat
                 for position, axis in zip(point, axes, strict=True):
                     if position:
                         parameter.add_(axis[i], alpha=float(position))
+        if settle is not None and any(point):
+            settle()
         yield index
 
 
 def losses_at(
-    module: nn.Module, loss: SampleLoss, batch: FrozenBatch, axes: Sequence[Direction], points: Points
+    module: nn.Module,
+    loss: SampleLoss,
+    batch: FrozenBatch,
+    axes: Sequence[Direction],
+    points: Points,
+    settle: Settle | None = None,
 ) -> Tensor:
     """Loss per sample at each of the points: ``(points, B)``, float64 on the CPU. The module is left as it was."""
-    return losses_at_stops(module, loss, batch, walk(module, axes, points))
+    return losses_at_stops(module, loss, batch, walk(module, axes, points, settle))
 
 
 def losses_at_stops(module: nn.Module, loss: SampleLoss, batch: FrozenBatch, way: Iterable[object]) -> Tensor:
@@ -55,32 +64,43 @@ def losses_at_stops(module: nn.Module, loss: SampleLoss, batch: FrozenBatch, way
 
 
 def losses_along(
-    model: nn.Module, loss: SampleLoss, batch: FrozenBatch, direction: Direction, positions: Sequence[float]
+    model: nn.Module,
+    loss: SampleLoss,
+    batch: FrozenBatch,
+    direction: Direction,
+    positions: Sequence[float],
+    settle: Settle | None = None,
 ) -> Tensor:
     """`losses_at` on a line: ``(positions, B)`` at ``weights + position * direction``."""
-    return losses_at(model, loss, batch, [direction], [[x] for x in positions])
+    return losses_at(model, loss, batch, [direction], [[x] for x in positions], settle)
 
 
 class _LossPerSample(Metric):
     """What loss-landscapes calls at every point of a walk."""
 
-    def __init__(self, loss: SampleLoss, batch: FrozenBatch):
+    def __init__(self, loss: SampleLoss, batch: FrozenBatch, settle: Settle | None):
         super().__init__()
-        self.loss, self.batch = loss, batch
+        self.loss, self.batch, self.settle = loss, batch, settle
 
     def __call__(self, model_wrapper: loss_landscapes.ModelWrapper) -> np.ndarray:
+        if self.settle is not None:
+            self.settle()
         with torch.no_grad():
             return self.batch.losses(model_wrapper.modules[0], self.loss).double().cpu().numpy()
 
 
-def losses_between(start: nn.Module, end: nn.Module, loss: SampleLoss, batch: FrozenBatch, steps: int) -> Tensor:
+def losses_between(
+    start: nn.Module, end: nn.Module, loss: SampleLoss, batch: FrozenBatch, steps: int, settle: Settle | None = None
+) -> Tensor:
     """Loss per sample at the points 1/steps, 2/steps ... 1 of the way from one module to another: ``(steps, B)``, float64 on the CPU.
 
-    This is loss-landscapes' linear interpolation, on copies: it walks by adding up equal steps, so its points are off by a rounding each.
+    This is loss-landscapes' linear interpolation: it walks by adding up equal steps, so its points are off by a rounding each. Both modules
+    are left as they were.
     """
-    with measuring():
+    # Not on copies: those of a TorchScript have parameters that cannot be moved.
+    with measuring(), untouched(start), untouched(end):
         values = loss_landscapes.linear_interpolation(
-            start, end, _LossPerSample(loss, batch), steps, deepcopy_model=True
+            start, end, _LossPerSample(loss, batch, settle), steps, deepcopy_model=False
         )
     return torch.from_numpy(np.asarray(values, dtype=np.float64))
 

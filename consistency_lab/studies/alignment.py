@@ -20,6 +20,7 @@ from consistency_lab.diffusion.denoiser import NetworkDenoiser
 from consistency_lab.diffusion.model import DiffusionModel, check_diffusion
 from consistency_lab.errors import UserError
 from consistency_lab.networks.mlp import MLP
+from consistency_lab.probes.joining import check_joinable
 
 Axes = tuple[str | None, ...]
 Permutations = dict[str, np.ndarray]
@@ -139,11 +140,12 @@ def aligned(model: DiffusionModel, to: DiffusionModel) -> DiffusionModel:
     """The same model with its hidden units in the order that matches those of another.
 
     Raises:
-        UserError: what is no diffusion model; the network is not an MLP, or the two differ in size; the reason is said.
+        UserError: what is no diffusion model; the network is not an MLP, or the two differ in more than their weights; the reason is said.
     """
     for each in (model, to):
         check_diffusion(each)
     target, denoiser = _denoiser(to), copy.deepcopy(_denoiser(model))
+    check_joinable(target, denoiser, (to.name, model.name))
     denoiser.network = permuted(denoiser.network, match_weights(target.network, denoiser.network))
     return replace(model, name=f"{model.name} aligned", denoiser=denoiser.eval())
 

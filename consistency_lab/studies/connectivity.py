@@ -21,7 +21,10 @@ from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
 from consistency_lab.intervals import Array, Interval, jackknife, mean_interval
 from consistency_lab.probes.directions import difference, norm
-from consistency_lab.probes.frozen import check_deterministic, frozen_grid, untouched
+from consistency_lab.probes.frozen import untouched
+from consistency_lab.probes.joining import check_joinable, own_losses, settling
+from consistency_lab.probes.landscape import same_question
+from consistency_lab.probes.subject import Subject, diffusion_subject
 from consistency_lab.similarity.compare import compare
 from consistency_lab.store.results import with_provenance
 from consistency_lab.studies.alignment import aligned
@@ -51,7 +54,7 @@ def probe_connectivity(
     """The loss between two models on three paths, its barriers, and the consistency of their images.
 
     Args:
-        a, b: of one architecture and schedule.
+        a, b: that differ in nothing but their weights, and running statistics of batch norm.
         images: what the curve is trained on (times uniform; batch size and data as in a's training).
         held_out: whose first ``count`` images give every loss that is reported.
         noise: that the images are made from; ``SharedNoise(0)`` by default.
@@ -67,7 +70,7 @@ def probe_connectivity(
         with its interval over noise. Where alignment is not defined, the attribute ``alignment`` says why and the path is not there.
 
     Raises:
-        UserError: what is no diffusion model, image set or noise; models that differ in architecture or schedule or were not trained here;
+        UserError: what is no diffusion model, image set or noise; models that differ in more than weights or were not trained here;
             too few images or points; a loss that draws random numbers.
     """
     for model in (a, b):
@@ -78,15 +81,16 @@ def probe_connectivity(
     settings = _curve_settings(a, b, steps, seed)
     if points < 3 or steps < 1 or count < 2:
         raise UserError(f"connectivity needs 3 points, 1 step and 2 images or more, not {points}, {steps} and {count}.")
-    batch, times = frozen_grid(held_out, a, count, bins, seed)
-    line = np.linspace(0, 1, points)
-    positions = line.tolist()
+    subject = diffusion_subject(a, held_out, count=count, bins=bins, seed=seed)
+    batch, line = subject.batch, np.linspace(0, 1, points)
     start, end = weights_of(a.denoiser), weights_of(b.denoiser)
-    paths: dict[str, Callable[[float], Weights]] = {LINE: lambda s: on_line(start, end, s)}
+    other = same_question(subject, b)
+    paths: dict[str, tuple[Subject, Callable[[float], Weights]]] = {LINE: (other, lambda s: on_line(start, end, s))}
     attrs = {"weight_distance": norm(difference(a.denoiser, b.denoiser)), "alignment": "done"}
     with untouched(a.denoiser):
         a.denoiser.eval()
-        check_deterministic(a.denoiser, denoising_loss, batch)
+        subject.check()
+        own_losses(subject, other)  # or refuse before a curve is trained
         source = DenoisingBatches(images, settings, a.device)
         rate = settings.lr if lr is None else lr
         training, middle = [], start
@@ -95,17 +99,18 @@ def probe_connectivity(
         ):
             training.append(value)
             middle = reached
-        paths[CURVE] = lambda s: on_curve(start, middle, end, s)
+        paths[CURVE] = other, lambda s: on_curve(start, middle, end, s)
         try:
             ordered = weights_of((twin := aligned(b, a)).denoiser)
             attrs["aligned_weight_distance"] = norm(difference(a.denoiser, twin.denoiser))
-            paths[ALIGNED] = lambda s: on_line(start, ordered, s)
+            paths[ALIGNED] = same_question(subject, twin), lambda s: on_line(start, ordered, s)
         except UserError as reason:
             attrs["alignment"] = str(reason)
-        losses = np.stack([losses_on(a.denoiser, denoising_loss, batch, path, positions) for path in paths.values()])
+        losses = np.stack([_losses(subject, last, path, line) for last, path in paths.values()])
         blank = closed_form("mean", images.all(), a.denoiser.schedule).to(a.device)
         flat = batch.losses(blank, denoising_loss).double().cpu().numpy().reshape(bins, count).mean(0)
-    result = _dataset(list(paths), line, times.numpy(), losses.reshape(len(paths), points, bins, count))
+    assert subject.times is not None  # a diffusion model's
+    result = _dataset(list(paths), line, subject.times.numpy(), losses.reshape(len(paths), points, bins, count))
     for name, x in zip(("mean_loss", "mean_loss_low", "mean_loss_high"), mean_interval(flat), strict=True):
         result[name] = ((), float(x))
     result["curve_loss"] = ("step", np.array(training, dtype=np.float32))
@@ -128,18 +133,20 @@ def probe_connectivity(
     )
 
 
+def _losses(subject: Subject, end: Subject, path: Callable[[float], Weights], line: Array) -> Array:
+    """``(len(line), B)``: at the ends the models' own, with their own buffers."""
+    settle, inner = settling(subject, end), line[1:-1].tolist()
+    first, last = (x.flatten()[None].numpy() for x in (subject.losses(), own_losses(subject, end)))
+    between = losses_on(subject.module, subject.loss, subject.batch, path, inner, settle)
+    return np.concatenate([first, between, last])
+
+
 def _curve_settings(a: DiffusionModel, b: DiffusionModel, steps: int, seed: int) -> TrainingSettings:
-    shapes = [[(name, tuple(p.shape)) for name, p in m.denoiser.named_parameters()] for m in (a, b)]
-    if shapes[0] != shapes[1] or not shapes[0]:
-        raise UserError(f"{a.name!r} and {b.name!r} have different parameters; paths join models of one architecture.")
+    check_joinable(a.denoiser, b.denoiser, (a.name, b.name))
     if any("spec" not in m.facts for m in (a, b)):
         raise UserError("connectivity trains a curve as its ends were trained; give models that this package trained.")
-    settings = [settings_of(m.facts["spec"]) for m in (a, b)]
-    for key in ("schedule", "predicts", "conditional", "network"):
-        if getattr(settings[0], key) != getattr(settings[1], key):
-            raise UserError(f"{a.name!r} and {b.name!r} differ in {key}; a path joins models of one {key}.")
     fresh = {f"{stream}_seed": None for stream in ("init", "order", "noise")}
-    return settings[0].replace(steps=steps, seed=seed, timesteps="uniform", **fresh)
+    return settings_of(a.facts["spec"]).replace(steps=steps, seed=seed, timesteps="uniform", **fresh)
 
 
 def _dataset(paths: list[str], line: Array, times: Array, losses: Array) -> xr.Dataset:

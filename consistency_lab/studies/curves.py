@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from consistency_lab.intervals import Array
 from consistency_lab.networks.reentrant import differentiating
 from consistency_lab.probes.frozen import FrozenBatch, SampleLoss
+from consistency_lab.probes.joining import Settle, to_settle
 from consistency_lab.probes.walk import losses_at_stops
 from consistency_lab.training.loop import Batch
 
@@ -50,12 +51,18 @@ def losses_on(
     batch: FrozenBatch,
     path: Callable[[float], Weights],
     positions: Sequence[float],
+    settle: Settle | None = None,
 ) -> Array:
-    """Losses per sample at each position of a path: ``(positions, B)`` float64. The module is left as it was."""
+    """Losses per sample at each position of a path: ``(positions, B)`` float64. The module is left as it was.
+
+    ``settle`` takes running statistics anew at each position, see `settling`.
+    """
 
     def way() -> Iterator[float]:
         for position in positions:
             put(module, path(position))
+            if settle is not None:
+                settle()
             yield position
 
     return losses_at_stops(module, loss, batch, way()).numpy()
@@ -75,7 +82,8 @@ def train_middle(
 
     The middle begins half way on the straight line. Each step takes one point of the curve and one batch; the gradient reaches the middle
     through the curve: ``2 s (1 - s)`` times that at the point. Positions are uniform on [0, 1]: multiples of the golden ratio mod 1 from a
-    start that the seed gives, which fill the curve evenly. Adam, whose learning rate falls to 0 along a line.
+    start that the seed gives, which fill the curve evenly. Adam, whose learning rate falls to 0 along a line. Where running statistics of
+    batch norm differ between the ends, the curve is trained on those of its batches, as in the paper.
 
     Args:
         start, end: the models; neither is touched.
@@ -87,6 +95,8 @@ def train_middle(
     middle = [((x + y) / 2).requires_grad_(True) for x, y in zip(a, b, strict=True)]
     for parameter in walker.parameters():
         parameter.requires_grad_(True)
+    for norm in to_settle(walker, end):
+        norm.train()
     optimizer = torch.optim.Adam(middle, lr=lr)
     first = float(torch.rand((), generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
     for step in range(steps):
