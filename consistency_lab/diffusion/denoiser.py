@@ -72,12 +72,17 @@ def _from_flow(x: Tensor, out: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Te
     return (x - sigma * out) / (alpha + sigma), (x + alpha * out) / (alpha + sigma)
 
 
+def _from_score(x: Tensor, out: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    return (x + sigma**2 * out) / alpha, -sigma * out
+
+
 # From a network's output in some units to (x0, eps).
 _CONVERSIONS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]] = {
     "eps": _from_eps,
     "x0": _from_x0,
     "v": _from_v,
     "flow": _from_flow,
+    "score": _from_score,
 }
 
 
@@ -107,7 +112,7 @@ class Parametrisation(ABC):
 
 
 class Direct(Parametrisation):
-    """The network's output is the estimate itself, in the units ``"eps"``, ``"x0"``, ``"v"`` or ``"flow"``."""
+    """The network's output is the estimate itself, in the units ``"eps"``, ``"x0"``, ``"v"``, ``"flow"`` or ``"score"``."""
 
     def __init__(self, units: str):
         self.units = units
@@ -144,7 +149,7 @@ class EDMPreconditioning(Parametrisation):
 
 
 PREDICTIONS: Registry[Parametrisation] = Registry(
-    "prediction", {**{units: partial(Direct, units) for units in UNITS}, "edm": EDMPreconditioning}
+    "prediction", {**{units: partial(Direct, units) for units in _CONVERSIONS}, "edm": EDMPreconditioning}
 )
 
 
@@ -154,10 +159,13 @@ class Denoiser(nn.Module, ABC):
     Attributes:
         schedule: the noise schedule whose times and states it understands.
         shape: the image shape ``(C, H, W)``.
+        origin: the pixel value, in [-1, 1], around which the noise lies that sampling starts from; another than 0 for a network
+            whose own images are not centred at 0.
     """
 
     schedule: Schedule
     shape: tuple[int, int, int]
+    origin: float = 0.0
 
     def forward(self, x_t: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
         """Estimate at ``x_t`` ``(B, C, H, W)`` and time ``t``, a float or ``(B,)`` in ``[t_min, t_max]``.
@@ -185,7 +193,7 @@ class NetworkDenoiser(Denoiser):
         network: ``(x, t, cond) -> x-shaped tensor``; it knows no schedule.
         schedule: the noise schedule.
         shape: the image shape ``(C, H, W)``.
-        predicts: what the network's output means: ``"eps"``, ``"x0"``, ``"v"``, ``"flow"`` or ``"edm(sigma_data=...)"``.
+        predicts: what the network's output means: ``"eps"``, ``"x0"``, ``"v"``, ``"flow"``, ``"score"`` or ``"edm(sigma_data=...)"``.
     """
 
     def __init__(
@@ -216,7 +224,8 @@ class GuidedDenoiser(Denoiser):
 
     def __init__(self, inner: Denoiser, scale: float):
         super().__init__()
-        self.inner, self.scale, self.schedule, self.shape = inner, scale, inner.schedule, inner.shape
+        self.inner, self.scale, self.origin = inner, scale, inner.origin
+        self.schedule, self.shape = inner.schedule, inner.shape
 
     def _predict(self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> Prediction:
         if cond is None:

@@ -121,8 +121,12 @@ SAMPLERS: Registry[Update] = Registry(
 
 
 def start_state(denoiser: Denoiser, noise: Tensor, t: float | None = None) -> Tensor:
-    """``sigma(t) noise``, at t_max unless told otherwise: the state that sampling starts from, float64."""
-    return denoiser.schedule.sigma(denoiser.schedule.t_max if t is None else t).to(noise.device) * noise.double()
+    """The state that sampling starts from, at t_max unless told otherwise, float64: ``sigma(t) noise``, which lies around the
+    denoiser's ``origin``. So a network whose images are not centred at 0 is shown the noise itself, in its own units.
+    """
+    t = denoiser.schedule.t_max if t is None else t
+    start = denoiser.schedule.sigma(t).to(noise.device) * noise.double()
+    return start + float(denoiser.schedule.alpha(t)) * denoiser.origin if denoiser.origin else start
 
 
 @torch.no_grad()

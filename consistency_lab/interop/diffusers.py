@@ -17,8 +17,10 @@ from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.schedule import Schedule
 from consistency_lab.errors import UserError
 from consistency_lab.interop.layout import OURS, WEIGHTS, Layout, read_json, read_layout
-from consistency_lab.interop.module import ModuleNetwork, foreign_model, timestep_index
+from consistency_lab.interop.module import ModuleNetwork, Told, WrappedDenoiser, foreign_model
 from consistency_lab.interop.schedules import TIMESTEPS, Scheduler, as_schedule, discrete_steps, read_scheduler
+from consistency_lab.interop.times import timestep_index
+from consistency_lab.interop.units import OURS as OURS_RANGE
 from consistency_lab.networks.blocks import ImageNetwork
 from consistency_lab.networks.diffusers_keys import choice_from_diffusers, from_diffusers_state
 from consistency_lab.networks.registry import build_network
@@ -40,6 +42,7 @@ def load_diffusers(
     name: str | None = None,
     schedule: str | Schedule | None = None,
     predicts: str | None = None,
+    value_range: tuple[float, float] = OURS_RANGE,
 ) -> DiffusionModel:
     """A model from a local folder of diffusers: their network and weights, our samplers.
 
@@ -55,6 +58,7 @@ def load_diffusers(
         device: where to put it; by default a GPU where there is one.
         name: how tables call it; the folder's name by default.
         schedule, predicts: for a folder without a scheduler, or to overrule it.
+        value_range: the values of black and white that the network was trained on; diffusers' own scripts train on (-1, 1).
 
     Raises:
         UserError: diffusers is not installed, a part is missing, the weights are pickled, or the network or scheduler
@@ -63,12 +67,12 @@ def load_diffusers(
     """
     layout = read_layout(path)
     scheduler = _scheduler(layout, schedule, predicts)
-    network: ImageNetwork
-    if layout.kind.startswith(OURS):
-        network = _own_network(layout)
-    else:
+    if not layout.kind.startswith(OURS):
         network = _wrapped(_pretrained(layout), layout, scheduler.timesteps)
-    return _model(network, layout, scheduler, device, name)
+        return _model(network, layout, scheduler, device, name, value_range)
+    if value_range != OURS_RANGE:
+        raise UserError(f"{layout.root} holds a network that was trained here, on [-1, 1]; leave value_range out.")
+    return _model(_own_network(layout), layout, scheduler, device, name)
 
 
 def import_diffusers(
@@ -230,6 +234,7 @@ def _model(
     scheduler: Scheduler,
     device: str | torch.device | None,
     name: str | None,
+    value_range: tuple[float, float] = OURS_RANGE,
 ) -> DiffusionModel:
     facts = {
         "source": "diffusers",
@@ -243,5 +248,13 @@ def _model(
     if exported := load_tensors(layout.weights)[1].get("exported"):
         facts["exported"] = exported
     network = network.to(resolve_device(device))
-    denoiser = NetworkDenoiser(network, scheduler.schedule, network.shape, scheduler.predicts)
+    denoiser: NetworkDenoiser
+    if isinstance(network, ModuleNetwork):
+        usual = scheduler.timesteps == discrete_steps(scheduler.schedule)
+        time = "index" if usual else partial(timestep_index, steps=scheduler.timesteps)
+        told = Told(scheduler.schedule, scheduler.predicts, time, value_range, rescaled=True)
+        denoiser = WrappedDenoiser(network, told)
+        network = denoiser.network
+    else:
+        denoiser = NetworkDenoiser(network, scheduler.schedule, network.shape, scheduler.predicts)
     return foreign_model(denoiser, network, name or layout.root.resolve().name, facts)

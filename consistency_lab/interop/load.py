@@ -15,6 +15,7 @@ from consistency_lab.errors import UserError
 from consistency_lab.interop.diffusers import load_diffusers
 from consistency_lab.interop.pickles import is_pickle, refuse_pickle
 from consistency_lab.interop.torchscript import load_torchscript
+_SHORT = {"range": "value_range"}  # what an address calls an option
 
 
 def _refuse(path: str, *, name: str | None = None, device: str | torch.device | None = None) -> DiffusionModel:
@@ -39,7 +40,7 @@ def open_foreign(text: str, *, name: str | None = None, device: str | torch.devi
     Args:
         text: ``PREFIX:PATH`` or ``PREFIX:PATH?option=value&option=value``. The prefixes are ``diffusers`` (a folder)
             and ``torchscript`` (a file; it needs ``schedule``, ``predicts``, ``shape`` and ``time``); the options are
-            those of `load_diffusers` and `load_torchscript`.
+            those of `load_diffusers` and `load_torchscript`; ``range=0,1`` is ``value_range``.
         name: how tables call it; an option ``name`` in the text comes first.
         device: where to put it; by default a GPU where there is one.
 
@@ -78,7 +79,7 @@ def _split(text: str) -> tuple[str, dict[str, Any]]:
         key, equals, value = pair.partition("=")
         if not (key and equals):
             raise UserError(f"cannot read the option {pair!r} of {path!r}; write ?option=value&option=value.")
-        options[key] = value if key == "name" else _value(value)
+        options[_SHORT.get(key, key)] = value if key == "name" else _value(value)
     return path, options
 
 

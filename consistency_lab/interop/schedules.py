@@ -19,6 +19,7 @@ from consistency_lab.choices import Choice
 from consistency_lab.diffusion.denoiser import PREDICTIONS
 from consistency_lab.diffusion.schedule import SCHEDULES, Schedule, TableVP, linear_vp
 from consistency_lab.errors import UserError, unknown_name
+from consistency_lab.interop.tables import check_table
 
 OUR_SCHEDULER = "consistency_lab.Schedule"
 TIMESTEPS = 1000  # the networks here are given the index 1000 t - 1
@@ -62,17 +63,15 @@ def as_schedule(schedule: str | Choice | Schedule | Sequence[float] | np.ndarray
     """A schedule from its name, itself, or a table of alphas_cumprod ``(T,)``; timestep i is the time (i + 1) / T.
 
     Raises:
-        UserError: an unknown name, or a table that does not fall strictly from below 1 to above 0.
+        UserError: an unknown name, or a table that does not fall strictly from below 1 to above 0, or is something else
+            than alphas_cumprod (betas, alphas, sigmas, square roots): see `check_table`.
     """
     if isinstance(schedule, Schedule):
         return schedule
     if isinstance(schedule, str | Choice):
         return SCHEDULES.build(schedule)
     table = np.asarray(torch.as_tensor(schedule, dtype=torch.float64).cpu())
-    if table.ndim != 1 or not np.isfinite(table).all() or (table <= 0).any():
-        raise UserError(
-            "a table of alphas_cumprod must be a list of positive numbers, one a timestep; give such a list."
-        )
+    check_table(table)
     return TableVP(np.log(table))
 
 

@@ -12,9 +12,11 @@ import torch
 from consistency_lab.devices import resolve_device
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.errors import UserError
-from consistency_lab.interop.module import Clock, wrap_module
+from consistency_lab.interop.module import wrap_module
 from consistency_lab.interop.pickles import is_pickle, refuse_pickle
 from consistency_lab.interop.schedules import as_schedule
+from consistency_lab.interop.times import Clock
+from consistency_lab.interop.units import OURS
 
 
 def load_torchscript(
@@ -25,6 +27,7 @@ def load_torchscript(
     shape: tuple[int, int, int],
     time: str | Clock,
     name: str | None = None,
+    value_range: tuple[float, float] = OURS,
     classes: int = 0,
     null_label: int | None = None,
     learned_variance: bool = False,
@@ -36,7 +39,7 @@ def load_torchscript(
         path: the file.
         name: how tables call it; the file's name by default.
         device: where to put it; by default a GPU where there is one.
-        schedule, predicts, shape, time, classes, null_label, learned_variance: as in `wrap_module`.
+        schedule, predicts, shape, time, value_range, classes, null_label, learned_variance: as in `wrap_module`.
 
     Raises:
         UserError: no TorchScript in that file, or what `wrap_module` raises.
@@ -44,20 +47,20 @@ def load_torchscript(
     file, place = Path(path), resolve_device(device)
     as_schedule(schedule)  # refused before a large file is read
     module = _open(file, place)
-    model = wrap_module(
+    return wrap_module(
         module,
         schedule=schedule,
         predicts=predicts,
         shape=shape,
         name=name or file.stem,
         time=time,
+        value_range=value_range,
         classes=classes,
         null_label=null_label,
         learned_variance=learned_variance,
+        device=place,
         facts={"source": "torchscript", "file": file.name},
     )
-    model.denoiser.to(place)
-    return model
 
 
 def _open(file: Path, place: torch.device) -> torch.jit.ScriptModule:

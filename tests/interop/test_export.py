@@ -120,7 +120,10 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
 
 def test_what_cannot_be_exported(tmp_path):
     conditional = make(classes=3)
-    wrapped = wrap_module(torch.nn.Identity(), schedule="linear", predicts="eps", shape=SHAPE, name="w", time="unit")
+    call = {"call": lambda module, x, time: module(x)}
+    wrapped = wrap_module(
+        torch.nn.Identity(), schedule="linear", predicts="eps", shape=SHAPE, name="w", time="unit", **call
+    )
     closed = DiffusionModel("closed", GaussianDenoiser.fit(torch.randn(10, *SHAPE), SCHEDULES.build("linear")))
     for model in (conditional.guided(2.0), wrapped, closed):
         with pytest.raises(UserError, match="not one network of ours"):

@@ -8,7 +8,8 @@ from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.diffusion.schedule import SCHEDULES, linear_vp
 from consistency_lab.errors import UserError
-from consistency_lab.interop.module import timestep_index, wrap_module
+from consistency_lab.interop.module import wrap_module
+from consistency_lab.interop.times import timestep_index
 
 SHAPE = (1, 4, 4)
 

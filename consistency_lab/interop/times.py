@@ -1,0 +1,69 @@
+"""What a module is given as time: from t in [0, 1], 0 data and 1 noise, to the number that its own training loop gave it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from consistency_lab.choices import Choice, Registry
+from consistency_lab.diffusion.schedule import Schedule
+from consistency_lab.interop.schedules import discrete_steps
+
+Clock = Callable[[Tensor], Tensor]
+_SNAP = 1e-3
+
+
+def timestep_index(t: Tensor, steps: int) -> Tensor:
+    """The timestep ``T t - 1`` of times ``(B,)``, as floats."""
+    index = steps * t - 1
+    # A float32 time can miss its discrete step by 1e-4 of an index; there are embeddings that would notice.
+    nearest = index.round()
+    return torch.where((index - nearest).abs() < _SNAP, nearest, index)
+
+
+def _images_wide(times: Tensor) -> Tensor:
+    return times[:, None, None, None]
+
+
+def _shaped(clock: Clock, broadcast: bool) -> Clock:
+    return (lambda t: _images_wide(clock(t))) if broadcast else clock
+
+
+def _unit(schedule: Schedule, *, broadcast: bool = False) -> Clock:
+    return _shaped(lambda t: t, broadcast)
+
+
+def _reversed(schedule: Schedule, *, broadcast: bool = False) -> Clock:
+    return _shaped(lambda t: 1 - t, broadcast)
+
+
+def _index(schedule: Schedule, *, integer: bool = False, broadcast: bool = False) -> Clock:
+    clock = partial(timestep_index, steps=discrete_steps(schedule))
+    if integer:
+        return _shaped(lambda t: clock(t).round().long().clamp_min(0), broadcast)
+    return _shaped(clock, broadcast)
+
+
+def _sigma(schedule: Schedule, *, broadcast: bool = False) -> Clock:
+    return _shaped(lambda t: schedule.sigma(t).to(t.dtype), broadcast)
+
+
+# Builders are given the schedule in the module's own units. ``broadcast``: (B, 1, 1, 1) in place of (B,).
+TIMES: Registry[Clock] = Registry("time", {"unit": _unit, "reversed": _reversed, "index": _index, "sigma": _sigma})
+
+
+def as_clock(time: str | Choice | Clock, schedule: Schedule) -> Clock:
+    """The function of t that a name in `TIMES` stands for; a function is itself. Raises `UserError` for an unknown name."""
+    return TIMES.build(time, schedule) if isinstance(time, str | Choice) else time
+
+
+def other_forms(time: str | Choice | Clock) -> list[str]:
+    """The same time in the other shapes and types that modules want; none for a function, whose form is the caller's."""
+    if not isinstance(time, str | Choice):
+        return []
+    told = Choice.parse(time)
+    switches = [key for key in TIMES.options(told.name) if not told.options.get(key)]
+    return [str(Choice(told.name, {**told.options, key: True})) for key in switches]
