@@ -23,7 +23,7 @@ from consistency_lab.errors import UserError
 from consistency_lab.plots import study_frames as frames
 from consistency_lab.plots.save import save_figure
 from consistency_lab.presets import TABLES, likeness_plan, race_plan, sizes_plan
-from consistency_lab.store.results import load_result
+from consistency_lab.store.results import load_result, provenance
 from consistency_lab.store.runs import Store
 from consistency_lab.studies.fleet import Family, Fleet
 from consistency_lab.training.settings import LoopSettings, TrainingSettings
@@ -71,7 +71,32 @@ class Source:
                 f"race --preset {self.preset}{'' if contestants == 'standard' else f' --contestants {contestants}'}"
             )
             raise self.missing("race", f"there is no {path}", command)
-        return load_result(path)
+        race = load_result(path)
+        return race if "pilot_loss" in race else self._with_pilot(race)
+
+    def _with_pilot(self, race: xr.Dataset) -> xr.Dataset:
+        """A race of before its result held the curve of the target pilot, with that curve from the rows, where they have it.
+
+        The pilot is the one run of its seed; its targets have to be the race's.
+        """
+        path = self.folder / self.preset / "race.jsonl"
+        if not path.is_file() or "target_seed" not in str(race.attrs.get("provenance")):
+            return race
+        seed = provenance(race)["target_seed"]
+        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        runs = [line for line in lines if line["spec"].get("row") == "run"]
+        for line in runs:
+            own, values = line["spec"]["run"], line["values"]
+            if (
+                own["data"]["fingerprint"] != provenance(race)["data"]["fingerprint"]
+                or own["settings"]["seeds"]["init"] != seed
+            ):
+                continue
+            curve = pd.Series(np.array(values["loss"], dtype=float), values["steps"])
+            at = race["target"].values * own["settings"]["steps"]
+            if np.allclose(np.interp(at, curve.index, curve), race["target_loss"], rtol=1e-9):
+                return race.assign(pilot_loss=("step", curve.reindex(race["step"].values).to_numpy()))
+        return race
 
     def missing(self, study: str, what: str, command: str) -> frames.MissingRows:
         try:

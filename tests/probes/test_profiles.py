@@ -64,7 +64,7 @@ def test_a_planted_curve_is_read_as_planted():
 
 @pytest.mark.parametrize("curve", ["flat", "two alike", "sharp"])
 def test_the_range_of_the_peak_holds_the_true_one_as_often_as_it_says(curve):
-    rng, trials, truth = np.random.default_rng(2), 400, np.zeros(10)
+    rng, trials, truth = np.random.default_rng(2), 200, np.zeros(10)
     if curve != "flat":
         truth[[3, 7]] = 1.0, {"two alike": 0.999, "sharp": 0.0}[curve]
     hits, wide = 0, []
