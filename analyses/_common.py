@@ -31,6 +31,7 @@ from consistency_lab.training.settings import LoopSettings, TrainingSettings
 COLOURS = 128  # of a png
 PRESETS = ("digits", "fashion", "cifar10", "paper")
 KINDS: dict[str, type[LoopSettings]] = {"diffusion": TrainingSettings, "GAN": GANSettings, "VAE": VAESettings}
+METRICS = ("mse", "cosine")  # that claims are checked by, the first being the one that is drawn
 PLANS: dict[str, Callable[[str], object]] = {**TABLES, "sizes": sizes_plan, "race": race_plan}
 
 
@@ -204,6 +205,12 @@ def relation(first: pd.Series, second: pd.Series, column: str) -> str:
     if bounds[0] > bounds[3]:
         return "lies above"
     return "lies below" if bounds[1] < bounds[2] else "overlaps"
+
+
+def by_metric(rows: Sequence[frames.Row]) -> dict[str, pd.DataFrame]:
+    """`frames.scores` by each of `METRICS` that the rows have: what is claimed has to hold by all of them."""
+    known = frames.metrics_of(frames.families(rows))
+    return {metric: frames.scores(rows, metric) for metric in METRICS if metric in known}
 
 
 def hull(table: pd.DataFrame, column: str, kind: str) -> tuple[float, float] | None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import xarray as xr
-from _common import Drawn, Source, listed, main, said
+from _common import Drawn, Source, listed, main
 
 from consistency_lab.plots.studies import curves
 from consistency_lab.studies.race.curve import speedup_curve
 from consistency_lab.studies.race.table import AGAINST, fastest
 
 ROLES = ("recipe", "density", "paper")
+COLUMNS = (
+    *("fraction", "target_loss", "qualified", "contestant", "against", "control"),
+    *("crossing", "censored", "speedup", "low", "high", "bound"),
+)
 CONTROLS = {"control": "uniform,\nconstant rate", "annealed": "the fastest uniform\nwith annealing"}
 
 
@@ -40,23 +44,26 @@ def sentence(table: pd.DataFrame, who: dict[str, str]) -> str:
         values = listed(f"{_times(row)} at {row['fraction']:g}" for _, row in line.iterrows())
         parts.append(f"{values} against {against}")
     loose = sorted(set(own[~own["qualified"]]["fraction"]))
-    caution = f"; at {listed(f'{f:g}' for f in loose)} the target is one that needs no training" if loose else ""
-    return f"{who['recipe']} reaches the loss that a uniform run had at a share of its steps this many times sooner: {'; '.join(parts)}{caution}."
+    caution = (
+        f"; at {listed(f'{f:g}' for f in loose)} a closed-form denoiser has that loss without training" if loose else ""
+    )
+    return (
+        f"{who['recipe']} reaches the loss that a uniform run had at a share of its steps this many times sooner: "
+        f"{'; '.join(parts)}{caution}."
+    )
 
 
 def _times(row: pd.Series) -> str:
-    return (
-        "unknown"
-        if row["bound"] == "unknown"
-        else f"{row['bound']} {said(row['speedup'], row['low'], row['high'])}".strip()
-    )
+    if row["bound"]:
+        return "unknown" if row["bound"] == "unknown" else f"{row['bound']} {row['speedup']:.2f}"
+    return f"{row['speedup']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 
 def produce(source: Source) -> Drawn:
     race = source.race("standard")
     who = followed(race)
     table = speedup_curve(race, list(who.values()))
-    table = table[table["against"].isin([AGAINST[key] for key in CONTROLS])].reset_index(drop=True)
+    table = table[table["against"].isin([AGAINST[key] for key in CONTROLS])][list(COLUMNS)].reset_index(drop=True)
     # A bound is no estimate, and the race to a target that needs no training is none.
     shown = (table["bound"] == "") & table["qualified"]
     columns = dict(zip(("value", "low", "high"), ("speedup", "low", "high"), strict=True))
