@@ -23,7 +23,7 @@ from consistency_lab.errors import UserError
 from consistency_lab.plots import study_frames as frames
 from consistency_lab.plots.save import save_figure
 from consistency_lab.presets import TABLES, likeness_plan, race_plan, sizes_plan
-from consistency_lab.store.results import load_result
+from consistency_lab.store.results import load_result, provenance
 from consistency_lab.store.runs import Store
 from consistency_lab.studies.fleet import Family, Fleet
 from consistency_lab.training.settings import LoopSettings, TrainingSettings
@@ -31,6 +31,7 @@ from consistency_lab.training.settings import LoopSettings, TrainingSettings
 COLOURS = 128  # of a png
 PRESETS = ("digits", "fashion", "cifar10", "paper")
 KINDS: dict[str, type[LoopSettings]] = {"diffusion": TrainingSettings, "GAN": GANSettings, "VAE": VAESettings}
+METRICS = ("mse", "cosine")  # that claims are checked by, the first being the one that is drawn
 PLANS: dict[str, Callable[[str], object]] = {**TABLES, "sizes": sizes_plan, "race": race_plan}
 
 
@@ -71,7 +72,32 @@ class Source:
                 f"race --preset {self.preset}{'' if contestants == 'standard' else f' --contestants {contestants}'}"
             )
             raise self.missing("race", f"there is no {path}", command)
-        return load_result(path)
+        race = load_result(path)
+        return race if "pilot_loss" in race else self._with_pilot(race)
+
+    def _with_pilot(self, race: xr.Dataset) -> xr.Dataset:
+        """A race of before its result held the curve of the target pilot, with that curve from the rows, where they have it.
+
+        The pilot is the one run of its seed; its targets have to be the race's.
+        """
+        path = self.folder / self.preset / "race.jsonl"
+        if not path.is_file() or "target_seed" not in str(race.attrs.get("provenance")):
+            return race
+        seed = provenance(race)["target_seed"]
+        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        runs = [line for line in lines if line["spec"].get("row") == "run"]
+        for line in runs:
+            own, values = line["spec"]["run"], line["values"]
+            if (
+                own["data"]["fingerprint"] != provenance(race)["data"]["fingerprint"]
+                or own["settings"]["seeds"]["init"] != seed
+            ):
+                continue
+            curve = pd.Series(np.array(values["loss"], dtype=float), values["steps"])
+            at = race["target"].values * own["settings"]["steps"]
+            if np.allclose(np.interp(at, curve.index, curve), race["target_loss"], rtol=1e-9):
+                return race.assign(pilot_loss=("step", curve.reindex(race["step"].values).to_numpy()))
+        return race
 
     def missing(self, study: str, what: str, command: str) -> frames.MissingRows:
         try:
@@ -179,6 +205,12 @@ def relation(first: pd.Series, second: pd.Series, column: str) -> str:
     if bounds[0] > bounds[3]:
         return "lies above"
     return "lies below" if bounds[1] < bounds[2] else "overlaps"
+
+
+def by_metric(rows: Sequence[frames.Row]) -> dict[str, pd.DataFrame]:
+    """`frames.scores` by each of `METRICS` that the rows have: what is claimed has to hold by all of them."""
+    known = frames.metrics_of(frames.families(rows))
+    return {metric: frames.scores(rows, metric) for metric in METRICS if metric in known}
 
 
 def hull(table: pd.DataFrame, column: str, kind: str) -> tuple[float, float] | None:

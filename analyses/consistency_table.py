@@ -5,22 +5,27 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pandas as pd
-from _common import PRESETS, Drawn, Source, main, of, relation
+from _common import METRICS, PRESETS, Drawn, Source, by_metric, main, of, relation
 
 from consistency_lab.plots import study_frames as frames
 from consistency_lab.plots.studies import Panel, forest
 
-METRIC = "mse"
+METRIC = METRICS[0]
 
 
-def sentence(table: pd.DataFrame) -> str:
-    """Is every row of diffusion models above every row of GANs and VAEs? By the ends of the intervals that are nearest."""
+def sentence(tables: dict[str, pd.DataFrame]) -> str:
+    """Is every row of diffusion models above every row of GANs and VAEs? By every metric."""
+    return "; ".join(_told(metric, table) for metric, table in tables.items()) + "."
+
+
+def _told(metric: str, table: pd.DataFrame) -> str:
+    """By the ends of the intervals that are nearest."""
     diffusion = table[table["group"].isin(frames.GROUPS[:2])]
     others = table[table["group"].isin(frames.GROUPS[2:4])]
     if diffusion.empty or others.empty:
         missing = "diffusion" if diffusion.empty else "GAN and VAE"
         return (
-            f"The claim that diffusion models are more alike than GANs and VAEs is open: no {missing} row is finished."
+            f"The claim that diffusion models are more alike than GANs and VAEs is open: no {missing} row is finished"
         )
     low, high = diffusion.loc[diffusion["score"].idxmin()], others.loc[others["score"].idxmax()]
     worst, best = diffusion["score_low"].min(), others["score_high"].max()
@@ -42,7 +47,7 @@ def sentence(table: pd.DataFrame) -> str:
         straw = f"; without {', '.join(unfit['name'])}, whose images are too poor to be evidence, {best_fit}"
     return (
         f"Lowest of {len(diffusion)} diffusion rows: {low['name']} {of(low, 'score')}; highest of {len(others)} GAN and VAE rows: "
-        f"{high['name']} {of(high, 'score')} ({METRIC}); {verdict}{straw}."
+        f"{high['name']} {of(high, 'score')} ({metric}); {verdict}{straw}"
     )
 
 
@@ -77,7 +82,8 @@ def across(table: pd.DataFrame) -> str:
 
 def produce(source: Source) -> Drawn:
     rows = source.rows("likeness")
-    table, own = frames.scores(rows, METRIC), frames.families(rows)
+    tables, own = by_metric(rows), frames.families(rows)
+    table = tables[METRIC]
     panels = [
         Panel(
             "score", f"consistency score, {METRIC} (no unit)", lines={"other noise (null)": 0.0}, limits=(-0.08, 1.02)
@@ -101,7 +107,7 @@ def produce(source: Source) -> Drawn:
     figures = {"": (forest(table, panels, width=8.4), table)}
     if sets["name"].nunique() > 1:
         figures["sets"] = (forest(sets, panels[:1], width=6.4), sets)
-    return Drawn(figures, sentence(table).removesuffix(".") + across(sets) + ".")
+    return Drawn(figures, sentence(tables).removesuffix(".") + across(sets) + ".")
 
 
 if __name__ == "__main__":

@@ -2,29 +2,54 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 from _common import Drawn, Source, main, nested
 
 from consistency_lab.plots import study_frames as frames
 from consistency_lab.plots.definitions import agreement_matrix
 from consistency_lab.plots.studies import Panel, forest
+from consistency_lab.probes.profiles import OVER_OPTIMAL, VOID
 
 
 def sentence(table: pd.DataFrame, ranks: pd.DataFrame) -> str:
+    """Peaks with their ranges and in which units; definitions that are void have none."""
     known, sure = table.dropna(subset=["peak"]), ranks.dropna(subset=["low"])
     first, last = known.loc[known["peak"].idxmin()], known.loc[known["peak"].idxmax()]
     alike, opposed = int((sure["low"] > 0).sum()), int((sure["high"] < 0).sum())
+    void = sorted({name for name in table["name"] if name == VOID})
     return (
-        f"The hardest time is from t = {first['peak']:.2g} ({first['name']}, {first['group']}) to t = {last['peak']:.2g} ({last['name']}, "
-        f"{last['group']}) by definition; of {len(sure)} pairs of definitions over {table['group'].nunique()} families, {alike} order the "
-        f"times alike, {opposed} in opposite ways and {len(sure) - alike - opposed} cannot be told (95 % intervals over images)."
+        f"The hardest time is from {_peak(first)} to {_peak(last)} by definition; of {len(sure)} pairs of definitions over "
+        f"{table['group'].nunique()} families, {alike} order the times alike, {opposed} in opposite ways and "
+        f"{len(sure) - alike - opposed} cannot be told (95 % intervals over images)"
+        + (f"; left out: {void[0]}." if void else ".")
     )
+
+
+def _peak(row: pd.Series) -> str:
+    told = f"{row['peak_low']:.2f} to {row['peak_high']:.2f}" if pd.notna(row["peak_low"]) else "no interval"
+    return f"t = {row['peak']:.2f} [{told}] ({row['name']}, {row['unit']}, {row['group']})"
+
+
+def without_void(row: dict[str, object], own: pd.DataFrame, ranks: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Definitions and rank correlations of a row, one of before the excess over the optimal denoiser was taken on training images
+    without it: on held-out ones it says nothing."""
+    if "excess_over_optimal_on" in row and pd.notna(row["excess_over_optimal_on"]):
+        return own, ranks
+    numbers = ["peak_t", "peak_from", "peak_to", "share_below", "share_low", "share_high"]
+    old = own["definition"] == OVER_OPTIMAL
+    own = own.astype(dict.fromkeys(numbers, float)).assign(definition=own["definition"].replace(OVER_OPTIMAL, VOID))
+    own.loc[old, numbers] = np.nan
+    both = ranks[["first", "second"]].eq(OVER_OPTIMAL).any(axis=1)
+    ranks = ranks.replace({"first": {OVER_OPTIMAL: VOID}, "second": {OVER_OPTIMAL: VOID}})
+    ranks.loc[both, ["rho", "low", "high"]] = np.nan
+    return own, ranks
 
 
 def produce(source: Source) -> Drawn:
     parts, every, figures = [], [], {}
     for row in frames.probes(source.rows("why"), "difficulty").to_dict("records"):
-        own, ranks = nested(row["definitions"]), nested(row["rank_correlations"])
+        own, ranks = without_void(row, nested(row["definitions"]), nested(row["rank_correlations"]))
         columns = {"peak_t": "peak", "peak_from": "peak_low", "peak_to": "peak_high"}
         columns |= {"share_below": "share", "definition": "name"}
         parts.append(own.rename(columns=columns).assign(group=row["name"]))

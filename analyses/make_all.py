@@ -17,7 +17,7 @@ SCRIPTS = (
     *("memorisation_sweep", "emergence", "origins"),
     *("interpolation", "hessian_spectra", "smoothness", "connectivity"),
     *("structure", "handoff", "bands", "difficulty_definitions"),
-    *("race", "quality_vs_iterations", "center_ablation", "final_table", "what_is_learnt"),
+    *("race", "speedup_curve", "quality_vs_iterations", "center_ablation", "final_table", "what_is_learnt"),
 )
 
 

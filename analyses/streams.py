@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import pandas as pd
-from _common import Drawn, Source, listed, main, of, relation
+from _common import METRICS, Drawn, Source, by_metric, listed, main, of, relation
 
-from consistency_lab.plots import study_frames as frames
 from consistency_lab.plots.studies import Panel, forest
 
 ALL = "all three"
 
 
-def sentence(table: pd.DataFrame) -> str:
-    single = table[table["name"] != ALL]
-    every = table[table["name"] == ALL]
-    if single.empty or every.empty:
+def sentence(tables: dict[str, pd.DataFrame]) -> str:
+    """By every metric: a few exploded samples can decide the one that is drawn."""
+    parts = [f"by {metric} {_told(table)}" for metric, table in tables.items() if _complete(table)]
+    if not parts:
         return "Which stream matters is open: the rows are not all finished."
+    return f"Of the streams varied alone, {'; '.join(parts)}."
+
+
+def _complete(table: pd.DataFrame) -> bool:
+    return ALL in set(table["name"]) and len(table) > 1
+
+
+def _told(table: pd.DataFrame) -> str:
+    single, every = table[table["name"] != ALL], table[table["name"] == ALL].iloc[0]
     least = single.loc[single["score"].idxmin()]
     rest = single[single["name"] != least["name"]]
     next_one = rest.loc[rest["score"].idxmin()] if len(rest) else None
     told = "" if next_one is None or relation(least, next_one, "score") == "lies below" else ", not told from the next"
     others = listed(f"{row['name']} {of(row, 'score', 4)}" for _, row in rest.iterrows()) if len(rest) else "none"
     return (
-        f"Varied alone, {least['name']} makes models differ most{told}, with a score of {of(least, 'score', 4)} (the others: {others}), "
-        f"which {relation(least, every.iloc[0], 'score')} that of all three varied together, {of(every.iloc[0], 'score', 4)}."
+        f"{least['name']} makes models differ most{told}, with a score of {of(least, 'score', 4)} (the others: {others}), "
+        f"which {relation(least, every, 'score')} that of all three varied together, {of(every, 'score', 4)}"
     )
 
 
 def produce(source: Source) -> Drawn:
-    table = frames.scores(source.rows("streams")).assign(group="what varies between models")
+    tables = by_metric(source.rows("streams"))
+    table = tables[METRICS[0]].assign(group="what varies between models")
     low = table["score_low"].min()
     panel = Panel(
         "score",
@@ -38,7 +47,7 @@ def produce(source: Source) -> Drawn:
     panels = [panel]
     if table["frechet"].notna().any():
         panels.append(Panel("frechet", "Frechet distance\n(classifier features, no unit)"))
-    return Drawn({"": (forest(table, panels), table)}, sentence(table))
+    return Drawn({"": (forest(table, panels), table)}, sentence(tables))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from consistency_lab.plots import curvature as spectra
 from consistency_lab.plots import landscapes, probe_frames, probes, reading
 from consistency_lab.plots import structure as structures
 from consistency_lab.plots.theme import MUTED, SAME, new_figure, themed, time_axis
+from consistency_lab.probes.profiles import with_void_marked
 from consistency_lab.reports.numbers import with_interval
 
 Drawn = tuple[Figure, str]
@@ -27,15 +28,15 @@ def _text(ds: xr.Dataset, name: str, ends: tuple[str, str, str] = ENDS) -> str:
 
 def measures(ds: xr.Dataset) -> list[str]:
     """The definitions of difficulty that a result has, or the error in each unit for one without profiles."""
-    return (
-        reading.names(ds, "definition") if "profile" in ds else [f"{unit} error" for unit in reading.names(ds, "units")]
-    )
+    if "profile" in ds:
+        return reading.names(with_void_marked(ds), "definition")
+    return [f"{unit} error" for unit in reading.names(ds, "units")]
 
 
 def _measure(ds: xr.Dataset, measure: str) -> tuple[xr.Dataset, str]:
     """``value``, ``low`` and ``high`` along t, and their unit."""
     if "profile" in ds:
-        one = ds.sel(definition=measure)
+        one = with_void_marked(ds).sel(definition=measure)
         names, unit = [f"profile{end}" for end in ENDS], str(one["definition_unit"].values)
     else:
         one, unit = ds.sel(units=measure.removesuffix(" error")), "mean square over pixels"

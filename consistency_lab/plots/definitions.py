@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 
 from consistency_lab.plots import probe_frames
 from consistency_lab.plots.theme import GRID, MUTED, NULL, SAME, ink_on, new_figure, note, themed, time_axis
-from consistency_lab.probes.profiles import difficulty_correlations
+from consistency_lab.probes.profiles import difficulty_correlations, difficulty_table
 
 COLUMNS = 4
 _TWO_SIDED = LinearSegmentedColormap.from_list("agree", ["#9a3c00", "#e9b38c", "#f3f4f6", "#8fbede", "#0a4a7c"])
@@ -62,7 +62,7 @@ def _one(ax: Axes, line: pd.DataFrame, name: str) -> None:
 
 def agreement(ds: xr.Dataset) -> Figure:
     """Spearman's rank correlation between definitions, each with its 95 % interval over images."""
-    return agreement_matrix(difficulty_correlations(ds), [str(name) for name in ds["definition"].values])
+    return agreement_matrix(difficulty_correlations(ds), list(difficulty_table(ds)["definition"]))
 
 
 @themed

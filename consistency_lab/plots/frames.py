@@ -8,6 +8,7 @@ import xarray as xr
 
 from consistency_lab.intervals import mean_interval
 from consistency_lab.plots.reading import HIGHER_IS_ALIKE, REFERENCE_NAMES, check_metric, model_of, names, need
+from consistency_lab.probes.profiles import with_void_marked
 from consistency_lab.similarity.statistics import COLLAPSED, trimmed_mean
 
 # A value and the ends of its 95 % interval.
@@ -167,6 +168,7 @@ def distribution(ds: xr.Dataset, metric: str) -> pd.DataFrame:
 def difficulty(ds: xr.Dataset) -> pd.DataFrame:
     """Columns quantity ("error", "excess"), name (model or reference), units, t, log_snr, value, low, high."""
     need(ds, "difficulty", "error_mean", "error_low", "error_high")
+    ds = with_void_marked(ds)
     t, log_snr = ds["t"].values, ds["log_snr"].values
     parts = []
 
@@ -187,7 +189,7 @@ def difficulty(ds: xr.Dataset) -> pd.DataFrame:
             if "reference_error" in ds:
                 samples = one["reference_error"].isel(reference=i).transpose("t", "sample").values
                 add("error", name, unit, *mean_interval(samples))
-            if "excess" in ds:
+            if "excess" in ds and bool(one["excess"].isel(reference=i).notnull().any()):
                 add("excess", name, unit, *(one[part].values[i] for part in ("excess", "excess_low", "excess_high")))
     return pd.concat(parts, ignore_index=True)
 

@@ -7,6 +7,7 @@ import pandas as pd
 import xarray as xr
 
 from consistency_lab.plots.reading import names, need
+from consistency_lab.probes.profiles import with_void_marked
 
 ENDS = {"value": "", "low": "_low", "high": "_high"}
 
@@ -18,7 +19,7 @@ def _bounds(ds: xr.Dataset, name: str) -> dict[str, np.ndarray]:
 def definitions(ds: xr.Dataset) -> pd.DataFrame:
     """Columns definition, unit, t, log_snr, value, low, high: every definition of difficulty along t."""
     need(ds, "difficulty", "profile", "profile_low", "profile_high")
-    parts = []
+    ds, parts = with_void_marked(ds), []
     for name in names(ds, "definition"):
         one = ds.sel(definition=name)
         columns = {"definition": name, "unit": str(one["definition_unit"].values), "t": ds["t"].values}

@@ -111,7 +111,8 @@ GROUPS = ("within diffusion", "between diffusion", "within GAN, VAE", "between G
 def scores(rows: Sequence[Row], metric: str = "mse") -> pd.DataFrame:
     """Families and pairs of families on one axis, the most alike of each group first.
 
-    Columns group (one of `GROUPS`), name, score, score_low, score_high, ceiling (score of a model with itself at another step count),
+    Columns group (one of `GROUPS`), name, score, score_low, score_high, median (of the distances: a few exploded samples do not move it),
+    ceiling (score of a model with itself at another step count), p (of the label permutation by this metric at the last noise level) and
     p_any, frechet with its ends, fit: a pair is unfit if one of its families is.
     """
     own, both = families(rows), crosses(rows)
@@ -128,9 +129,10 @@ def scores(rows: Sequence[Row], metric: str = "mse") -> pd.DataFrame:
         kinds = {diffusion[row["first"]], diffusion[row["second"]]}
         group = GROUPS[4] if len(kinds) == 2 else GROUPS[1] if kinds == {True} else GROUPS[3]
         name = f"{row['first']} | {row['second']}"
-        table.append({"group": group, "name": name, **_score(row, metric), "p_any": row.get("p_any", np.nan)})
+        tests = {"p": row.get(f"{metric}_p", np.nan), "p_any": row.get("p_any", np.nan)}
+        table.append({"group": group, "name": name, **_score(row, metric), **tests})
         table[-1]["fit"] = False if False in (fit[row["first"]], fit[row["second"]]) else None
-    columns = ["group", "name", "score", "score_low", "score_high", "ceiling", "p_any"]
+    columns = ["group", "name", "score", "score_low", "score_high", "median", "ceiling", "p", "p_any"]
     columns += ["frechet", "frechet_low", "frechet_high", "fit"]
     frame = pd.DataFrame(table).reindex(columns=columns)
     order = frame["group"].map(GROUPS.index)
@@ -197,7 +199,8 @@ def probes(rows: Sequence[Row], probe: str) -> pd.DataFrame:
 
 
 def _score(row: Row, metric: str) -> dict[str, float]:
-    return {f"score{end}": row[f"{metric}{end or '_score'}"] for end in ENDS}
+    found = {f"score{end}": row[f"{metric}{end or '_score'}"] for end in ENDS}
+    return {**found, "median": row.get(f"{metric}_median_distance", np.nan)}
 
 
 def _ruler(row: Row) -> str:

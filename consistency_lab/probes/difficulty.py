@@ -2,8 +2,10 @@
 
 "Hard" depends on the unit: the error in eps vanishes towards t = 1 because x_t becomes the noise, the error in x0 grows there
 (2404.07946 calls late times easy on the first reading). So every unit is shown, and beside it the excess over what needs no
-training: the Gaussian denoiser, and the training set's optimal denoiser. Other definitions ask when a level was learnt, how long and
-how noisy its gradient is, and how fast the distribution of noisy images changes there (2403.10348); `profiles` sets them side by side.
+training: the Gaussian denoiser, and the training set's optimal denoiser. The latter is the best there is on the images that it holds and
+on no others: it answers with training images whatever it sees, and on held-out ones at low noise every trained model is better. So the
+excess over it is taken on training images. Other definitions ask when a level was learnt, how long and how noisy its gradient is, and how
+fast the distribution of noisy images changes there (2403.10348); `profiles` sets them side by side.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from consistency_lab.training.train import load_snapshots
 
 UNITS = ("eps", "x0", "v")
 REFERENCES = ("gaussian", "optimal")
+OPTIMAL = REFERENCES.index("optimal")
 
 
 def errors_per_sample(
@@ -63,15 +66,17 @@ def probe_difficulty(
         count: images; each meets the same noise at every level.
         bins: noise levels, centres of equal cells in t.
         seed: of the noise.
-        training_images: what the references and the rate of the marginals are fitted to; ``images`` by default.
+        training_images: what the references and the rate of the marginals are fitted to, and whose first ``count`` the excess over the
+            optimal denoiser is taken on; ``images`` by default.
         detail: how many of the images serve what costs more: gradients, and the errors of the checkpoints.
         snapshots: two or more (step, model) along the training run, in rising order; those of the model's run folder by default. Where that
             kept fewer, there is no half-time.
 
     Returns:
-        A difficulty result: ``error (units, t, sample)`` and its means; ``excess (reference, units, t)`` over closed-form denoisers;
-        ``noise_scale (t)``; and ``profile (definition, t)``, what `difficulty_table` and `difficulty_correlations` read. All with 95 %
-        intervals over images. ``adam_second_moment (t)`` without: what recipes follow, see `adam_moments`.
+        A difficulty result: ``error (units, t, sample)`` and its means; ``excess (reference, units, t)`` over closed-form denoisers, of
+        ``images`` over the Gaussian and of ``training_images`` over the optimal one; ``noise_scale (t)``; and ``profile (definition,
+        t)``, what `difficulty_table` and `difficulty_correlations` read. All with 95 % intervals over images. ``adam_second_moment (t)``
+        without: what recipes follow, see `adam_moments`.
 
     Raises:
         UserError: too few images, other shapes, a single snapshot, or a model that answers differently each time.
@@ -89,8 +94,12 @@ def probe_difficulty(
             error = _on_grid(model.denoiser, batch, bins)
             references = [closed_form(name, pool.all(), schedule).to(model.device) for name in REFERENCES]
             reference = np.stack([_on_grid(r, batch, bins) for r in references])
-        groups = group_count(min(detail, count))
-        profiles = [*_error_profiles(error, reference, groups), *_marginal_profiles(model, error, times, pool, groups)]
+            excess = [error - each for each in reference]
+            if pool.fingerprint != images.fingerprint:
+                held, _ = frozen_grid(pool, model, min(count, len(pool)), bins, seed)
+                excess[OPTIMAL] = _on_grid(model.denoiser, held, bins) - _on_grid(references[OPTIMAL], held, bins)
+        groups = group_count(min(detail, count, len(pool)))
+        profiles = [*_error_profiles(error, excess, groups), *_marginal_profiles(model, error, times, pool, groups)]
         gradient, scale, adam = _gradient_profiles(model, small, bins, groups)
     learnt, steps = _half_time_profiles(model, snapshots, small, bins, groups)
     result = xr.Dataset(
@@ -108,8 +117,9 @@ def probe_difficulty(
     )
     for name, values in zip(("error_mean", "error_low", "error_high"), mean_interval(error), strict=True):
         result[name] = (("units", "t"), values)
-    for name, values in zip(("excess", "excess_low", "excess_high"), mean_interval(error - reference), strict=True):
-        result[name] = (("reference", "units", "t"), values)
+    over = zip(*(mean_interval(each) for each in excess), strict=True)
+    for name, values in zip(("excess", "excess_low", "excess_high"), over, strict=True):
+        result[name] = (("reference", "units", "t"), np.stack(values))
     for name, values in zip(("noise_scale", "noise_scale_low", "noise_scale_high"), scale, strict=True):
         result[name] = ("t", values)
     result["adam_second_moment"] = ("t", adam)
@@ -120,6 +130,7 @@ def probe_difficulty(
         model=described(model),
         images={"name": images.name, "fingerprint": images.fingerprint, "used": count, "detail": min(detail, count)},
         references_fitted_to=pool.name,
+        excess_over_optimal_on=pool.name,
         noise_seed=seed,
         batch=batch.fingerprint,
         snapshots=steps,
@@ -128,14 +139,14 @@ def probe_difficulty(
     )
 
 
-def _error_profiles(error: Array, reference: Array, groups: int) -> list[Profile]:
+def _error_profiles(error: Array, excess: Sequence[Array], groups: int) -> list[Profile]:
     """The error in each unit, and the excess in eps over each reference: at one t the units differ by a factor."""
     unit = "mean square over pixels"
     said = [(f"{u} error", error[i], f"squared error of the model in {u}") for i, u in enumerate(UNITS)]
-    for row, name in zip(reference, REFERENCES, strict=True):
-        said.append(
-            (f"over {name}", error[0] - row[0], f"squared eps-error of the model minus that of the {name} denoiser")
-        )
+    for row, name in zip(excess, REFERENCES, strict=True):
+        where = ", on training images" if name == REFERENCES[OPTIMAL] else ""
+        text = f"squared eps-error of the model minus that of the {name} denoiser{where}"
+        said.append((f"over {name}", row[0], text))
     return [Profile(name, unit, text, x.mean(-1), leave_out_means(x, groups)) for name, x, text in said]
 
 

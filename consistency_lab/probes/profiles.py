@@ -16,11 +16,14 @@ import pandas as pd
 import xarray as xr
 from scipy import stats
 
-from consistency_lab.errors import UserError
+from consistency_lab.errors import StoreError, UserError
 from consistency_lab.intervals import Array, Interval, jackknife
+from consistency_lab.store.results import provenance
 
 GROUPS = 16  # of images that are left out in turn
 HALF = 0.5  # the time that tables split at
+OVER_OPTIMAL = "over optimal"
+VOID = f"{OVER_OPTIMAL} (void: of held-out images)"
 
 
 @dataclass(frozen=True)
@@ -76,26 +79,23 @@ def add_profiles(result: xr.Dataset, profiles: Sequence[Profile]) -> None:
 def difficulty_table(result: xr.Dataset) -> pd.DataFrame:
     """Which definition calls which time hard: one row a definition.
 
-    Columns: definition, unit; peak_t, and peak_from to peak_to, the times whose interval reaches up to that of the peak; share_below
-    with its 95 % interval, the share of the curve's area (of what lies above 0) at t < 0.5, and uniform_below, what a flat curve would
-    have there; defined, the share of times at which the definition has a value.
+    Columns: definition, unit; peak_t, where the curve is highest, and peak_from to peak_to, from the first to the last time that cannot be
+    told from it, so that the true peak is among them in 95 % of cases (`_peak`; NaN for a single image); share_below with its 95 %
+    interval, the share of the curve's area (of what lies above 0) at t < 0.5, and uniform_below, what a flat curve would have there;
+    defined, the share of times at which the definition has a value.
 
     Raises:
         UserError: the result is of another kind, or from a version without profiles.
     """
-    _need_profiles(result)
+    result = with_void_marked(_need_profiles(result))
     t, rows = result["t"].values, []
     for name in result["definition"].values:
         one = result.sel(definition=name)
-        values, low, high = (one[f"profile{end}"].values for end in ("", "_low", "_high"))
-        replicates = one["profile_without"].transpose("group", "t").values
+        values, replicates = one["profile"].values, one["profile_without"].transpose("group", "t").values
         known = np.isfinite(values)
         row = {"definition": str(name), "unit": str(one["definition_unit"].values), "defined": known.mean()}
         if known.any():
-            best = int(np.nanargmax(values))
-            # Without an interval the peak stands for itself alone.
-            alike = high >= low[best] if np.isfinite(low[best]) else np.arange(len(t)) == best
-            row |= {"peak_t": t[best], "peak_from": t[alike].min(), "peak_to": t[alike].max()}
+            row |= dict(zip(("peak_t", "peak_from", "peak_to"), _peak(t, values, replicates), strict=True))
         share = _statistic(partial(_share_below, t), values, replicates)
         row |= dict(zip(("share_below", "share_low", "share_high"), np.clip(share, 0.0, 1.0), strict=True))
         rows.append({**row, "uniform_below": float((t[known] < HALF).mean()) if known.any() else np.nan})
@@ -113,7 +113,7 @@ def difficulty_correlations(result: xr.Dataset) -> pd.DataFrame:
     Raises:
         UserError: the result is of another kind, or from a version without profiles.
     """
-    _need_profiles(result)
+    result = with_void_marked(_need_profiles(result))
     values = result["profile"].transpose("definition", "t").values
     replicates = result["profile_without"].transpose("definition", "group", "t").values
     rows = []
@@ -127,6 +127,52 @@ def difficulty_correlations(result: xr.Dataset) -> pd.DataFrame:
         names = [str(result["definition"].values[i]) for i in (a, b)]
         rows.append([*names, *np.clip(found, -1.0, 1.0), int(both.sum())])
     return pd.DataFrame(rows, columns=["first", "second", "rho", "low", "high", "times"])
+
+
+def with_void_marked(result: xr.Dataset) -> xr.Dataset:
+    """A difficulty result, with an excess over the optimal denoiser that was taken on held-out images taken out and named `VOID`.
+
+    Results of before `probe_difficulty` took it on training images have that: where the optimal denoiser does not hold the images it is
+    worse than a trained model, and the difference says nothing of what can still be learnt.
+    """
+    try:
+        facts = provenance(result)
+    except StoreError:
+        return result
+    fitted_to = facts.get("references_fitted_to")
+    if fitted_to is None or "excess_over_optimal_on" in facts or facts["images"]["name"] == fitted_to:
+        return result
+    marked = result.copy()
+    for name in (name for name in result if str(name).startswith("excess")):
+        marked[name] = result[name].where(result["reference"] != "optimal")
+    if "definition" in result.coords:
+        sound = result["definition"] != OVER_OPTIMAL
+        for name in (name for name in result if str(name).startswith("profile")):
+            marked[name] = result[name].where(sound)
+        known = [
+            str(name) if keep else VOID for name, keep in zip(result["definition"].values, sound.values, strict=True)
+        ]
+        marked = marked.assign_coords(definition=known)
+        for name in ("definition_unit", "definition_meaning"):
+            marked.coords[name] = ("definition", result[name].values)
+    return marked
+
+
+def _peak(t: Array, values: Array, replicates: Array) -> tuple[float, float, float]:
+    """The time of the highest value, and the range of those that cannot be told from it.
+
+    A time stays unless the highest value is above its own by more than the 1 - 0.05 / (times - 1) quantile of t in standard errors of
+    their difference: the true peak is left out only if some other time wrongly seems above it, in at most 5 % of cases (Hsu 1984's
+    comparisons with the best, bounded after Bonferroni). What has no standard error stays.
+    """
+    best, known, groups = int(np.nanargmax(values)), np.isfinite(values), len(replicates)
+    if groups < 2:
+        return t[best], np.nan, np.nan
+    without = replicates[:, [best]] - replicates
+    error = np.sqrt((groups - 1) / groups * ((without - without.mean(0)) ** 2).sum(0))
+    apart = stats.t.ppf(1 - 0.05 / max(known.sum() - 1, 1), groups - 1) * error
+    alike = known & ~(values[best] - values > apart)
+    return t[best], t[alike].min(), t[alike].max()
 
 
 def _statistic(function: Callable[[Array], float], estimate: Array, replicates: Array) -> list[float]:
@@ -147,8 +193,9 @@ def _spearman(curves: Array) -> float:
     return float(a @ b) / scale if scale > 0 else np.nan
 
 
-def _need_profiles(result: object) -> None:
+def _need_profiles(result: object) -> xr.Dataset:
     if not isinstance(result, xr.Dataset) or result.attrs.get("kind") != "difficulty" or "profile" not in result:
         raise UserError(
             "this needs a difficulty result with its definitions beside each other; make one with probe_difficulty."
         )
+    return result

@@ -9,7 +9,7 @@ import xarray as xr
 from consistency_lab.plots import connectivity as paths
 from consistency_lab.plots import definitions, probe_frames, reading
 from consistency_lab.plots import structure as levels
-from consistency_lab.probes.profiles import difficulty_correlations, difficulty_table
+from consistency_lab.probes.profiles import difficulty_correlations, difficulty_table, with_void_marked
 from consistency_lab.reports.numbers import number, with_interval
 from consistency_lab.reports.svg import picture
 
@@ -20,12 +20,14 @@ def definitions_of(ds: xr.Dataset, key: str) -> Section | None:
     """Which definition calls which time hard: two pictures and a table; None for a result without profiles."""
     if "profile" not in ds:
         return None
+    ds = with_void_marked(ds)
     table, model = difficulty_table(ds), reading.model_of(ds)
     rows = []
     for row in table.to_dict("records"):
-        peak = (
-            f"{row['peak_t']:.2f} ({row['peak_from']:.2f} to {row['peak_to']:.2f})" if row["defined"] else "undefined"
+        told = (
+            f"{row['peak_from']:.2f} to {row['peak_to']:.2f}" if row["peak_from"] == row["peak_from"] else "no interval"
         )
+        peak = f"{row['peak_t']:.2f} ({told})" if row["defined"] else "undefined"
         share = with_interval(row["share_below"], row["share_low"], row["share_high"])
         meaning = str(ds["definition_meaning"].sel(definition=row["definition"]).values)
         rows.append((row["definition"], peak, share, f"{row['uniform_below']:.2f}", meaning))
@@ -34,7 +36,7 @@ def definitions_of(ds: xr.Dataset, key: str) -> Section | None:
         f"{key}-definitions",
         f"Difficulty of each timestep of {model} by {len(rows)} definitions.",
         "Every definition on its own axis with its 95 % interval over images; the dot is the hardest time. Excess below zero means better "
-        "than the closed-form denoiser.",
+        "than the closed-form denoiser; that over the optimal denoiser is of training images, which it holds.",
         probe_frames.definitions(ds),
     )
     alike = picture(
@@ -44,7 +46,7 @@ def definitions_of(ds: xr.Dataset, key: str) -> Section | None:
         "1: the two order the times alike; −1: what one calls hard the other calls easy. Intervals are over images.",
         difficulty_correlations(ds),
     )
-    head = ("definition", "hardest t (within the interval)", "share at t < 0.5 [95 %]", "if flat", "what it is")
+    head = ("definition", "hardest t (those not told from it)", "share at t < 0.5 [95 %]", "if flat", "what it is")
     return {"pictures": (curves, alike), "head": head, "rows": rows}
 
 

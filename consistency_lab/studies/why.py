@@ -26,6 +26,7 @@ from consistency_lab.probes.landscape import line_landscape
 from consistency_lab.probes.profiles import difficulty_correlations, difficulty_table
 from consistency_lab.probes.structure import probe_structure
 from consistency_lab.probes.subject import Subject, diffusion_subject
+from consistency_lab.store.results import provenance
 from consistency_lab.store.runs import Store
 from consistency_lab.studies.connectivity import probe_connectivity
 from consistency_lab.studies.fleet import Family, check_families
@@ -218,6 +219,7 @@ def _of_curvature(result: xr.Dataset) -> dict[str, Any]:
 
 def _of_difficulty(result: xr.Dataset) -> dict[str, Any]:
     return {
+        "excess_over_optimal_on": provenance(result)["excess_over_optimal_on"],
         "definitions": difficulty_table(result).to_dict("records"),
         "rank_correlations": difficulty_correlations(result).to_dict("records"),
     }

@@ -26,10 +26,14 @@ def bounds(name, value, half=0.02):
 
 def scored(metric, value, half=0.02):
     found = {f"{metric}_score": value, f"{metric}_low": value - half, f"{metric}_high": value + half}
-    return found | {f"{metric}_distance": 0.5 * (1 - value), f"{metric}_null": 0.5}
+    return (
+        found
+        | dict.fromkeys((f"{metric}_distance", f"{metric}_median_distance"), 0.5 * (1 - value))
+        | {f"{metric}_null": 0.5}
+    )
 
 
-def family_values(score, diffusion=True, references=REFERENCES, metrics=("mse", "ssim-sigma0.8"), half=0.02):
+def family_values(score, diffusion=True, references=REFERENCES, metrics=("mse", "cosine", "ssim-sigma0.8"), half=0.02):
     values = {"nearest": 0.1}
     t = np.linspace(1, 0, LEVELS)
     for metric in metrics:
@@ -59,7 +63,8 @@ def quality_values(frechet, covered=10):
     return found | {"frechet_floor": 5.0, "frechet_gaussian": 30.0, "frechet_memoriser": 8.0, "measure": "Frechet"}
 
 
-def likeness(folder, families=None, study="likeness", crosses=True, contrast=None):
+def likeness(folder, families=None, study="likeness", crosses=True, contrast=None, gap=0.05, p=0.01, cosine_gap=None):
+    """Between two families the score is the mean of theirs less ``gap`` (by cosine ``cosine_gap``), and the permutation's p is ``p``."""
     rows = Rows(folder / f"{study}.jsonl")
     families, contrast = DIFFUSION if families is None else families, CONTRAST if contrast is None else contrast
     for name, score in (families | contrast).items():
@@ -75,8 +80,10 @@ def likeness(folder, families=None, study="likeness", crosses=True, contrast=Non
             if (first == "gan") != (second == "gan"):
                 continue  # they start from noise of other shapes
             both = {"families": [first, second], "models": models(first) + models(second)}
-            value = 0.5 * ((families | contrast)[first] + (families | contrast)[second]) - 0.05
-            rows.row({"row": "cross", **both, **RULER}, lambda v=value: scored("mse", v) | {"p_any": 0.01})
+            mean = 0.5 * ((families | contrast)[first] + (families | contrast)[second])
+            values = scored("mse", mean - gap) | scored("cosine", mean - (gap if cosine_gap is None else cosine_gap))
+            values |= {"p_any": p, "mse_p": p, "cosine_p": p}
+            rows.row({"row": "cross", **both, **RULER}, lambda v=values: v)
     return rows
 
 
@@ -139,7 +146,8 @@ def why(folder):
                 ("x0 error", "half-time", 0.0),
             )
         ]
-        add("difficulty", name, {"definitions": definitions, "rank_correlations": ranks})
+        values = {"definitions": definitions, "rank_correlations": ranks, "excess_over_optimal_on": "training"}
+        add("difficulty", name, values)
         times = bounds("half_known_t", 0.6) | bounds("swap_t", 0.5) | bounds("handoff_t", 0.7)
         add("structure", name, times)
         paths = bounds("mean_loss", 0.3) | bounds("consistency", 0.9)
@@ -161,8 +169,8 @@ def race(names_and_roles, last=60):
         ("contestant", "seed", "target"),
         ("contestant", "seed", "evaluation"),
     )
-    references = ["real images", "Gaussian", "data mean", "memoriser"]
-    values = np.array([[np.nan, 6.0], [0.5, 30.0], [1.0, 90.0], [0.9, 12.0]])
+    references = ["training images", "Gaussian denoiser", "data mean", "optimal denoiser"]
+    values = np.array([[np.nan, 6.0], [0.05, 30.0], [1.0, 90.0], [0.9, 12.0]])
     return xr.Dataset(
         {
             "loss": ((*run, "step"), loss),
@@ -177,6 +185,7 @@ def race(names_and_roles, last=60):
             "effective_share": (run, np.ones(shape)),
             "batch": ("contestant", np.full(len(names), 64, dtype=np.int32)),
             "pilot_seconds": ("contestant", np.zeros(len(names))),
+            "pilot_loss": ("step", 1.0 / steps),
             "target_loss": ("target", [0.03, 0.02]),
             "reference_value": (("reference", "metric"), values),
             "qualified": ("metric", np.array([True, False])),

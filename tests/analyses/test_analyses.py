@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -124,6 +125,61 @@ def test_speedups_are_those_of_the_race(script, made):
     ablation = script("center_ablation").produce(source(script, made)).sentence
     assert "Of 2 centers, CLTS, center 0.5 is" in ablation
     assert "4 [4, 4] times as fast" in ablation
+
+
+def test_the_speedup_is_said_at_every_target(script, made):
+    drawn = script("speedup_curve").produce(source(script, made))
+    # Losses are 1/step over the speed, over seeds 1, 1.1 and 1.2 times as much: the ratio is 8 at every target.
+    table = drawn.figures[""][1]
+    own = table[(table["contestant"] == "recipe") & (table["against"] == "uniform, constant rate")]
+    assert own["fraction"].tolist() == [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    assert own["qualified"].tolist() == [False] * 3 + [True] * 5
+    assert "at 0.2, 0.3 and 0.4 a closed-form denoiser has that loss without training" in drawn.sentence
+    assert set(table["contestant"]) == {"recipe", "paper: CLTS + MDLRC"}
+
+
+def test_the_curve_of_an_old_races_pilot_comes_from_the_rows(script, builders, tmp_path):
+    folder = tmp_path / "digits"
+    folder.mkdir()
+    whole = builders.race(builders.STANDARD)
+    facts = {"data": {"fingerprint": "f"}, "target_seed": 7}
+    steps = whole["step"].values.tolist()
+    old = whole.drop_vars("pilot_loss")
+    at = old["target"].values * 60
+    old["target_loss"] = ("target", np.interp(at, steps, whole["pilot_loss"].values))
+    builders.save_result(builders.with_provenance(old, "race", **facts), folder / "race-standard.nc")
+    with pytest.raises(script("_common").UserError, match="curve of its target pilot"):
+        script("speedup_curve").produce(source(script, tmp_path))
+    rows = builders.Rows(folder / "race.jsonl")
+    for seed, factor in ((6, 2.0), (7, 1.0)):  # another seed's run, and the pilot's
+        run = {"data": {"fingerprint": "f"}, "settings": {"seeds": {"init": seed}, "steps": 60}}
+        loss = (factor * whole["pilot_loss"].values).tolist()
+        rows.row({"row": "run", "run": run}, lambda loss=loss: {"steps": steps, "loss": loss})
+    found = source(script, tmp_path).race("standard")
+    np.testing.assert_allclose(found["pilot_loss"], whole["pilot_loss"])
+    assert "recipe reaches the loss" in script("speedup_curve").produce(source(script, tmp_path)).sentence
+
+
+def test_an_excess_of_held_out_images_in_old_rows_is_void(script, builders, tmp_path):
+    one = {"unit": "u", "peak_from": 0.2, "peak_to": 0.9, "share_below": 0.5, "share_low": 0.4, "share_high": 0.6}
+    own = [
+        {"definition": name, "peak_t": t, **one}
+        for name, t in (("eps error", 0.3), ("x0 error", 0.4), ("over optimal", 0.99))
+    ]
+    pairs = [("eps error", "over optimal"), ("eps error", "x0 error"), ("x0 error", "over optimal")]
+    ranks = [{"first": a, "second": b, "rho": 0.5, "low": 0.4, "high": 0.6, "times": 9} for a, b in pairs]
+    values = {"definitions": own, "rank_correlations": ranks}
+    said = {}
+    for name, more in {"old": {}, "new": {"excess_over_optimal_on": "training"}}.items():
+        rows = builders.Rows(tmp_path / name / "digits" / "why.jsonl")
+        spec = {"row": "why", "probe": "difficulty", "family": "mlp", "models": ["mlp"], "player": None}
+        rows.row(spec, lambda more=more: values | more)
+        said[name] = script("difficulty_definitions").produce(source(script, tmp_path / name)).sentence
+    assert "to t = 0.99 [0.20 to 0.90] (over optimal, u, mlp)" in said["new"]
+    assert "of 3 pairs" in said["new"]
+    assert "to t = 0.40 [0.20 to 0.90] (x0 error, u, mlp)" in said["old"]
+    assert "of 1 pairs" in said["old"]
+    assert said["old"].endswith("left out: over optimal (void: of held-out images).")
 
 
 def test_a_distance_that_does_not_qualify_decides_nothing(script, made):

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -10,9 +12,11 @@ from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.references import GaussianDenoiser
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
+from consistency_lab.jupyter import levels
+from consistency_lab.plots import frames, probe_frames
 from consistency_lab.probes.difficulty import UNITS, errors_per_sample, probe_difficulty
 from consistency_lab.probes.frozen import frozen_grid
-from consistency_lab.probes.profiles import difficulty_table
+from consistency_lab.probes.profiles import VOID, difficulty_correlations, difficulty_table, with_void_marked
 from consistency_lab.store.results import load_result, provenance, save_result
 from consistency_lab.training.train import train
 
@@ -64,6 +68,58 @@ def test_excess_over_the_own_reference_is_zero(digits):
     assert result["error"].shape == (3, 4, 40)
 
 
+def test_the_excess_over_the_optimal_denoiser_is_of_images_that_it_holds():
+    # A set of one image over and over: its optimal denoiser answers with that image. A model that answers 0 is off by the image, in
+    # units of x0 by its mean square; on an image of another sign the optimal denoiser would be off by four times that.
+    schedule, image = SCHEDULES.build("linear"), torch.full((1, 1, 4, 4), 0.5)
+    held = ImageSet("held", image.repeat(20, 1, 1, 1))
+    other = ImageSet("other", -image.repeat(20, 1, 1, 1))
+    zero = DiffusionModel("zero", GaussianDenoiser(torch.zeros(1, 4, 4), torch.zeros(16, 16), schedule))
+    result = probe_difficulty(zero, other, count=16, bins=4, training_images=held)
+    excess = result["excess"].sel(reference="optimal")
+    to_eps = torch.exp(schedule.log_snr(torch.tensor(result["t"].values))).numpy()
+    np.testing.assert_allclose(excess.sel(units="x0"), 0.25, rtol=1e-4)
+    np.testing.assert_allclose(excess.sel(units="eps"), 0.25 * to_eps, rtol=1e-3)
+    np.testing.assert_allclose(result["profile"].sel(definition="over optimal"), 0.25 * to_eps, rtol=1e-3)
+    worse = result["error"] - result["reference_error"].sel(reference="optimal")  # on images that it does not hold
+    np.testing.assert_allclose(worse.sel(units="x0").mean("sample"), 0.25 - 1.0, rtol=1e-3)
+    assert provenance(result)["excess_over_optimal_on"] == "held"
+    again = probe_difficulty(zero, held, count=16, bins=4)
+    np.testing.assert_allclose(again["excess"].sel(reference="optimal"), excess, rtol=1e-6)
+
+
+def test_fewer_training_images_than_images_are_enough(digits):
+    result = probe_difficulty(model(digits), digits, count=40, bins=3, training_images=digits.split(6, seed=0)[0])
+    assert np.isfinite(result["profile_low"].sel(definition="over optimal")).all()
+    assert result.sizes["group"] == 6
+
+
+def test_an_excess_of_held_out_images_in_an_old_result_is_void(digits):
+    first, second = digits.split(60, 40, seed=0)
+    new = probe_difficulty(model(first), second, count=20, bins=4, training_images=first)
+    facts = provenance(new)
+    del facts["excess_over_optimal_on"]
+    old = new.assign_attrs(provenance=json.dumps(facts))
+    assert with_void_marked(new) is new
+    marked = with_void_marked(old)
+    assert marked["excess"].sel(reference="optimal").isnull().all()
+    assert marked["excess"].sel(reference="gaussian").equals(new["excess"].sel(reference="gaussian"))
+    table = difficulty_table(old).set_index("definition")
+    assert table.loc[VOID, "defined"] == 0
+    assert np.isnan(table.loc[VOID, "peak_t"])
+    assert "over optimal" not in table.index
+    ranks = difficulty_correlations(old)
+    assert ranks[(ranks["first"] == VOID) | (ranks["second"] == VOID)]["rho"].isna().all()
+    shown = frames.difficulty(old)
+    assert set(shown[shown["quantity"] == "excess"]["name"]) == {"Gaussian denoiser"}
+    assert probe_frames.definitions(old).set_index("definition").loc[VOID, "value"].isna().all()
+    assert VOID in levels.measures(old)
+    itself = probe_difficulty(model(first), first, count=20, bins=4)
+    facts = {key: value for key, value in provenance(itself).items() if key != "excess_over_optimal_on"}
+    sound = itself.assign_attrs(provenance=json.dumps(facts))
+    assert with_void_marked(sound) is sound  # it was taken on training images
+
+
 def test_the_result_survives_the_disk(digits, tmp_path):
     result = probe_difficulty(model(digits), digits, count=10, bins=3)
     save_result(result, tmp_path / "d.nc")
@@ -76,7 +132,8 @@ def test_a_single_image_gives_values_without_intervals(digits):
     assert np.isfinite(errors["profile"]).all()
     assert np.isnan(errors["profile_low"]).all()
     table = difficulty_table(result)
-    assert (table["peak_from"] == table["peak_t"]).all()
+    assert table["peak_t"].notna().all()
+    assert table["peak_from"].isna().all()
     assert table["share_low"].isna().all()
     with pytest.raises(UserError, match="at least 1 image, not 0"):
         probe_difficulty(model(digits), digits, count=4, bins=3, detail=0)

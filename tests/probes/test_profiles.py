@@ -62,6 +62,29 @@ def test_a_planted_curve_is_read_as_planted():
     assert table["uniform_below"].tolist() == [0.5, 0.5]
 
 
+@pytest.mark.parametrize("curve", ["flat", "two alike", "sharp"])
+def test_the_range_of_the_peak_holds_the_true_one_as_often_as_it_says(curve):
+    rng, trials, truth = np.random.default_rng(2), 200, np.zeros(10)
+    if curve != "flat":
+        truth[[3, 7]] = 1.0, {"two alike": 0.999, "sharp": 0.0}[curve]
+    hits, wide = 0, []
+    for _ in range(trials):
+        # Images are hard or easy at all times together, and heavy-tailed.
+        x = truth[:, None] + 0.3 * rng.standard_t(4, size=(10, 48)) + rng.exponential(size=48)
+        row = difficulty_table(result(x)).iloc[0]
+        hits += row["peak_from"] <= T[3] <= row["peak_to"]
+        wide.append(row["peak_to"] - row["peak_from"])
+    assert hits / trials >= 0.95 - 2 * np.sqrt(0.95 * 0.05 / trials)
+    assert np.median(wide) == pytest.approx({"flat": 0.9, "two alike": 0.4, "sharp": 0.0}[curve], abs=0.11)
+
+
+def test_a_tie_is_told_from_nothing_and_a_difference_without_noise_from_everything():
+    shared = np.random.default_rng(0).normal(size=48)
+    level = np.array([0.0, 0.0, 1.0, 2.0, 2.0, 1.9, 0.0, 0.0, 0.0, 0.0])
+    (row,) = difficulty_table(result(level[:, None] + shared)).to_dict("records")  # what all times share cancels
+    assert [row[key] for key in ("peak_t", "peak_from", "peak_to")] == pytest.approx([0.35, 0.35, 0.45])
+
+
 def test_rank_correlations_are_spearmans():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(10, 20)), rng.normal(size=(10, 20))

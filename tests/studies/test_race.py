@@ -2,6 +2,7 @@ import dataclasses
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from consistency_lab.store.runs import Store
 from consistency_lab.studies import ruler
 from consistency_lab.studies.race import abreast, findings, learnt, study
 from consistency_lab.studies.race.contestants import Contestant, as_density, at_horizons, static_twins
+from consistency_lab.studies.race.curve import speedup_curve, with_targets
 from consistency_lab.studies.race.field import (
     FIXED,
     FOLLOWING,
@@ -134,6 +136,28 @@ def test_a_race_tells_what_happened(raced, field):
     assert set(table.xs("fastest uniform with annealing", level="against")["control"]) == {chosen}
     with pytest.raises(UserError, match="run for the targets"):
         race_table(result, 0.5)
+
+
+def test_the_speedup_over_targets_is_that_of_a_race_to_each(raced):
+    _, result, _ = raced
+    again = with_targets(result, [0.3, 0.8])
+    for name in ("crossing", "censored", "target_loss", "target_qualified"):
+        np.testing.assert_array_equal(again[name], result[name])
+    curve = speedup_curve(result, fractions=[0.3, 0.5, 0.8])
+    assert curve["fraction"].unique().tolist() == [0.3, 0.5, 0.8]
+    columns = ["contestant", "against", "control", "crossing", "speedup", "low", "high", "bound", "pilot_speedup"]
+    for target in (0.3, 0.8):
+        same = curve[curve["fraction"] == target][columns].reset_index(drop=True)
+        pd.testing.assert_frame_equal(same, race_table(result, target)[columns])
+    own = speedup_curve(result, ["slow"], [0.5])
+    assert own["contestant"].unique().tolist() == ["slow"]
+    assert set(own["against"]) == {"uniform, constant rate", "fastest uniform with annealing"}
+    with pytest.raises(UserError, match=r"from 0\.0833333, its first record, to 1, not"):
+        speedup_curve(result, fractions=[0.01])
+    with pytest.raises(UserError, match="has no nobody; there are uniform"):
+        speedup_curve(result, ["nobody"])
+    with pytest.raises(UserError, match="curve of its target pilot"):
+        speedup_curve(result.drop_vars("pilot_loss"))
 
 
 def test_references_and_qualification(raced):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from consistency_lab.studies.race.crossing import Crossing, first_sustained, haste, speedup, typical
+from consistency_lab.studies.race.crossing import Crossing, arrival, first_sustained, haste, speedup, typical
 
 STEPS = [10, 20, 30, 40, 50]
 
@@ -25,6 +25,13 @@ def test_first_sustained_crossing(losses, window, expected):
     at, censored = first_sustained(STEPS, losses, 3.0, window)
     assert at == pytest.approx(expected.at)
     assert censored == expected.censored
+
+
+def test_a_run_that_diverged_or_has_no_record_arrived_nowhere():
+    losses = [5, 4, 2, 1, 1]
+    assert arrival(STEPS, losses, 3.0, 10, 60, False) == first_sustained(STEPS, losses, 3.0, 10)
+    assert arrival(STEPS, losses, 3.0, 10, 60, True) == Crossing(60.0, True)
+    assert arrival([], [], 3.0, 10, 60, False) == Crossing(60.0, True)
 
 
 def test_a_contestant_raced_against_itself_gives_exactly_one():

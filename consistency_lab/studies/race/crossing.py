@@ -57,6 +57,15 @@ def first_sustained(steps: Sequence[float], losses: Sequence[float], target: flo
     return Crossing(float(at[-1]), True)
 
 
+def arrival(
+    steps: Sequence[float], losses: Sequence[float], target: float, window: float, planned: int, diverged: bool
+) -> Crossing:
+    """`first_sustained` of a run of a race. One that diverged arrived nowhere, whatever it touched before, nor did one without a record."""
+    if diverged or not len(steps):
+        return Crossing(float(planned), True)
+    return first_sustained(steps, losses, target, window)
+
+
 def speedup(control: Sequence[Crossing], contestant: Sequence[Crossing], extra: float = 0.0) -> Speedup:
     """The control's crossings divided by the contestant's, seed by seed.
 

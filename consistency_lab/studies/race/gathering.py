@@ -11,7 +11,7 @@ import xarray as xr
 from consistency_lab.store.results import with_provenance
 from consistency_lab.studies.quality import GAUSSIAN, MEMORISER
 from consistency_lab.studies.race.contestants import Contestant
-from consistency_lab.studies.race.crossing import first_sustained
+from consistency_lab.studies.race.crossing import arrival
 from consistency_lab.studies.race.running import EVALUATIONS, Watch
 
 SUSTAINED = 0.1  # of the control's run: how long a target must be held
@@ -33,14 +33,15 @@ def gathered(
     control: Contestant,
     seeds: Sequence[int],
     runs: Mapping[tuple[str, int], dict[str, Any]],
+    pilot: Mapping[str, Any],
     targets: Sequence[float],
     wanted: np.ndarray,
     references: dict[str, dict[str, float | None]],
     watch: Watch,
     target_seed: int,
 ) -> xr.Dataset:
-    """Runs by (contestant, seed), as `recorded` gives them, and the losses that are wanted at each of the targets: the result of `race`."""
-    steps = sorted({step for run in runs.values() for step in run["steps"]})
+    """The result of `race`: of runs by (contestant, seed) and the target pilot, as `recorded` gives them, and the wanted losses."""
+    steps = sorted({step for run in (*runs.values(), pilot) for step in run["steps"]})
     place = {step: i for i, step in enumerate(steps)}
     shape = (len(contestants), len(seeds))
     loss = np.full((*shape, len(steps)), np.nan)
@@ -62,12 +63,9 @@ def gathered(
                     evaluations[key][i, j, k] = np.nan if values[key] is None else values[key]
             if run["diverged_at"] is not None:
                 diverged[i, j] = run["diverged_at"]
+            gone, planned = run["diverged_at"] is not None, each.settings.steps
             for k, target in enumerate(wanted):
-                found = first_sustained(run["steps"], curve.tolist(), target, window) if run["steps"] else None
-                lost = found is None or run["diverged_at"] is not None
-                # A run that diverged arrived nowhere, whatever it touched before.
-                censored[i, j, k] = lost or found.censored  # type: ignore[union-attr]
-                crossing[i, j, k] = each.settings.steps if lost else found.at  # type: ignore[union-attr]
+                crossing[i, j, k], censored[i, j, k] = arrival(run["steps"], curve, target, window, planned, gone)
     frechet = f"Frechet distance ({watch.classifier.feature_name})"
     metrics, names = [LOSS, frechet], list(references)
     value = np.array([[references[n][key] for key in ("loss", "frechet")] for n in names], dtype=np.float64)
@@ -90,6 +88,7 @@ def gathered(
             "censored": (per_target, censored),
             "diverged_at": (run_dims, diverged),
             **{key: (run_dims, each) for key, each in numbers.items()},
+            "pilot_loss": ("step", _on_steps(pilot, place)),
             "target_loss": ("target", wanted),
             "target_qualified": ("target", [qualifies(LOSS, each, *beaten) for each in wanted]),
             "reference_value": (("reference", "metric"), value),
@@ -123,6 +122,13 @@ def gathered(
         target_rule=f"what {control.name!r} of seed {target_seed} had reached at the fractions of its {control.settings.steps} steps",
         device=str(watch.device),
     )
+
+
+def _on_steps(pilot: Mapping[str, Any], place: Mapping[int, int]) -> np.ndarray:
+    """The losses of the target pilot on the steps of the race; NaN where it has no record."""
+    losses = np.full(len(place), np.nan)
+    losses[[place[step] for step in pilot["steps"]]] = np.array(pilot["loss"], dtype=np.float64)
+    return losses
 
 
 def _last(values: np.ndarray) -> float:

@@ -68,8 +68,9 @@ def race(
         A race result: ``loss (contestant, seed, step)`` of the averaged weights on the frozen batch, ``evaluation_step``,
         ``evaluation_loss`` and ``frechet (contestant, seed, evaluation)``, ``crossing`` and ``censored (contestant, seed, target)`` in
         steps, ``diverged_at`` (NaN: did not), ``seconds_per_step``, ``total_variation`` and ``effective_share (contestant, seed)`` (see
-        `train_watched`), ``target_loss (target)`` and whether it is below what needs no training, ``target_qualified``,
-        ``reference_value (reference, metric)`` and ``qualified (metric)``. NaN where a run has no such step.
+        `train_watched`), ``pilot_loss (step)`` of the target pilot, ``target_loss (target)`` and whether it is below what needs no
+        training, ``target_qualified``, ``reference_value (reference, metric)`` and ``qualified (metric)``. NaN where a run has no such
+        step.
 
     Raises:
         UserError: contestants that cannot be compared, no or two controls, seeds that are not the race's alone.
@@ -92,7 +93,7 @@ def race(
         at = [fraction * control.settings.steps for fraction in targets]
         wanted = np.interp(at, pilot["steps"], np.array(pilot["loss"], dtype=np.float64))
         runs = {(lap.name, seed): recorded(watch, lap, rows) for seed in done for lap in laps[seed]}
-        return gathered(contestants, control, done, runs, targets, wanted, references, watch, target_seed)  # type: ignore[arg-type]
+        return gathered(contestants, control, done, runs, pilot, targets, wanted, references, watch, target_seed)  # type: ignore[arg-type]
 
     def after() -> None:
         """Tell what there is whenever one more seed is complete."""
