@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from consistency_lab.data.sources import load_images
 from consistency_lab.errors import UserError
 from consistency_lab.plots import study_frames as frames
 from consistency_lab.plots.save import save_figure
+from consistency_lab.plots.theme import MUTED
 from consistency_lab.presets import TABLES, likeness_plan, race_plan, sizes_plan
 from consistency_lab.store.results import load_result, provenance
 from consistency_lab.store.runs import Store
@@ -48,7 +49,7 @@ class Source:
 
     Attributes:
         preset: on which data. folder: with PRESET/STUDY.jsonl. store: with models and results, for images and curves. result: a cached
-            comparison, for the grid. data_dir: of published sets.
+            comparison, for the grid. data_dir: of published sets. notes: what the rows that were read ask to be said of them.
     """
 
     preset: str
@@ -56,13 +57,17 @@ class Source:
     store: Path | None = None
     result: Path | None = None
     data_dir: Path | None = None
+    notes: dict[str, None] = field(default_factory=dict, compare=False)
 
     def rows(self, study: str, command: str | None = None) -> list[frames.Row]:
         """The finished rows of a study. Raises `MissingRows`, which names the command that makes them: `study` unless another is given."""
         try:
-            return frames.current_rows(self.folder / self.preset / f"{study}.jsonl")
+            found = frames.current_rows(self.folder / self.preset / f"{study}.jsonl")
         except frames.MissingRows as missing:
             raise self.missing(study, str(missing), command or f"study {study} --preset {self.preset}") from None
+        if note := frames.old_rules(found):
+            self.notes[note] = None
+        return found
 
     def race(self, contestants: str) -> xr.Dataset:
         """The race's result. Raises `MissingRows`, which names the command that makes it."""
@@ -141,7 +146,8 @@ def main(produce: Produce, file: str, arguments: Sequence[str] | None = None) ->
     add_options(parser)
     given = parser.parse_args(arguments)
     try:
-        finish(produce(source_of(given)), Path(file).stem, given.out or given.rows / given.preset)
+        source = source_of(given)
+        finish(produce(source), Path(file).stem, given.out or given.rows / given.preset, list(source.notes))
     except UserError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
@@ -160,15 +166,20 @@ def source_of(given: argparse.Namespace) -> Source:
     return Source(given.preset, given.rows, given.store, given.result, given.data_dir)
 
 
-def finish(drawn: Drawn, script: str, out: Path) -> None:
-    """Write ``figure-SCRIPT[-NAME]`` as png, pdf and csv, and print the sentence. (STUDY.csv is the study's own table.)"""
+def finish(drawn: Drawn, script: str, out: Path, notes: Sequence[str] = ()) -> None:
+    """Write ``figure-SCRIPT[-NAME]`` as png, pdf and csv, and print the sentence. (STUDY.csv is the study's own table.)
+
+    ``notes`` on the rows stand under every figure and behind the sentence.
+    """
     for name, (figure, frame) in drawn.figures.items():
+        if notes:
+            figure.text(0.01, -0.01, "\n".join(notes), fontsize=6, color=MUTED, va="top", wrap=True)
         png, *_ = save_figure(figure, out / stem(script, name), frame)
         # They are committed: few colours are enough, and a third of the size.
         with Image.open(png) as picture:
             fewer = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
         fewer.save(png, optimize=True)
-    print(drawn.sentence, flush=True)
+    print(" ".join([drawn.sentence, *notes]), flush=True)
 
 
 def stem(script: str, name: str = "") -> str:

@@ -6,6 +6,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from _common import add_options, finish, source_of
 
@@ -28,9 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     source, failed = source_of(given), []
     for name in SCRIPTS:
         try:
-            drawn = importlib.import_module(name).produce(source)
+            own = replace(source, notes={})
+            drawn = importlib.import_module(name).produce(own)
             print(f"{name}: ", end="")
-            finish(drawn, name, given.out or given.rows / given.preset)
+            finish(drawn, name, given.out or given.rows / given.preset, list(own.notes))
         except MissingRows as missing:
             print(f"{name}: skipped; {missing}", flush=True)
         except UserError as error:

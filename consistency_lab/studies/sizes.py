@@ -22,7 +22,7 @@ from consistency_lab.errors import UserError
 from consistency_lab.intervals import mean_interval
 from consistency_lab.loading import Model
 from consistency_lab.metrics.distances import nearest
-from consistency_lab.similarity.compare import compare
+from consistency_lab.similarity.compare import COMPARISON_VERSION, compare
 from consistency_lab.similarity.permutation import square
 from consistency_lab.similarity.statistics import cross_score, within_score
 from consistency_lab.store.runs import Store
@@ -71,7 +71,8 @@ def size_sweep(
                 f"two disjoint sets of {size} images cannot be cut from the {len(images)} of {images.name!r}."
             )
     sampler, table = sampler or Sampler(), []
-    common = {"seeds": seeds, "count": count, "noise_seed": noise_seed, "sampler": vars(sampler)}
+    common: dict[str, Any] = {"seeds": seeds, "count": count, "noise_seed": noise_seed, "sampler": vars(sampler)}
+    common |= {"comparison_version": COMPARISON_VERSION}
     for size in sizes:
 
         def compute(size: int = size) -> dict[str, Any]:
