@@ -98,8 +98,8 @@ class ImageSet:
             array: the images.
             name: what reports call the set.
             labels: one whole number an image; when left out, those of a source that hands out (image, whole number).
-            value_range: (lo, hi), the values that become -1 and 1; may be left out for bytes, and for floats in [-1, 1] of which some are
-                negative.
+            value_range: (lo, hi), the values that become -1 and 1; may be left out for bytes that are not all nearly black, and for floats
+                in [-1, 1] of which some are negative.
             class_names: see `ImageSet`.
             channels: ``"first"`` or ``"last"``, the axis that holds them; may be left out for 1 or 3 where only one of the two can be.
 
