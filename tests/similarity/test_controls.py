@@ -71,7 +71,10 @@ def test_intervals_of_references_are_those_of_leaving_out_a_sample_and_computing
     half = 2.200985 * np.sqrt((N - 1) / N * ((replicates - replicates.mean()) ** 2).sum())
     result = referred(walked, [other], metric).isel(reference=0, t=-1, metric=0)
     assert float(result["reference_mean_score"]) == pytest.approx(estimate(everyone), abs=1e-6)
-    assert float(result["reference_mean_score"] - result["reference_mean_score_low"]) == pytest.approx(half, rel=1e-4)
+    ratio = 1 - estimate(everyone)
+    for end, sign in (("low", 1), ("high", -1)):
+        bound = 1 - ratio * np.exp(sign * half / ratio)
+        assert float(result[f"reference_mean_score_{end}"]) == pytest.approx(bound, rel=1e-4)
 
 
 def test_the_interval_of_a_reference_covers_the_truth():
