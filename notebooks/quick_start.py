@@ -48,8 +48,8 @@ likeness = cl.compare([a, b], cl.SharedNoise(0), count=COUNT, images=images)
 likeness
 
 # %% [markdown]
-# With two models the interval is over noise and speaks of this pair alone. Three or more give an interval over models
-# like these.
+# With two models the interval is over noise and speaks of this pair alone. Three or more give an interval over noise and
+# over models like these.
 #
 # Move through the comparison: `t` from noise (1) to data (0), which sample, which metric. Upper: what each model, and
 # each closed-form denoiser, thinks the image will be. Without ipywidgets this is one still figure.

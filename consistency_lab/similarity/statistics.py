@@ -66,8 +66,8 @@ def cross_score(distance: Array, null: Array, first: int, second: int) -> Interv
         first, second: models of the two families, two or more each.
     """
     pairs = [(i, first + j) for i in range(first) for j in range(second)]
-    flat = (np.reshape(x, (first * second, *np.shape(x)[2:])) for x in (distance, null))
-    return _over_units(*flat, pairs, [range(first), range(first, first + second)])
+    d, u = (np.reshape(x, (first * second, *np.shape(x)[2:])) for x in (distance, null))
+    return _over_units(d, u, pairs, [range(first), range(first, first + second)])
 
 
 def within_score(distance: Array, null: Array, sizes: Sequence[int]) -> Interval:
@@ -144,7 +144,7 @@ def trimmed_score(distance: Array, null: Array, models: int) -> Interval:
 
     Returns:
         ``(...)`` with an interval over models and noise, or over noise alone for two models. The jackknife is consistent for trimmed
-        means (Shao & Wu 1989).
+        means (Shao & Tu 1995).
     """
     d = np.stack([distance.mean(0), *_without_each_model(distance, models)])
     v = np.stack([pseudo_values(null.mean(0)), *map(pseudo_values, _without_each_model(null, models))])
