@@ -13,7 +13,8 @@ from consistency_lab.plots import study_frames as frames
 from consistency_lab.store.results import load_result
 from consistency_lab.store.spec import NUMERICS_VERSION, content_hash
 from consistency_lab.studies import rows as kept
-from consistency_lab.studies.race.table import race_table
+from consistency_lab.studies.race.crossing import speedup
+from consistency_lab.studies.race.table import crossings, race_table
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = ROOT / "figures"
@@ -229,6 +230,78 @@ def test_the_race():
         assert cells == expected, name
 
 
+def spread(values, digits=2, by=1.0):
+    low, high = (f"{by * each:.{digits}f}" for each in (min(values), max(values)))
+    return f"{low} to {high}"
+
+
+def probe(preset, name):
+    return frames.probes(frames.current_rows(FIGURES / preset / "why.jsonl"), name)
+
+
+def test_numbers_in_sentences_about_probes():
+    found = [probe(preset, "difficulty") for preset in SETS]
+    definitions = [row for each in found for values in each["definitions"] for row in values]
+    shares = {
+        name: [d["share_below"] for d in definitions if d["definition"] == name]
+        for name in ("eps error", "gradient noise", "half-time")
+    }
+    assert f"{spread(shares['eps error'], 0, 100)} % of the error" in PAGE
+    assert f"{spread(shares['gradient noise'], 0, 100)} % of the noise" in PAGE
+    assert f"{spread(shares['half-time'], 0, 100)} % of the sum of the half-times" in PAGE
+    peaks = [d for d in definitions if d["definition"] == "gradient norm"]
+    assert {(round(d["peak_from"], 2), round(d["peak_to"], 2)) for d in peaks} == {(0.03, 0.98)}
+    assert all(round(d["peak_t"], 2) == 0.98 for d in definitions if d["definition"] in ("x0 error", "v error"))
+    ranks = [r for each in found for values in each["rank_correlations"] for r in values]
+    assert [f"{r['rho']:.2f}" for r in ranks if (r["first"], r["second"]) == ("eps error", "x0 error")] == ["-1.00"] * 6
+    between = {preset: probe(preset, "between").set_index("name") for preset in SETS}
+    rises = [table.loc[name, "relative_barrier"] for table in between.values() for name in ("unet", "dit", "mlp")]
+    assert f"the loss rises by {spread(rises, 1)} times its value at the ends" in PAGE
+    vaes = [table.loc["vae", "relative_barrier"] for table in between.values()]
+    assert f"VAEs by {vaes[0]:.1f} and {vaes[1]:.0f}" in PAGE
+    joined = {preset: probe(preset, "connectivity").set_index("name") for preset in SETS}
+    left = [table["barrier_trained curve"] / table["barrier_straight line"] for table in joined.values()]
+    assert f"{spread([x for each in left for x in each], 0, 100)} % is left" in PAGE
+    aligned = [
+        1 - table.loc["mlp", "barrier_line after alignment"] / table.loc["mlp", "barrier_straight line"]
+        for table in joined.values()
+    ]
+    assert "{:.0f} % of the barrier on digits and {:.0f} % on Fashion-MNIST".format(*(100 * x for x in aligned)) in PAGE
+    levels = [probe(preset, "structure") for preset in SETS]
+    for key, words in (
+        ("half_known_t", "at t = {} (Fashion-MNIST {};"),
+        ("swap_t", "at t = {} ({});"),
+        ("handoff_t", "it does so at {} ({}):"),
+    ):
+        assert words.format(*(spread(table[key]) for table in levels)) in PAGE.replace("\n", " ")
+
+
+def test_numbers_in_sentences_about_what_models_share():
+    own = read("digits", "origins")
+    ends_of = [ends(*(own[name][f"to_gaussian{end}"] for end in frames.ENDS), 2) for name in ("unet", "dit", "mlp")]
+    text = PAGE.replace("\n", " ")
+    assert f"scores {ends_of[0]} with the U-Nets, {ends_of[1]} with the DiTs and {ends_of[2]} with the MLPs" in text
+    for key, words in (
+        ("to_local(window=3)", "the local one (window 3) "),
+        ("to_optimal", "the memorising one "),
+        ("residual_after_gaussian", "still agrees: "),
+    ):
+        first, second, third = (f"{own[name][key]:.2f}" for name in ("unet", "dit", "mlp"))
+        assert f"{words}{first}, {second} and {third}" in text
+    rows = [
+        row["values"] | row["spec"]
+        for row in frames.current_rows(FIGURES / "digits" / "emergence.jsonl")
+        if row["spec"]["row"] == "emergence"
+    ]
+    first, later = ([row for row in rows if (row["step"] == 25) == early] for early in (True, False))
+    assert {spread([row[f"{m}_score"] for row in first]) for m in ("mse", "cosine")} == {"0.97 to 0.99"}
+    both = [spread([row[f"{m}_score"] for row in later]) for m in ("mse", "cosine")]
+    assert f"From step 50 on it is {both[0]} by MSE and {both[1]} by cosine" in text
+    pairs = [row for name, row in read("digits", "parametrisation").items() if isinstance(name, tuple)]
+    across = [spread([row[f"{m}_score"] for row in pairs]) for m in ("mse", "cosine")]
+    assert f"the score is {across[0]} by MSE and {across[1]} by cosine" in text
+
+
 @pytest.fixture(scope="module")
 def script():
     sys.path.insert(0, str(ROOT / "analyses"))
@@ -242,6 +315,46 @@ def script():
 def curves(script):
     """What the script of the speed-ups makes of the committed races, by set."""
     return {preset: script("speedup_curve").produce(script("_common").Source(preset, FIGURES)) for preset in SETS}
+
+
+def test_numbers_in_sentences_about_the_race():
+    text = PAGE.replace("\n", " ")
+    races = {preset: load_result(FIGURES / preset / "race-standard.nc") for preset in SETS}
+
+    def against(preset, one, other):
+        length = {"digits": ", 750 steps", "fashion": ""}[preset]
+        at = float(races[preset]["target"][-1])
+        first, second = (crossings(races[preset], name.replace("@", length), at) for name in (one, other))
+        found = speedup(second, first)
+        return ends(found.estimate, found.low, found.high, 2)
+
+    leading = "recipe, followed density@"
+    momentum = [against(p, "recipe, followed density, measured momentum@", leading) for p in SETS]
+    assert f"{momentum[0]} and {momentum[1]} times as fast. The paper's whole" in text
+    exponent = [against(p, "recipe, followed density, exponent 1@", leading) for p in SETS]
+    assert f"is {exponent[0]} times as fast on digits and not told from it on Fashion-MNIST, {exponent[1]}." in text
+    twin = [against(p, "CLTS + annealing@", "CLTS + annealing@, at its end") for p in SETS]
+    assert f"CLTS is {twin[0]} times as fast as its own density at the end held fixed on digits, {twin[1]} on" in text
+    cells = [
+        against(p, leading, f"loss second moment, 50 cells + annealing{', 450 steps' if p == 'digits' else ''}")
+        for p in SETS
+    ]
+    assert f"the recipe is {cells[0]} and {cells[1]} times as fast" in text
+    assert f"is {against('digits', leading, 'loss second moment + annealing@')} times faster on digits" in text
+    assert f"{against('fashion', 'uniform + MDLRC', 'uniform + decay to .1')} on Fashion-MNIST. The momentum" in text
+    own = [raced(p)[(raced(p)["entry"] == "recipe, followed density") & raced(p)["fastest"]].iloc[0] for p in SETS]
+    steps, seconds = (
+        [ends(*(row[f"{kind}{end}"] for end in ("speedup", "low", "high")), 2) for row in own]
+        for kind in ("pilot_", "pilot_seconds_")
+    )
+    assert f"the recipe is {steps[0]} times sooner on digits and {steps[1]} on Fashion-MNIST" in text
+    assert f"slower on both ({seconds[0]}, {seconds[1]})" in text
+    centers = race_table(load_result(FIGURES / "digits" / "race-centers.nc")).set_index("contestant")
+    told = [
+        f"{c}: {ends(*(centers.loc[f'CLTS, center {c}', key] for key in ('speedup', 'low', 'high')), 2)}"
+        for c in (0.1, 0.3)
+    ]
+    assert "; ".join(told) + "; 0.5 and above: later" in text
 
 
 def test_the_speedup_over_targets(curves):
