@@ -15,8 +15,9 @@ from consistency_lab.store.spec import NUMERICS_VERSION, content_hash, files_nam
 class Rows:
     """Rows by the hash of their spec.
 
-    A row holds ``spec`` (what was asked), ``key`` (the spec's hash with the `NUMERICS_VERSION` and the content of files that it names)
-    and ``values`` (what was found). Rows of another numerics version stay in the file and are not used.
+    A row holds ``spec`` (what was asked), ``numerics_version`` (what made it; rows without are of version 2), ``key`` (the spec's hash with
+    that and the content of files that it names) and ``values`` (what was found). Rows of another numerics version stay in the file and
+    are not used.
 
     Args:
         path: a ``.jsonl`` file; made with the first row.
@@ -52,7 +53,8 @@ class Rows:
         found = self.find(spec)
         if found is None:
             key = self.key(spec)
-            self._rows[key] = json.loads(json.dumps({"key": key, "spec": spec, "values": compute()}, sort_keys=True))
+            made = {"key": key, "spec": spec, "numerics_version": NUMERICS_VERSION, "values": compute()}
+            self._rows[key] = json.loads(json.dumps(made, sort_keys=True))
             atomic_write(self.path, "".join(json.dumps(row, sort_keys=True) + "\n" for row in self._rows.values()))
             found = self._rows[key]["values"]
         return found
