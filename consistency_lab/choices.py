@@ -11,6 +11,7 @@ import fnmatch
 import inspect
 import numbers
 import os
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -18,6 +19,14 @@ from typing import Any, Generic, TypeVar
 from consistency_lab.errors import UserError, unknown_name
 
 T = TypeVar("T")
+
+
+def printable(text: str) -> str:
+    """The text as one line that every file and picture can hold: control characters and lone surrogates as backslash escapes."""
+    return "".join(
+        letter.encode("unicode_escape").decode() if unicodedata.category(letter) in ("Cc", "Cs") else letter
+        for letter in text
+    )
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from consistency_lab.cli.probe import Probe
 from consistency_lab.cli.race import MakeRecipe, Race
 from consistency_lab.cli.report import Report
 from consistency_lab.cli.study import Study
+from consistency_lab.cli.terminal import spell_out
 from consistency_lab.cli.train import Train, TrainGAN, Training, TrainVAE
 from consistency_lab.errors import UserError
 
@@ -74,6 +75,7 @@ def _parse(arguments: list[str]) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Returns 0, 2 for input that cannot be used, or 130 after Ctrl-C."""
+    spell_out()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:

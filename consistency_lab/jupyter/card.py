@@ -15,6 +15,7 @@ from consistency_lab.markup import bullets, table
 from consistency_lab.plots.figures import figures_of
 from consistency_lab.reports.numbers import headline, with_interval
 from consistency_lab.reports.words import facts_of, machine
+from consistency_lab.store.shapes import whole
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ def show(result: xr.Dataset) -> Card:
     Raises:
         UserError: something that is no result, or one of a kind that is not known.
     """
+    result = whole(result)
     view = view_of(result)
     first = headline(result) if result.attrs["kind"] == "comparison" else None
     name, figure, _ = next(iter(figures_of(result)))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-
 import xarray as xr
 from matplotlib.figure import Figure
 
@@ -94,8 +92,7 @@ def line(ds: xr.Dataset, level: float | None) -> Drawn:
         return probes.landscape(ds), said
     here = ds.sel(t=level, drop=True)
     nothing = here["loss"] * float("nan")  # results of an earlier version have no interval at single levels
-    parts: dict[Hashable, xr.DataArray] = {f"loss{end}": here.get(f"loss_by_t{end}", nothing) for end in ENDS}
-    one = here.drop_vars([name for name in here if str(name).startswith("loss_by_t")]).assign(parts)
+    one = ds[["loss"]].assign({f"loss{end}": here.get(f"loss_by_t{end}", nothing) for end in ENDS})
     one.attrs["path"] = f"{path}, t = {level:.2g}"
     said = f"loss along {path} at t = {level:.2f}"
     if "curvature_by_t" in here:

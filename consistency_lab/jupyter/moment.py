@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from consistency_lab.plots import frames, reading
-from consistency_lab.plots.gallery import gallery_rows
+from consistency_lab.plots.gallery import gallery_rows, show_image
 from consistency_lab.plots.theme import INK, MUTED, NULL, SAME, label_lines, themed, time_axis
 from consistency_lab.reports.gallery import shown_samples
 from consistency_lab.reports.numbers import number, score_text
@@ -33,6 +33,7 @@ def moment(ds: xr.Dataset, t: float, sample: int, metric: str) -> Figure:
         ds: a comparison.
         t: one of its times. sample: one of `sample_labels`. metric: one of its metrics.
     """
+    ds = reading.need(ds, "comparison", "log_snr")
     table = frames.curves(ds, metric)
     column = sample_labels(ds).index(sample)
     rows = gallery_rows(ds, t) if "images" in ds else []
@@ -43,8 +44,7 @@ def moment(ds: xr.Dataset, t: float, sample: int, metric: str) -> Figure:
         upper, lower = halves
         tiles = upper.subplots(1, len(rows), squeeze=False)
         for ax, (title, pixels) in zip(tiles[0], rows, strict=True):
-            image, single = pixels[column].astype(np.uint8), pixels.shape[-1] == 1
-            ax.imshow(image[..., 0] if single else image, cmap="gray" if single else None, vmin=0, vmax=255)
+            show_image(ax, pixels[column])
             ax.set(xticks=[], yticks=[])
             ax.grid(visible=False)
             ax.spines[:].set_visible(False)

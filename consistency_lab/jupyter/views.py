@@ -14,6 +14,7 @@ from consistency_lab.jupyter import levels
 from consistency_lab.jupyter.moment import moment, moment_sentence, sample_labels
 from consistency_lab.plots import reading
 from consistency_lab.plots.figures import figures_of
+from consistency_lab.store.shapes import whole
 
 Drawn = tuple[Figure, str]
 ALL = "all"  # the value of a noise level that means: over all of them
@@ -76,14 +77,11 @@ class View:
 
 def view_of(result: object) -> View:
     """The view of a result. Raises `UserError` for anything else."""
-    if not isinstance(result, xr.Dataset):
-        raise UserError(
-            f"only a result can be looked at (what compare or a probe returns), not a {type(result).__name__}."
-        )
-    kind = str(result.attrs.get("kind", ""))
+    ds = whole(result)
+    kind = str(ds.attrs["kind"])
     if kind not in VIEWS:
         raise unknown_name("kind of result", kind, VIEWS)
-    return VIEWS[kind](result)
+    return VIEWS[kind](ds)
 
 
 def _comparison(ds: xr.Dataset) -> View:

@@ -12,6 +12,7 @@ from consistency_lab.plots.theme import DASHES, MUTED, NULL, SERIES, label_lines
 @themed
 def connectivity(ds: xr.Dataset) -> Figure:
     """Loss along each path with a 95 % interval over images (left); the barrier of each path at each noise level (right)."""
+    ds = reading.need(ds, "connectivity", "mean_loss", *reading.bounds("consistency"))
     table = probe_frames.connectivity(ds)
     figure, axes = new_figure(9.2, 3.3, 1, 2)
     left, right = axes[0]

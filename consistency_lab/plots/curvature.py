@@ -17,7 +17,7 @@ LOOKS = {"hessian": ("Hessian", SAME, "o"), "gauss_newton": ("Gauss-Newton", NUL
 
 def density_frame(ds: xr.Dataset) -> pd.DataFrame:
     """Columns operator, part, eigenvalue, density, error (standard error over probes)."""
-    need(ds, "curvature", "grid", "density", "density_error")
+    ds = need(ds, "curvature", "grid", "density", "density_error")
     parts = []
     for operator in names(ds, "operator"):
         for part in names(ds, "part"):
@@ -30,7 +30,7 @@ def density_frame(ds: xr.Dataset) -> pd.DataFrame:
 
 def number_frame(ds: xr.Dataset) -> pd.DataFrame:
     """Columns operator, part, t, quantity ("top 1", "bottom 1", ..., "trace"), value, low, high, converged (trace: True)."""
-    need(ds, "curvature", "eigenvalue", "trace", "converged")
+    ds = need(ds, "curvature", "eigenvalue", "trace", "converged")
     rows = []
     for operator in names(ds, "operator"):
         for part in names(ds, "part"):
@@ -53,6 +53,7 @@ def _bounds(ends: list[float]) -> dict[str, float]:
 @themed
 def spectrum(ds: xr.Dataset) -> Figure:
     """The density of eigenvalues over all samples, with the eigenvalues at its ends."""
+    ds = need(ds, "curvature", "width")
     table, numbers = density_frame(ds), number_frame(ds)
     operators = names(ds, "operator")
     figure, axes = new_figure(3.9 * len(operators) + 0.3, 2.9, 1, len(operators))
@@ -93,6 +94,7 @@ def spectrum(ds: xr.Dataset) -> Figure:
 @themed
 def by_level(ds: xr.Dataset) -> Figure:
     """The largest and the smallest eigenvalue and the trace, over all samples and by noise level, with 95 % intervals over images."""
+    ds = need(ds, "curvature", "eigenvalue")
     table = number_frame(ds)
     figure, axes = new_figure(9.2, 2.8, 1, 3)
     parts = names(ds, "part")

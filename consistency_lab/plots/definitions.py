@@ -10,7 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from consistency_lab.plots import probe_frames
+from consistency_lab.plots import probe_frames, reading
 from consistency_lab.plots.theme import GRID, MUTED, NULL, SAME, ink_on, new_figure, note, themed, time_axis
 from consistency_lab.probes.profiles import difficulty_correlations, difficulty_table
 
@@ -21,6 +21,7 @@ _TWO_SIDED = LinearSegmentedColormap.from_list("agree", ["#9a3c00", "#e9b38c", "
 @themed
 def definitions(ds: xr.Dataset) -> Figure:
     """Each definition of difficulty on its own axis, with its 95 % interval over images; the hardest time is marked."""
+    ds = reading.need(ds, "difficulty")
     table = probe_frames.definitions(ds)
     known = list(dict.fromkeys(table["definition"]))
     rows = -(-len(known) // COLUMNS)
@@ -62,6 +63,7 @@ def _one(ax: Axes, line: pd.DataFrame, name: str) -> None:
 
 def agreement(ds: xr.Dataset) -> Figure:
     """Spearman's rank correlation between definitions, each with its 95 % interval over images."""
+    ds = reading.need(ds, "difficulty")
     return agreement_matrix(difficulty_correlations(ds), list(difficulty_table(ds)["definition"]))
 
 

@@ -26,11 +26,13 @@ from consistency_lab.plots import (
     training,
 )
 from consistency_lab.probes.profiles import difficulty_correlations
+from consistency_lab.store.shapes import whole
 
 
 def figures_of(ds: xr.Dataset) -> Iterator[tuple[str, Figure, pd.DataFrame]]:
     """Yield (name, figure, frame) for a result of any kind; nothing for a kind that has no figure."""
-    kind = ds.attrs.get("kind")
+    ds = whole(ds)
+    kind = ds.attrs["kind"]
     if kind == "comparison":
         metric = reading.headline_metric(ds)
         yield "gallery", gallery.gallery(ds), frames.overview(ds, metric)

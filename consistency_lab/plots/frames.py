@@ -23,7 +23,7 @@ def overview(ds: xr.Dataset, metric: str) -> pd.DataFrame:
     against other noise under any label, where models were asked for labels.
     """
     family_names = ("family_score", "family_low", "family_high")
-    need(ds, "comparison", "distance", "null", "score", "score_low", "score_high", *family_names)
+    ds = need(ds, "comparison", "distance", "null", "score", "score_low", "score_high", *family_names)
     check_metric(ds, metric)
     last = ds.isel(t=-1).sel(metric=metric)
     distance, null = (last[name].transpose("pair", "sample").values for name in ("distance", "null"))
@@ -88,7 +88,7 @@ def matrix(ds: xr.Dataset, metric: str, end: str = "") -> pd.DataFrame:
 
     ``end`` is "" for the values, "_low" or "_high" for the ends of their 95 % intervals over noise.
     """
-    need(ds, "comparison", "distance", *score_parts("score"), "first", "second")
+    ds = need(ds, "comparison", "distance", *score_parts("score"), "first", "second")
     check_metric(ds, metric)
     last = ds.isel(t=-1).sel(metric=metric)
     models, scored, part = names(ds, "model"), metric not in HIGHER_IS_ALIKE, ("", "_low", "_high").index(end)
@@ -124,7 +124,7 @@ def curves(ds: xr.Dataset, metric: str) -> pd.DataFrame:
 
     Groups are "family", "pair", "null" and "reference". Bounds are 95 % intervals.
     """
-    need(ds, "comparison", "distance", "null", "score", "family_score", "family_low", "family_high")
+    ds = need(ds, "comparison", "distance", "null", "score", "family_score", "family_low", "family_high")
     check_metric(ds, metric)
     one = ds.sel(metric=metric)
     t, log_snr = ds["t"].values, ds["log_snr"].values
@@ -155,7 +155,7 @@ def curves(ds: xr.Dataset, metric: str) -> pd.DataFrame:
 
 def distribution(ds: xr.Dataset, metric: str) -> pd.DataFrame:
     """One row a sample at the last time; columns "same: a | b" and "null: a | b" for each pair."""
-    need(ds, "comparison", "distance", "null")
+    ds = need(ds, "comparison", "distance", "null")
     check_metric(ds, metric)
     last = ds.isel(t=-1).sel(metric=metric)
     columns = {}
@@ -167,8 +167,7 @@ def distribution(ds: xr.Dataset, metric: str) -> pd.DataFrame:
 
 def difficulty(ds: xr.Dataset) -> pd.DataFrame:
     """Columns quantity ("error", "excess"), name (model or reference), units, t, log_snr, value, low, high."""
-    need(ds, "difficulty", "error_mean", "error_low", "error_high")
-    ds = with_void_marked(ds)
+    ds = with_void_marked(need(ds, "difficulty", "error_mean", "error_low", "error_high", "log_snr"))
     t, log_snr = ds["t"].values, ds["log_snr"].values
     parts = []
 
@@ -196,7 +195,7 @@ def difficulty(ds: xr.Dataset) -> pd.DataFrame:
 
 def landscape(ds: xr.Dataset) -> pd.DataFrame:
     """Columns name ("all t" or "t = 0.3"), position, loss, low, high (NaN for single bins of t)."""
-    need(ds, "landscape", "loss", "loss_low", "loss_high")
+    ds = need(ds, "landscape", "loss", "loss_low", "loss_high")
     position = ds["position"].values
     parts = [pd.DataFrame({"name": "all t", "position": position, "loss": ds["loss"].values})]
     parts[0] = parts[0].assign(low=ds["loss_low"].values, high=ds["loss_high"].values)
@@ -213,12 +212,12 @@ def landscape(ds: xr.Dataset) -> pd.DataFrame:
 
 def training(ds: xr.Dataset) -> pd.DataFrame:
     """Columns model, step, loss: only the steps that a model has."""
-    need(ds, "training", "loss")
+    ds = need(ds, "training", "loss")
     frame = ds["loss"].to_dataframe("loss").reset_index()[["model", "step", "loss"]]
     return frame.dropna(subset="loss").reset_index(drop=True)
 
 
 def recipe(ds: xr.Dataset) -> pd.DataFrame:
     """Columns t, density: of the timestep sampler, over t in [0, 1]; uniform is 1."""
-    need(ds, "recipe", "density")
+    ds = need(ds, "recipe", "density")
     return pd.DataFrame({"t": ds["t"].values, "density": ds["density"].values})

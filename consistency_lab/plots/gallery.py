@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from consistency_lab.plots import reading
+from consistency_lab.plots.drawable import with_short_names
 from consistency_lab.plots.theme import INK, MUTED, new_figure, themed
 
 Pixels = np.ndarray
@@ -17,18 +19,27 @@ _DIMS = ("shown", "row", "column", "channel")
 
 def gallery(ds: xr.Dataset, t: float = 0.0, columns: int = 10) -> Figure:
     """Models (and references) as rows, shared noise as columns: x0 estimates at the grid time nearest to ``t``."""
+    ds = with_short_names(reading.need(ds, "comparison", "images"))
     nearest = float(ds["t"].sel(t=t, method="nearest"))
     return grid(gallery_rows(ds, t), f"same noise in each column, t = {nearest:.2g}", columns)
 
 
 def gallery_rows(ds: xr.Dataset, t: float = 0.0) -> list[tuple[str, Pixels]]:
     """The rows of the gallery of a comparison: name and pixels ``(shown, row, column, channel)``, 0 to 255."""
-    reading.need(ds, "comparison", "images")
+    ds = reading.need(ds, "comparison", "images")
     rows = [(name, ds["images"].isel(model=i)) for i, name in enumerate(reading.names(ds, "model"))]
     if "reference_images" in ds:
         for i, name in enumerate(reading.names(ds, "reference")):
             rows.append((reading.REFERENCE_NAMES.get(name, name), ds["reference_images"].isel(reference=i)))
     return [(name, images.sel(t=t, method="nearest").transpose(*_DIMS).values) for name, images in rows]
+
+
+def show_image(ax: Axes, pixels: Pixels) -> None:
+    """One image ``(row, column, channel)``, 0 to 255: three channels in colour, any other number as the mean over them, in grey."""
+    if pixels.shape[-1] == 3:
+        ax.imshow(pixels.astype(np.uint8))
+    else:
+        ax.imshow(pixels.mean(-1), cmap="gray", vmin=0, vmax=255)
 
 
 @themed
@@ -40,9 +51,7 @@ def grid(rows: Sequence[tuple[str, Pixels]], title: str, columns: int = 10) -> F
         for x in range(columns):
             ax = axes[y, x]
             if x < len(pixels):
-                image = pixels[x].astype(np.uint8)
-                single = image.shape[-1] == 1
-                ax.imshow(image[..., 0] if single else image, cmap="gray" if single else None, vmin=0, vmax=255)
+                show_image(ax, pixels[x])
             ax.set(xticks=[], yticks=[])
             ax.grid(visible=False)
             ax.spines[:].set_visible(False)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from consistency_lab.errors import UserError
-from consistency_lab.plots.reading import model_of, need
+from consistency_lab.plots.reading import bounds, model_of, need
 from consistency_lab.plots.theme import DASHES, MUTED, SAME, SERIES, label_lines, new_figure, note, themed
 
 # Losses over the loss at the model; beyond the last it is all steep.
@@ -36,7 +36,7 @@ NUMBERS = {
 
 def gradient_frame(ds: xr.Dataset) -> pd.DataFrame:
     """Columns quantity ("cosine", "change"), position, value, low, high; the model itself, at 0, included."""
-    need(ds, "landscape", "gradient_cosine", "gradient_change")
+    ds = need(ds, "landscape", *bounds("gradient_cosine", "gradient_change"))
     parts = []
     for name, at_model in (("cosine", 1.0), ("change", 0.0)):
         key = f"gradient_{name}"
@@ -69,7 +69,7 @@ def gradients(ds: xr.Dataset) -> Figure:
 
 def plane_frame(ds: xr.Dataset) -> pd.DataFrame:
     """Columns name ("mean", "t = 0.3"), x, y, loss, and relative: over the loss at (0, 0) of that name."""
-    need(ds, "plane", "loss")
+    ds = need(ds, "plane", "loss")
     tables = {"mean": ds["loss"]}
     if "loss_by_t" in ds:
         tables |= {f"t = {t:.2g}": ds["loss_by_t"].isel(t=i) for i, t in enumerate(ds["t"].values)}
@@ -84,6 +84,7 @@ def plane_frame(ds: xr.Dataset) -> pd.DataFrame:
 @themed
 def plane(ds: xr.Dataset, most: int = 3) -> Figure:
     """Contours of the loss over the loss at the model: the mean, and up to ``most`` noise levels on the same levels."""
+    ds = need(ds, "plane", "loss")
     table = plane_frame(ds)
     levels = [name for name in table["name"].unique() if name != "mean"]
     shown = [levels[i] for i in np.unique(np.linspace(0, len(levels) - 1, min(most, len(levels))).round().astype(int))]
@@ -149,7 +150,7 @@ def smoothness_frame(results: Sequence[xr.Dataset]) -> pd.DataFrame:
     """Columns model, path, quantity, value, low, high: the numbers of `NUMBERS`, which have no scale of weights or of loss in them."""
     rows = []
     for ds in results:
-        need(ds, "landscape", "loss")
+        ds = need(ds, "landscape", "loss")
         for name in NUMBERS:
             ends = [float(ds.attrs.get(f"{name}{end}", np.nan)) for end in ("", "_low", "_high")]
             path = str(ds.attrs.get("path", ""))
@@ -169,6 +170,7 @@ def smoothness_frame(results: Sequence[xr.Dataset]) -> pd.DataFrame:
 @themed
 def smoothness(results: Sequence[xr.Dataset]) -> Figure:
     """Landscapes of several models on one axis: the loss over the loss at the model, and the numbers that have no scale in them."""
+    results = [need(ds, "landscape", "loss", "loss_low", "loss_high") for ds in results]
     table = smoothness_frame(results)
     figure, axes = new_figure(
         12.6, 2.2 + 0.2 * len(results), 1, 1 + len(NUMBERS), width_ratios=[1.5, *[1] * len(NUMBERS)]

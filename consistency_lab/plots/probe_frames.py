@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from consistency_lab.plots.reading import names, need
+from consistency_lab.plots.reading import bounds, names, need
 from consistency_lab.probes.profiles import with_void_marked
 
 ENDS = {"value": "", "low": "_low", "high": "_high"}
@@ -18,8 +18,8 @@ def _bounds(ds: xr.Dataset, name: str) -> dict[str, np.ndarray]:
 
 def definitions(ds: xr.Dataset) -> pd.DataFrame:
     """Columns definition, unit, t, log_snr, value, low, high: every definition of difficulty along t."""
-    need(ds, "difficulty", "profile", "profile_low", "profile_high")
-    ds, parts = with_void_marked(ds), []
+    ds = with_void_marked(need(ds, "difficulty", *bounds("profile")))
+    parts = []
     for name in names(ds, "definition"):
         one = ds.sel(definition=name)
         columns = {"definition": name, "unit": str(one["definition_unit"].values), "t": ds["t"].values}
@@ -33,7 +33,7 @@ def structure(ds: xr.Dataset) -> pd.DataFrame:
     Quantities: "fixed" and "correlation" (name is a model), "swap relative" and "swap nearer" (a model), "handoff relative" and "handoff
     nearer" (first > second model); part is empty for the last four.
     """
-    need(ds, "structure", "fixed", "correlation", "swap_relative", "swap_nearer")
+    ds = need(ds, "structure", *bounds("fixed", "correlation", "swap_relative", "swap_nearer"))
     parts = []
 
     def add(quantity: str, name: str, part: str, bounds: dict[str, np.ndarray]) -> None:
@@ -53,7 +53,7 @@ def structure(ds: xr.Dataset) -> pd.DataFrame:
 
 def switches(ds: xr.Dataset) -> pd.DataFrame:
     """Where half is fixed, and where the image changes sides: columns what, name, t, low, high."""
-    need(ds, "structure", "fixed_t", "swap_switch_t")
+    ds = need(ds, "structure", *bounds("fixed_t", "swap_switch_t"))
     rows = []
     for i, model in enumerate(names(ds, "model")):
         for j, part in enumerate(names(ds, "part")):
@@ -66,7 +66,7 @@ def switches(ds: xr.Dataset) -> pd.DataFrame:
 
 def connectivity(ds: xr.Dataset) -> pd.DataFrame:
     """Columns quantity ("loss" along a path, "barrier" by t), path, position, t, value, low, high; t is empty for losses over all t."""
-    need(ds, "connectivity", "loss", "barrier", "barrier_by_t")
+    ds = need(ds, "connectivity", *bounds("loss", "barrier", "barrier_by_t"))
     parts = []
     for path in names(ds, "path"):
         one = ds.sel(path=path)
@@ -79,5 +79,5 @@ def connectivity(ds: xr.Dataset) -> pd.DataFrame:
 
 def barriers(ds: xr.Dataset) -> pd.DataFrame:
     """Columns path, value, low, high: the barrier of each path over all t."""
-    need(ds, "connectivity", "barrier", "barrier_low", "barrier_high")
+    ds = need(ds, "connectivity", *bounds("barrier"))
     return pd.DataFrame({"path": names(ds, "path"), **_bounds(ds, "barrier")})

@@ -27,6 +27,7 @@ REFERENCE_LOOKS = {"Gaussian denoiser": (NULL, (0, (5, 1.5))), "optimal denoiser
 @themed
 def difficulty(ds: xr.Dataset) -> Figure:
     """Error per timestep in eps, x0 and v units with closed-form references (upper), the excess over them (lower)."""
+    ds = reading.need(ds, "difficulty")
     table = frames.difficulty(ds)
     units = reading.names(ds, "units")
     rows = ["error", "excess"] if (table["quantity"] == "excess").any() else ["error"]
@@ -70,6 +71,7 @@ def difficulty(ds: xr.Dataset) -> Figure:
 @themed
 def landscape(ds: xr.Dataset) -> Figure:
     """Loss along a line in weight space: its mean with a 95 % interval over images, and each bin of t by itself."""
+    ds = reading.need(ds, "landscape")
     table = frames.landscape(ds)
     bins = [name for name in table["name"].unique() if name != "all t"]
     figure, axes = new_figure(7.6, 2.9, 1, 2 if bins else 1)

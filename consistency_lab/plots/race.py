@@ -18,7 +18,7 @@ _MOST = 8  # curves that eyes can tell apart
 
 def curves_frame(ds: xr.Dataset, names: list[str] | None = None) -> pd.DataFrame:
     """Columns contestant, step, loss, low, high: means over the seeds that did not diverge, with 95 % t intervals of the log."""
-    need(ds, "race", "loss", "diverged_at")
+    ds = need(ds, "race", "loss", "diverged_at")
     rows = []
     for name in names or [str(each) for each in ds["contestant"].values]:
         part = ds.sel(contestant=name)
@@ -37,7 +37,7 @@ def curves_frame(ds: xr.Dataset, names: list[str] | None = None) -> pd.DataFrame
 
 def quality_frame(ds: xr.Dataset, names: list[str] | None = None) -> pd.DataFrame:
     """Columns name, step, value, low, high: the Frechet distance, means over the seeds that did not diverge with 95 % t intervals."""
-    need(ds, "race", "frechet", "evaluation_step", "diverged_at")
+    ds = need(ds, "race", "frechet", "evaluation_step", "diverged_at")
     parts = []
     for name in names or [str(each) for each in ds["contestant"].values]:
         part = ds.sel(contestant=name)
@@ -54,7 +54,7 @@ def quality_frame(ds: xr.Dataset, names: list[str] | None = None) -> pd.DataFram
 
 def shown(ds: xr.Dataset) -> list[str]:
     """The contestants whose curves are drawn: the control, and of every role the fastest entry at its fastest length."""
-    need(ds, "race", "crossing", "censored", "role")
+    ds = need(ds, "race", "crossing", "censored", "role")
     target = float(ds["target"].values[-1])
     names, roles = ([str(x) for x in ds[key].values] for key in ("contestant", "role"))
     best = [
@@ -67,6 +67,7 @@ def shown(ds: xr.Dataset) -> list[str]:
 @themed
 def curves(ds: xr.Dataset) -> Figure:
     """Loss on the frozen held-out batch over steps, for the fastest contestant of every role; the target is the dashed line."""
+    ds = need(ds, "race", "loss", "target_loss")
     names = shown(ds)
     table = curves_frame(ds, names)
     figure, axes = new_figure(7.6, 4.2)
@@ -100,7 +101,7 @@ def curves(ds: xr.Dataset) -> Figure:
 
 def speedups_frame(ds: xr.Dataset) -> pd.DataFrame:
     """`race_table` of the last target: what the figure draws."""
-    need(ds, "race", "crossing", "censored", "role")
+    ds = need(ds, "race", "crossing", "censored", "role")
     return race_table(ds)
 
 

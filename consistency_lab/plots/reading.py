@@ -7,8 +7,10 @@ import json
 import numpy as np
 import xarray as xr
 
+from consistency_lab.choices import printable
 from consistency_lab.errors import UserError, unknown_name
 from consistency_lab.similarity.statistics import COLLAPSED
+from consistency_lab.store.shapes import whole
 
 # Shown, never scored: a consistency score needs a distance.
 HIGHER_IS_ALIKE = frozenset({"psnr"})
@@ -25,13 +27,20 @@ def model_of(ds: xr.Dataset) -> str:
     return str(ds.attrs.get("model", "the model"))
 
 
-def need(ds: xr.Dataset, kind: str, *variables: str) -> None:
-    """Raise `UserError` unless the result is of that kind and holds those variables."""
+def need(ds: xr.Dataset, kind: str, *variables: str) -> xr.Dataset:
+    """The result made whole (`store.shapes.whole`). Raises `UserError` unless it can be, is of that kind and holds those variables."""
+    ds = whole(ds)
     if ds.attrs.get("kind") != kind:
         raise UserError(f"this figure needs a result of kind {kind!r}, not {ds.attrs.get('kind')!r}.")
     missing = [name for name in variables if name not in ds.variables]
     if missing:
         raise UserError(f"the {kind} result lacks {', '.join(missing)}: compute it again with this version.")
+    return ds
+
+
+def bounds(*names: str) -> tuple[str, ...]:
+    """The variables of numbers and of the ends of their intervals."""
+    return tuple(f"{name}{end}" for name in names for end in ("", "_low", "_high"))
 
 
 def check_metric(ds: xr.Dataset, metric: str) -> None:
@@ -65,7 +74,7 @@ def why_undefined(ds: xr.Dataset, metric: str) -> str:
 
 def warnings(ds: xr.Dataset) -> list[str]:
     """What the comparison itself holds against its scores, a sentence an entry (see `similarity.soundness`)."""
-    return [str(sentence) for sentence in json.loads(ds.attrs.get("warnings", "[]"))]
+    return [printable(str(sentence)) for sentence in json.loads(ds.attrs.get("warnings", "[]"))]
 
 
 def headline_metric(ds: xr.Dataset) -> str:

@@ -39,6 +39,7 @@ _BLUES = LinearSegmentedColormap.from_list("alike", ["#f3f6f9", "#a9cde6", "#3f8
 @themed
 def scores(ds: xr.Dataset, metric: str) -> Figure:
     """The score of the family, each pair, the ceiling and the references on one axis, with 95 % intervals."""
+    ds = reading.need(ds, "comparison")
     table = frames.overview(ds, metric)
     if len(ds["pair"]) == 1:
         table = table[table["group"] != "family"]
@@ -79,6 +80,7 @@ def scores(ds: xr.Dataset, metric: str) -> Figure:
 @themed
 def heatmap(ds: xr.Dataset, metric: str) -> Figure:
     """Each model with each model and, apart, with each reference: the score, or the mean of a metric without scores."""
+    ds = reading.need(ds, "comparison")
     table, *bounds = (frames.matrix(ds, metric, end) for end in ("", "_low", "_high"))
     low, high = (bound.to_numpy(dtype=float) for bound in bounds)
     models = list(table.index)
@@ -139,6 +141,7 @@ def _cell(
 @themed
 def curves(ds: xr.Dataset, metric: str) -> Figure:
     """Along t: the score of x0 estimates (upper), the distance under the same and under other noise (lower)."""
+    ds = reading.need(ds, "comparison", "log_snr")
     table = frames.curves(ds, metric)
     t, log_snr = ds["t"].values, ds["log_snr"].values
     scored = metric not in reading.HIGHER_IS_ALIKE
@@ -213,6 +216,7 @@ def _edges(values: np.ndarray, logarithmic: bool) -> np.ndarray:
 @themed
 def distribution(ds: xr.Dataset, metric: str) -> Figure:
     """Per-sample values at t = 0, same noise against other noise: all of them (upper), quantiles by pair (lower)."""
+    ds = reading.need(ds, "comparison")
     table = frames.distribution(ds, metric)
     pairs = reading.names(ds, "pair")
     height = 0.3 + 0.24 * len(pairs)

@@ -17,6 +17,7 @@ SHOWN = 4  # curves of handoffs that one panel holds
 @themed
 def structure(ds: xr.Dataset) -> Figure:
     """Upper: share of the final image that the x0 estimate explains, by band and principal components. Lower: whose image it is."""
+    ds = reading.need(ds, "structure")
     table = probe_frames.structure(ds)
     models, parts = reading.names(ds, "model"), reading.names(ds, "part")
     figure, axes = new_figure(9.2, 6.4, 2, 2, sharex=True)
@@ -52,7 +53,8 @@ def _fixed(ax: Axes, table: pd.DataFrame, parts: list[str]) -> None:
         ax.plot(line["t"], line["value"], color=colour, ls=dashes, lw=width, label=_plain(part))
     ax.set_ylim(FLOOR, 1.03)
     ax.axhline(0, color=MUTED, lw=0.8)
-    ax.legend(loc="lower right", fontsize=7.5, frameon=False)
+    if parts:
+        ax.legend(loc="lower right", fontsize=7.5, frameon=False)
 
 
 def _plain(part: str) -> str:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from consistency_lab.plots.landscapes import SHADES, plane_frame
-from consistency_lab.plots.reading import model_of
+from consistency_lab.plots.reading import model_of, need
 from consistency_lab.plots.theme import GRID, MUTED, note, themed
 
 MOST = 40  # cells along an axis: finer ones are not seen, and every cell is a polygon of the page
@@ -24,6 +24,7 @@ def surface(ds: xr.Dataset) -> Figure:
     Raises:
         UserError: another kind of result.
     """
+    ds = need(ds, "plane", "loss")
     table = plane_frame(ds)
     grid = table[table["name"] == "mean"].pivot(index="y", columns="x", values="relative")
     x, y, z = grid.columns.to_numpy(), grid.index.to_numpy(), grid.to_numpy()

@@ -6,17 +6,20 @@ Figures are `matplotlib.figure.Figure` objects made here; pyplot and its global 
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeAlias, TypeVar
+from typing import Any, ParamSpec, TypeAlias
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import Formatter, LogFormatterMathtext
+
+from consistency_lab.plots.drawable import drawable
 
 P = ParamSpec("P")
-R = TypeVar("R")
 Colour: TypeAlias = str | tuple[float, float, float] | tuple[float, float, float, float]
 
 # name -> (on white, on dark). The page swaps the first for the second, so no first colour may appear twice. Series
@@ -64,6 +67,8 @@ STYLE: Any = {
     "grid.color": GRID,
     "grid.linewidth": 0.7,
     "text.color": INK,
+    # A model may be called "$x_" or "a$b$": names are shown as they are.
+    "text.parse_math": False,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "xtick.labelcolor": INK,
@@ -82,15 +87,44 @@ STYLE: Any = {
 }
 
 
-def themed(plot: Callable[P, R]) -> Callable[P, R]:
-    """Run a plot function under `STYLE`, leaving the caller's matplotlib settings as they were."""
+def themed(plot: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Run a plot function under `STYLE`, on what a figure has a place for (`drawable`); the caller's settings of matplotlib stay."""
 
     @functools.wraps(plot)
-    def inside(*args: P.args, **kwargs: P.kwargs) -> R:
+    def inside(*args: P.args, **kwargs: P.kwargs) -> Figure:
         with matplotlib.rc_context(STYLE):
-            return plot(*args, **kwargs)
+            figure = plot(*map(drawable, args), **kwargs)  # type: ignore[arg-type]
+            for ax in figure.axes:
+                for axis in (ax.xaxis, ax.yaxis):
+                    for ticker in (axis.major, axis.minor):
+                        if isinstance(ticker.formatter, LogFormatterMathtext):
+                            ticker.formatter = _Powers(ticker.formatter)
+                            ticker.formatter.set_axis(axis)
+            return figure
 
     return inside
+
+
+class _Powers(Formatter):
+    """The labels of a logarithmic axis as plain text: matplotlib writes them as mathematics, which `STYLE` turns off for names' sake."""
+
+    def __init__(self, inner: Formatter):
+        self.inner = inner
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        text = self.inner(x, pos).replace("$", "").replace(r"\mathdefault", "").replace(r"\times", "×")
+        raised = re.sub(r"\^\{([^}]*)\}", lambda found: found[1].translate(_RAISED), text)
+        return raised.replace("{", "").replace("}", "").replace("-", "−")
+
+    def set_locs(self, locs: Any) -> None:
+        self.inner.set_locs(locs)
+
+    def set_axis(self, axis: Any) -> None:
+        self.axis = axis
+        self.inner.set_axis(axis)
+
+
+_RAISED = str.maketrans("0123456789-−.", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁻·")
 
 
 def luminance(colour: Colour) -> float:
@@ -126,7 +160,11 @@ def time_axis(ax: Axes, t: np.ndarray, log_snr: np.ndarray | None = None, labels
         t: (T,) times in [0, 1] that are drawn. log_snr: (T,) natural log of alpha^2/sigma^2, infinite at t = 0.
         labels: write the names of the axes (off for all but the outer panels).
     """
-    ax.set_xlim(float(np.max(t)), float(np.min(t)))
+    if np.ptp(t) > 0:
+        ax.set_xlim(float(np.max(t)), float(np.min(t)))
+    else:  # one time: a line of one point is not seen
+        for line in ax.get_lines():
+            line.set_marker("o" if np.size(line.get_xdata()) == 1 else "")
     ax.set_xlabel("time t  (1 = noise, 0 = data)" if labels else "")
     if log_snr is None:
         return

@@ -13,7 +13,7 @@ from consistency_lab.plots.theme import DASHES, MUTED, SERIES, label_lines, new_
 
 def audit_frame(ds: xr.Dataset) -> pd.DataFrame:
     """Columns sampler, step, t, share, total_variation, effective_share, run_share: what the figure draws."""
-    need(ds, "timesteps", "share", "run_share", "total_variation", "effective_share")
+    ds = need(ds, "timesteps", "share", "run_share", "total_variation", "effective_share")
     names = ["share", "run_share", "total_variation", "effective_share"]
     return ds[names].to_dataframe(dim_order=["sampler", "step", "t"]).reset_index()
 
@@ -21,7 +21,7 @@ def audit_frame(ds: xr.Dataset) -> pd.DataFrame:
 @themed
 def audit(ds: xr.Dataset) -> Figure:
     """Left: density over t, mean over the run. Right: total variation from uniform and effective share, over the run."""
-    need(ds, "timesteps", "share", "run_share", "total_variation", "effective_share")
+    ds = need(ds, "timesteps", "share", "run_share", "total_variation", "effective_share")
     names = [str(name) for name in ds["sampler"].values]
     figure, axes = new_figure(10.5, 1.6 + 0.32 * max(6, len(names)), 1, 3, width_ratios=(1.4, 1, 1))
     over_t, variation, effective = axes[0]

@@ -7,6 +7,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from consistency_lab.plots import frames
+from consistency_lab.plots.reading import need
 from consistency_lab.plots.theme import (
     DASHES,
     MUTED,
@@ -54,6 +55,7 @@ def loss(ds: xr.Dataset) -> Figure:
 @themed
 def recipe_density(ds: xr.Dataset) -> Figure:
     """The density over t from which a recipe draws timesteps, beside the uniform one."""
+    ds = need(ds, "recipe")
     table = frames.recipe(ds)
     figure, axes = new_figure(7.2, 2.6)
     ax = axes[0, 0]

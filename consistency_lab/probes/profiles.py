@@ -19,6 +19,7 @@ from scipy import stats
 from consistency_lab.errors import StoreError, UserError
 from consistency_lab.intervals import Array, Interval, jackknife
 from consistency_lab.store.results import provenance
+from consistency_lab.store.shapes import whole
 
 GROUPS = 16  # of images that are left out in turn
 HALF = 0.5  # the time that tables split at
@@ -87,7 +88,7 @@ def difficulty_table(result: xr.Dataset) -> pd.DataFrame:
     Raises:
         UserError: the result is of another kind, or from a version without profiles.
     """
-    result = with_void_marked(_need_profiles(result))
+    result = with_void_marked(_with_profiles(result))
     t, rows = result["t"].values, []
     for name in result["definition"].values:
         one = result.sel(definition=name)
@@ -113,7 +114,7 @@ def difficulty_correlations(result: xr.Dataset) -> pd.DataFrame:
     Raises:
         UserError: the result is of another kind, or from a version without profiles.
     """
-    result = with_void_marked(_need_profiles(result))
+    result = with_void_marked(_with_profiles(result))
     values = result["profile"].transpose("definition", "t").values
     replicates = result["profile_without"].transpose("definition", "group", "t").values
     rows = []
@@ -193,9 +194,10 @@ def _spearman(curves: Array) -> float:
     return float(a @ b) / scale if scale > 0 else np.nan
 
 
-def _need_profiles(result: object) -> xr.Dataset:
-    if not isinstance(result, xr.Dataset) or result.attrs.get("kind") != "difficulty" or "profile" not in result:
+def _with_profiles(result: object) -> xr.Dataset:
+    ds = whole(result)
+    if ds.attrs["kind"] != "difficulty" or "profile" not in ds:
         raise UserError(
             "this needs a difficulty result with its definitions beside each other; make one with probe_difficulty."
         )
-    return result
+    return ds

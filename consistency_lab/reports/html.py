@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from consistency_lab.reports import findings, landscapes, races, words
 from consistency_lab.reports.comparison import comparison
 from consistency_lab.reports.numbers import headline, plain, records
 from consistency_lab.store.atomic import atomic_write
+from consistency_lab.store.shapes import whole
 from consistency_lab.studies.race.table import finals_table, race_table
 
 SECTIONS: dict[str, Callable[[xr.Dataset, str], dict[str, Any]]] = {
@@ -80,9 +82,8 @@ def _ordered(results: Sequence[xr.Dataset]) -> list[tuple[str, xr.Dataset]]:
         raise UserError("there is nothing to report: give at least one result.")
     found = []
     for ds in results:
-        if not isinstance(ds, xr.Dataset):
-            raise UserError(f"a report is made of results (xarray datasets), not of {type(ds).__name__}.")
-        kind = str(ds.attrs.get("kind", ""))
+        ds = whole(ds)
+        kind = str(ds.attrs["kind"])
         if kind not in SECTIONS:
             raise unknown_name("kind of result", kind, SECTIONS)
         found.append((kind, ds))
@@ -132,9 +133,9 @@ def _numbers(ordered: Sequence[tuple[str, xr.Dataset]]) -> dict[str, Any]:
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
-        # Markdown has no markup to protect, and escapes would show.
         autoescape=lambda name: name is None or ".html" in name,
         undefined=jinja2.StrictUndefined,
+        finalize=_literal,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -142,6 +143,18 @@ def _environment() -> jinja2.Environment:
     environment.globals["style"] = Markup(_colours() + (HERE / "style.css").read_text(encoding="utf-8"))
     environment.globals["script"] = Markup((HERE / "page.js").read_text(encoding="utf-8"))
     return environment
+
+
+# What begins markup in Markdown, mathematics included; an underscore or a bracket only where it does.
+_MARKUP = re.compile(r"[\\`*|$]|<(?=[A-Za-z/!?])|&(?=#?\w+;)|(?<!\w)_|_(?!\w)|\](?=\()")
+
+
+@jinja2.pass_eval_context
+def _literal(context: jinja2.nodes.EvalContext, value: Any) -> Any:
+    """Text as it is to be read: in Markdown markup is escaped, as jinja itself does in HTML."""
+    if context.autoescape or not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return _MARKUP.sub(r"\\\g<0>", value)
 
 
 def _colours() -> str:

@@ -39,8 +39,10 @@ function showGallery(section, data) {
     const context = canvas.getContext("2d");
     const image = context.createImageData(data.width, data.height);
     for (let pixel = 0; pixel < data.width * data.height; pixel++) {
+      const values = bytes.subarray(start + pixel * data.channels, start + (pixel + 1) * data.channels);
+      const grey = values.reduce((sum, value) => sum + value, 0) / data.channels;
       for (let channel = 0; channel < 3; channel++) {
-        image.data[4 * pixel + channel] = bytes[start + pixel * data.channels + Math.min(channel, data.channels - 1)];
+        image.data[4 * pixel + channel] = data.channels === 3 ? values[channel] : grey;
       }
       image.data[4 * pixel + 3] = 255;
     }

@@ -19,7 +19,7 @@ from consistency_lab.studies.race.table import finals_table, race_table
 
 def race(ds: xr.Dataset, key: str) -> dict[str, Any]:
     """Who reached the last target when, against which control, and where everybody ended."""
-    need(ds, "race", "pilot_seconds", "total_variation", "effective_share", "batch", "target_qualified")
+    ds = need(ds, "race", "pilot_seconds", "total_variation", "effective_share", "batch", "target_qualified")
     table = race_table(ds)
     target, fraction = float(ds["target_loss"][-1]), float(ds["target"][-1])
     said = "qualified" if bool(ds["target_qualified"][-1]) else "NOT qualified: what needs no training is as good"

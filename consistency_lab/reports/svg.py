@@ -48,11 +48,10 @@ def inline_svg(figure: Figure, prefix: str, alt: str) -> Markup:
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href=", "href=")
-    # Two decimals of a point are finer than a screen shows; matplotlib writes six.
-    svg = re.sub(r'(\s(?:d|x|y|transform)=")([^"]*)"', lambda found: found[1] + _shorten(found[2]) + '"', svg)
-    svg = re.sub("|".join(_COLOURS), lambda found: _COLOURS[found[0]], svg)
-    svg = _own_ids(svg, prefix)
+    # In tags alone: between them stand names, which may look like anything.
+    tags = re.findall(r"<[^>]+>", svg)
+    used = {a or b for tag in tags for a, b in re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', tag)}
+    svg = re.sub(r"<[^>]+>", lambda tag: _own_ids(_lighter(tag[0]), prefix, used), svg)
     width = figure.get_size_inches()[0] * 72
     opening = f'<svg role="img" aria-label="{escape(alt)}" style="max-width: {width * 4 / 3:.0f}px"'
     svg = re.sub(r'^<svg\s+height="[^"]*"|^<svg', "<svg", svg)
@@ -61,14 +60,19 @@ def inline_svg(figure: Figure, prefix: str, alt: str) -> Markup:
     return Markup(svg.replace("<svg", opening, 1).strip())
 
 
+def _lighter(tag: str) -> str:
+    tag = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", tag).replace("xlink:href=", "href=")
+    # Two decimals of a point are finer than a screen shows; matplotlib writes six.
+    tag = re.sub(r'(\s(?:d|x|y|transform)=")([^"]*)"', lambda found: found[1] + _shorten(found[2]) + '"', tag)
+    return re.sub("|".join(_COLOURS), lambda found: _COLOURS[found[0]], tag)
+
+
 def _shorten(numbers: str) -> str:
     return re.sub(r"(\.\d\d)\d+", r"\1", numbers)
 
 
-def _own_ids(svg: str, prefix: str) -> str:
+def _own_ids(tag: str, prefix: str, used: set[str]) -> str:
     """Keep the ids that something refers to, under a prefix; drop the rest."""
-    used = set(re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', svg))
-    names = {a or b for a, b in used}
-    svg = re.sub(r'\sid="([^"]+)"', lambda found: f' id="{prefix}-{found[1]}"' if found[1] in names else "", svg)
-    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", svg)
-    return re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', svg)
+    tag = re.sub(r'\sid="([^"]+)"', lambda found: f' id="{prefix}-{found[1]}"' if found[1] in used else "", tag)
+    tag = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", tag)
+    return re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', tag)

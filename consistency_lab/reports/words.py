@@ -7,6 +7,7 @@ from typing import Any
 
 import xarray as xr
 
+from consistency_lab.choices import printable
 from consistency_lab.errors import StoreError
 from consistency_lab.plots import reading
 from consistency_lab.store.results import provenance
@@ -17,9 +18,19 @@ Facts = Mapping[str, Any]
 def facts_of(ds: xr.Dataset) -> dict[str, Any]:
     """The provenance of a result, empty when it recorded none."""
     try:
-        return provenance(ds)
+        found = _printable(provenance(ds))
+        return found if isinstance(found, dict) else {}
     except StoreError:
         return {}
+
+
+def _printable(fact: Any) -> Any:
+    """The fact with its texts as they are shown, names as `store.shapes.whole` gives them."""
+    if isinstance(fact, dict):
+        return {printable(key): _printable(value) for key, value in fact.items()}
+    if isinstance(fact, list):
+        return [_printable(value) for value in fact]
+    return printable(fact) if isinstance(fact, str) else fact
 
 
 def compared(ds: xr.Dataset, facts: Facts) -> list[tuple[str, str]]:

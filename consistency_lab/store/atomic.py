@@ -42,9 +42,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def atomic_write(path: str | os.PathLike[str], content: bytes | memoryview | str) -> None:
-    """Write a whole file or none; text as UTF-8. Raises `StoreError` if ``path`` cannot be written."""
+    """Write a whole file or none; text as UTF-8, lone surrogates as ``\\udcff``. Raises `StoreError` if ``path`` cannot be written."""
     with atomic_path(path) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
 def sweep(folder: Path) -> None:

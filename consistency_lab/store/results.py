@@ -22,6 +22,7 @@ import xarray as xr
 
 from consistency_lab.errors import StoreError
 from consistency_lab.store.atomic import atomic_write
+from consistency_lab.store.shapes import shape_of
 from consistency_lab.store.spec import NUMERICS_VERSION
 
 _MARK = "stored_from"
@@ -102,6 +103,8 @@ def load_result(path: str | os.PathLike[str]) -> xr.Dataset:
 def with_provenance(ds: xr.Dataset, kind: str, **facts: Any) -> xr.Dataset:
     """A copy that says what it is: ``attrs["kind"]``, and ``attrs["provenance"]``, facts and `environment()` as JSON.
 
+    ``attrs["shape"]`` says what it holds, so that a part of it is known for one (`store.shapes.whole`).
+
     A fact replaces an entry of the environment with the same name; say ``device`` where a GPU is present.
 
     Raises:
@@ -113,7 +116,7 @@ def with_provenance(ds: xr.Dataset, kind: str, **facts: Any) -> xr.Dataset:
         raise StoreError(
             f"the provenance cannot be written as JSON ({error}); give numbers, texts, lists and dicts."
         ) from None
-    return ds.assign_attrs(kind=kind, provenance=text)
+    return ds.assign_attrs(kind=kind, provenance=text, shape=shape_of(ds))
 
 
 def provenance(ds: xr.Dataset) -> dict[str, Any]:
@@ -185,17 +188,17 @@ def save_frame(table: xr.Dataset | pd.DataFrame, path: str | os.PathLike[str]) -
 def _storable(variable: xr.Variable, name: str) -> xr.Variable:
     values, attributes = np.asarray(variable.values), _plain_attributes(variable.attrs, f"the variable {name!r}")
     kind = values.dtype.name
-    if values.dtype.kind in "OT":
+    if values.dtype.kind in "OUT":
         if not all(isinstance(value, str) for value in values.flat):
             raise StoreError(f"the variable {name!r} holds Python objects; make it numbers or texts.")
-        values = values.astype(str)
+        values = np.array([_encodable(str(text)) for text in values.flat], dtype=str).reshape(values.shape)
     elif kind in _STORED_AS:
         exact = (wide for wide in _STORED_AS[kind] if _fits(values, wide))
         wide = next(exact, None)
         if wide is None:
             raise StoreError(f"the variable {name!r} holds integers beyond 2**53; put them into the provenance.")
         values, attributes[_MARK] = values.astype(wide), kind
-    elif values.dtype.kind not in "USif":
+    elif values.dtype.kind not in "Sif":
         raise StoreError(
             f"the variable {name!r} has the type {values.dtype}, which netCDF lacks; make it numbers or texts."
         )
@@ -218,7 +221,8 @@ def _fits(values: np.ndarray, wide: str) -> bool:
 
 
 def _plain_attributes(attributes: dict[Any, Any], where: str) -> dict[str, str | int | float]:
-    plain = {str(key): _python(value) for key, value in attributes.items()}
+    found = {str(key): _python(value) for key, value in attributes.items()}
+    plain = {key: _encodable(value) if isinstance(value, str) else value for key, value in found.items()}
     for key, value in plain.items():
         small = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
         if not (small or isinstance(value, str | float)):
@@ -226,6 +230,11 @@ def _plain_attributes(attributes: dict[Any, Any], where: str) -> dict[str, str |
                 f"the attribute {key!r} of {where} cannot be stored: write {type(value).__name__} as JSON text."
             )
     return plain
+
+
+def _encodable(text: str) -> str:
+    """Lone surrogates, such as a file name may hold, as backslash escapes: no file can hold them."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _python(value: Any) -> Any:

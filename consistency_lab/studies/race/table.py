@@ -11,6 +11,7 @@ import xarray as xr
 
 from consistency_lab.errors import UserError
 from consistency_lab.intervals import mean_interval
+from consistency_lab.store.shapes import whole
 from consistency_lab.studies.race.crossing import Crossing, Speedup, haste, speedup, typical
 
 AGAINST = {
@@ -54,7 +55,7 @@ def race_table(race: xr.Dataset, target: float | None = None) -> pd.DataFrame:
     Raises:
         UserError: what is no result of a race, or a target that was not raced for.
     """
-    _check_race(race)
+    race = _whole_race(race)
     wanted = [float(each) for each in race["target"].values]
     target = wanted[-1] if target is None else target
     if target not in wanted:
@@ -105,7 +106,7 @@ def finals_table(race: xr.Dataset) -> pd.DataFrame:
     Raises:
         UserError: what is no result of a race.
     """
-    _check_race(race)
+    race = _whole_race(race)
     table: list[dict[str, Any]] = []
     metrics = [str(metric) for metric in race["metric"].values]
     for name in race["contestant"].values:
@@ -127,9 +128,11 @@ def finals_table(race: xr.Dataset) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def _check_race(race: object) -> None:
-    if not isinstance(race, xr.Dataset) or race.attrs.get("kind") != "race":
+def _whole_race(race: object) -> xr.Dataset:
+    ds = whole(race)
+    if ds.attrs["kind"] != "race":
         raise UserError("this needs the result of a race; give what run_race or load_result returns.")
+    return ds
 
 
 def _interval(key: str, values: np.ndarray) -> dict[str, float]:
