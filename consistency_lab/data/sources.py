@@ -15,11 +15,13 @@ from consistency_lab.data.formats import read_npz
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.data.published import Place
 from consistency_lab.data.views import View
+from consistency_lab.devices import plain_defaults
 from consistency_lab.errors import UserError
 
 DATA_DIR = Path("data")  # relative to the working directory: where published sets are looked for and downloaded to
 
 
+@plain_defaults()
 def load_images(
     source: str | Path | Choice | ImageSet,
     *,

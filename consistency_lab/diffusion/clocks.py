@@ -31,13 +31,13 @@ def common_times(denoisers: Sequence[Denoiser], steps: int, levels: int) -> tupl
     if not low < high:
         spans = ", ".join(f"{a:.3g} to {b:.3g}" for a, b in ranges)
         raise UserError(f"the schedules share no noise level: their log-SNR ranges are {spans}.")
-    ends = first.time_from_log_snr(torch.tensor([low, high], dtype=torch.float64))
-    clock = torch.linspace(float(ends[0]), float(ends[1]), steps, dtype=torch.float64)
+    ends = first.time_from_log_snr(torch.tensor([low, high], dtype=torch.float64, device="cpu"))
+    clock = torch.linspace(float(ends[0]), float(ends[1]), steps, dtype=torch.float64, device="cpu")
     shared = first.log_snr(clock).clamp(low, high)
-    zero = torch.zeros(1, dtype=torch.float64)
+    zero = torch.zeros(1, dtype=torch.float64, device="cpu")
     return [torch.cat([d.schedule.time_from_log_snr(shared), zero]) for d in denoisers], kept
 
 
 def kept_points(steps: int, levels: int) -> Tensor:
     """Indices ``(levels,)`` of the points of a grid of ``steps`` steps that are kept: evenly spread, both ends among them."""
-    return torch.linspace(0, steps, min(levels, steps + 1)).round().long()
+    return torch.linspace(0, steps, min(levels, steps + 1), dtype=torch.float32, device="cpu").round().long()

@@ -106,7 +106,7 @@ class SharedNoise:
             raise UserError(
                 f"t = {start:g} and {end:g} lie in one cell of the noise path; stochastic samplers take at most {PATH_CELLS} equal steps."
             )
-        total = torch.zeros(len(indices), *shape)
+        total = torch.zeros(len(indices), *shape, dtype=torch.float32, device="cpu")
         for cell in range(first, last):
             total += self.draw(indices, shape, stream="path", step=cell)
         return (total / (last - first) ** 0.5).to(device)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from consistency_lab.choices import Choice
+from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.denoiser import Direct, NetworkDenoiser
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.schedule import Schedule
@@ -122,6 +123,7 @@ class ModuleNetwork(ImageNetwork):
         return torch.full_like(t, self.null_label, dtype=torch.long)
 
 
+@plain_defaults()
 def wrap_module(
     module: nn.Module,
     *,

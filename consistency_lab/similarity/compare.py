@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from consistency_lab.data.imageset import ImageSet
+from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.model import CHUNK, DiffusionModel, GenerativeModel, described
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.references import REFERENCES
@@ -26,6 +27,7 @@ from consistency_lab.similarity.trajectories import Walk, Walked, shown_images, 
 from consistency_lab.store.results import with_provenance
 
 
+@plain_defaults()
 def compare(
     models: Sequence[GenerativeModel],
     noise: SharedNoise | None = None,

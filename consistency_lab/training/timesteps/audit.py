@@ -12,6 +12,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.schedule import Schedule
 from consistency_lab.errors import UserError
 from consistency_lab.store.results import with_provenance
@@ -21,6 +22,7 @@ from consistency_lab.training.timesteps.registry import TIMESTEPS
 Loss = Callable[[np.ndarray], np.ndarray]
 
 
+@plain_defaults()
 def audit_timesteps(
     choices: Sequence[str],
     schedule: Schedule,
