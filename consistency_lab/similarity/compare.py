@@ -17,7 +17,7 @@ from consistency_lab.diffusion.references import REFERENCES
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.distances import METRICS, Distance
-from consistency_lab.similarity.arguments import check_arguments
+from consistency_lab.similarity.arguments import check_arguments, counted
 from consistency_lab.similarity.controls import add_ceiling, add_nearest, add_references, known_references
 from consistency_lab.similarity.cube import add_pairs, coordinates, interval_names
 from consistency_lab.similarity.extremes import add_extremes
@@ -72,6 +72,7 @@ def compare(
             noise level, or so many values that are not finite that nothing is left to compare.
     """
     check_arguments(models, noise, metrics, images)
+    count, levels, shown = counted(count=count, levels=levels, shown=shown)
     noise, sampler = noise or SharedNoise(0), sampler or Sampler()
     distances = [metric if isinstance(metric, Distance) else METRICS.build(metric) for metric in metrics]
     _check(models, count, images)
