@@ -29,6 +29,21 @@ def printable(text: str) -> str:
     )
 
 
+def whole(what: str, value: object, least: int = 0, most: int | None = None) -> int:
+    """A whole number of Python's or numpy's, as an int.
+
+    Raises:
+        UserError: anything else, 8.0 and True included, or a number outside ``least`` to ``most``.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        near = f"; write {int(value)}" if isinstance(value, float) and value.is_integer() else ""
+        raise UserError(f"{what} is a whole number, not {value!r}{near}.")
+    if not least <= value or (most is not None and value > most):
+        bound = f"of {least} or more" if most is None else f"from {least} to {most}"
+        raise UserError(f"{what} is a whole number {bound}, not {value!r}.")
+    return int(value)
+
+
 @dataclass(frozen=True)
 class Choice:
     """A name with options.

@@ -13,6 +13,7 @@ from torch import nn
 from consistency_lab.contrast import gan, vae
 from consistency_lab.contrast.model import ContrastModel
 from consistency_lab.contrast.settings import GANSettings, VAESettings
+from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.errors import UserError
 from consistency_lab.interop.load import is_foreign, open_foreign
@@ -90,6 +91,7 @@ def find_run(text: str, store: Store | str | Path) -> Run:
     return store.find(text, kind=tuple(KINDS))
 
 
+@plain_defaults()
 def load(
     text: str,
     *,

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from consistency_lab.choices import Choice, Registry
+from consistency_lab.choices import Choice, Registry, whole
 from consistency_lab.errors import UserError
 
 
@@ -83,3 +83,27 @@ def test_values_of_the_right_type_pass():
     for text in ("typed(rate=1)", "typed(rate=None, deep=True)", "typed(any_kind=3)", "typed(name='squeeze')"):
         TYPED.resolve(text)
     TYPED.resolve(Choice("typed", {"width": np.int64(4), "rate": np.float32(0.5), "name": Path("a")}))
+
+
+@pytest.mark.parametrize("value", [8, np.int64(8), np.uint8(8)])
+def test_a_whole_number_is_pythons_or_numpys(value):
+    assert type(whole("count", value)) is int
+    assert whole("count", value, 8, 8) == 8
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (8.0, r"count is a whole number, not 8\.0; write 8\."),
+        (8.5, r"not 8\.5\."),
+        (np.float64(8), "whole number"),
+        (True, "not True"),
+        ("8", "not '8'"),
+        (None, "not None"),
+        (0, "count is a whole number from 1 to 9, not 0"),
+        (np.int64(10), "from 1 to 9"),
+    ],
+)
+def test_anything_else_is_refused_by_name(value, message):
+    with pytest.raises(UserError, match=message):
+        whole("count", value, 1, 9)

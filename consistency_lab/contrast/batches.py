@@ -42,11 +42,11 @@ class NoisedBatches:
     def batch(self, step: int) -> Batch:
         x0 = self.images.batch(self.order(step).to(self.device))
         noise = [self._noise(self.draws * step + draw) for draw in range(self.draws)]
-        return Batch((x0, *noise), torch.ones(len(x0), device=self.device))
+        return Batch((x0, *noise), torch.ones(len(x0), dtype=torch.float32, device=self.device))
 
     def _noise(self, number: int) -> Tensor:
         generator = stream_generator(self.seed, "noise", number, self.device)
-        return torch.randn(self.shape, generator=generator, device=self.device)
+        return torch.randn(self.shape, generator=generator, dtype=torch.float32, device=self.device)
 
     def observe(self, batch: Batch, losses: Tensor) -> None:
         """Nothing: no draw depends on a loss."""

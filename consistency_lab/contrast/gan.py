@@ -18,7 +18,7 @@ from consistency_lab.contrast.model import ContrastModel
 from consistency_lab.contrast.networks import DISCRIMINATORS, GAN, GENERATORS
 from consistency_lab.contrast.settings import GANSettings
 from consistency_lab.data.imageset import ImageSet
-from consistency_lab.devices import resolve_device
+from consistency_lab.devices import plain_defaults, resolve_device
 from consistency_lab.networks.registry import NETWORKS, initialised
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
@@ -134,6 +134,7 @@ def gan_name(settings: GANSettings) -> str:
     return f"gan-{Choice.parse(settings.generator).name}-s{settings.seed}"
 
 
+@plain_defaults()
 def train_gan(
     images: ImageSet,
     *,

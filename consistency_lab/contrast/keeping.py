@@ -12,7 +12,7 @@ from torch import Tensor
 from consistency_lab.choices import Registry
 from consistency_lab.contrast.model import ContrastModel
 from consistency_lab.contrast.networks import GAN, VAE
-from consistency_lab.devices import resolve_device
+from consistency_lab.devices import plain_defaults, resolve_device
 from consistency_lab.store.checkpoint import load_weights
 from consistency_lab.store.run import Run
 from consistency_lab.training.kept import final_weights, finished_run
@@ -56,6 +56,7 @@ def trained_model(
     return ContrastModel(name, module.eval(), facts, folder)
 
 
+@plain_defaults()
 def load_contrast(
     run: Run | str | Path,
     kind: str,

@@ -115,7 +115,7 @@ def probe_parts(model: ContrastModel, images: ImageSet, count: int, *, player: s
         raise UserError(
             f"{model.name!r} makes images of {module.shape}, but {images.name!r} has images of {images.shape}."
         )
-    x0 = images.batch(torch.arange(count)).to(model.device)
+    x0 = images.batch(range(count)).to(model.device)
     z = SharedNoise(seed).draw(range(count), model.noise_shape, stream="probe", device=model.device)
     if isinstance(module, VAE) and player == "autoencoder":
         return ProbeParts(module, partial(vae_loss, beta=model.facts["beta"]), (x0, z))

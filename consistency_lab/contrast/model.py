@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from consistency_lab.contrast.networks import GAN, VAE
-from consistency_lab.devices import measuring
+from consistency_lab.devices import measuring, plain_defaults
 from consistency_lab.diffusion.model import chunks, model_table
 from consistency_lab.diffusion.noise import SharedNoise
 
@@ -40,6 +40,7 @@ class ContrastModel:
     def device(self) -> torch.device:
         return next(self.module.parameters()).device
 
+    @plain_defaults()
     def generate(self, noise: SharedNoise, indices: Sequence[int]) -> Tensor:
         """The images of those indices ``(N, C, H, W)``, float32 in [-1, 1] on the CPU, computed `CHUNK` at a time."""
         with measuring(), torch.no_grad():
@@ -47,7 +48,7 @@ class ContrastModel:
                 self.module.generate(noise.initial(chunk, self.noise_shape, self.device)).float().cpu()
                 for chunk in chunks(indices)
             ]
-        return torch.cat(images) if images else torch.empty(0, *self.module.shape)
+        return torch.cat(images) if images else torch.empty(0, *self.module.shape, dtype=torch.float32, device="cpu")
 
     def __repr__(self) -> str:
         return f"ContrastModel({self.name!r}, {self.noise_shape} -> {'x'.join(map(str, self.module.shape))})"

@@ -16,7 +16,7 @@ from consistency_lab.contrast.model import ContrastModel
 from consistency_lab.contrast.networks import AUTOENCODERS, VAE
 from consistency_lab.contrast.settings import VAESettings
 from consistency_lab.data.imageset import ImageSet
-from consistency_lab.devices import resolve_device
+from consistency_lab.devices import plain_defaults, resolve_device
 from consistency_lab.networks.registry import initialised
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
@@ -47,6 +47,7 @@ def vae_name(settings: VAESettings) -> str:
     return f"vae-{Choice.parse(settings.autoencoder).name}-s{settings.seed}"
 
 
+@plain_defaults()
 def train_vae(
     images: ImageSet,
     *,

@@ -100,7 +100,7 @@ def classes_of(names: list[str], what: str) -> tuple[torch.Tensor | None, tuple[
             f"{what} mixes sub-folders, which would be classes, with images beside them ({stray}); separate them."
         )
     class_names = sorted({name for (name,) in below})
-    return torch.tensor([class_names.index(name) for (name,) in below]), tuple(class_names)
+    return torch.tensor([class_names.index(name) for (name,) in below], device="cpu"), tuple(class_names)
 
 
 @contextmanager

@@ -202,7 +202,7 @@ class ImageSet:
 
     def _positions(self, indices: Any) -> torch.Tensor:
         """Checked here because an index out of range on a GPU kills the process instead of raising."""
-        chosen = torch.as_tensor(indices)
+        chosen = indices if isinstance(indices, torch.Tensor) else torch.as_tensor(indices, device="cpu")
         if chosen.ndim != 1 or len(chosen) == 0 or chosen.is_floating_point() or chosen.dtype == torch.bool:
             raise UserError(f"indices into {self.name!r} must be a non-empty list of whole numbers.")
         if int(chosen.min()) < 0 or int(chosen.max()) >= len(self):
@@ -231,7 +231,7 @@ def _to_float(pixels: torch.Tensor) -> torch.Tensor:
     floats = pixels.to(torch.float32, copy=True)
     if pixels.dtype == torch.uint8:
         # By a tensor: CUDA turns division by a number into a product with 1 / 127.5, which differs in the last bit.
-        floats.div_(torch.full((), 127.5, device=pixels.device)).sub_(1)
+        floats.div_(torch.full((), 127.5, dtype=torch.float32, device=pixels.device)).sub_(1)
     return floats
 
 

@@ -15,12 +15,14 @@ from consistency_lab.data.formats import read_npy, read_npz
 from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.data.published import Place
 from consistency_lab.data.views import View
+from consistency_lab.devices import plain_defaults
 from consistency_lab.errors import UserError
 
 _ARCHIVES = (".npz", ".npy", ".zip")
 DATA_DIR = Path("data")  # relative to the working directory: where published sets are looked for and downloaded to
 
 
+@plain_defaults()
 def load_images(
     source: str | Path | Choice | ImageSet,
     *,

@@ -55,7 +55,7 @@ class GaussianMixture:
         generator = np.random.default_rng(seed)
         components = torch.from_numpy(generator.choice(len(self.weights), size=count, p=self.weights.numpy()))
         normal = torch.from_numpy(generator.standard_normal((count, self.factors.shape[2])))
-        images = torch.empty(count, *self.means.shape[1:], dtype=torch.float64)
+        images = torch.empty(count, *self.means.shape[1:], dtype=torch.float64, device="cpu")
         for k, (mean, factor) in enumerate(zip(self.means, self.factors, strict=True)):
             mine = components == k
             images[mine] = mean + (normal[mine] @ factor.T).view(-1, *mean.shape)
@@ -109,9 +109,9 @@ def gaussian_law(spectrum: np.ndarray, channels: int = 1, mean: float = 0.0) -> 
     root = kernel[rows[:, None, :, None], columns[None, :, None, :]].reshape(height * width, -1)
     factor = torch.from_numpy(np.kron(np.eye(channels), root))
     return GaussianMixture(
-        torch.full((1, channels, height, width), mean, dtype=torch.float64),
+        torch.full((1, channels, height, width), mean, dtype=torch.float64, device="cpu"),
         factor[None],
-        torch.ones(1, dtype=torch.float64),
+        torch.ones(1, dtype=torch.float64, device="cpu"),
     )
 
 
@@ -147,9 +147,9 @@ def low_rank(
     factor = np.random.default_rng([pixels, rank]).standard_normal((pixels, rank))
     factor *= std / np.linalg.norm(factor, axis=1, keepdims=True)  # the same deviation in every pixel
     law = GaussianMixture(
-        torch.zeros(1, channels, size, size, dtype=torch.float64),
+        torch.zeros(1, channels, size, size, dtype=torch.float64, device="cpu"),
         torch.from_numpy(factor)[None],
-        torch.ones(1, dtype=torch.float64),
+        torch.ones(1, dtype=torch.float64, device="cpu"),
     )
     return draw_images(law, count, seed, "low-rank")
 

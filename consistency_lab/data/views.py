@@ -71,7 +71,7 @@ def _to_grey(pixels: torch.Tensor, what: str) -> torch.Tensor:
         raise UserError(f"grey needs images of 1 or 3 channels; {what} has {channels}.")
     if channels == 1:
         return pixels
-    weights = torch.tensor(_LUMA).view(1, 3, 1, 1)
+    weights = torch.tensor(_LUMA, dtype=torch.float32, device="cpu").view(1, 3, 1, 1)
     return _as_floats(pixels, lambda floats: (floats * weights).sum(1, keepdim=True))
 
 

@@ -40,8 +40,8 @@ def pair_clock(first: Schedule, second: Schedule, steps: int) -> PairClock:
     Raises:
         UserError: the ranges of log-SNR do not overlap, or fewer than 1 step.
     """
-    zero = torch.zeros(1, dtype=torch.float64)
-    infinite = torch.full((1,), torch.inf, dtype=torch.float64)
+    zero = torch.zeros(1, dtype=torch.float64, device="cpu")
+    infinite = torch.full((1,), torch.inf, dtype=torch.float64, device="cpu")
     if first == second:
         grid = first.grid(steps)
         return PairClock(grid, grid, grid, torch.cat([first.log_snr(grid[:-1]), infinite]))
@@ -58,8 +58,8 @@ def pair_clock(first: Schedule, second: Schedule, steps: int) -> PairClock:
     def mean_time(level: Tensor) -> Tensor:
         return (first.time_from_log_snr(level) + second.time_from_log_snr(level)) / 2
 
-    ends = mean_time(torch.tensor([low, high], dtype=torch.float64))
-    t = torch.linspace(float(ends[0]), float(ends[1]), steps, dtype=torch.float64)
+    ends = mean_time(torch.tensor([low, high], dtype=torch.float64, device="cpu"))
+    t = torch.linspace(float(ends[0]), float(ends[1]), steps, dtype=torch.float64, device="cpu")
     noisy, clean = torch.full_like(t, low), torch.full_like(t, high)
     for _ in range(_HALVINGS):  # the mean time falls strictly with log-SNR
         middle = (noisy + clean) / 2
@@ -73,4 +73,4 @@ def pair_clock(first: Schedule, second: Schedule, steps: int) -> PairClock:
 
 def kept_points(steps: int, levels: int) -> Tensor:
     """Indices ``(levels,)`` of the points of a grid of ``steps`` steps that are kept: evenly spread, both ends among them."""
-    return torch.linspace(0, steps, min(levels, steps + 1)).round().long()
+    return torch.linspace(0, steps, min(levels, steps + 1), dtype=torch.float32, device="cpu").round().long()

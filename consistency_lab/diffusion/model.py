@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from consistency_lab.devices import measuring
+from consistency_lab.devices import measuring, plain_defaults
 from consistency_lab.diffusion.denoiser import Denoiser, GuidedDenoiser
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler, SamplerStep, sample_path, start_state
@@ -35,6 +35,7 @@ class GenerativeModel(Protocol):
     @property
     def facts(self) -> Mapping[str, Any]: ...
 
+    @plain_defaults()
     def generate(self, noise: SharedNoise, indices: Sequence[int]) -> Tensor:
         """The images of those indices, float32 ``(N, C, H, W)`` on the CPU."""
         ...

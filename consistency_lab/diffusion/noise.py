@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from consistency_lab.choices import whole
 from consistency_lab.errors import UserError
 
 # Streams: draws of one image that must not repeat each other. Their numbers are part of the noise's definition.
 STREAMS = {"initial": 0, "path": 1, "probe": 2}
 PATH_CELLS = 1000  # resolution in t of the Brownian grid on which path noise lives
-_LIMIT = 2**64
+_LARGEST = 2**64 - 1
 
 
 def standard_normal(seed: int, index: int, stream: int, step: int, count: int) -> np.ndarray:
@@ -26,7 +27,8 @@ def standard_normal(seed: int, index: int, stream: int, step: int, count: int) -
     Raw Philox words are turned into normals by Box and Muller's transform here: numpy promises that the words never
     change between its versions, and does not promise it for its own normals (NEP 19).
     """
-    words = np.random.Philox(key=[seed, index], counter=[0, 0, stream, step]).random_raw(2 * ((count + 1) // 2))
+    key = np.array([seed, index], dtype=np.uint64)  # of a list with one number of 2^63 or more numpy makes floats
+    words = np.random.Philox(key=key, counter=[0, 0, stream, step]).random_raw(2 * ((count + 1) // 2))
     uniform = ((words >> np.uint64(11)) + 0.5) * 2.0**-53  # strictly inside (0, 1): the logarithm is finite
     radius, angle = np.sqrt(-2.0 * np.log(uniform[0::2])), 2.0 * np.pi * uniform[1::2]
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).reshape(-1)[:count].astype(np.float32)
@@ -44,9 +46,7 @@ class SharedNoise:
     """
 
     def __init__(self, seed: int = 0):
-        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < _LIMIT:
-            raise UserError(f"the seed of shared noise is a whole number from 0 to 2^64 - 1, not {seed!r}.")
-        self.seed = int(seed)
+        self.seed = whole("the seed of shared noise", seed, most=_LARGEST)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SharedNoise) and self.seed == other.seed
@@ -72,9 +72,8 @@ class SharedNoise:
             step: number of the draw within its stream.
         """
         size = int(np.prod(shape))
-        numbers = [int(i) for i in indices]
-        if any(not 0 <= i < _LIMIT for i in numbers):
-            raise UserError("image indices of shared noise are whole numbers from 0 to 2^64 - 1.")
+        given = indices.tolist() if isinstance(indices, Tensor) else indices
+        numbers = [whole("each of the image indices of shared noise", i, most=_LARGEST) for i in given]
         rows = [standard_normal(self.seed, i, STREAMS[stream], step, size) for i in numbers]
         noise = np.stack(rows) if rows else np.empty((0, size), np.float32)
         return torch.from_numpy(noise).reshape(len(numbers), *shape).to(device)
@@ -106,7 +105,7 @@ class SharedNoise:
             raise UserError(
                 f"t = {start:g} and {end:g} lie in one cell of the noise path; stochastic samplers take at most {PATH_CELLS} equal steps."
             )
-        total = torch.zeros(len(indices), *shape)
+        total = torch.zeros(len(indices), *shape, dtype=torch.float32, device="cpu")
         for cell in range(first, last):
             total += self.draw(indices, shape, stream="path", step=cell)
         return (total / (last - first) ** 0.5).to(device)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from consistency_lab.choices import Registry
+from consistency_lab.choices import Registry, whole
 from consistency_lab.diffusion.denoiser import Denoiser
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.errors import UserError
@@ -49,6 +49,7 @@ class Sampler:
 
     def __post_init__(self) -> None:
         SAMPLERS.builder(self.method)  # an unknown one is refused by name
+        object.__setattr__(self, "steps", whole("the number of a sampler's steps", self.steps))
         if self.steps < 1:
             raise UserError(f"a sampler needs at least 1 step, not {self.steps}.")
 

@@ -27,7 +27,9 @@ _TOLERANCE = 1e-6  # a float32 time may miss its float64 bound by this much
 
 
 def _as_double(value: Time) -> Tensor:
-    return torch.as_tensor(value, dtype=torch.float64)
+    if isinstance(value, Tensor):
+        return value.to(torch.float64)
+    return torch.as_tensor(value, dtype=torch.float64, device="cpu")
 
 
 class Schedule(ABC):
@@ -101,7 +103,7 @@ class Schedule(ABC):
         """
         if steps < 1:
             raise UserError(f"a sampler needs at least 1 step, not {steps}.")
-        times = torch.linspace(self.t_max, 0.0, steps + 1, dtype=torch.float64)
+        times = torch.linspace(self.t_max, 0.0, steps + 1, dtype=torch.float64, device="cpu")
         if times[-2] < self.t_min - _TOLERANCE:
             raise UserError(
                 f"{steps} steps fall below t_min = {self.t_min:g} of {self.spec!r}; use at most {int(self.t_max / self.t_min)}."
@@ -221,8 +223,10 @@ class EDM(Schedule):
         """Equation 5's noise levels, the lowest being sigma_min, and then 0."""
         if steps < 1:
             raise UserError(f"a sampler needs at least 1 step, not {steps}.")
-        levels = torch.linspace(self.t_max, self.t_min if steps > 1 else self.t_max, steps, dtype=torch.float64)
-        return torch.cat([levels, torch.zeros(1, dtype=torch.float64)])
+        levels = torch.linspace(
+            self.t_max, self.t_min if steps > 1 else self.t_max, steps, dtype=torch.float64, device="cpu"
+        )
+        return torch.cat([levels, torch.zeros_like(levels[:1])])
 
 
 class RectifiedFlow(Schedule):

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from consistency_lab.choices import Choice
+from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.denoiser import NetworkDenoiser
 from consistency_lab.diffusion.model import DiffusionModel, described
 from consistency_lab.errors import UserError
@@ -24,6 +25,7 @@ from consistency_lab.networks.unet import UNet
 from consistency_lab.store.checkpoint import save_tensors
 
 
+@plain_defaults()
 def export_diffusers(model: DiffusionModel, path: str | os.PathLike[str]) -> str:
     """Write config.json, diffusion_pytorch_model.safetensors and scheduler/scheduler_config.json.
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from consistency_lab.choices import Choice
-from consistency_lab.devices import resolve_device
+from consistency_lab.devices import plain_defaults, resolve_device
 from consistency_lab.diffusion.denoiser import NetworkDenoiser, per_sample
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.schedule import Schedule
@@ -177,6 +177,7 @@ class WrappedDenoiser(NetworkDenoiser):
         return WrappedDenoiser(self.network, told).eval()
 
 
+@plain_defaults()
 def wrap_module(
     module: nn.Module,
     *,

@@ -53,15 +53,18 @@ class BandError(SquaredDistance):
 
 def _dct(size: int) -> Tensor:
     """The orthonormal DCT-II as a matrix ``(size, size)`` float64: row k is the k-th cosine."""
-    k, x = torch.arange(size, dtype=torch.float64)[:, None], torch.arange(size, dtype=torch.float64)
+    k, x = (
+        torch.arange(size, dtype=torch.float64, device="cpu")[:, None],
+        torch.arange(size, dtype=torch.float64, device="cpu"),
+    )
     matrix = torch.cos(torch.pi * k * (x + 0.5) / size) * math.sqrt(2 / size)
     matrix[0] /= math.sqrt(2)
     return matrix
 
 
 def _radius(height: int, width: int) -> Tensor:
-    rows = torch.arange(height, dtype=torch.float64)[:, None] / height
-    columns = torch.arange(width, dtype=torch.float64) / width
+    rows = torch.arange(height, dtype=torch.float64, device="cpu")[:, None] / height
+    columns = torch.arange(width, dtype=torch.float64, device="cpu") / width
     return ((rows**2 + columns**2) / 2).sqrt()
 
 

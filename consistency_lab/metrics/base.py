@@ -57,7 +57,13 @@ class Distance(ABC):
         """
         check_samples(a)
         n = len(a)
-        steps = torch.linspace(1, n // 2, min(self.shifts, n // 2)).round().long().unique().tolist()
+        steps = (
+            torch.linspace(1, n // 2, min(self.shifts, n // 2), dtype=torch.float32, device="cpu")
+            .round()
+            .long()
+            .unique()
+            .tolist()
+        )
         total, weights = torch.zeros(n, dtype=torch.float64, device=a.device), 0.0
         for s in steps:
             weight = 0.5 if 2 * s == n else 1.0  # i + n/2 and i - n/2 are one sample

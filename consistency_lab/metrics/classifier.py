@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from consistency_lab.devices import measuring
+from consistency_lab.devices import measuring, plain_defaults
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.base import check_range, displayed
 
@@ -112,6 +112,7 @@ def _plan(side: int) -> list[bool]:
     return plan if len(plan) > 1 else [False, False]
 
 
+@plain_defaults()
 def train_classifier(
     images: Tensor,
     labels: Tensor,

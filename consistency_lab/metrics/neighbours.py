@@ -45,7 +45,8 @@ def radii(features: Tensor, k: int) -> Tensor:
     for rows in features.split(max(1, _ELEMENTS // len(features))):
         squares = squared_distances(rows, features)
         # Itself is left out by index: by value, an equal image would be left out in its place.
-        squares[torch.arange(len(rows)), torch.arange(first, first + len(rows))] = torch.inf
+        own = torch.arange(len(rows), device="cpu")
+        squares[own, own + first] = torch.inf
         found.append(squares.topk(k, largest=False).values[:, -1])
         first += len(rows)
     return torch.cat(found)

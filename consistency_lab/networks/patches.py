@@ -35,7 +35,7 @@ def grid_positions(rows: int, columns: int, width: int) -> Tensor:
     """Fixed sine and cosine codes of a grid's rows and columns: (rows * columns, width), width a multiple of 4."""
     if width % 4:
         raise UserError(f"a width of {width} cannot hold 2-D positions; choose a multiple of 4.")
-    frequency = 10_000 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
-    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    frequency = 10_000 ** -(torch.arange(width // 4, dtype=torch.float64, device="cpu") / (width // 4))
+    row, column = torch.meshgrid(torch.arange(rows, device="cpu"), torch.arange(columns, device="cpu"), indexing="ij")
     angles = [place.flatten()[:, None] * frequency for place in (row, column)]
     return torch.cat([wave for angle in angles for wave in (angle.sin(), angle.cos())], dim=1).float()

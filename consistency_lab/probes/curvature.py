@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from consistency_lab.data.imageset import ImageSet
-from consistency_lab.devices import measuring
+from consistency_lab.devices import measuring, plain_defaults
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.errors import UserError, unknown_name
 from consistency_lab.intervals import Array, Interval, mean_interval
@@ -24,6 +24,7 @@ WIDTH = 0.01  # of a node in a density, over the span of the nodes
 ENDS = ("top", "bottom")
 
 
+@plain_defaults()
 def probe_curvature(
     model: DiffusionModel,
     images: ImageSet,
@@ -50,6 +51,7 @@ def probe_curvature(
     return curvature_spectrum(subject, seed=seed, **options)
 
 
+@plain_defaults()
 def curvature_spectrum(
     subject: Subject,
     *,

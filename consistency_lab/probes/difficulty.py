@@ -18,7 +18,7 @@ import xarray as xr
 from torch import Tensor
 
 from consistency_lab.data.imageset import ImageSet, check_set
-from consistency_lab.devices import measuring
+from consistency_lab.devices import measuring, plain_defaults
 from consistency_lab.diffusion.denoiser import Denoiser
 from consistency_lab.diffusion.loss import denoising_loss, noisy_state, truth
 from consistency_lab.diffusion.model import DiffusionModel, described
@@ -47,6 +47,7 @@ def errors_per_sample(
     return torch.stack([(prediction.in_units(u) - target.in_units(u)).pow(2).flatten(1).mean(1) for u in units], 1)
 
 
+@plain_defaults()
 def probe_difficulty(
     model: DiffusionModel,
     images: ImageSet,

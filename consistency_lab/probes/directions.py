@@ -44,7 +44,10 @@ def random_axes(model: nn.Module, seed: int = 0, count: int = 1, *, one_dimensio
         raise UserError(f"a landscape has 1 or 2 random axes, not {count}.")
     generator = torch.Generator().manual_seed(seed)
     parameters = [p.detach() for p in model.parameters()]
-    draws = [[torch.randn(p.shape, generator=generator) for p in parameters] for _ in range(count)]
+    draws = [
+        [torch.randn(p.shape, generator=generator, dtype=torch.float32, device="cpu") for p in parameters]
+        for _ in range(count)
+    ]
     axes: list[Direction] = [[] for _ in range(count)]
     filters, left_out = 0, {"one_dimensional": 0, "single_element": 0, "zero": 0}
     for i, weights in enumerate(parameters):

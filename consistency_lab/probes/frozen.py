@@ -78,10 +78,10 @@ def frozen_grid(
         )
     if bins < 1:
         raise UserError(f"a probe needs at least 1 noise level, not {bins}.")
-    x0 = images.batch(torch.arange(count)).to(device)
+    x0 = images.batch(range(count)).to(device)
     eps = SharedNoise(seed).draw(range(count), images.shape, stream="probe", device=device)
     width = (schedule.t_max - schedule.t_min) / bins
-    times = schedule.t_min + (torch.arange(bins, dtype=torch.float64) + 0.5) * width
+    times = schedule.t_min + (torch.arange(bins, dtype=torch.float64, device="cpu") + 0.5) * width
     repeated = [x0.repeat(bins, 1, 1, 1), times.repeat_interleave(count).to(device), eps.repeat(bins, 1, 1, 1)]
     if model.classes:
         if images.labels is None:

@@ -30,7 +30,7 @@ class Operator(Protocol):
 
 def gaussian(operator: Operator, columns: int, generator: torch.Generator) -> Tensor:
     """Standard normal columns ``(P, k)``, drawn on the CPU so that devices agree, one by one so that k makes no difference to them."""
-    draws = [torch.randn(operator.size, generator=generator, dtype=torch.float64) for _ in range(columns)]
+    draws = [torch.randn(operator.size, generator=generator, dtype=torch.float64, device="cpu") for _ in range(columns)]
     return torch.stack(draws, 1).to(operator.device, operator.dtype)
 
 

@@ -12,6 +12,7 @@ import xarray as xr
 from torch import Tensor
 
 from consistency_lab.data.imageset import ImageSet
+from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.model import DiffusionModel, check_diffusion, described
 from consistency_lab.errors import UserError
 from consistency_lab.intervals import Array, Interval, mean_interval
@@ -31,6 +32,7 @@ from consistency_lab.probes.walk import losses_along, losses_between
 from consistency_lab.store.results import with_provenance
 
 
+@plain_defaults()
 def probe_landscape(
     model: DiffusionModel,
     images: ImageSet,
@@ -68,6 +70,7 @@ def same_question(subject: Subject, model: DiffusionModel) -> Subject:
     return subject.asked_of(model.denoiser, model.name, {"model": described(model)})
 
 
+@plain_defaults()
 def line_landscape(
     subject: Subject,
     *,

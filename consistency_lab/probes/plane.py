@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from consistency_lab.data.imageset import ImageSet
+from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.errors import UserError
 from consistency_lab.intervals import Array, mean_interval
@@ -23,6 +24,7 @@ from consistency_lab.store.results import with_provenance
 MARGIN = 0.25  # beside three models, in units of the way from the first to the second
 
 
+@plain_defaults()
 def probe_plane(
     model: DiffusionModel,
     images: ImageSet,
@@ -56,6 +58,7 @@ def probe_plane(
     )
 
 
+@plain_defaults()
 def plane_landscape(
     subject: Subject,
     *,

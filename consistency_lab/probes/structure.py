@@ -16,6 +16,7 @@ import torch
 import xarray as xr
 
 from consistency_lab.data.imageset import ImageSet, check_set
+from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.clocks import PairClock, kept_points, pair_clock
 from consistency_lab.diffusion.model import DiffusionModel, check_diffusion, described
 from consistency_lab.diffusion.noise import SharedNoise, check_noise
@@ -36,6 +37,7 @@ MEMORYLESS = ("ddim", "heun")  # samplers whose next state depends on the state 
 ALIKE = 1e-4  # root mean square distance below which two images cannot be told apart, so that nearness means nothing
 
 
+@plain_defaults()
 def probe_structure(
     models: DiffusionModel | Sequence[DiffusionModel],
     images: ImageSet,

@@ -8,12 +8,13 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from consistency_lab.data.imageset import ImageSet
-from consistency_lab.devices import measuring
+from consistency_lab.devices import measuring, plain_defaults
 from consistency_lab.diffusion.loss import denoising_error, denoising_loss
 from consistency_lab.diffusion.model import DiffusionModel, described
 from consistency_lab.errors import UserError
@@ -81,7 +82,7 @@ class Subject:
     @property
     def groups(self) -> Tensor:
         """The index of the noise level of each sample: ``(B,)``."""
-        return torch.arange(self.levels).repeat_interleave(self.count)
+        return torch.arange(self.levels, device="cpu").repeat_interleave(self.count)
 
     def at(self, levels: Sequence[int]) -> Subject:
         """The same subject at some of its noise levels only."""
@@ -100,7 +101,7 @@ class Subject:
         return [self.of_images(piece) for piece in pieces], [len(piece) / self.count for piece in pieces]
 
     def _rows(self, levels: Sequence[int], images: Sequence[int]) -> FrozenBatch:
-        rows = (torch.as_tensor(levels)[:, None] * self.count + torch.as_tensor(images)).flatten()
+        rows = torch.from_numpy((np.asarray(levels)[:, None] * self.count + np.asarray(images)).flatten())
         return FrozenBatch([x[rows.to(x.device)] for x in self.batch.tensors], self.batch.chunk)
 
     def asked_of(self, module: nn.Module, name: str, facts: Mapping[str, Any] | None = None) -> Subject:
@@ -157,6 +158,7 @@ def check_subjects(*subjects: object) -> None:
             )
 
 
+@plain_defaults()
 def diffusion_subject(
     model: DiffusionModel, images: ImageSet, *, count: int = 64, bins: int = 10, seed: int = 0, units: str = "eps"
 ) -> Subject:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from consistency_lab.choices import whole
 from consistency_lab.data.imageset import check_set
 from consistency_lab.diffusion.model import check_generative
 from consistency_lab.diffusion.noise import check_noise
 from consistency_lab.errors import UserError
+
+
+def counted(**counts: object) -> list[int]:
+    """Numbers of samples, levels and the like, as ints. Raises `UserError` for what is no whole number, or below 0, by name."""
+    return [whole(name, value) for name, value in counts.items()]
 
 
 def check_arguments(models: object, noise: object, metrics: object, images: object) -> None:

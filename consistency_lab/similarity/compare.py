@@ -11,13 +11,14 @@ import torch
 import xarray as xr
 
 from consistency_lab.data.imageset import ImageSet
+from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.model import CHUNK, DiffusionModel, GenerativeModel, described
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.references import REFERENCES
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.distances import METRICS, Distance
-from consistency_lab.similarity.arguments import check_arguments
+from consistency_lab.similarity.arguments import check_arguments, counted
 from consistency_lab.similarity.controls import add_ceiling, add_nearest, add_references, with_references
 from consistency_lab.similarity.cube import add_pairs, coordinates, interval_names
 from consistency_lab.similarity.extremes import add_extremes
@@ -43,6 +44,7 @@ COMPARISON_VERSION = 2
 """
 
 
+@plain_defaults()
 def compare(
     models: Sequence[GenerativeModel],
     noise: SharedNoise | None = None,
@@ -92,6 +94,7 @@ def compare(
             noise level, labels that not all models know, or so many values that are not finite that nothing is left to compare.
     """
     check_arguments(models, noise, metrics, images)
+    count, levels, shown = counted(count=count, levels=levels, shown=shown)
     noise, sampler = noise or SharedNoise(0), sampler or Sampler()
     distances = [metric if isinstance(metric, Distance) else METRICS.build(metric) for metric in metrics]
     _check(models, count, images)

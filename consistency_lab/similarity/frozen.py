@@ -14,7 +14,7 @@ import xarray as xr
 from torch import Tensor
 
 from consistency_lab.data.imageset import ImageSet
-from consistency_lab.devices import measuring
+from consistency_lab.devices import measuring, plain_defaults
 from consistency_lab.diffusion.denoiser import per_sample
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, chunks, described
 from consistency_lab.diffusion.noise import SharedNoise
@@ -27,6 +27,7 @@ from consistency_lab.similarity.trajectories import Trajectories, meetings
 from consistency_lab.store.results import with_provenance
 
 
+@plain_defaults()
 def compare_frozen(
     models: Sequence[DiffusionModel],
     images: ImageSet,

@@ -11,7 +11,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from consistency_lab.data.imageset import ImageSet
-from consistency_lab.devices import measuring
+from consistency_lab.devices import measuring, plain_defaults
 from consistency_lab.diffusion.loss import noisy_state
 from consistency_lab.diffusion.model import DiffusionModel, chunks, described
 from consistency_lab.diffusion.noise import SharedNoise
@@ -33,6 +33,7 @@ def layer_names(model: DiffusionModel, patterns: Sequence[str] = ("*",)) -> list
 
 
 @torch.no_grad()
+@plain_defaults()
 def capture(
     model: DiffusionModel,
     layers: Sequence[str],
@@ -125,6 +126,7 @@ def _hsic(k: Tensor, g: Tensor) -> float:
     return float((trace + sums - 2 * cross / (n - 2)) / (n * (n - 3)))
 
 
+@plain_defaults()
 def compare_representations(
     a: DiffusionModel,
     b: DiffusionModel,

@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from consistency_lab.data.imageset import ImageSet, check_set
+from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.loss import denoising_loss
 from consistency_lab.diffusion.model import DiffusionModel, check_diffusion, described
 from consistency_lab.diffusion.noise import SharedNoise, check_noise
@@ -35,6 +36,7 @@ from consistency_lab.training.train import DenoisingBatches, settings_of
 LINE, CURVE, ALIGNED = "straight line", "trained curve", "line after alignment"
 
 
+@plain_defaults()
 def probe_connectivity(
     a: DiffusionModel,
     b: DiffusionModel,

@@ -98,7 +98,7 @@ def train_middle(
     for norm in to_settle(walker, end):
         norm.train()
     optimizer = torch.optim.Adam(middle, lr=lr)
-    first = float(torch.rand((), generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
+    first = float(torch.rand((), generator=torch.Generator().manual_seed(seed), dtype=torch.float64, device="cpu"))
     for step in range(steps):
         position = (first + step * _GOLDEN) % 1.0
         put(walker, on_curve(a, [m.detach() for m in middle], b, position))

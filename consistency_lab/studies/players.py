@@ -14,6 +14,7 @@ from consistency_lab.contrast.losses import probe_parts
 from consistency_lab.contrast.model import ContrastModel
 from consistency_lab.contrast.networks import VAE
 from consistency_lab.data.imageset import ImageSet, check_set
+from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.model import check_generative, described
 from consistency_lab.errors import UserError
 from consistency_lab.loading import load
@@ -22,6 +23,7 @@ from consistency_lab.probes.subject import Split, Subject, diffusion_subject
 from consistency_lab.store.runs import Store
 
 
+@plain_defaults()
 def player_subject(
     model: ContrastModel, images: ImageSet, *, player: str | None = None, count: int = 64, seed: int = 0
 ) -> Subject:

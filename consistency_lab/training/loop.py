@@ -45,14 +45,15 @@ class EpochOrder:
         if batch > images:
             raise UserError(f"a batch of {batch} is larger than the {images} images of {name!r}; lower batch.")
         self.images, self.batch, self.seed, self.per_epoch = images, batch, seed, images // batch
-        self._epoch, self._order = -1, torch.empty(0)
+        self._epoch, self._order = -1, torch.empty(0, device="cpu")
 
     def __call__(self, step: int) -> Tensor:
         """Indices ``(batch,)`` of the images of a 0-based step, on the CPU."""
         epoch, place = divmod(step, self.per_epoch)
         if epoch != self._epoch:
             self._epoch = epoch
-            self._order = torch.randperm(self.images, generator=stream_generator(self.seed, "order", epoch))
+            drawn = stream_generator(self.seed, "order", epoch)
+            self._order = torch.randperm(self.images, generator=drawn, device="cpu")
         return self._order[place * self.batch : (place + 1) * self.batch]
 
 

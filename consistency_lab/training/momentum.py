@@ -22,10 +22,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 
-from consistency_lab.choices import Registry
+from consistency_lab.choices import Registry, whole
 from consistency_lab.errors import UserError
 
 Form = Literal["average", "sum"]
@@ -180,8 +179,8 @@ class MomentumSchedule:
                 f"momentum rules are defined for Adam, AdamW and SGD; what {type(optimizer).__name__} does with its gradients between "
                 "steps is not what they compensate for. Use one of those three."
             )
-        if not isinstance(total_steps, int | np.integer) or total_steps < 1:
-            raise UserError(f"a momentum rule needs a run of at least 1 step, a whole number, not {total_steps!r}.")
+        if whole("the number of steps of a momentum rule's run", total_steps) < 1:
+            raise UserError(f"a momentum rule needs a run of at least 1 step, not {total_steps}.")
         if optimizer.state:
             raise UserError(
                 "the optimizer has been stepped; put the momentum rule on a new one, and load the states of a stopped run after that."

@@ -38,6 +38,9 @@ class DiffusionSettings:
     """weight of the error over time: none (1 in the units of the objective), 'min-snr(gamma=5.0)', p2, edm, speed"""
 
 
+_LARGEST_SEED = 2**64 - 1
+
+
 @dataclass(frozen=True)
 class LoopSettings:
     """How any model is trained: the part of the settings that is the same for all kinds of models."""
@@ -81,6 +84,9 @@ class LoopSettings:
         for key in ("lr_warmup", "clip_norm", "snapshots", "seed", "init_seed", "order_seed", "noise_seed", "lr_final"):
             if (value := getattr(self, key)) is not None and not value >= 0:
                 raise UserError(f"{key} must be 0 or more, not {value!r}.")
+        for key in ("seed", "init_seed", "order_seed", "noise_seed"):
+            if (seed := getattr(self, key)) is not None and seed > _LARGEST_SEED:
+                raise UserError(f"{key} must be a whole number from 0 to 2^64 - 1, not {seed!r}.")
 
     @classmethod
     def of(cls, **settings: Any) -> Self:
@@ -94,7 +100,8 @@ class LoopSettings:
         except cattrs.BaseValidationError as group:
             if refused := group.subgroup(UserError):  # by __post_init__, in a sentence of its own
                 raise refused.exceptions[0] from None
-            raise UserError(f"training settings: {'; '.join(cattrs.transform_error(group))}.") from None
+            wrong = (text.rpartition(" @ $.") for text in cattrs.transform_error(group, format_exception=_reason))
+            raise UserError(f"training settings: {'; '.join(f'{key}: {what}' for what, _, key in wrong)}.") from None
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
@@ -158,12 +165,21 @@ class TrainingSettings(LoopSettings, DiffusionSettings):
 
 
 def _strict(value: Any, kind: type) -> Any:
-    """A number may be given for a float, and nothing is converted otherwise: "10" steps is a mistake."""
+    """A number may be given for a float, and one of numpy's for Python's; nothing is converted otherwise: "10" steps is a mistake."""
+    value = value.item() if hasattr(value, "item") else value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"{value!r} is not of type {kind.__name__}")
+        raise ValueError(f"{value!r} is not {_WORDS[kind]}")
     return value
+
+
+_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "True or False"}
+
+
+def _reason(error: BaseException, kind: type | None) -> str:
+    """What `_strict` said, or cattrs of other errors."""
+    return str(error) if isinstance(error, ValueError) else cattrs.v.format_exception(error, kind)
 
 
 _CONVERTER = cattrs.Converter(forbid_extra_keys=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 from consistency_lab.choices import Choice, Registry
 from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.data.labels import check_every_class
-from consistency_lab.devices import resolve_device
+from consistency_lab.devices import plain_defaults, resolve_device
 from consistency_lab.diffusion.denoiser import PREDICTIONS, NetworkDenoiser
 from consistency_lab.diffusion.loss import denoising_loss
 from consistency_lab.diffusion.model import DiffusionModel, described
@@ -69,10 +69,14 @@ class DenoisingBatches:
         weight = weight if level is None else weight * level
         # Noise is drawn on the device: a GPU's noise is its own, and the device is part of the spec.
         generator = stream_generator(self.seeds["noise"], "noise", 2 * step + 1, self.device)
-        eps = torch.randn(x0.shape, generator=generator, device=self.device)
+        eps = torch.randn(x0.shape, generator=generator, dtype=torch.float32, device=self.device)
         data = [x0, t.to(self.device), eps]
         if self.dropout is not None:
-            data.append(self._labels(indices, torch.rand(self.size, generator=times) < self.dropout))
+            data.append(
+                self._labels(
+                    indices, torch.rand(self.size, generator=times, dtype=torch.float32, device="cpu") < self.dropout
+                )
+            )
         return Batch(tuple(data), weight.to(self.device, torch.float32))
 
     def _labels(self, indices: Tensor, dropped: Tensor) -> Tensor:
@@ -125,7 +129,7 @@ def measured(key: str, text: str, images: ImageSet) -> Choice:
 
 def pixel_deviation(images: ImageSet) -> float:
     """Standard deviation over all pixels of (at most the first 10,000) images, to four decimals: EDM's sigma_data."""
-    return round(float(images.batch(torch.arange(min(len(images), 10_000))).double().std()), 4)
+    return round(float(images.batch(torch.arange(min(len(images), 10_000), device="cpu")).double().std()), 4)
 
 
 def build_denoiser(spec: dict[str, Any]) -> NetworkDenoiser:
@@ -142,6 +146,7 @@ def model_name(settings: TrainingSettings) -> str:
     return f"{Choice.parse(settings.network).name}-s{settings.seed}"
 
 
+@plain_defaults()
 def train(
     images: ImageSet,
     *,
@@ -224,6 +229,7 @@ def settings_of(spec: dict[str, Any]) -> TrainingSettings:
     return TrainingSettings.from_spec(spec["settings"])
 
 
+@plain_defaults()
 def load_model(
     run: Run | str | Path, *, device: str | torch.device | None = None, weights: str = "ema", name: str | None = None
 ) -> DiffusionModel:

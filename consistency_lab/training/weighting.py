@@ -142,7 +142,7 @@ class SpeeD(Weighting):
         self.lam = lam
 
     def eps(self, schedule: Schedule, t: Tensor) -> Tensor:
-        edges = torch.linspace(schedule.t_min, schedule.t_max, _GRID + 1, dtype=torch.float64)
+        edges = torch.linspace(schedule.t_min, schedule.t_max, _GRID + 1, dtype=torch.float64, device="cpu")
         growth = (-(schedule.alpha(edges) ** 2)).diff()
         if not float(growth.max() - growth.min()) > 1e-12:
             raise UserError(

@@ -107,7 +107,17 @@ def test_impossible_seeds_are_refused(seed):
         SharedNoise(seed)
 
 
+def test_large_seeds_and_indices_are_themselves():
+    # 2^64 - 1 used to be seed 0, and 2^63 + 1 used to be 2^63.
+    seeds = [0, 1, 2**53 + 1, 2**63 - 1, 2**63, 2**63 + 1, 2**64 - 2, 2**64 - 1]
+    draws = [float(SharedNoise(seed).initial([i], (1,))) for seed in seeds for i in seeds]
+    assert len(set(draws)) == len(draws)
+    assert torch.equal(SharedNoise(np.uint64(5)).initial(np.arange(3), SHAPE), SharedNoise(5).initial(range(3), SHAPE))
+
+
 def test_impossible_requests_are_refused():
+    with pytest.raises(UserError, match=r"indices of shared noise is a whole number, not 1\.5"):
+        SharedNoise(0).initial([1.5], SHAPE)
     with pytest.raises(UserError, match="indices"):
         SharedNoise(0).initial([-1], SHAPE)
     with pytest.raises(UserError, match="at most 1000"):

@@ -7,6 +7,7 @@ from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.references import ConstantDenoiser
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
+from consistency_lab.similarity.arguments import counted
 from consistency_lab.similarity.compare import compare
 from consistency_lab.training.train import train
 
@@ -37,3 +38,12 @@ def test_training_asks_for_an_image_set_too():
         with pytest.raises(UserError, match=r"write load_images\('digits'\)"):
             train("digits", steps=1, **options)
     assert load_images(load_images("digits")).name == "digits"
+
+
+@pytest.mark.parametrize("name", ["count", "levels", "shown"])
+def test_numbers_of_samples_and_levels_are_whole(name):
+    assert counted(**{name: np.int64(8)}) == [8]
+    with pytest.raises(UserError, match=rf"{name} is a whole number, not 8\.0; write 8"):
+        compare([A, B], **{name: 8.0})
+    with pytest.raises(UserError, match=rf"{name} is a whole number of 0 or more, not -1"):
+        compare([A, B], **{name: -1})

@@ -391,8 +391,8 @@ def test_a_group_that_is_added_later_has_a_bias_correction_of_its_own(rule):
 
 def test_a_run_of_no_steps_and_a_stepped_optimizer_are_refused():
     stock = torch.optim.Adam(parameters())
-    for steps in (0, 8.0):
-        with pytest.raises(UserError, match="at least 1 step"):
+    for steps, message in ((0, "at least 1 step"), (8.0, r"whole number, not 8\.0; write 8")):
+        with pytest.raises(UserError, match=message):
             MomentumSchedule(stock, "mdlrc", steps)
     stock.param_groups[0]["params"][0].grad = torch.ones(1)
     stock.step()

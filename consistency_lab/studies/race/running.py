@@ -114,7 +114,7 @@ class Lap(NamedTuple):
 
 def frozen_batch(images: ImageSet, schedule: Schedule, count: int, device: torch.device) -> FrozenBatch:
     """``count`` samples under uniform t: image i modulo the set, noise i, and the centre of a stratum of t, in a fixed random order."""
-    x0 = images.batch(torch.arange(count) % len(images)).to(device)
+    x0 = images.batch(np.arange(count) % len(images)).to(device)
     eps = SharedNoise(0).draw(range(count), images.shape, stream="probe", device=device)
     strata = torch.from_numpy(np.random.Generator(np.random.Philox(0)).permutation(count)).double()
     t = schedule.t_min + (strata + 0.5) / count * (schedule.t_max - schedule.t_min)

@@ -225,7 +225,10 @@ def _watch(
 def _seconds_to_evaluate(images: ImageSet, plan: RacePlan, device: torch.device, passes: int) -> float:
     """Time of so many passes of one image through the network, from one forward pass after one that does not count."""
     denoiser = build_denoiser(training_spec(images, plan.base, device)).to(device).eval()
-    x, t = torch.zeros(_TIMED, *images.shape, device=device), torch.full((_TIMED,), 0.5, device=device)
+    x, t = (
+        torch.zeros(_TIMED, *images.shape, dtype=torch.float32, device=device),
+        torch.full((_TIMED,), 0.5, dtype=torch.float32, device=device),
+    )
     taken = []
     with measuring(), torch.no_grad():
         for _ in range(2):

@@ -176,9 +176,9 @@ class ClusterCurriculum(_Adaptive):
         if axis == "timestep":
             bounds = np.linspace(low, high, clusters + 1)
         else:
-            levels = schedule.log_snr(torch.tensor([low, high], dtype=torch.float64))
+            levels = schedule.log_snr(torch.tensor([low, high], dtype=torch.float64, device="cpu"))
             bounds = schedule.time_from_log_snr(
-                torch.linspace(float(levels[0]), float(levels[1]), clusters + 1, dtype=torch.float64)
+                torch.linspace(float(levels[0]), float(levels[1]), clusters + 1, dtype=torch.float64, device="cpu")
             ).numpy()
         # Cluster of each cell, 0 at the lowest noise. On some axes the lowest clusters are narrower than a cell; they are left out.
         found = np.searchsorted(bounds[1:-1], self.centres)

@@ -12,6 +12,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from consistency_lab.choices import whole
+from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.schedule import Schedule
 from consistency_lab.errors import UserError
 from consistency_lab.store.results import with_provenance
@@ -21,6 +23,7 @@ from consistency_lab.training.timesteps.registry import TIMESTEPS
 Loss = Callable[[np.ndarray], np.ndarray]
 
 
+@plain_defaults()
 def audit_timesteps(
     choices: Sequence[str],
     schedule: Schedule,
@@ -53,6 +56,14 @@ def audit_timesteps(
         UserError: bands that do not divide `BINS`, a run of fewer than 2 steps, a sampler that does not exist or whose masses are no
             density, or a loss that does not give a number a time.
     """
+    for what, value in (
+        ("points", points),
+        ("bands", bands),
+        ("total_steps", total_steps),
+        ("batch", batch),
+        ("seed", seed),
+    ):
+        whole(f"{what} of an audit", value)
     if bands < 1 or BINS % bands or total_steps < 2 or points < 2:
         raise UserError(
             f"an audit needs at least 2 points of a run of at least 2 steps, and bands that divide {BINS}; "

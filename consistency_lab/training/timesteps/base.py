@@ -128,7 +128,7 @@ class TimestepSampler:
 
     def _draw(self, n: int, cumulative: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Cells ``(n,)`` and places within them ``(n,)`` in [0, 1)."""
-        place, inside = torch.rand(2, n, dtype=torch.float64, generator=generator)
+        place, inside = torch.rand(2, n, dtype=torch.float64, device="cpu", generator=generator)
         return self._cell(place, cumulative), inside
 
     @staticmethod

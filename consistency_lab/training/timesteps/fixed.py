@@ -33,7 +33,11 @@ class StratifiedUniform(Uniform):
     """
 
     def _draw(self, n: int, cumulative: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        place = (torch.arange(n) + torch.rand(n, dtype=torch.float64, generator=generator)) / n * BINS
+        place = (
+            (torch.arange(n, device="cpu") + torch.rand(n, dtype=torch.float64, device="cpu", generator=generator))
+            / n
+            * BINS
+        )
         cell = place.long().clamp_max(BINS - 1)
         return cell, place - cell
 
