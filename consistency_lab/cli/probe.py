@@ -40,7 +40,7 @@ class Probe(Common):
     seed: int = 0
     """seed of the noise and of random directions"""
     count: int | None = None
-    """images or samples; 256 for difficulty, 32 for a plane or curvature, 64 for the others"""
+    """images or samples; 256 for difficulty, 32 for a plane, 16 for curvature, 64 for the others"""
     plane: bool = False
     """landscape: a plane; with three models the one through them"""
     player: str | None = None
@@ -54,18 +54,12 @@ class Probe(Common):
 
         self._check()
         found = find(self.models, self.store)
+        images = load_images(self.data, data_dir=self.data_dir)
         if self.dry_run:
-            print_json(
-                {
-                    "probe": self.what,
-                    "models": found,
-                    "data": self.data,
-                    "out": str(self.out),
-                }
-            )
+            asked = {"probe": self.what, "models": found, "data": self.data, "out": str(self.out)}
+            print_json({**asked, **self._cost(images)})
             return
         ensure_writable(self.out)
-        images = load_images(self.data, data_dir=self.data_dir)
         result = self._landscape(images) if self.what in ("landscape", "curvature") else self._probe(images)
         kind, title = result.attrs["kind"], f"{self.what.capitalize()} of {', '.join(self.models)}"
         write_results({f"{kind}-{result.attrs.get('model', self.models[0])}": result}, self.out, title)
@@ -98,34 +92,98 @@ class Probe(Common):
             check_diffusion(model)
         noise, seed = SharedNoise(self.seed), self.seed
         if self.what == "difficulty":
-            count, fitted = min(self.count or 256, len(images)), training_images(self.training_data, self.data_dir)
-            return probe_difficulty(models[0], images, count=count, seed=seed, training_images=fitted)
+            fitted = training_images(self.training_data, self.data_dir)
+            return probe_difficulty(models[0], images, count=self._count(images), seed=seed, training_images=fitted)
         if self.what == "structure":
             return probe_structure(models, images, noise, count=self.count or 64)
-        kept = max(1, len(images) // 10)
-        fitted, held_out = images.split(len(images) - kept, kept, seed=0)
-        count = min(self.count or 64, kept)
+        fitted, held_out = _split(images)
         first, second = models
-        return probe_connectivity(first, second, fitted, held_out, noise=noise, count=count, seed=seed)
+        return probe_connectivity(first, second, fitted, held_out, noise=noise, count=self._count(held_out), seed=seed)
+
+    def _count(self, images: Any) -> int:
+        """Images of a loss."""
+        usual = {"difficulty": 256, "plane": 32, "curvature": 16}.get("plane" if self.plane else self.what, 64)
+        return min(self.count or usual, len(images))
+
+    def _subject(self, text: str, images: Any) -> Any:
+        """What a line, a plane or a spectrum is of."""
+        from consistency_lab.studies.players import named_subject
+
+        bins = 4 if self.plane or self.what == "curvature" else 10
+        options: dict[str, Any] = {"player": self.player, "count": self._count(images), "bins": bins, "seed": self.seed}
+        return named_subject(text, images, store=self.store, device=self.device, **options)
+
+    def _cost(self, images: Any) -> dict[str, Any]:
+        """What the probe would do, each kind of work timed once on this machine with the threads that it has now."""
+        from consistency_lab.studies.probe_cost import total
+
+        work = [each for each in self._work(images) if each.times]
+        rows = [{"what": w.what, "at_most": round(w.times), "seconds_each": float(f"{w.seconds:.3g}")} for w in work]
+        return {"work": rows, "minutes": round(total(work) / 60, 2)}
+
+    def _work(self, images: Any) -> Any:
+        from inspect import signature
+
+        from consistency_lab.diffusion.model import check_diffusion
+        from consistency_lab.diffusion.sampling import Sampler
+        from consistency_lab.probes.curvature import curvature_spectrum
+        from consistency_lab.probes.difficulty import probe_difficulty
+        from consistency_lab.probes.landscape import line_landscape
+        from consistency_lab.probes.plane import plane_landscape
+        from consistency_lab.probes.structure import probe_structure
+        from consistency_lab.studies import probe_cost
+        from consistency_lab.studies.connectivity import probe_connectivity
+        from consistency_lab.training.kept import snapshot_steps
+        from consistency_lab.training.train import settings_of
+
+        def usual(probe: Any, *names: str) -> dict[str, Any]:
+            return {name: signature(probe).parameters[name].default for name in names}
+
+        if self.what in ("landscape", "curvature"):
+            subject = self._subject(self.models[0], images)
+            if self.what == "curvature":
+                return probe_cost.spectrum_cost(subject, **usual(curvature_spectrum, "probes", "steps", "products"))
+            if self.plane:
+                return probe_cost.plane_cost(subject, **usual(plane_landscape, "points"))
+            return probe_cost.line_cost(subject, **usual(line_landscape, "points"))
+        model = load_models(self.models[:1], self.store, self.device)[0]
+        check_diffusion(model)
+        settings = settings_of(model.facts["spec"]) if "spec" in model.facts else None
+        if self.what == "difficulty":
+            fitted = training_images(self.training_data, self.data_dir)
+            kept = len(snapshot_steps(settings)) if settings and model.folder else 0
+            asked = {"count": self._count(images), "snapshots": kept, **usual(probe_difficulty, "bins", "detail")}
+            return probe_cost.difficulty_cost(model, images, fitted, **asked)
+        if self.what == "structure":
+            asked = {"count": self.count or 64, "steps": Sampler().steps, **usual(probe_structure, "levels")}
+            return probe_cost.structure_cost(model, models=len(self.models), **asked)
+        if settings is None:
+            raise UserError(
+                "connectivity trains a curve as its ends were trained; give models that this package trained."
+            )
+        fitted, held_out = _split(images)
+        asked = {"count": self._count(held_out), "walk": Sampler().steps}
+        asked |= usual(probe_connectivity, "bins", "points", "steps", "samples")
+        return probe_cost.connectivity_cost(model, fitted, held_out, settings, asked)
 
     def _landscape(self, images: Any) -> xr.Dataset:
         """A line, a plane or a spectrum of diffusion models, or of a player of GANs or VAEs."""
         from consistency_lab.probes.curvature import curvature_spectrum
         from consistency_lab.probes.landscape import line_landscape
         from consistency_lab.probes.plane import plane_landscape
-        from consistency_lab.studies.players import named_subject
 
-        small = self.plane or self.what == "curvature"
-        count, bins = min(self.count or (32 if small else 64), len(images)), 4 if small else 10
-        options: dict[str, Any] = {"player": self.player, "count": count, "bins": bins, "seed": self.seed}
-        first, *others = (
-            named_subject(text, images, store=self.store, device=self.device, **options) for text in self.models
-        )
+        first, *others = (self._subject(text, images) for text in self.models)
         if self.what == "curvature":
-            return curvature_spectrum(first, seed=self.seed)
+            return curvature_spectrum(first, seed=self.seed, progress=self.progress)
         if self.plane:
             return plane_landscape(first, through=others or None, seed=self.seed)
         return line_landscape(first, towards=others[0] if others else None, seed=self.seed)
+
+
+def _split(images: Any) -> tuple[Any, Any]:
+    """What a curve is trained on, and the tenth that its loss is taken on."""
+    kept = max(1, len(images) // 10)
+    return images.split(len(images) - kept, kept, seed=0)
 
 
 # How many models a probe takes, and the same in words.

@@ -70,16 +70,16 @@ def lanczos(
 
     Args:
         operator: H.
-        start: first vectors, a column for each run ``(P, k)``.
+        start: first vectors, a column for each run ``(P, k)``; bases have their dtype.
         steps: at most; a run also ends where its space is invariant, to rounding.
         against: orthonormal columns ``(P, j)`` that all runs stay orthogonal to.
         stop: asked every 5 steps where there is one run.
     """
     runs, steps = start.shape[1], min(steps, operator.size - (0 if against is None else against.shape[1]))
-    bases = torch.empty(steps, operator.size, runs, dtype=operator.dtype, device=operator.device)
+    bases = torch.empty(steps, operator.size, runs, dtype=start.dtype, device=operator.device)
     diagonal, beside = np.zeros((steps, runs)), np.zeros((steps, runs))
     lengths = np.full(runs, steps)
-    tiny = 100 * torch.finfo(operator.dtype).eps
+    tiny = 100 * torch.finfo(start.dtype).eps
 
     def purged(vectors: Tensor, upto: int) -> Tensor:
         for _ in range(2):
@@ -92,11 +92,11 @@ def lanczos(
     def knowledge(run: int, upto: int) -> Krylov:
         return Krylov(diagonal[:upto, run], beside[:upto, run], bases[:upto, :, run].T)
 
-    current = purged(start.to(operator.device, operator.dtype), 0)
+    current = purged(start.to(operator.device), 0)
     current = current / current.norm(dim=0)
     for step in range(steps):
         bases[step] = current
-        product = operator @ current
+        product = (operator @ current).to(current)
         diagonal[step] = (current * product).sum(0).double().cpu().numpy()
         rest = purged(product, step + 1)
         beside[step] = rest.norm(dim=0).double().cpu().numpy()
@@ -119,9 +119,10 @@ class Eigenpairs:
 
     Attributes:
         values: ``(k,)``, the outermost first.
-        vectors: ``(P, k)``.
-        residuals: ``|H v - value v|``, computed with the vectors themselves.
-        converged: whether a residual is below the tolerance times the largest absolute eigenvalue that was met.
+        vectors: ``(P, k)``, float64.
+        residuals: ``|H v - value v|``, computed with the vectors themselves: an eigenvalue lies no further from the value than that.
+        converged: whether a residual is below the tolerance times the absolute value itself. A value that is zero to the rounding of
+            float64 has converged too; one that float32 products cannot tell from zero has not.
     """
 
     values: Array
@@ -130,19 +131,26 @@ class Eigenpairs:
     converged: Array
 
 
+def _within(residuals: Array, values: Array, tolerance: float, largest: float) -> Array:
+    """Whether each residual is small beside its own value, however large others are; or both are rounding."""
+    rounding = 100 * np.finfo(np.float64).eps * largest
+    return residuals <= np.maximum(tolerance * np.abs(values), np.where(np.abs(values) <= rounding, rounding, 0.0))
+
+
 def extreme_eigenpairs(
-    operator: Operator, count: int = 4, *, steps: int = 60, tolerance: float = 1e-3, rounds: int = 4, seed: int = 0
+    operator: Operator, count: int = 4, *, steps: int = 60, tolerance: float = 1e-3, seed: int = 0
 ) -> tuple[Eigenpairs, Eigenpairs]:
     """The ``count`` highest and the ``count`` lowest eigenpairs.
 
     One Lanczos run finds one vector for each value, however often the value occurs. Further runs, orthogonal to what has converged, look
-    for what the earlier ones overlooked, until a run finds nothing that is further out by more than the tolerance.
+    for what the earlier ones overlooked, until a run finds nothing that is further out by more than the tolerance. Bases are float64
+    whatever the products are: beside an eigenvalue of 1e7 one of 100 is lost in the rounding of a float32 basis.
 
     Args:
         operator: H.
         count: pairs at each end.
         steps: products of a run, at most.
-        tolerance: of the residuals, over the largest absolute eigenvalue.
+        tolerance: of each residual, over the absolute value of its own eigenvalue.
         seed: of the first vectors.
 
     Returns:
@@ -156,37 +164,47 @@ def extreme_eigenpairs(
     if steps < min(2 * count, operator.size):
         raise UserError(f"{count} eigenvalues at each end need at least {2 * count} Lanczos steps, not {steps}.")
     generator = torch.Generator().manual_seed(seed)
-    values, vectors = np.empty(0), torch.empty(operator.size, 0, dtype=operator.dtype, device=operator.device)
+    values, vectors = np.empty(0), torch.empty(operator.size, 0, dtype=torch.float64, device=operator.device)
 
-    def at_ends(ritz: Array) -> np.ndarray:
-        order = np.argsort(ritz)
-        return np.unique(np.concatenate([order[:count], order[-count:]]))
+    def news(ritz: Array) -> np.ndarray:
+        """Which Ritz values, rising, are at an end: in later runs those that are further out than what is known."""
+        ends = np.unique(np.concatenate([np.arange(len(ritz))[:count], np.arange(len(ritz))[-count:]]))
+        if len(values) < count:
+            return ends
+        lowest, highest = np.sort(values)[count - 1], np.sort(values)[-count]
+        below, above = lowest - tolerance * abs(lowest), highest + tolerance * abs(highest)
+        return ends[(ritz[ends] < below) | (ritz[ends] > above)]
+
+    def good(run: Krylov, ritz: Array, inside: Array, share: float = 1.0) -> Array:
+        largest = np.abs(np.concatenate([ritz, values])).max()
+        return _within(run.errors(inside), ritz, share * tolerance, largest)
 
     def done(run: Krylov) -> bool:
         ritz, inside = run.ritz()
-        ends = at_ends(ritz)
-        errors = run.errors(inside)[ends]
-        return len(ritz) >= 2 * count and bool((errors <= 0.3 * tolerance * np.abs(ritz).max()).all())
+        if len(ritz) < min(2 * count, operator.size):
+            return False
+        if len(fresh := news(ritz)):
+            return bool(good(run, ritz, inside, 0.3)[fresh].all())
+        errors = run.errors(
+            inside
+        )  # nothing further out yet: not to be expected once the ends of the run are known well enough
+        return not len(news(np.array([ritz[0] - errors[0], ritz[-1] + errors[-1]])))
 
     # Each run finds at least the outermost value that is left, so that ``count`` runs find all and one more finds nothing.
-    for _ in range(count + 1):
+    for number in range(count + 1):
         if vectors.shape[1] == operator.size:
             break
-        (run,) = lanczos(operator, gaussian(operator, 1, generator), steps, against=vectors, stop=done)
+        (run,) = lanczos(operator, gaussian(operator, 1, generator).double(), steps, against=vectors, stop=done)
         ritz, inside = run.ritz()
-        margin = tolerance * np.abs(np.concatenate([ritz, values])).max()
-        fresh, good = at_ends(ritz), run.errors(inside) <= margin
-        if len(values):  # of later runs only what has converged is new: the rest may be what is known, seen dimly
-            fresh = fresh[good[fresh]]
-            if len(values) >= count:
-                lowest, highest = np.sort(values)[count - 1] - margin, np.sort(values)[-count] + margin
-                fresh = fresh[(ritz[fresh] < lowest) | (ritz[fresh] > highest)]
+        fresh, settled = news(ritz), good(run, ritz, inside)
+        if number:  # of later runs only what has converged is new: the rest may be what is known, seen dimly
+            fresh = fresh[settled[fresh]]
             if not len(fresh):
                 break
         columns = run.basis @ torch.from_numpy(inside[:, fresh]).to(run.basis)
         vectors = torch.cat([vectors, columns / columns.norm(dim=0)], 1)
         values = np.concatenate([values, ritz[fresh]])
-        if not good[fresh].all():
+        if not settled[fresh].all():
             break  # what has not converged cannot be kept out of the next run
     order = np.argsort(values)
     top, bottom = order[::-1][:count], order[:count]
@@ -194,11 +212,10 @@ def extreme_eigenpairs(
 
 
 def _chosen(operator: Operator, values: Array, vectors: Tensor, order: np.ndarray, tolerance: float) -> Eigenpairs:
-    columns = vectors[:, torch.from_numpy(order.copy())]
-    found = values[order]
-    off = operator @ columns - columns * torch.from_numpy(found).to(columns)
-    residuals = off.norm(dim=0).double().cpu().numpy()
-    return Eigenpairs(found, columns, residuals, residuals <= tolerance * np.abs(values).max())
+    columns, found = vectors[:, torch.from_numpy(order.copy())], values[order]
+    off = (operator @ columns).to(columns) - columns * torch.from_numpy(found).to(columns)
+    residuals = off.norm(dim=0).cpu().numpy()
+    return Eigenpairs(found, columns, residuals, _within(residuals, found, tolerance, np.abs(values).max()))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from consistency_lab.cli import main
 from consistency_lab.store.results import load_result
 
@@ -73,5 +75,28 @@ def test_dry_runs_do_nothing(tiny, trained, tmp_path, capsys):
         main(["compare", "mlp-s0", "mlp-s1", "--store", str(trained), "--dry-run", "--out", str(tmp_path / "c")]) == 0
     )
     assert json.loads(capsys.readouterr().out)["network_evaluations"] == 2 * 256 * 150
-    assert main(["probe", "difficulty", "mlp-s0", "--store", str(trained), "--dry-run"]) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("probe", "work"),
+    [
+        (["curvature", "mlp-s0"], "products with the hessian of all samples"),
+        (["difficulty", "mlp-s0"], "noise levels"),
+        (["structure", "mlp-s0", "mlp-s1"], "sampling steps of 4 images"),
+        (["landscape", "mlp-s0", "mlp-s1"], "gradients of all samples"),
+        (["landscape", "mlp-s0", "--plane"], "losses of all samples"),
+        (["connectivity", "mlp-s0", "mlp-s1"], "training steps"),
+    ],
+)
+def test_a_dry_run_of_a_probe_says_what_it_would_cost(probe, work, trained, tmp_path, capsys):
+    out = ["--count", "4", "--store", str(trained), "--out", str(tmp_path / "probe"), "--dry-run"]
+    assert main(["probe", *probe, *out]) == 0
+    said = json.loads(capsys.readouterr().out)
+    rows = {row["what"]: row for row in said["work"]}
+    assert rows[work]["at_most"] > 0
+    seconds = sum(row["at_most"] * row["seconds_each"] for row in said["work"])
+    assert said["minutes"] == pytest.approx(seconds / 60, abs=0.006, rel=0.02)
+    if probe[0] == "curvature":
+        assert rows[work]["at_most"] == (4 + 3) * 25 + 24
     assert list(tmp_path.iterdir()) == []

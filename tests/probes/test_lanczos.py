@@ -16,7 +16,7 @@ class Matrix:
 
     def __matmul__(self, vectors):
         self.columns += vectors.shape[1] if vectors.dim() > 1 else 1
-        return self.matrix @ vectors
+        return self.matrix @ vectors.to(self.dtype)
 
 
 def with_spectrum(values, dtype=torch.float64, seed=0):
@@ -37,8 +37,46 @@ def test_extreme_pairs_are_those_of_the_matrix(dtype):
     np.testing.assert_allclose(bottom.values, [-2, -1.5, -1, -0.7], rtol=1e-3)
     assert top.converged.all()
     assert bottom.converged.all()
-    off = matrix.matrix @ top.vectors - top.vectors * torch.from_numpy(top.values).to(dtype)
+    off = matrix @ top.vectors - top.vectors * torch.from_numpy(top.values)
     np.testing.assert_allclose(top.residuals, off.norm(dim=0), rtol=1e-3, atol=1e-9)
+
+
+# Beside an outlier of 2.5e7: hundreds, ones, and a bulk at 0.
+STEEP = np.concatenate([np.linspace(-0.01, 0.05, 190), [2.5e7, 245.0, 230.0, 3.0, 1.0, -0.5, -2.0, -60.0]])
+
+
+def test_values_beside_a_huge_one_are_those_of_numpy():
+    matrix = with_spectrum(STEEP)
+    exact = np.linalg.eigvalsh(matrix.matrix.numpy())
+    top, bottom = extreme_eigenpairs(matrix, 4, steps=80)
+    np.testing.assert_allclose(top.values, exact[::-1][:4], rtol=1e-5)
+    np.testing.assert_allclose(bottom.values[:3], exact[:3], rtol=1e-5)
+    np.testing.assert_allclose([*top.values, *bottom.values[:3]], [2.5e7, 245, 230, 3, -60, -2, -0.5], rtol=1e-5)
+    assert top.converged.all()
+    assert bottom.converged[:3].all()
+
+
+def test_float32_products_beside_a_huge_value_are_good_or_said_not_to_be():
+    matrix = with_spectrum(STEEP, torch.float32)
+    exact = np.linalg.eigvalsh(
+        matrix.matrix.double().numpy()
+    )  # rounded entries: other small eigenvalues than in float64
+    top, bottom = extreme_eigenpairs(matrix, 3, steps=80)
+    np.testing.assert_allclose(top.values, exact[::-1][:3], rtol=1e-2)
+    np.testing.assert_allclose(bottom.values[0], exact[0], rtol=1e-2)
+    assert top.converged[0]
+    for pairs in (top, bottom):
+        off = np.abs(pairs.values[:, None] - exact).min(1)
+        assert (off[pairs.converged] <= 2e-3 * np.abs(pairs.values[pairs.converged])).all()
+        assert (pairs.residuals[~pairs.converged] > 1e-3 * np.abs(pairs.values[~pairs.converged])).all()
+
+
+def test_a_value_is_as_far_off_as_its_residual_says():
+    for steps in (10, 14, 20, 30):
+        for pairs in extreme_eigenpairs(with_spectrum(STEEP), 4, steps=steps):
+            nearest = np.abs(pairs.values[:, None] - STEEP).min(1)
+            assert (nearest <= pairs.residuals * (1 + 1e-6) + 1e-6).all()
+            assert (nearest[pairs.converged] <= 1e-3 * np.abs(pairs.values[pairs.converged])).all()
 
 
 def test_values_that_occur_several_times_are_all_found():

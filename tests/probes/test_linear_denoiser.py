@@ -171,3 +171,15 @@ def test_intervals_hold_the_value_of_a_large_sample():
         for name in inside:
             inside[name] += found[f"{name}_low"] < exact[name] < found[f"{name}_high"]
     assert min(inside.values()) >= 16  # of 20, at 95 %
+
+
+def test_a_spectrum_shows_its_products(capsys):
+    subject = linear_subject()[0]
+    options = {"eigenvalues": 1, "probes": 2, "steps": 4, "products": 6}
+    curvature_spectrum(subject, progress=True, **options)
+    shown = capsys.readouterr().err
+    total = 2 * 2 * ((4 + 2) * 4 + 6)  # two operators, all samples and the noise levels
+    assert f"curvature of {subject.name}: 100%" in shown
+    assert f"{total}" in shown.splitlines()[-1]
+    curvature_spectrum(subject, progress=False, **options)
+    assert capsys.readouterr().err == ""

@@ -10,7 +10,7 @@ from consistency_lab.contrast.settings import GANSettings
 from consistency_lab.data.sources import load_images
 from consistency_lab.networks.mlp import MLP
 from consistency_lab.store.runs import Store
-from consistency_lab.studies import cost, why_cost
+from consistency_lab.studies import cost, probe_cost, why_cost
 from consistency_lab.studies.fleet import Fleet
 from consistency_lab.studies.rows import Rows
 from consistency_lab.studies.why import PROBES, Why
@@ -39,7 +39,7 @@ def passed(monkeypatch):
             total[0] += len(output)
 
     clock = SimpleNamespace(perf_counter=lambda: total[0])
-    for module in (cost, why_cost):
+    for module in (cost, probe_cost):
         monkeypatch.setattr(module, "time", clock)
     handle = register_module_forward_hook(count)
     yield total
