@@ -41,7 +41,8 @@ difficulty = cl.probe_difficulty(a, held_out, count=COUNT, training_images=image
 cl.explore(difficulty)
 
 # %% [markdown]
-# Where each definition has its peak:
+# Where each definition has its peak, with the range of times that cannot be told from it. (`over optimal` is of training
+# images: the optimal denoiser holds no others.)
 
 # %%
 cl.difficulty_table(difficulty)[["definition", "peak_t", "peak_from", "peak_to"]]

@@ -118,9 +118,9 @@ def probe_difficulty(
     )
     for name, values in zip(("error_mean", "error_low", "error_high"), mean_interval(error), strict=True):
         result[name] = (("units", "t"), values)
-    over = zip(*(mean_interval(each) for each in excess), strict=True)
-    for name, values in zip(("excess", "excess_low", "excess_high"), over, strict=True):
-        result[name] = (("reference", "units", "t"), np.stack(values))
+    over = [mean_interval(each) for each in excess]
+    for k, end in enumerate(("", "_low", "_high")):
+        result[f"excess{end}"] = (("reference", "units", "t"), np.stack([each[k] for each in over]))
     for name, values in zip(("noise_scale", "noise_scale_low", "noise_scale_high"), scale, strict=True):
         result[name] = ("t", values)
     result["adam_second_moment"] = ("t", adam)

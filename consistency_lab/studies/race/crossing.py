@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from consistency_lab.intervals import mean_interval
+from consistency_lab.intervals import Array, mean_interval
 
 
 class Crossing(NamedTuple):
@@ -32,7 +32,7 @@ class Speedup(NamedTuple):
     censored: int
 
 
-def first_sustained(steps: Sequence[float], losses: Sequence[float], target: float, window: float) -> Crossing:
+def first_sustained(steps: Sequence[float], losses: Sequence[float] | Array, target: float, window: float) -> Crossing:
     """The first time from which the loss stays at or below the target for ``window`` steps, or to the end of a run that ends before.
 
     Between two records the loss is taken to be linear. A loss that is not a number is above every target.
@@ -58,7 +58,7 @@ def first_sustained(steps: Sequence[float], losses: Sequence[float], target: flo
 
 
 def arrival(
-    steps: Sequence[float], losses: Sequence[float], target: float, window: float, planned: int, diverged: bool
+    steps: Sequence[float], losses: Sequence[float] | Array, target: float, window: float, planned: int, diverged: bool
 ) -> Crossing:
     """`first_sustained` of a run of a race. One that diverged arrived nowhere, whatever it touched before, nor did one without a record."""
     if diverged or not len(steps):
