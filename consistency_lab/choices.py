@@ -38,10 +38,11 @@ def whole(what: str, value: object, least: int = 0, most: int | None = None) -> 
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         near = f"; write {int(value)}" if isinstance(value, float) and value.is_integer() else ""
         raise UserError(f"{what} is a whole number, not {value!r}{near}.")
-    if not least <= value or (most is not None and value > most):
+    number = int(value)
+    if number < least or (most is not None and number > most):
         bound = f"of {least} or more" if most is None else f"from {least} to {most}"
         raise UserError(f"{what} is a whole number {bound}, not {value!r}.")
-    return int(value)
+    return number
 
 
 @dataclass(frozen=True)
