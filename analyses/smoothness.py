@@ -7,26 +7,54 @@ from _common import KINDS, Drawn, Source, against, hull, listed, main
 
 from consistency_lab.plots import study_frames as frames
 from consistency_lab.plots.studies import Panel, forest
+from consistency_lab.studies.why import LINE_SPAN
 
 # (probe, number, label of the axis, logarithmic)
 NUMBERS = (
     ("line", "relative_curvature", "relative curvature\n(per squared filter norm;\nlog scale)", True),
-    ("line", "roughness", "roughness\n(share of the line's range;\nlog scale)", True),
+    ("line", "roughness", "roughness on ±{:g}\n(share of the line's range;\nlog scale)", True),
     ("between", "relative_barrier", "relative barrier\n(of the mean loss; log scale)", True),
     ("curvature", "hessian_relative_trace", "Hessian's relative trace\n(per squared filter norm;\nlog scale)", True),
     ("curvature", "hessian_relative_top", "its largest eigenvalue\n(relative; log scale)", True),
 )
 
 
-def sentence(table: pd.DataFrame, drawn: list[str]) -> str:
+# Roughness is that of a span; each number stands with its own, and the kinds are held against each other on every span that rows know.
+SPAN, ON = "roughness_span", "roughness_on_"
+
+
+def spread(found: pd.DataFrame, number: str, label: str) -> dict[str, str]:
+    """Columns of a number -> their labels: for the roughness one for each span, the widest (the rows' headline) last.
+
+    Rows of before spans were kept know one span, that of the study's lines, and do not say it: their label does.
+    """
+    if number != "roughness":
+        return {number: label}
+    ends = tuple(end for end in frames.ENDS if end)
+    shorter = sorted(
+        {float(name.removeprefix(ON)) for name in found if name.startswith(ON) and not name.endswith(ends)}
+    )
+    known = found[SPAN].dropna() if SPAN in found else pd.Series(dtype=float)
+    widest = float(known.iloc[0]) if len(known) else LINE_SPAN
+    older = "" if len(known) == len(found) else "\n(older rows: on this span alone)"
+    columns = {f"{ON}{span:g}": label.format(span) for span in shorter if span < widest}
+    return {**columns, number: label.format(widest) + older}
+
+
+def said(number: str, label: str) -> str:
+    """A number by name, a roughness with its span."""
+    return label.split("\n")[0] if number.startswith("roughness") else number.replace("_", " ")
+
+
+def sentence(table: pd.DataFrame, drawn: dict[str, str]) -> str:
     """For each number: whether all intervals of diffusion models lie on one side of all those of another kind."""
     parts, smoother, told = [], 0, 0
-    for number in drawn:
+    for number, label in drawn.items():
         ours, verdicts = hull(table, number, "diffusion"), against(table, number)
         if not ours or not verdicts:
-            parts.append(f"{number.replace('_', ' ')} is not known of two kinds")
+            parts.append(f"{said(number, label)} is not known of two kinds")
             continue
-        parts.append(f"{number.replace('_', ' ')} [{ours[0]:.2g}, {ours[1]:.2g}] is {listed(verdicts)}")
+        parts.append(f"{said(number, label)} [{ours[0]:.2g}, {ours[1]:.2g}] is {listed(verdicts)}")
         smoother += sum(text.startswith("lower") for text in verdicts)
         told += len(verdicts)
     holds = f"Diffusion models are smoother in {smoother} of {told} comparisons with GANs and VAEs" if told else "Open"
@@ -42,17 +70,18 @@ def produce(source: Source) -> Drawn:
         except frames.MissingRows:
             continue
         found["kind"] = [source.kind(family) for family in found["family"]]
-        columns = [f"{number}{end}" for end in frames.ENDS]
-        part = found.set_index(["name", "kind"]).reindex(columns=columns).astype(float)
-        table = part if table.empty else table.join(part, how="outer")
-        panels.append(Panel(number, label, log=log))
+        for column, text in spread(found, number, label).items():
+            columns = [f"{column}{end}" for end in frames.ENDS]
+            part = found.set_index(["name", "kind"]).reindex(columns=columns).astype(float)
+            table = part if table.empty else table.join(part, how="outer")
+            panels.append(Panel(column, text, log=log))
     if not panels:
         raise source.missing("why", "there are no lines and spectra in the rows", f"study why --preset {source.preset}")
     table = table.reset_index()
     table.insert(0, "group", table["kind"])
     table = table.sort_values("kind", key=lambda kinds: kinds.map(list(KINDS).index), kind="stable", ignore_index=True)
     figure = forest(table, panels, width=1.6 + 2.2 * len(panels))
-    return Drawn({"": (figure, table)}, sentence(table, [panel.value for panel in panels]))
+    return Drawn({"": (figure, table)}, sentence(table, {panel.value: panel.label for panel in panels}))
 
 
 if __name__ == "__main__":

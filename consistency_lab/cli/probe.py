@@ -145,7 +145,7 @@ class Probe(Common):
                 return probe_cost.spectrum_cost(subject, **usual(curvature_spectrum, "probes", "steps", "products"))
             if self.plane:
                 return probe_cost.plane_cost(subject, **usual(plane_landscape, "points"))
-            return probe_cost.line_cost(subject, **usual(line_landscape, "points"))
+            return probe_cost.line_cost(subject, between=len(self.models) > 1, **usual(line_landscape, "points"))
         model = load_models(self.models[:1], self.store, self.device)[0]
         check_diffusion(model)
         settings = settings_of(model.facts["spec"]) if "spec" in model.facts else None

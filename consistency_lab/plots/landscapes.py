@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,8 +24,8 @@ SHADES = LinearSegmentedColormap.from_list("loss", ["#08306b", "#2f7fb8", "#a6ce
 UNITS = {
     "relative_curvature": "per squared position",
     "relative_lipschitz": "per squared position",
-    "roughness": "share of the range",
-    "predictiveness": "cosine of gradients",
+    "roughness": "share of the range on ± the span",
+    "predictiveness": "cosine of gradients at ± the distance",
 }
 NUMBERS = {
     "relative_curvature": "curvature / loss",
@@ -146,22 +147,63 @@ def _corners(ax: Axes, ds: xr.Dataset, names: bool) -> None:
             ax.annotate(str(name), (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7, color="#101318")
 
 
-def smoothness_frame(results: Sequence[xr.Dataset]) -> pd.DataFrame:
-    """Columns model, path, quantity, value, low, high: the numbers of `NUMBERS`, which have no scale of weights or of loss in them."""
+# Numbers that depend on how far from the model one looks: the attribute that says it, the variable and coordinate with other reaches.
+REACHES = {
+    "roughness": ("roughness_span", "roughness_on", "span"),
+    "predictiveness": ("predictiveness_distance", "predictiveness_at", "distance"),
+}
+
+
+def reach_of(ds: xr.Dataset, name: str) -> float:
+    """How far from the model the number of that name was taken; of an older result, which does not say, read off its positions."""
+    said, _, _ = REACHES[name]
+    if said in ds.attrs:
+        return float(ds.attrs[said])
+    if name == "predictiveness":
+        return float(np.abs(ds["gradient_position"]).min()) if "gradient_position" in ds.coords else float("nan")
+    axes = [ds[axis].values for axis in ("position", "x", "y") if axis in ds.coords]
+    return max((float(np.ptp(axis)) / 2 for axis in axes), default=float("nan"))
+
+
+def reach_frame(ds: xr.Dataset) -> pd.DataFrame:
+    """Columns quantity, reach, said, value, low, high: the numbers of `REACHES` at every reach, the headline's last.
+
+    ``said`` is false for an older result, which knows them at one reach and does not say which.
+    """
     rows = []
+    for name, (said, variable, over) in REACHES.items():
+        reach = reach_of(ds, name)
+        if variable in ds:
+            for i, other in enumerate(ds[over].values.tolist()):
+                if other != reach:
+                    ends = [float(ds[f"{variable}{end}"][i]) for end in ("", "_low", "_high")]
+                    rows.append((name, other, True, *ends))
+        if name in ds.attrs:
+            ends = [float(ds.attrs.get(f"{name}{end}", np.nan)) for end in ("", "_low", "_high")]
+            rows.append((name, reach, said in ds.attrs, *ends))
+    return pd.DataFrame(rows, columns=["quantity", "reach", "said", "value", "low", "high"])
+
+
+def smoothness_frame(results: Sequence[xr.Dataset]) -> pd.DataFrame:
+    """Columns model, path, quantity, reach, value, low, high: the numbers of `NUMBERS`, which have no scale of weights or of loss in them.
+
+    Those that depend on the reach have a row for each (see `reach_frame`); it is NaN for the others.
+    """
+    rows: list[dict[str, Any]] = []
     for ds in results:
         ds = need(ds, "landscape", "loss")
+        who = {"model": model_of(ds), "path": str(ds.attrs.get("path", ""))}
+        reaches = reach_frame(ds)
         for name in NUMBERS:
-            ends = [float(ds.attrs.get(f"{name}{end}", np.nan)) for end in ("", "_low", "_high")]
-            path = str(ds.attrs.get("path", ""))
-            rows.append(
-                {
-                    "model": model_of(ds),
-                    "path": path,
-                    "quantity": name,
-                    **dict(zip(("value", "low", "high"), ends, strict=True)),
-                }
-            )
+            if name in REACHES and name in ds.attrs:
+                found: list[dict[str, Any]] = (
+                    reaches[reaches["quantity"] == name].drop(columns="said").to_dict("records")
+                )
+            else:
+                ends = [float(ds.attrs.get(f"{name}{end}", np.nan)) for end in ("", "_low", "_high")]
+                values = dict(zip(("value", "low", "high"), ends, strict=True))
+                found = [{"quantity": name, "reach": np.nan, **values}]
+            rows += [who | row for row in found]
     if not rows:
         raise UserError("there is nothing to draw: give at least one landscape result.")
     return pd.DataFrame(rows)
@@ -170,10 +212,11 @@ def smoothness_frame(results: Sequence[xr.Dataset]) -> pd.DataFrame:
 @themed
 def smoothness(results: Sequence[xr.Dataset]) -> Figure:
     """Landscapes of several models on one axis: the loss over the loss at the model, and the numbers that have no scale in them."""
+    if not results:
+        raise UserError("there is nothing to draw: give at least one landscape result.")
     results = [need(ds, "landscape", "loss", "loss_low", "loss_high") for ds in results]
-    table = smoothness_frame(results)
     figure, axes = new_figure(
-        12.6, 2.2 + 0.2 * len(results), 1, 1 + len(NUMBERS), width_ratios=[1.5, *[1] * len(NUMBERS)]
+        12.6, 2.2 + 0.35 * len(results), 1, 1 + len(NUMBERS), width_ratios=[1.5, *[1] * len(NUMBERS)]
     )
     ax, ends = axes[0, 0], []
     for i, ds in enumerate(results):
@@ -187,14 +230,20 @@ def smoothness(results: Sequence[xr.Dataset]) -> Figure:
     label_lines(ax, ends, size=7)
     heights = np.arange(len(results))[::-1]
     for panel, (name, title) in zip(axes[0, 1:], NUMBERS.items(), strict=True):
-        part = table[table["quantity"] == name]
-        for i, (row, height) in enumerate(zip(part.to_dict("records"), heights, strict=True)):
+        for i, (ds, height) in enumerate(zip(results, heights, strict=True)):
+            part = smoothness_frame([ds])
+            rows = part[part["quantity"] == name].sort_values("reach").to_dict("records")
             colour = SERIES[i % len(SERIES)]
-            panel.plot([row["low"], row["high"]], [height, height], color=colour, lw=1.4)
-            panel.plot(row["value"], height, "o", color=colour, ms=4)
+            for place, row in zip(np.linspace(0.24, -0.24, len(rows)) if len(rows) > 1 else [0.0], rows, strict=True):
+                panel.plot([row["low"], row["high"]], [height + place] * 2, color=colour, lw=1.4)
+                panel.plot(row["value"], height + place, "o", color=colour, ms=4 if len(rows) == 1 else 3)
+                if name in REACHES:  # how far one looked stands beside the number
+                    text = f"\u00b1{row['reach']:.2g}"
+                    at, way = (row["value"], height + place), {"xytext": (3, 1.5), "textcoords": "offset points"}
+                    panel.annotate(text, at, fontsize=5.5, color=MUTED, **way)
         panel.set_title(title, fontsize=8.5)
         panel.set_xlabel(UNITS[name], fontsize=8)
-        panel.set_yticks(heights, labels=part["model"] if panel is axes[0, 1] else [""] * len(part))
+        panel.set_yticks(heights, labels=[model_of(ds) if panel is axes[0, 1] else "" for ds in results])
         panel.set_ylim(-0.6, len(results) - 0.4)
         panel.xaxis.set_major_locator(MaxNLocator(3))
         if name != "roughness":

@@ -162,7 +162,7 @@ def most_products(probes: int, steps: int, products: int) -> int:
 class _Watched:
     """An operator whose products are shown on a progress bar, each as that share of one over all samples, up to a limit."""
 
-    def __init__(self, operator: CurvatureOperator, *, bar: tqdm, share: float, limit: float):  # type: ignore[type-arg]
+    def __init__(self, operator: CurvatureOperator, *, bar: tqdm, share: float, limit: float):
         self.operator, self.bar, self.share, self.limit = operator, bar, share, limit
         self.size, self.dtype, self.device = operator.size, operator.dtype, operator.device
 

@@ -128,10 +128,10 @@ class Eigenpairs:
     values: Array
     vectors: Tensor
     residuals: Array
-    converged: Array
+    converged: np.ndarray
 
 
-def _within(residuals: Array, values: Array, tolerance: float, largest: float) -> Array:
+def _within(residuals: Array, values: Array, tolerance: float, largest: float) -> np.ndarray:
     """Whether each residual is small beside its own value, however large others are; or both are rounding."""
     rounding = 100 * np.finfo(np.float64).eps * largest
     return residuals <= np.maximum(tolerance * np.abs(values), np.where(np.abs(values) <= rounding, rounding, 0.0))
@@ -175,7 +175,7 @@ def extreme_eigenpairs(
         below, above = lowest - tolerance * abs(lowest), highest + tolerance * abs(highest)
         return ends[(ritz[ends] < below) | (ritz[ends] > above)]
 
-    def good(run: Krylov, ritz: Array, inside: Array, share: float = 1.0) -> Array:
+    def good(run: Krylov, ritz: Array, inside: Array, share: float = 1.0) -> np.ndarray:
         largest = np.abs(np.concatenate([ritz, values])).max()
         return _within(run.errors(inside), ritz, share * tolerance, largest)
 

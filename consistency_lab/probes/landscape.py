@@ -20,8 +20,11 @@ from consistency_lab.probes.directions import Direction, difference, norm, rando
 from consistency_lab.probes.joining import Settle, own_losses, settling
 from consistency_lab.probes.smoothness import (
     OFFSETS,
+    ON_SPAN,
+    SPANS,
     barrier,
     curvature,
+    distances,
     gradient_smoothness,
     named,
     over_images,
@@ -101,7 +104,10 @@ def line_landscape(
         (second derivative at the model, loss per squared position), ``relative_curvature`` (the same over the loss at the model),
         ``roughness`` (root mean square deviation from the best quadratic, as a share of the line's range), ``barrier`` (highest loss
         between two models above the straight line between theirs; NaN on a random line), ``relative_barrier`` (over the mean of theirs),
-        those of `gradient_smoothness`, and ``direction_norm``. All have 95 % intervals over images, named ``..._low`` and ``..._high``.
+        those of `gradient_smoothness`, and ``direction_norm``. Two of them depend on how far one looks, so that they are given at several
+        reaches: ``roughness_on (span)``, on a random line, and ``predictiveness_at (distance)``; the attributes ``roughness_span`` and
+        ``predictiveness_distance`` say which of these ``roughness`` and ``predictiveness`` are. All have 95 % intervals over images, named
+        ``..._low`` and ``..._high``.
 
     Raises:
         UserError: models that differ in more than their weights (schedule, prediction, architecture, buffers), fewer than 5 points, a span
@@ -133,8 +139,9 @@ def line_landscape(
     by_t = losses.numpy().reshape(len(line), subject.levels, subject.count)
     # Images are the independent units: every image meets all noise levels.
     by_image = by_t.mean(1)
-    curves, numbers = gradient_smoothness(subject, direction, [span * x for x in OFFSETS], settle)
-    result = xr.Dataset(coords={"position": line, "gradient_position": [span * x for x in OFFSETS]})
+    offsets = [span * x for x in OFFSETS]
+    curves, numbers, reached = gradient_smoothness(subject, direction, offsets, settle)
+    result = xr.Dataset(coords={"position": line, "gradient_position": offsets, "distance": distances(offsets)})
     add_interval(result, "loss", ("position",), mean_interval(by_image))
     for name, curve in curves.items():
         add_interval(result, name, ("gradient_position",), curve)
@@ -148,7 +155,26 @@ def line_landscape(
         result.attrs.update(named(name, over_images(statistic, by_image)))
     for name, number in numbers.items():
         result.attrs.update(named(name, number))
+    add_interval(result, "predictiveness_at", ("distance",), reached)
+    result.attrs.update(roughness_span=float(np.ptp(line)) / 2, predictiveness_distance=float(result["distance"][0]))
+    if towards is None:
+        result = result.assign_coords(span=[span * share for share in SPANS])
+        add_interval(result, "roughness_on", ("span",), _roughness_on_spans(subject, direction, span, line, by_image))
     return with_provenance(result, "landscape", path=path, **subject.provenance(), **facts)
+
+
+def _roughness_on_spans(
+    subject: Subject, direction: Direction, span: float, line: np.ndarray, by_image: np.ndarray
+) -> Interval:
+    """The roughness on shorter pieces of a random line, each with points of its own, and on the whole of it."""
+    found = []
+    for share in SPANS[:-1]:
+        piece = np.linspace(-1, 1, ON_SPAN) * share * span
+        losses = losses_along(subject.module, subject.loss, subject.batch, direction, piece.tolist())
+        images = losses.numpy().reshape(ON_SPAN, subject.levels, subject.count).mean(1)
+        found.append(over_images(partial(roughness, piece), images))
+    found.append(over_images(partial(roughness, line), by_image))
+    return Interval(*np.array(found).T)
 
 
 def line_numbers(line: np.ndarray, between: bool) -> dict[str, Callable[[Array], float]]:

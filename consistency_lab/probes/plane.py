@@ -85,7 +85,8 @@ def plane_landscape(
     Returns:
         A plane result: ``loss (y, x)``, ``loss_by_t (y, x, t)`` where there are noise levels, ``corner_loss (corner)`` of the models
         themselves at ``corner_x``, ``corner_y``. Numbers in the attributes: ``curvature_x``, ``curvature_y`` and their ``relative_...``
-        versions (as in `line_landscape`), ``roughness`` (deviation from the best quadratic in both coordinates, as a share of the range),
+        versions (as in `line_landscape`), ``roughness`` (deviation from the best quadratic in both coordinates, as a share of the range;
+        it depends on ``roughness_span``, half of the longer side),
         ``direction_norm`` of both axes, their ``axes_cosine``. Intervals are over images.
 
     Raises:
@@ -135,6 +136,7 @@ def plane_landscape(
         values = by_t[: len(grid)].reshape(*shape, subject.levels, subject.count)
         add_interval(result, "loss_by_t", ("y", "x", "t"), mean_interval(values))
     result.attrs.update(model=subject.name, path=path, units=subject.units, direction_norm=norm(axes[0]))
+    result.attrs["roughness_span"] = float(max(np.ptp(x), np.ptp(y))) / 2
     result.attrs["axes_cosine"] = dot(*axes) / (norm(axes[0]) * norm(axes[1]))
     for name, statistic in plane_numbers(x, y).items():
         result.attrs.update(named(name, over_images(statistic, on_grid)))

@@ -21,6 +21,12 @@ from consistency_lab.probes.subject import Subject
 from consistency_lab.probes.walk import mean_gradients, walk
 
 OFFSETS = (-0.5, -0.25, -0.1, 0.1, 0.25, 0.5)
+SPANS = (
+    0.1,
+    0.3,
+    1.0,
+)  # shares of a random line on which its roughness is taken: a loss is a quadratic near enough to any point
+ON_SPAN = 9  # points of the shorter ones
 
 
 def curvature(positions: np.ndarray, loss: np.ndarray) -> float:
@@ -76,7 +82,7 @@ def named(name: str, interval: Interval) -> dict[str, float]:
 
 def gradient_smoothness(
     subject: Subject, direction: Direction, offsets: Sequence[float] = OFFSETS, settle: Settle | None = None
-) -> tuple[dict[str, Interval], dict[str, Interval]]:
+) -> tuple[dict[str, Interval], dict[str, Interval], Interval]:
     """How well the gradient at the model foretells the gradient beside it (after Santurkar et al. 1805.11604, section 3).
 
     Intervals are those of the jackknife that leaves out an eighth of the images at a time.
@@ -92,7 +98,8 @@ def gradient_smoothness(
         difference over the norm of the gradient at the model; no unit, both. And numbers: ``predictiveness``, the mean cosine at the two
         offsets closest to the model; ``lipschitz``, the largest ratio of the change of the gradient to the way in weight space, a lower
         bound of its Lipschitz constant, in loss per squared weight; ``relative_lipschitz``, the same per squared position and over the
-        loss at the model; ``gradient_rms``, the root mean square over parameters of the gradient at the model, in loss per weight.
+        loss at the model; ``gradient_rms``, the root mean square over parameters of the gradient at the model, in loss per weight. And the
+        mean cosine at each distance in `distances`, which falls with it: the first is the predictiveness.
     """
     blocks, shares = subject.blocks()
     batches = [block.batch for block in blocks]
@@ -125,15 +132,20 @@ def gradient_smoothness(
     with np.errstate(invalid="ignore", divide="ignore"):
         cosine, relative = np.stack(products[1:]) / (here * there), change / here
         steepest = (change / way[:, None]).max(0)
-        near = cosine[way == way.min()].mean(0)
+        means = np.stack([cosine[way == reach].mean(0) for reach in distances(offsets)])
         curves = {"gradient_cosine": _interval(cosine), "gradient_change": _interval(relative)}
         numbers = {
-            "predictiveness": _interval(near),
+            "predictiveness": _interval(means[0]),
             "lipschitz": _interval(steepest / length),
             "relative_lipschitz": _interval(steepest * length / level),
             "gradient_rms": _interval(here / first.shape[1] ** 0.5),
         }
-    return curves, numbers
+    return curves, numbers, _interval(means)
+
+
+def distances(offsets: Sequence[float]) -> Array:
+    """How far from the model gradients are taken, rising."""
+    return np.unique(np.abs(np.asarray(offsets)))
 
 
 def _form(weights: Array, products: torch.Tensor) -> Array:

@@ -157,26 +157,43 @@ def at_knots(values: np.ndarray) -> np.ndarray:
     return np.interp(ends, centres, values)
 
 
-def _deviation(rough: Sequence[float]) -> str:
-    return f"on {len(rough)} line(s) through the model the loss deviates from a quadratic by up to {100 * max(rough):.1f} % of its range"
+class Rough(NamedTuple):
+    """Roughness of lines through a model, and from how far to how far they go, in filter norms; empty where results do not say."""
+
+    values: Sequence[float]
+    spans: Sequence[float] = ()
+
+    @property
+    def smooth(self) -> bool:
+        return bool(np.isfinite(self.values).all()) and max(self.values) < SMOOTH
+
+    @property
+    def text(self) -> str:
+        reach = (
+            f" on ±{' and ±'.join(f'{span:g}' for span in sorted(set(self.spans)))} filter norms" if self.spans else ""
+        )
+        return (
+            f"on {len(self.values)} line(s) through the model the loss deviates from a quadratic by up to "
+            f"{100 * max(self.values):.1f} % of its range{reach}"
+        )
 
 
-def from_roughness(rough: Sequence[float]) -> tuple[dict[str, object], list[str]]:
-    if not np.isfinite(rough).all():
+def from_roughness(rough: Rough) -> tuple[dict[str, object], list[str]]:
+    if not np.isfinite(rough.values).all():
         why = "Momentum stays constant: the roughness of the landscape is undefined (the loss does not change along the line)."
         return {"momentum": "constant"}, [why]
-    if max(rough) < SMOOTH:
-        why = f"{_deviation(rough)}, below the {100 * SMOOTH:g} % that count as smooth."
+    if rough.smooth:
+        why = f"{rough.text}, below the {100 * SMOOTH:g} % that count as smooth."
         return {"momentum": "mdlrc"}, [f"Momentum decays with learning-rate compensation (MDLRC): {why}"]
-    why = f"Momentum stays constant: {_deviation(rough)}, above the {100 * SMOOTH:g} % that count as smooth."
+    why = f"Momentum stays constant: {rough.text}, above the {100 * SMOOTH:g} % that count as smooth."
     return {"momentum": "constant"}, [why]
 
 
 def from_curvature(
-    curvature: Curvature | None, rough: Sequence[float], settings: TrainingSettings, momentum: Momentum
+    curvature: Curvature | None, rough: Rough, settings: TrainingSettings, momentum: Momentum
 ) -> tuple[dict[str, object], list[str]]:
-    if rough and not (np.isfinite(rough).all() and max(rough) < SMOOTH):
-        why = f"Momentum and annealing stay as they are: {_deviation(rough)}, too far from one for its formulas."
+    if rough.values and not rough.smooth:
+        why = f"Momentum and annealing stay as they are: {rough.text}, too far from one for its formulas."
         return {}, [why]
     if curvature is not None and not math.isfinite(curvature.condition):
         return {}, [

@@ -99,8 +99,28 @@ def _numbers(ds: xr.Dataset, names: Mapping[str, str], why: dict[str, str]) -> l
             value, low, high = (float(ds.attrs.get(f"{name}{end}", np.nan)) for end in ("", "_low", "_high"))
             reason = why.get(name.removeprefix("relative_")) or "the line is too short or the loss not finite"
             text = with_interval(value, low, high) if np.isfinite(low) else number(value)
-            found.append((title, text if np.isfinite(value) else f"undefined: {reason}"))
+            found += _at_other_reaches(ds, name, title)
+            found.append((title + _reach(ds, name), text if np.isfinite(value) else f"undefined: {reason}"))
     return found
+
+
+def _reach(ds: xr.Dataset, name: str) -> str:
+    """How far from the model a number was taken that depends on it; nothing for the others."""
+    if name not in landscapes.REACHES or not np.isfinite(reach := landscapes.reach_of(ds, name)):
+        return ""
+    said = landscapes.REACHES[name][0] in ds.attrs
+    return f" on ±{reach:.2g}{'' if said else ' (an older result: on this span alone)'}"
+
+
+def _at_other_reaches(ds: xr.Dataset, name: str, title: str) -> list[tuple[str, str]]:
+    if name not in landscapes.REACHES:
+        return []
+    table = landscapes.reach_frame(ds)
+    rows = table[(table["quantity"] == name) & (table["reach"] != landscapes.reach_of(ds, name))]
+    return [
+        (f"{title} on ±{row['reach']:.2g}", with_interval(row["value"], row["low"], row["high"]))
+        for row in rows.to_dict("records")
+    ]
 
 
 def curvature(ds: xr.Dataset, key: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from consistency_lab.probes.difficulty import probe_difficulty
 from consistency_lab.probes.frozen import untouched
 from consistency_lab.probes.lanczos import gaussian
 from consistency_lab.probes.operators import OPERATORS, CurvatureOperator
-from consistency_lab.probes.smoothness import OFFSETS
+from consistency_lab.probes.smoothness import OFFSETS, ON_SPAN, SPANS
 from consistency_lab.probes.subject import Subject, diffusion_subject
 from consistency_lab.probes.walk import mean_gradients
 from consistency_lab.studies.cost import seconds_per_step
@@ -42,8 +42,9 @@ def total(work: Sequence[Work]) -> float:
     return sum(each.times * each.seconds for each in work)
 
 
-def line_cost(subject: Subject, points: int) -> list[Work]:
-    """Of `line_landscape`."""
+def line_cost(subject: Subject, points: int, *, between: bool = False) -> list[Work]:
+    """Of `line_landscape`; a random line is walked on shorter spans too."""
+    points += 0 if between else (len(SPANS) - 1) * ON_SPAN
     return [
         Work("losses of all samples", points, _seconds(subject.losses)),
         Work("gradients of all samples", 1 + len(OFFSETS), _seconds(partial(_gradients, subject))),

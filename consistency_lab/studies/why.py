@@ -36,6 +36,7 @@ from consistency_lab.studies.rows import Rows
 PROBES = ("line", "between", "curvature", "difficulty", "structure", "connectivity")
 # How much of each probe: what its cost is made of, see why_cost.py.
 LINE: dict[str, Any] = {"points": 25}
+LINE_SPAN = 0.5  # of a random line
 CURVATURE: dict[str, Any] = {"eigenvalues": 2, "probes": 3, "steps": 25, "products": 24}
 DIFFICULTY: dict[str, Any] = {"bins": 20, "detail": 32}
 STRUCTURE: dict[str, Any] = {"sampler": Sampler(steps=50), "levels": 14}
@@ -147,7 +148,7 @@ class Why:
         return self.subject(model, player, count=min(16, self.count), bins=4)
 
     def _line(self, family: Family, player: str | None) -> xr.Dataset:
-        return line_landscape(self.subject(family.models()[0], player), span=0.5, seed=self.seed, **LINE)
+        return line_landscape(self.subject(family.models()[0], player), span=LINE_SPAN, seed=self.seed, **LINE)
 
     def _between(self, family: Family, player: str | None) -> xr.Dataset:
         first, second = family.models()[:2]
@@ -193,7 +194,13 @@ def values_of(result: xr.Dataset) -> dict[str, Any]:
 
 
 def _of_line(result: xr.Dataset) -> dict[str, Any]:
-    return {key: value for key, value in result.attrs.items() if isinstance(value, int | float)}
+    """The attributes, and what depends on the reach at each of them: ``roughness_on_0.05``, ``predictiveness_at_0.05``."""
+    values = {key: value for key, value in result.attrs.items() if isinstance(value, int | float)}
+    for name, over in (("roughness_on", "span"), ("predictiveness_at", "distance")):
+        if name in result:
+            for i, reach in enumerate(result[over].values):
+                values |= {f"{name}_{reach:g}{end}": float(result[f"{name}{end}"][i]) for end in _ENDS}
+    return values
 
 
 def _of_curvature(result: xr.Dataset) -> dict[str, Any]:

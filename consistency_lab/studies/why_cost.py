@@ -64,7 +64,8 @@ class _Prices:
     def line(self, player: str | None) -> float:
         return total(line_cost(self.why.subject(self.model, player), LINE["points"]))
 
-    between = line
+    def between(self, player: str | None) -> float:
+        return total(line_cost(self.why.subject(self.model, player), LINE["points"], between=True))
 
     def curvature(self, player: str | None) -> float:
         return total(spectrum_cost(self.why.bent(self.model, player), scaled=True, **CURVATURE))

@@ -105,7 +105,19 @@ def test_kinds_come_from_the_preset_when_only_lines_are_finished(script, builder
     assert dict(zip(table["name"], table["group"], strict=True)) == {"mlp": "diffusion", "gan, generator": "GAN"}
     assert "smoother in 1 of 2 comparisons" in drawn.sentence
     assert "relative curvature [0.9, 1.1] is lower than GAN [2.9, 3.1]" in drawn.sentence
-    assert "roughness [-1.5, 3.5] is not told from GAN [0.5, 5.5]" in drawn.sentence
+    assert "roughness on ±0.5 [-1.5, 3.5] is not told from GAN [0.5, 5.5]" in drawn.sentence
+    assert any("older rows: on this span alone" in ax.get_xlabel() + ax.get_title() for ax in drawn.figures[""][0].axes)
+
+
+def test_roughness_is_compared_on_every_span_that_rows_know(script, builders, tmp_path):
+    rows = builders.Rows(tmp_path / "digits" / "why.jsonl")
+    for family, player, short, whole in (("mlp", None, 0.1, 0.5), ("gan", "generator", 0.3, 0.4)):
+        spec = {"row": "why", "probe": "line", "family": family, "models": [family], "player": player, "seed": 0}
+        found = builders.bounds("roughness_on_0.05", short) | builders.bounds("roughness", whole)
+        rows.row(spec, lambda both={**found, "roughness_span": 0.5}: both)
+    said = script("smoothness").produce(source(script, tmp_path)).sentence
+    assert "roughness on ±0.05 [0.08, 0.12] is lower than GAN" in said
+    assert "roughness on ±0.5 [0.48, 0.52] is higher than GAN" in said
 
 
 def test_the_sentence_of_the_streams_says_when_the_least_is_not_told_from_the_next(script, builders, tmp_path):

@@ -14,6 +14,7 @@ from consistency_lab.probes.landscape import line_landscape
 from consistency_lab.probes.plane import plane_landscape
 from consistency_lab.probes.subject import Split, Subject
 from consistency_lab.reports.html import report
+from consistency_lab.reports.landscapes import landscape as section
 from consistency_lab.reports.svg import inline_svg
 from consistency_lab.store.results import load_result, save_result
 
@@ -106,12 +107,31 @@ def test_a_flat_plane_still_has_contours(tmp_path):
 def test_models_stand_on_one_axis():
     lines = [line_landscape(subject(seed, levels), points=5) for seed, levels in ((0, 3), (1, 1))]
     table = landscapes.smoothness_frame(lines)
-    assert len(table) == 2 * len(landscapes.NUMBERS)
+    assert set(table["quantity"]) == set(landscapes.NUMBERS)
     assert (table["low"] <= table["value"]).all()
+    # What depends on how far one looks stands at several reaches, the others once.
+    counts = table.groupby("quantity")["reach"].agg(lambda reach: tuple(reach.dropna().round(3).unique()))
+    assert counts["roughness"] == (0.1, 0.3, 1.0)
+    assert set(counts["predictiveness"]) == {0.1, 0.25, 0.5}
+    assert counts["relative_curvature"] == ()
     figure = landscapes.smoothness(lines)
     assert all(1.0 in line.get_ydata() for line in figure.axes[0].lines)
     with pytest.raises(UserError, match="at least one"):
         landscapes.smoothness([])
+
+
+def test_an_older_result_is_shown_with_the_span_it_had_and_marked():
+    line = line_landscape(subject(0, 3), points=5, span=0.5)
+    old = line.drop_vars([name for name in line.variables if name.startswith(("roughness_on", "predictiveness_at"))])
+    old = old.drop_vars(["span", "distance"])
+    for name in ("roughness_span", "predictiveness_distance"):
+        del old.attrs[name]
+    assert landscapes.reach_of(old, "roughness") == landscapes.reach_of(line, "roughness") == 0.5
+    assert landscapes.reach_of(old, "predictiveness") == landscapes.reach_of(line, "predictiveness") == 0.05
+    assert not landscapes.reach_frame(old)["said"].any()
+    titles = [[title for title, _ in section(ds, "x")["numbers"]] for ds in (line, old)]
+    assert [t for t in titles[0] if "rough" in t] == ["roughness on ±0.05", "roughness on ±0.15", "roughness on ±0.5"]
+    assert [t for t in titles[1] if "rough" in t] == ["roughness on ±0.5 (an older result: on this span alone)"]
 
 
 def test_a_spectrum_shows_its_ends_and_what_did_not_converge(spectrum):

@@ -162,6 +162,38 @@ def test_relative_numbers_do_not_depend_on_scales():
     assert found[1]["curvature"] == pytest.approx(100 * found[0]["curvature"], rel=1e-6)
 
 
+def test_roughness_and_predictiveness_stand_beside_their_reach():
+    """The loss 1 + x^2 + x^4 on a line: the further one looks, the more of the quartic there is."""
+    module = nn.Linear(2, 1, bias=False).double()
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor([[3.0, 4.0]]))
+    start = module.weight.detach().clone()
+
+    def loss(m, x):
+        way = (m.weight - start).pow(2).sum() / start.pow(2).sum()  # the position on a filter-normalised line, squared
+        return (1 + way + way**2) * x.squeeze(1)
+
+    batch = FrozenBatch([torch.linspace(0.5, 1.5, 8, dtype=torch.float64)[:, None]])
+    line = line_landscape(Subject("s", module, loss, batch, ""), points=25, span=0.5)
+    assert line["span"].values.tolist() == [0.05, 0.15, 0.5]
+    assert line.attrs["roughness_span"] == 0.5
+    assert float(line["roughness_on"][-1]) == line.attrs["roughness"]
+    for span, found in zip(line["span"].values[:2], line["roughness_on"].values[:2], strict=True):
+        piece = np.linspace(-span, span, 9)
+        assert found == pytest.approx(roughness(piece, 1 + piece**2 + piece**4), rel=1e-6)
+    assert line["roughness_on"][0] < 0.2 * line["roughness_on"][1] < 0.2 * line["roughness_on"][2]
+    assert line["distance"].values.tolist() == [0.05, 0.125, 0.25]
+    assert line.attrs["predictiveness_distance"] == 0.05
+    between = probe_landscape(
+        network_model(0), load_images("digits"), towards=network_model(1), points=5, count=4, bins=2
+    )
+    assert between.attrs["roughness_span"] == 1.0
+    assert float(between["predictiveness_at"][0]) == between.attrs["predictiveness"]
+    cosines = between["gradient_cosine"].sel(gradient_position=[-0.5, 0.5]).mean()
+    assert float(between["predictiveness_at"].sel(distance=0.5)) == pytest.approx(float(cosines), rel=1e-12)
+    assert "roughness_on" not in between
+
+
 def test_a_subject_without_noise_levels_has_no_split():
     model, batch, loss, _ = linear_case()
     result = line_landscape(Subject("line", model, loss, batch, "squared units"), points=5)

@@ -97,6 +97,7 @@ def _found(images: ImageSet, settings: TrainingSettings, device: torch.device) -
         "gradients": difficulty["profile"].sel(definition=list(GRADIENTS)).values.tolist(),
         "adam_second_moment": difficulty["adam_second_moment"].values.tolist(),
         "roughness": float(landscape.attrs["roughness"]),
+        "roughness_span": float(landscape.attrs["roughness_span"]),
         "curvature": list(curvature),
         "seconds": [_between(began, trained), _between(trained, _clocks())],
     }
@@ -123,7 +124,9 @@ def from_row(row: dict[str, Any]) -> Findings:
         {"units": ["eps"], "t": row["t"], "definition": list(GRADIENTS)},
         {"kind": "difficulty", "model": "the pilot"},
     )
-    landscape = xr.Dataset(attrs={"kind": "landscape", "roughness": row["roughness"]})
+    # Rows of before the span was kept are of lines from -1 to 1.
+    rough = {"roughness": row["roughness"], "roughness_span": row.get("roughness_span", 1.0)}
+    landscape = xr.Dataset(attrs={"kind": "landscape", **rough})
     return Findings(difficulty, landscape, Curvature(*row["curvature"]), tuple(row["seconds"]))
 
 
