@@ -15,6 +15,7 @@ from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.references import REFERENCES
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
+from consistency_lab.interop.wrapping import wrapping_sentences
 from consistency_lab.metrics.distances import METRICS, Distance
 from consistency_lab.similarity.arguments import check_arguments
 from consistency_lab.similarity.controls import add_ceiling, add_nearest, add_references, known_references
@@ -104,7 +105,8 @@ def compare(
     if images is not None:
         add_nearest(result, walked, images, shown)
     add_soundness(result, walked, images)
-    result.attrs["warnings"] = warnings_of(result, [described(model) for model in models], images, kept.warning)
+    told = wrapping_sentences(models, images)
+    result.attrs["warnings"] = warnings_of(result, [described(model) for model in models], images, kept.warning, *told)
     result.attrs.update(interval_names(len(models)))
     result.attrs.update({f"units_{distance.name}": distance.unit for distance in distances})
     result.attrs.update({f"note_{distance.name}": distance.note for distance in distances if distance.note})

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from consistency_lab.diffusion.clocks import common_times, kept_points
-from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, chunks
+from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, chunks, images_of
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
+from consistency_lab.errors import UserError
 
 
 class Trajectories(NamedTuple):
@@ -96,9 +97,21 @@ def walk_all(
         if isinstance(model, DiffusionModel):
             images = walked.of(model, walk, model.denoiser.schedule.grid(walk.sampler.steps)).estimates[-1:]
         else:
-            images = model.generate(walk.noise, range(walk.count))[None]
+            images = images_of(model, walk.noise, range(walk.count))[None]
         done.append(Trajectories(model.name, images))
+    _check_shapes(done)
     return done, torch.zeros(1, dtype=torch.float64)
+
+
+def _check_shapes(walks: Sequence[Trajectories]) -> None:
+    """Raise `UserError` for images of different shapes: models of one noise may still make these."""
+    for walk in walks[1:]:
+        (own, first) = (tuple(w.estimates.shape[2:]) for w in (walk, walks[0]))
+        if own != first:
+            raise UserError(
+                f"{walk.name!r} makes images {own} and {walks[0].name!r} {first}; images are (channels, height, width), and "
+                "wrap_generator(..., channels_last=True) takes the other order."
+            )
 
 
 def _estimates(model: DiffusionModel, walk: Walk, grid: Tensor) -> Trajectories:
