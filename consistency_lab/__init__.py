@@ -37,6 +37,7 @@ _HOMES = {
     "UserError": "errors",
     "VAESettings": "contrast.settings",
     "audit_timesteps": "training.timesteps",
+    "check_wrapping": "interop.wrapping",
     "compare": "similarity.compare",
     "curvature_spectrum": "probes.curvature",
     "denoising_loss": "diffusion.loss",
@@ -65,6 +66,7 @@ _HOMES = {
     "train": "training.train",
     "train_gan": "contrast.gan",
     "train_vae": "contrast.vae",
+    "wrap_generator": "interop.generator",
     "wrap_module": "interop.module",
 }
 __all__ = sorted(_HOMES)
@@ -111,7 +113,9 @@ if TYPE_CHECKING:
     from consistency_lab.diffusion.schedule import SCHEDULES
     from consistency_lab.errors import UserError
     from consistency_lab.interop.export import export_diffusers
+    from consistency_lab.interop.generator import wrap_generator
     from consistency_lab.interop.module import wrap_module
+    from consistency_lab.interop.wrapping import check_wrapping
     from consistency_lab.jupyter.card import show
     from consistency_lab.jupyter.explore import explore
     from consistency_lab.loading import load

@@ -15,7 +15,8 @@ from consistency_lab.contrast.model import ContrastModel
 from consistency_lab.contrast.settings import GANSettings, VAESettings
 from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.model import DiffusionModel
-from consistency_lab.errors import UserError
+from consistency_lab.errors import StoreError, UserError
+from consistency_lab.interop.files import is_hub_name, refuse_hub_name
 from consistency_lab.interop.load import is_foreign, open_foreign
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
@@ -86,9 +87,22 @@ def kind_of(settings: LoopSettings) -> Kind:
 
 
 def find_run(text: str, store: Store | str | Path) -> Run:
-    """The run of a model by name, of whatever kind. Raises `UserError` if there is none, with the nearest name, or several."""
+    """The run of a model by name, of whatever kind.
+
+    Raises:
+        UserError: there is none, with the nearest name; several; a folder of diffusers, or a name on the Hugging Face Hub.
+    """
     store = store if isinstance(store, Store) else Store(store)
-    return store.find(text, kind=tuple(KINDS))
+    try:
+        return store.find(text, kind=tuple(KINDS))
+    except StoreError:
+        raise
+    except UserError:
+        if any(Path(text, name).is_file() for name in ("model_index.json", "config.json")):
+            raise UserError(f"{text} is a folder of diffusers; write diffusers:{text}") from None
+        if is_hub_name(text):
+            refuse_hub_name(text)
+        raise
 
 
 @plain_defaults()
@@ -111,7 +125,8 @@ def load(
         name: how tables call it.
 
     Raises:
-        UserError: nothing of that name, with the nearest one; a run that is not finished; a pickle.
+        UserError: nothing of that name, with the nearest one; a run that is not finished; a pickle; a file of weights, with what it
+            holds and how it becomes a model.
         StoreError: files that are missing, truncated or of another architecture.
     """
     if is_foreign(text):

@@ -1,4 +1,4 @@
-"""Small pieces of HTML by which objects show themselves in a notebook. All text is escaped; nothing is loaded from elsewhere."""
+"""Small pieces of HTML by which objects show themselves in a notebook (escaped; nothing is loaded from elsewhere), and shares."""
 
 from __future__ import annotations
 
@@ -8,6 +8,21 @@ from html import escape
 from typing import Any
 
 _CELL = "text-align:left;vertical-align:top"
+
+
+def percent(share: float) -> str:
+    """A share as a person would write it: ``24 %``, ``0.3 %``, ``under 0.01 %``, never ``1e+02 %`` nor a 100 that is less.
+
+    >>> percent(0.238), percent(0.00312), percent(0.9987), percent(1.0)
+    ('24 %', '0.3 %', 'over 99 %', '100 %')
+    """
+    value = 100 * share
+    if 0 < value < 0.01:
+        return "under 0.01 %"
+    if 99.5 <= value < 100:
+        return "over 99 %"
+    digits = 0 if value >= 9.95 else 1 if value >= 0.095 else 2
+    return f"{f'{value:.{digits}f}'.removesuffix('.0')} %" if value else "0 %"
 
 
 def table(title: str, rows: Iterable[tuple[str, ...]], head: tuple[str, ...] = ()) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -141,6 +142,37 @@ class DiffusionModel:
 
     def _repr_html_(self) -> str:
         return model_table("Diffusion model", self)
+
+
+def as_image_tensor(images: object, name: str) -> Tensor:
+    """What a generator gave, float32 on the CPU: a tensor of any type on any device, or an array of numbers, of any shape.
+
+    Raises:
+        UserError: anything else.
+    """
+    if not isinstance(images, Tensor):
+        try:
+            images = torch.from_numpy(np.array(images, dtype=np.float32))
+        except (TypeError, ValueError):
+            raise UserError(
+                f"{name!r} made a {type(images).__name__} where images were expected; let it give a tensor or an array of numbers."
+            ) from None
+    return images.detach().to("cpu", torch.float32)
+
+
+def images_of(model: GenerativeModel, noise: SharedNoise, indices: Sequence[int]) -> Tensor:
+    """What any generative model makes of those indices, ``(N, C, H, W)`` float32 on the CPU.
+
+    Raises:
+        UserError: no images, or not as many.
+    """
+    images = as_image_tensor(model.generate(noise, indices), model.name)
+    if images.ndim != 4 or len(images) != len(indices):
+        raise UserError(
+            f"{model.name!r} made {tuple(images.shape)} where {len(indices)} images (N, C, H, W) were expected; wrap_generator makes a model "
+            "of a function from noise to images, in any order of axes that is declared."
+        )
+    return images
 
 
 def check_generative(model: object) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from consistency_lab.choices import Registry, whole
+from consistency_lab.choices import Choice, Registry, whole
 from consistency_lab.diffusion.denoiser import Denoiser
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.errors import UserError
@@ -57,6 +57,19 @@ class Sampler:
         if self.steps < 1:
             raise UserError(f"a sampler needs at least 1 step, not {self.steps}.")
 
+    @classmethod
+    def parse(cls, text: str) -> Sampler:
+        """From text: ``"ddim"``, ``"dpm++2m(steps=20)"``, ``"ddim(clip=True)"``.
+
+        Raises:
+            UserError: an unknown method or option, or a value of another type.
+        """
+        choice = Choice.parse(text)
+        options: Registry[Sampler] = Registry(
+            "sampler", {name: partial(_sampler, cls, name) for name in SAMPLERS.names()}
+        )
+        return options.build(choice)
+
     @property
     def stochastic(self) -> bool:
         """Whether it draws noise along the way (which is shared too)."""
@@ -66,6 +79,10 @@ class Sampler:
         """Network evaluations (NFE) an image costs, in ``steps`` steps or the sampler's own."""
         steps = self.steps if steps is None else steps
         return 2 * steps - 1 if self.method == "heun" else steps
+
+
+def _sampler(kind: type[Sampler], method: str, *, steps: int = Sampler.steps, clip: bool = Sampler.clip) -> Sampler:
+    return kind(method, steps, clip)
 
 
 class _Estimate(NamedTuple):

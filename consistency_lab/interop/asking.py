@@ -108,7 +108,7 @@ def _hint(denoiser: WrappedDenoiser, times: Tensor) -> str:
         try:
             both = _answers(other, [0, 1], times)
             alone = torch.cat([_answers(other, [i], times[i : i + 1]) for i in (0, 1)])
-        except Exception:  # noqa: S112 - then this form is not what it wants either
+        except Exception:  # then this form is not what it wants either
             continue
         if _apart(both, alone) <= _SAME * float(both.abs().max()):
             return f"; it does so with time={form!r}"

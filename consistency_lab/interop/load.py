@@ -13,8 +13,10 @@ from consistency_lab.choices import Choice, Registry
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.errors import UserError
 from consistency_lab.interop.diffusers import load_diffusers
+from consistency_lab.interop.files import is_weights, refuse_weights
 from consistency_lab.interop.pickles import is_pickle, refuse_pickle
 from consistency_lab.interop.torchscript import load_torchscript
+
 _SHORT = {"range": "value_range"}  # what an address calls an option
 
 
@@ -29,9 +31,9 @@ OPENERS: Registry[DiffusionModel] = Registry(
 
 
 def is_foreign(text: str) -> bool:
-    """Whether `open_foreign` is to be asked: the text begins with one of its prefixes, or names a pickle."""
+    """Whether `open_foreign` is to be asked: the text begins with one of its prefixes, or names a file of weights or a pickle."""
     prefix, colon, _ = text.partition(":")
-    return (bool(colon) and prefix in OPENERS.names()) or is_pickle(text)
+    return (bool(colon) and prefix in OPENERS.names()) or is_pickle(text) or is_weights(text)
 
 
 def open_foreign(text: str, *, name: str | None = None, device: str | torch.device | None = None) -> DiffusionModel:
@@ -45,13 +47,16 @@ def open_foreign(text: str, *, name: str | None = None, device: str | torch.devi
         device: where to put it; by default a GPU where there is one.
 
     Raises:
-        UserError: an unknown prefix or option, or what the loader raises. Pickles are refused with an explanation.
+        UserError: an unknown prefix or option, or what the loader raises. Pickles are refused with an explanation, and files of
+            weights with what they hold and the lines that make a model of them.
 
     >>> model = open_foreign("torchscript:net.pt?schedule=edm&predicts=x0&time=sigma&shape=3,32,32")
     """
     prefix, colon, rest = text.partition(":")
     if prefix not in OPENERS.names() and is_pickle(text):
         refuse_pickle(text)
+    if prefix not in OPENERS.names() and is_weights(text):
+        refuse_weights(text)
     if not colon:
         raise UserError(
             f"{text!r} does not say what kind of model it is; write diffusers:{text} for a folder, or "

@@ -25,7 +25,9 @@ def check_table(table: np.ndarray) -> None:
     Tables that end at any level up to half the variance pass, and so do those of schedules that nobody has named.
     """
     if table.ndim != 1 or len(table) < 2 or not np.isfinite(table).all():
-        raise UserError("a table of alphas_cumprod must be a list of two or more finite numbers, one a timestep; give such a list.")
+        raise UserError(
+            "a table of alphas_cumprod must be a list of two or more finite numbers, one a timestep; give such a list."
+        )
     if table[-1] == 0 and (table[:-1] > 0).all() and (np.diff(table) < 0).all():
         raise UserError(
             "the table of alphas_cumprod ends at 0 (a terminal signal-to-noise ratio of zero), where eps does not tell x0; for a model "
@@ -68,7 +70,10 @@ def _risen(table: np.ndarray, ends: str) -> str:
         "alphas_cumprod from noise to data, probably; give it from the least noise to the most, reversed": table[::-1],
         "1 - alphas_cumprod, probably; give alphas_cumprod": 1 - table,
         "sqrt(1 - alphas_cumprod), probably; give alphas_cumprod": 1 - table**2,
-        "sqrt(alphas_cumprod) from noise to data, probably; give alphas_cumprod, from the least noise to the most": table[::-1] ** 2,
+        "sqrt(alphas_cumprod) from noise to data, probably; give alphas_cumprod, from the least noise to the most": table[
+            ::-1
+        ]
+        ** 2,
     }
     for words, other in others.items():
         if (other > 0).all() and _known(other):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 
 import torch
@@ -133,6 +134,8 @@ def check_samples(images: Tensor) -> None:
 def check_images(images: Tensor, what: str = "the images") -> Tensor:
     """The tensor itself, if it holds floating-point images ``(N, C, H, W)`` that are finite; any range, as for estimates of x0.
 
+    Python's warning says so where no value is negative: images in [0, 1] or [0, 255] are measured as if black were mid-grey.
+
     Raises:
         UserError: another type or shape, or values that are not finite; the first such sample is named.
     """
@@ -144,7 +147,18 @@ def check_images(images: Tensor, what: str = "the images") -> Tensor:
     bad = (~images.isfinite().flatten(1).all(1)).nonzero()
     if len(bad):
         raise UserError(f"{what} have values that are not finite, first in sample {int(bad[0])}; leave it out.")
+    low, high = (float(x) for x in images.detach().aminmax())
+    if low >= 0 and high > low:
+        warnings.warn(
+            f"{what} have values in [{low:.4g}, {high:.4g}], which looks like {_guess(low, high)}; distances are of images in [-1, 1], "
+            "so convert them: 2 * images - 1 from [0, 1].",
+            stacklevel=2,
+        )
     return images
+
+
+def _guess(low: float, high: float) -> str:
+    return "[0, 255]" if high > 8 and low > -8 else "[0, 1]" if high <= 1.5 else "no known range"
 
 
 def check_range(images: Tensor, what: str = "the images") -> Tensor:
@@ -153,11 +167,12 @@ def check_range(images: Tensor, what: str = "the images") -> Tensor:
     Raises:
         UserError: what `check_images` raises, values in [0, 1] (none is negative) and values as large as 0..255.
     """
-    low, high = (float(x) for x in check_images(images, what).aminmax())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is an error here
+        low, high = (float(x) for x in check_images(images, what).aminmax())
     if max(-low, high) > 8 or (low >= 0 and high > low):
-        guess = "[0, 255]" if high > 8 and low > -8 else "[0, 1]" if high <= 1.5 else "no known range"
         raise UserError(
-            f"{what} have values in [{low:.4g}, {high:.4g}], which looks like {guess}; give images in [-1, 1] "
+            f"{what} have values in [{low:.4g}, {high:.4g}], which looks like {_guess(low, high)}; give images in [-1, 1] "
             "(ImageSet.from_array converts with value_range=(lo, hi))."
         )
     return images

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from consistency_lab.errors import UserError
 from consistency_lab.metrics.base import RANGE, Distance, SquaredDistance, check_images
 
 
@@ -45,7 +46,16 @@ class PeakSignalToNoise(Distance):
 
 
 def nearest(images: Tensor, candidates: Tensor, chunk: int = 4096) -> tuple[Tensor, Tensor]:
-    """For each image the mean squared error to its nearest candidate, ``(N,)`` float64, and that candidate's index ``(N,)``."""
+    """For each image the mean squared error to its nearest candidate, ``(N,)`` float64, and that candidate's index ``(N,)``.
+
+    Raises:
+        UserError: no images, or candidates of another shape.
+    """
+    if check_images(images).shape[1:] != candidates.shape[1:]:
+        raise UserError(
+            f"images {tuple(images.shape[1:])} have no nearest one among images {tuple(candidates.shape[1:])}; give both as (N, C, H, W) "
+            "of one size."
+        )
     flat = images.double().flatten(1)
     best = torch.full((len(flat),), torch.inf, dtype=torch.float64, device=flat.device)
     index = torch.zeros(len(flat), dtype=torch.long, device=flat.device)

@@ -17,6 +17,7 @@ from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.references import REFERENCES
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
+from consistency_lab.interop.wrapping import wrapping_sentences
 from consistency_lab.metrics.distances import METRICS, Distance
 from consistency_lab.similarity.arguments import check_arguments, counted
 from consistency_lab.similarity.controls import add_ceiling, add_nearest, add_references, with_references
@@ -138,7 +139,7 @@ def compare(
     if images is not None:
         add_nearest(result, walks.own, images, shown)
     add_soundness(result, walks.own, images)
-    said = [kept.warning, blind, *held_by_one(result)]
+    said = [kept.warning, blind, *held_by_one(result), *wrapping_sentences(models, images)]
     result.attrs["warnings"] = warnings_of(result, [described(model) for model in models], images, *said)
     result.attrs.update(interval_names(len(models)))
     result.attrs.update({f"units_{distance.name}": distance.unit for distance in distances})

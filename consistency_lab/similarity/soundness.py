@@ -14,20 +14,24 @@ import xarray as xr
 
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.intervals import Array, Interval, jackknife
+from consistency_lab.markup import percent
 from consistency_lab.similarity.trajectories import Trajectories
 
 EDGE = 1.5  # images lie in [-1, 1]; x0 estimates that are not clipped overshoot a little
 MOST_OUTSIDE = 0.05  # share of pixels beyond the edge; samples of a Gaussian fitted to digits have 0.014 there
+_RANGES = ((0.0, 1.0), (-0.5, 0.5), (0.0, 255.0))  # in which images live elsewhere
 SPREADS = (0.5, 1.5)  # of the samples' pixels, over that of the data
 
 
 def add_soundness(result: xr.Dataset, walked: Sequence[Trajectories], images: ImageSet | None) -> None:
-    """Add, per model, the share of final pixels outside [-1.5, 1.5] ``outside (model, sample)``, and the standard deviation of all
+    """Add, per model, the share of final pixels outside [-1.5, 1.5] ``outside (model, sample)``, the 1 % and 99 % quantiles of all final
+    pixels ``pixel_range (model, bound)``, and the standard deviation of all
     final pixels ``spread (model)`` with its jackknife interval over samples; with a training set, its own ``data_spread``.
     """
     ends = [w.estimates[-1].double().flatten(1).numpy() for w in walked]
     outside = np.stack([(np.abs(x) > EDGE).mean(1) for x in ends])
     result["outside"] = (("model", "sample"), outside.astype(np.float32))
+    result["pixel_range"] = (("model", "bound"), np.stack([_bulk(x) for x in ends]))
     spreads = [_spread(x) for x in ends]
     for end, values in zip(("", "_low", "_high"), zip(*spreads, strict=True), strict=True):
         result[f"spread{end}"] = (("model",), np.array(values))
@@ -56,8 +60,10 @@ def warnings_of(result: xr.Dataset, models: Sequence[Mapping[str, Any]], images:
     for name, outside in zip(result["model"].values, result["outside"].values, strict=True):
         if (share := float(outside.mean())) > MOST_OUTSIDE:
             said.append(
-                f"{name}: {100 * share:.2g} % of the pixels of its samples lie outside [-{EDGE}, {EDGE}] and images lie in [-1, 1]; "
-                "untrained or diverged models can agree on such samples, so its scores say little."
+                f"{name}: {percent(share)} of the pixels of its samples lie outside [-{EDGE}, {EDGE}] and images lie in [-1, 1]; "
+                "untrained or diverged models can agree on such samples, so its scores say little. A network that is blind to the size "
+                "of its input explodes where clipped estimates would not: try Sampler(clip=True), --clip on the command line, and "
+                "read that score beside this one, since clipping makes models more alike."
             )
     if "data_spread" in result:
         data = float(result["data_spread"])
@@ -67,7 +73,49 @@ def warnings_of(result: xr.Dataset, models: Sequence[Mapping[str, Any]], images:
                     f"{name}: the pixels of its samples have a standard deviation of {value:.3g}, those of the data {data:.3g}; "
                     "the samples do not look like the data, so its scores say little."
                 )
-    return json.dumps(said + _other_data(models, images))
+    return json.dumps(said + _other_range(result, images) + _other_data(models, images))
+
+
+def _other_range(result: xr.Dataset, images: ImageSet | None) -> list[str]:
+    """Models whose samples look like the data (without it, like the other models' samples) once [0, 1] or the like becomes [-1, 1].
+
+    By the 1 % and 99 % quantiles of their pixels; `add_soundness` has put these into the result.
+    """
+    ends = dict(zip(result["model"].values, result["pixel_range"].values, strict=True))
+    said = []
+    for name, own in ends.items():
+        if images is not None:
+            like, whose = _bulk(images.batch(_some(len(images)), "cpu").flatten().numpy()), f"those of {images.name!r}"
+        else:
+            # Ranges are told apart by where images begin: one that is dark at 0 is not one that is dark at -1.
+            others = [x for other, x in ends.items() if other != name and x[0] < -0.3]
+            like, whose = (
+                (np.median(others, 0), "those of the other models")
+                if others
+                else (np.array([-1.0, 1.0]), "images here")
+            )
+        apart = np.abs(own - like).sum()
+        for low, high in _RANGES:
+            inside = low - 0.1 * (high - low) <= own[0] and own[1] <= high + 0.1 * (high - low)
+            converted = (own - low) / (high - low) * 2 - 1
+            if inside and apart > 0.5 and np.abs(converted - like).sum() < 0.4:
+                said.append(
+                    f"{name}: its samples lie in [{own[0]:.3g}, {own[1]:.3g}], as images in [{low:g}, {high:g}] do, and {whose} in "
+                    f"[{like[0]:.3g}, {like[1]:.3g}]; if it was made for those, give value_range=({low:g}, {high:g}) to wrap_module or "
+                    f"wrap_generator, or range={low:g},{high:g} in its address; as it is, its scores are those of other images."
+                )
+                break
+    return said
+
+
+def _bulk(pixels: Array) -> Array:
+    """The 1 % and 99 % quantiles, ``(2,)``."""
+    return np.quantile(pixels, (0.01, 0.99))
+
+
+def _some(count: int) -> Array:
+    """At most 1000 of so many indices, evenly spread."""
+    return np.linspace(0, count - 1, min(count, 1000)).round().astype(np.int64)
 
 
 def _other_data(models: Sequence[Mapping[str, Any]], images: ImageSet | None) -> list[str]:

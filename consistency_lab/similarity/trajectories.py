@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from consistency_lab.diffusion.clocks import kept_points, pair_clock
-from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, chunks
+from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, chunks, images_of
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
+from consistency_lab.errors import UserError
 from consistency_lab.similarity.statistics import pairs_of
 
 
@@ -143,12 +144,14 @@ def walk_models(models: Sequence[GenerativeModel], walk: Walk, known: Walked | N
 
     def estimates(model: GenerativeModel, grid: Tensor) -> Trajectories:
         if not isinstance(model, DiffusionModel):
-            return Trajectories(model.name, model.generate(walk.noise, range(walk.count))[None])
+            return Trajectories(model.name, images_of(model, walk.noise, range(walk.count))[None])
         found = known.of(model, walk, grid)
         return found if along else Trajectories(found.name, found.estimates[-1:])
 
     kept = walk.kept if along else torch.tensor([walk.sampler.steps])
-    return meetings(models, walk.sampler.steps, kept, estimates)
+    walks = meetings(models, walk.sampler.steps, kept, estimates)
+    _check_shapes(walks.own)
+    return walks
 
 
 def meetings(
@@ -202,6 +205,17 @@ def restricted(walks: Sequence[Trajectories], samples: Sequence[int]) -> list[Tr
     if walks and len(samples) == walks[0].estimates.shape[1]:
         return list(walks)
     return [Trajectories(w.name, w.estimates[:, samples]) for w in walks]
+
+
+def _check_shapes(walks: Sequence[Trajectories]) -> None:
+    """Raise `UserError` for images of different shapes: models of one noise may still make these."""
+    for walk in walks[1:]:
+        (own, first) = (tuple(w.estimates.shape[2:]) for w in (walk, walks[0]))
+        if own != first:
+            raise UserError(
+                f"{walk.name!r} makes images {own} and {walks[0].name!r} {first}; images are (channels, height, width), and "
+                "wrap_generator(..., channels_last=True) takes the other order."
+            )
 
 
 def _estimates(model: DiffusionModel, walk: Walk, grid: Tensor) -> Trajectories:

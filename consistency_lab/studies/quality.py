@@ -16,7 +16,7 @@ import xarray as xr
 from torch import Tensor
 
 from consistency_lab.data.imageset import ImageSet, check_set
-from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, check_generative, described
+from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, check_generative, described, images_of
 from consistency_lab.diffusion.noise import SharedNoise, check_noise
 from consistency_lab.diffusion.references import closed_form
 from consistency_lab.diffusion.sampling import Sampler
@@ -101,7 +101,7 @@ def quality_table(
     samples = {
         model.name: model.generate(noise, range(count), sampler)
         if isinstance(model, DiffusionModel)
-        else model.generate(noise, range(count))
+        else images_of(model, noise, range(count))
         for model in models
     }
     samples |= reference_samples(images, schedule, noise, count, sampler) if references is None else references

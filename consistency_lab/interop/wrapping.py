@@ -1,0 +1,345 @@
+"""Was a model told rightly what it is? Its denoising error under what was said of it, and under what else might have been meant.
+
+A wrong time, sign, prediction, range or schedule gives a model that runs and is bad. Images tell: the same frozen states are denoised under
+each alternative, and one under which the module suddenly denoises as a trained model does, at nearly every noise level, is what was
+meant. The yardstick is the best linear denoiser of the images (`GaussianDenoiser`), whose expected error needs the eigenvalues l of their
+covariance alone: in eps units the mean of l / (l + s^2) at s = sigma / alpha, whatever the law of the images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from consistency_lab.choices import Choice
+from consistency_lab.data.imageset import ImageSet, check_set
+from consistency_lab.devices import measuring
+from consistency_lab.diffusion.denoiser import Denoiser, GuidedDenoiser, NetworkDenoiser, per_sample
+from consistency_lab.diffusion.loss import denoising_loss
+from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, check_diffusion
+from consistency_lab.diffusion.noise import SharedNoise
+from consistency_lab.diffusion.schedule import SCHEDULES
+from consistency_lab.errors import UserError
+from consistency_lab.interop.asking import noise_sentences
+from consistency_lab.interop.module import ModuleNetwork, Told, WrappedDenoiser
+from consistency_lab.interop.schedules import discrete_steps
+from consistency_lab.interop.times import TIMES
+from consistency_lab.interop.units import half_and_centre
+from consistency_lab.networks.blocks import ImageNetwork
+
+LEVELS = (-2.0, 0.0, 2.0, 4.0, 6.0, 7.0)  # log-SNR; most of them at low noise, where a slightly wrong schedule shows
+CLEAR = 0.1  # in the logarithm of the error, the mean over levels: what an alternative must be better by
+TRAINED = (
+    0.05  # and at most so far above the Gaussian at its better levels: networks that learnt little fit no alternative
+)
+_TIE = 1.03  # at high noise all errors are nearly equal
+_CAP = 1.0  # of one level's logarithm: a network that predicts x0 is bad at low noise, rightly wrapped too
+_PLAIN = ("eps", "x0", "v", "flow", "score")
+_TIME_ORDER = ("unit", "index", "reversed", "sigma")  # of two that are the same the more usual one is named
+_RANGES = ((-1.0, 1.0), (0.0, 1.0), (-0.5, 0.5))
+_PIXELS = 4096  # the largest covariance whose eigenvalues are taken; beyond it as many images are
+
+
+@dataclass(frozen=True)
+class WrappingCheck:
+    """What images say of a model's wrapping.
+
+    Attributes:
+        model: its name.
+        log_snr: the noise levels that were asked about, in our image units; from much noise to little.
+        error: the model's squared error in eps at each, as it was told.
+        gaussian: that of the best linear denoiser of the images.
+        instead: what it probably is, as the arguments of `wrap_module`: ``"predicts='v'"``; empty where nothing fits better.
+        wrong: which of ``"time"``, ``"sign"``, ``"prediction"``, ``"range"`` and ``"schedule"`` that changes.
+        error_instead: the model's error under it; empty where nothing fits better.
+        worse_than_zeros: as told, it is worse than an answer of zeros would be, and no alternative fits.
+    """
+
+    model: str
+    log_snr: tuple[float, ...]
+    error: tuple[float, ...]
+    gaussian: tuple[float, ...]
+    instead: str = ""
+    wrong: tuple[str, ...] = ()
+    error_instead: tuple[float, ...] = ()
+    worse_than_zeros: bool = False
+
+    @property
+    def suspect(self) -> bool:
+        """Whether something speaks against the wrapping."""
+        return bool(self.instead) or self.worse_than_zeros
+
+    @property
+    def sentence(self) -> str:
+        """What was found, for the reader."""
+        ratio = _words(_ratios(self.error, self.gaussian))
+        if self.instead:
+            better = _words(_ratios(self.error_instead, self.gaussian))
+            return (
+                f"{self.model}: probably told wrongly what it is ({' and '.join(self.wrong)}): as told, its denoising error is {ratio} "
+                f"times that of the best linear denoiser (mean over noise levels), and with {self.instead} it is {better} times that."
+            )
+        if self.worse_than_zeros:
+            return (
+                f"{self.model}: as it was told what it is, it denoises worse than an answer of zeros does; time, sign, prediction, range "
+                "or schedule is wrong and no usual alternative fits, or the model has learnt nothing."
+            )
+        return (
+            f"{self.model}: nothing speaks against what it was told to be; its denoising error is {ratio} times that of the best linear "
+            "denoiser (mean over noise levels)."
+        )
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+def check_wrapping(model: DiffusionModel, images: ImageSet, *, count: int = 32, seed: int = 0) -> WrappingCheck:
+    """Whether a model was told rightly what it is: time, sign, prediction, range and schedule.
+
+    The same noisy images are denoised as told and under each alternative: other predictions and their negatives, each with other forms
+    of the time; other schedules; other ranges. One is named only where it is clearly better at nearly every noise level, and as good
+    as the best linear denoiser of the images, so that a network that has learnt little is not accused. `compare` does this by itself
+    for every wrapped model that it is given images with.
+
+    Args:
+        model: wrapped or trained here; guidance is taken off.
+        images: like those that it was trained on.
+        count: images that are denoised.
+        seed: of their noise.
+
+    Returns:
+        what was found; printed, it is a sentence.
+
+    Raises:
+        UserError: no diffusion model, or images of another shape.
+    """
+    check_diffusion(model)
+    check_set(images)
+    if tuple(model.noise_shape) != images.shape:
+        raise UserError(
+            f"{model.name!r} makes images of {model.noise_shape}, but {images.name!r} has images of {images.shape}."
+        )
+    if count < 1:
+        raise UserError(f"a check needs at least 1 image, not {count}.")
+    return _checked(model, _Batch.of(model, images, count, seed), _spectrum(images))
+
+
+def wrapping_sentences(models: Sequence[GenerativeModel], images: ImageSet | None) -> list[str]:
+    """What speaks against the wrapping of models that were not trained here: sentences to stand beside their scores.
+
+    Without images, they are asked about pure noise alone.
+    """
+    wrapped = [m for m in models if isinstance(m, DiffusionModel) and isinstance(_inner(m.denoiser), WrappedDenoiser)]
+    if images is None:
+        return [said for m in wrapped for said in noise_sentences(_inner(m.denoiser), m.name)]
+    spectrum = _spectrum(images) if wrapped else None
+    checks = [_checked(m, _Batch.of(m, images, 32, 0), spectrum) for m in wrapped if spectrum is not None]
+    return [check.sentence for check in checks if check.suspect]
+
+
+def _inner(denoiser: Denoiser) -> Denoiser:
+    return _inner(denoiser.inner) if isinstance(denoiser, GuidedDenoiser) else denoiser
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Images and noise ``(B, C, H, W)`` float64 on the model's device, and labels ``(B,)`` where it wants them."""
+
+    x0: Tensor
+    eps: Tensor
+    labels: Tensor | None
+
+    @classmethod
+    def of(cls, model: DiffusionModel, images: ImageSet, count: int, seed: int) -> _Batch:
+        chosen = torch.linspace(0, len(images) - 1, min(count, len(images))).round().long()
+        labels = model.labels(range(len(chosen)))
+        if labels is not None and images.labels is not None and images.classes <= model.classes:
+            labels = images.labels[chosen.to(images.device)].to(model.device)
+        noise = SharedNoise(seed).draw(range(len(chosen)), images.shape, stream="probe", device=model.device)
+        return cls(images.batch(chosen, model.device).double(), noise.double(), labels)
+
+
+def _spectrum(images: ImageSet) -> np.ndarray:
+    """Eigenvalues of the covariance of the pixels, padded with zeros to their number; of at most 8192 images."""
+    chosen = torch.linspace(0, len(images) - 1, min(len(images), 2 * _PIXELS)).round().long()
+    flat = images.batch(chosen, "cpu").flatten(1).double()
+    if flat.shape[1] > _PIXELS:
+        flat = flat[:: -(-len(flat) // _PIXELS)]
+    flat = flat - flat.mean(0)
+    gram = flat.T @ flat if flat.shape[1] <= len(flat) else flat @ flat.T
+    values = (torch.linalg.eigvalsh(gram) / len(flat)).clamp_min(0).numpy()
+    return np.concatenate([values, np.zeros(flat.shape[1] - len(values))])
+
+
+def _gaussian(spectrum: np.ndarray, levels: Sequence[float]) -> tuple[float, ...]:
+    return tuple(float((spectrum / (spectrum + math.exp(-level))).mean()) for level in levels)
+
+
+def _ratios(error: Sequence[float], gaussian: Sequence[float]) -> np.ndarray:
+    """Logarithms of the error over the Gaussian's, per level; infinite where an error is none."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.nan_to_num(np.log(np.array(error) / np.array(gaussian)), nan=np.inf)
+
+
+def _words(ratios: np.ndarray) -> str:
+    ratio = float(np.exp(np.mean(ratios[np.isfinite(ratios)]))) if np.isfinite(ratios).any() else math.inf
+    return f"{ratio:.3g}" if ratio < 1e6 else "beyond all bounds"
+
+
+def _checked(model: DiffusionModel, batch: _Batch, spectrum: np.ndarray) -> WrappingCheck:
+    denoiser = _inner(model.denoiser)
+    low, high = denoiser.schedule.log_snr_range
+    levels = tuple(level for level in LEVELS if low <= level <= high)
+    gaussian = _gaussian(spectrum, levels)
+    error = _errors(denoiser, batch, levels)
+    found = WrappingCheck(model.name, levels, error, gaussian)
+    if not levels or not isinstance(denoiser, NetworkDenoiser) or (np.array(error) < np.array(gaussian)).all():
+        return found
+    wrapped = _as_wrapped(denoiser)
+    best, least = None, math.inf
+    for other, errors in _alternatives(wrapped, batch, levels):
+        # One change rather than two, unless two are clearly better.
+        score = _fit(error, errors, gaussian) + CLEAR / 2 * len(_changes(wrapped.told, other))
+        if score < least:
+            best, least = (other, errors), score
+    if best is not None:
+        wrong, arguments = zip(*_changes(wrapped.told, best[0]), strict=True)
+        return replace(found, instead=", ".join(arguments), wrong=wrong, error_instead=best[1])
+    return replace(found, worse_than_zeros=_worse_than_zeros(wrapped, batch, levels, error))
+
+
+def _fit(error: Sequence[float], other: Sequence[float], gaussian: Sequence[float]) -> float:
+    """How well an alternative fits, the less the better; infinite unless it is clearly better than what was told, and a trained model.
+
+    Compared over the levels that it covers, four at least.
+    """
+    known = ~np.isnan(other)
+    own, theirs = (_ratios(np.array(x)[known], np.array(gaussian)[known]) for x in (error, other))
+    if len(theirs) < 4 or not (theirs <= own + math.log(_TIE)).mean() > 0.7:
+        return math.inf
+    trained = np.sort(theirs)[: len(theirs) // 2].mean() < TRAINED
+    gain = np.mean(own.clip(max=_CAP) - theirs.clip(max=_CAP))
+    return float(theirs.clip(max=_CAP).mean()) if trained and gain > CLEAR else math.inf
+
+
+def _as_wrapped(denoiser: NetworkDenoiser) -> WrappedDenoiser:
+    """A network of ours as a module that was wrapped."""
+    if isinstance(denoiser, WrappedDenoiser):
+        return denoiser
+    network = denoiser.network
+    classes = network.classes if isinstance(network, ImageNetwork) else 0
+    told = Told(denoiser.schedule, denoiser.predicts, "unit", rescaled=True)
+    module = ModuleNetwork(network, denoiser.shape, TIMES.build("unit", denoiser.schedule), classes=classes)
+    return WrappedDenoiser(module, told).eval()
+
+
+def _errors(denoiser: Denoiser, batch: _Batch, levels: Sequence[float]) -> tuple[float, ...]:
+    """Squared error in eps at each level, the mean over images and pixels."""
+    dtype = next((p.dtype for p in denoiser.parameters()), torch.float64)
+    x0, eps = batch.x0.to(dtype), batch.eps.to(dtype)
+    times = [float(denoiser.schedule.time_from_log_snr(level)) for level in levels]
+    with measuring(), torch.no_grad():
+        return tuple(
+            float(
+                denoising_loss(denoiser, x0, torch.full((len(x0),), t, dtype=torch.float64), eps, batch.labels).mean()
+            )
+            for t in times
+        )
+
+
+def _alternatives(
+    wrapped: WrappedDenoiser, batch: _Batch, levels: Sequence[float]
+) -> Iterator[tuple[Told, tuple[float, ...]]]:
+    """What else might have been meant, and the error under it; NaN at levels that its schedule does not cover."""
+    told = wrapped.told
+    for base, predictions in _candidates(told, float(batch.x0.std())):
+        try:
+            denoisers = [wrapped.retold(replace(base, predicts=predicts)) for predicts in predictions]
+            errors = np.full((len(levels), len(predictions)), np.nan)
+            low, high = denoisers[0].schedule.log_snr_range
+            for row, level in zip(errors, levels, strict=True):
+                if low <= level <= high:
+                    row[:] = _errors_of_one_answer(denoisers, batch, level)
+        except Exception:  # a module need not understand what it was not made for
+            continue
+        for predicts, each in zip(predictions, errors.T, strict=True):
+            yield replace(base, predicts=predicts), tuple(each.tolist())
+
+
+def _candidates(told: Told, deviation: float) -> Iterator[tuple[Told, list[str]]]:
+    """Groups of alternatives that show the module the same states at the same times, and so cost one evaluation."""
+    own = str(told.predicts)
+    signed = [f"{sign}{name}" for name in _PLAIN for sign in ("", "-")]
+    others = [text for text in signed if text != own]
+    preconditioned = own.removeprefix("-").startswith("edm")
+    yield told, others
+    if not preconditioned and deviation > 0:
+        half, _ = half_and_centre(told.value_range)
+        yield told, [f"edm(sigma_data={round(half * deviation, 4)})"]
+    if preconditioned:
+        yield told, [own.removeprefix("-") if own.startswith("-") else f"-{own}"]
+    for time in _times(told):
+        yield replace(told, time=time), signed
+        if preconditioned:
+            yield replace(told, time=time), [own]
+    for value_range in _RANGES:
+        if value_range != told.value_range:
+            yield replace(told, value_range=value_range), [own]
+    steps = discrete_steps(told.schedule)
+    for name in (f"linear(steps={steps})", f"linear(beta_end=0.01, steps={steps})", "cosine", "flow", "edm"):
+        schedule = SCHEDULES.build(name)
+        if schedule != told.schedule:
+            yield replace(told, schedule=schedule), [own]
+
+
+def _times(told: Told) -> list[str]:
+    """The other names of times, in the shape that the module was given its time."""
+    if callable(told.time):
+        return list(_TIME_ORDER)
+    own = Choice.parse(told.time)
+    shape = {"broadcast": True} if own.options.get("broadcast") else {}
+    return [str(Choice(name, shape)) for name in _TIME_ORDER if name != own.name]
+
+
+@torch.no_grad()
+def _errors_of_one_answer(denoisers: Sequence[WrappedDenoiser], batch: _Batch, level: float) -> list[float]:
+    """The error in eps of each reading of the module's one answer to the same states."""
+    first = denoisers[0]
+    t = first.schedule.time_from_log_snr(level).expand(len(batch.x0)).to(batch.x0.device)
+    alpha, sigma = (per_sample(scale(t), batch.x0) for scale in (first.schedule.alpha, first.schedule.sigma))
+    x_t = alpha * batch.x0 + sigma * batch.eps
+    with measuring():
+        answer = first.network(first.shown(x_t, t), t.to(first.network.precision or torch.float64), batch.labels)
+    read = [d.parametrisation.estimate(x_t, answer.double(), alpha, sigma).eps for d in denoisers]
+    return [float((eps - batch.eps).pow(2).mean()) for eps in read]
+
+
+def _worse_than_zeros(wrapped: WrappedDenoiser, batch: _Batch, levels: Sequence[float], error: Sequence[float]) -> bool:
+    worse = []
+    for level, own in zip(levels, error, strict=True):
+        t = wrapped.schedule.time_from_log_snr(level).expand(len(batch.x0)).to(batch.x0.device)
+        alpha, sigma = (per_sample(scale(t), batch.x0) for scale in (wrapped.schedule.alpha, wrapped.schedule.sigma))
+        x_t = alpha * batch.x0 + sigma * batch.eps
+        zeros = wrapped.parametrisation.estimate(x_t, torch.zeros_like(x_t), alpha, sigma).eps
+        worse.append(not own <= 1.5 * float((zeros - batch.eps).pow(2).mean()))
+    return bool(np.mean(worse) > 0.7)
+
+
+def _changes(told: Told, other: Told) -> list[tuple[str, str]]:
+    """What differs, and the argument that says it."""
+    said = []
+    if other.predicts != told.predicts:
+        flipped = str(other.predicts).removeprefix("-") == str(told.predicts).removeprefix("-")
+        said.append(("sign" if flipped else "prediction", f"predicts={str(other.predicts)!r}"))
+    if other.time != told.time:
+        said.append(("time", f"time={str(other.time)!r}"))
+    if other.value_range != told.value_range:
+        said.append(("range", f"value_range=({other.value_range[0]:g}, {other.value_range[1]:g})"))
+    if other.schedule != told.schedule:
+        said.append(("schedule", f"schedule={other.schedule.spec!r}"))
+    return said
