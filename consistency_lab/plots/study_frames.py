@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 
 from consistency_lab.errors import UserError
-from consistency_lab.similarity.compare import COMPARISON_VERSION
+from consistency_lab.store.spec import MEASURES_VERSION
 from consistency_lab.studies.likeness import LEAST_COVERED, WORST_QUALITY
 from consistency_lab.studies.rows import Rows
 
 # What tells rows of one table apart; everything else in a spec is how they were measured.
 IDENTITY = ("row", "family", "families", "models", "step", "probe", "player", "size")
-COMPARED = ("family", "cross", "pairs", "emergence", "size")  # rows that hold numbers of comparisons
+MEASURED = ("family", "cross", "pairs", "emergence", "size", "why")  # rows that hold numbers of comparisons and probes
 ENDS = ("", "_low", "_high")
 Row = Mapping[str, Any]
 
@@ -44,14 +44,17 @@ def current_rows(path: str | Path) -> list[Row]:
 
 
 def old_rules(rows: Sequence[Row]) -> str:
-    """A sentence where some of the rows were measured by the rules of an older comparison; empty where none was."""
-    compared = [row["spec"] for row in rows if row["spec"].get("row") in COMPARED]
-    if all(spec.get("comparison_version") == COMPARISON_VERSION for spec in compared):
-        return ""
-    return (
-        "Measured by older rules (comparison version 1): family intervals leave out the noise, SSIM counts the mirrored rim, "
-        "mixed schedules run on the first model's clock."
-    )
+    """A sentence where some of the rows were measured by the rules of an older `MEASURES_VERSION`; empty where none was."""
+    specs = [row["spec"] for row in rows if row["spec"].get("row") in MEASURED]
+    kinds = {spec["row"] == "why" for spec in specs if spec.get("measures_version") != MEASURES_VERSION}
+    told = [_OLD[kind] for kind in (False, True) if kind in kinds]
+    return f"Measured by older rules (measures version 1): {'; '.join(told)}." if told else ""
+
+
+_OLD = {
+    False: "family intervals leave out the noise, SSIM counts the mirrored rim, mixed schedules run on the first model's clock",
+    True: "roughness and predictiveness at one span, eigenvalues judged by the largest, no excess over the optimal denoiser",
+}
 
 
 def measured_alike(rows: Sequence[Row], kind: str) -> list[Row]:

@@ -62,6 +62,7 @@ def machine(facts: Facts) -> list[tuple[str, str]]:
         ("threads", facts.get("threads")),
         ("versions", versions),
         ("numerics version", facts.get("numerics_version")),
+        ("measures version", facts.get("measures_version")),
         ("git commit", _commit(str(facts.get("git_commit") or ""))),
     ]
     return [(term, str(value)) for term, value in entries if value not in (None, "")]

@@ -37,13 +37,6 @@ from consistency_lab.similarity.trajectories import (
 )
 from consistency_lab.store.results import with_provenance
 
-COMPARISON_VERSION = 2
-"""Raised whenever a comparison of the same images gives other numbers, so that rows of a table say by which rules they were measured.
-
-1: intervals over models alone, SSIM with the mirrored rim, mixed schedules on the clock of the first model, nulls over all labels.
-2: intervals over models and noise, SSIM as published, a clock for each pair, nulls within labels.
-"""
-
 
 @plain_defaults()
 def compare(
@@ -148,7 +141,6 @@ def compare(
         "models": [described(model) for model in models],
         "samples": len(kept.samples),
         "noise_seed": noise.seed,
-        "comparison_version": COMPARISON_VERSION,
     }
     if kept.lost:
         facts["not_finite"] = kept.lost

@@ -23,7 +23,7 @@ import xarray as xr
 from consistency_lab.errors import StoreError
 from consistency_lab.store.atomic import atomic_write
 from consistency_lab.store.shapes import shape_of
-from consistency_lab.store.spec import NUMERICS_VERSION
+from consistency_lab.store.spec import MEASURES_VERSION, NUMERICS_VERSION
 
 _MARK = "stored_from"
 # Widest first choice; int64 takes the first that holds its values exactly.
@@ -136,7 +136,7 @@ def environment() -> dict[str, Any]:
     ``platform``, ``threads`` of torch, ``accelerator`` (the GPU's name or None),
     ``device`` ("cpu" where there is no GPU; None where there is one, since only the caller knows what it used),
     ``git_commit`` of the checkout that the package lies in (with "-dirty" if its files differ; None where it is installed
-    elsewhere), ``numerics_version``.
+    elsewhere), ``numerics_version`` and ``measures_version`` (see `store.spec`).
     """
     import torch  # here, so that reading a result does not wait for it
 
@@ -153,6 +153,7 @@ def environment() -> dict[str, Any]:
         "device": "cpu" if accelerator is None else None,
         "git_commit": _git_commit(),
         "numerics_version": NUMERICS_VERSION,
+        "measures_version": MEASURES_VERSION,
     }
 
 

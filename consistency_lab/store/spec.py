@@ -14,7 +14,16 @@ from consistency_lab.choices import Choice
 from consistency_lab.errors import StoreError, UserError
 
 NUMERICS_VERSION = 2
-"""Raised whenever a change of code changes results: runs of another version are stale, never mixed in silently."""
+"""Raised whenever a change of code changes what is trained or raced: runs of another version are stale, never mixed in silently."""
+
+MEASURES_VERSION = 2
+"""Raised whenever the same models give other numbers when compared or probed; it stands in every result and in the rows of studies.
+
+1: intervals over models alone, SSIM with the mirrored rim, mixed schedules on the clock of the first model, nulls over all labels, the
+excess over the optimal denoiser on any images, eigenvalues judged by the largest, roughness without its span.
+2: intervals over models and noise, SSIM as published, a clock for each pair, nulls within labels, that excess on training images alone,
+each eigenvalue by its own size, roughness and predictiveness by span.
+"""
 
 
 def content_hash(spec: Mapping[str, Any]) -> str:

@@ -16,9 +16,10 @@ from consistency_lab.diffusion.references import REFERENCES
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.metrics.classifier import SmallClassifier
 from consistency_lab.metrics.distances import METRICS, Distance
-from consistency_lab.similarity.compare import COMPARISON_VERSION, compare
+from consistency_lab.similarity.compare import compare
 from consistency_lab.similarity.trajectories import Walked
 from consistency_lab.store.runs import Store
+from consistency_lab.store.spec import MEASURES_VERSION
 from consistency_lab.studies.quality import classifier_spec, set_classifier
 
 
@@ -73,7 +74,7 @@ class Ruler:
         """What decides the numbers of a comparison; of a metric with weights, what its note says of them."""
         metrics = [f"{each.name} ({each.note})" if each.note else each.name for each in self.distances]
         own: dict[str, Any] = {"metrics": metrics, "count": self.count, "seed": self.seed, "levels": self.levels}
-        own["comparison_version"] = COMPARISON_VERSION
+        own["measures_version"] = MEASURES_VERSION
         if self.references != REFERENCES:
             own["references"] = list(self.references)
         return {**own, "sampler": vars(self.sampler)}

@@ -22,10 +22,11 @@ from consistency_lab.errors import UserError
 from consistency_lab.intervals import mean_interval
 from consistency_lab.loading import Model
 from consistency_lab.metrics.distances import nearest
-from consistency_lab.similarity.compare import COMPARISON_VERSION, compare
+from consistency_lab.similarity.compare import compare
 from consistency_lab.similarity.permutation import square
 from consistency_lab.similarity.statistics import cross_score, within_score
 from consistency_lab.store.runs import Store
+from consistency_lab.store.spec import MEASURES_VERSION
 from consistency_lab.studies.fleet import train_fleet
 from consistency_lab.studies.rows import Rows
 from consistency_lab.training.settings import TrainingSettings
@@ -72,7 +73,7 @@ def size_sweep(
             )
     sampler, table = sampler or Sampler(), []
     common: dict[str, Any] = {"seeds": seeds, "count": count, "noise_seed": noise_seed, "sampler": vars(sampler)}
-    common |= {"comparison_version": COMPARISON_VERSION}
+    common |= {"measures_version": MEASURES_VERSION}
     for size in sizes:
 
         def compute(size: int = size) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from consistency_lab.probes.structure import probe_structure
 from consistency_lab.probes.subject import Subject, diffusion_subject
 from consistency_lab.store.results import provenance
 from consistency_lab.store.runs import Store
+from consistency_lab.store.spec import MEASURES_VERSION
 from consistency_lab.studies.connectivity import probe_connectivity
 from consistency_lab.studies.fleet import Family, check_families
 from consistency_lab.studies.players import player_subject
@@ -131,7 +132,8 @@ class Why:
     def _spec(self, probe: str, family: Family, player: str | None) -> dict[str, Any]:
         own = {"probe": probe, "family": family.name, "models": list(family.identities[:2]), "player": player}
         sets = {"data": self.images.fingerprint, "held_out": self.held_out.fingerprint}
-        return {"row": "why", **own, **sets, "count": self.count, "bins": self.bins, "seed": self.seed}
+        how = {"count": self.count, "bins": self.bins, "seed": self.seed, "measures_version": MEASURES_VERSION}
+        return {"row": "why", **own, **sets, **how}
 
     def subject(
         self, model: GenerativeModel, player: str | None, count: int | None = None, bins: int | None = None
