@@ -18,7 +18,7 @@ Simulated coverage of the nominal 95 % (tests/similarity/test_coverage.py; 3, 4,
   15 to 100 times the mean) with 32 samples, .61 to .80, for most such sets hold none; with 256 samples .918 to .941. The trimmed score's
   interval covers its own target there. A pair's interval is then worse, for it has only the samples: .39 with 32, .76 with 256, .91 with
   1,024.
-* Too wide: two families of two models each, .98.
+* Too wide: two families of two or three models each where models and noise weigh alike, .98 to .99.
 """
 
 from __future__ import annotations
