@@ -189,14 +189,14 @@ def smoothness_frame(results: Sequence[xr.Dataset]) -> pd.DataFrame:
 
     Those that depend on the reach have a row for each (see `reach_frame`); it is NaN for the others.
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[Any, Any]] = []
     for ds in results:
         ds = need(ds, "landscape", "loss")
         who = {"model": model_of(ds), "path": str(ds.attrs.get("path", ""))}
         reaches = reach_frame(ds)
         for name in NUMBERS:
             if name in REACHES and name in ds.attrs:
-                found: list[dict[str, Any]] = (
+                found: list[dict[Any, Any]] = (
                     reaches[reaches["quantity"] == name].drop(columns="said").to_dict("records")
                 )
             else:
