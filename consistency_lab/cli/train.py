@@ -90,6 +90,9 @@ class TrainVAE(Training):
     settings: VAESettings = field(default_factory=VAESettings)
 
 
+MOST_SEEDS = 10_000  # of one range: more is a slip of the finger
+
+
 def parse_seeds(text: str) -> list[int]:
     """``"0-3,7"`` -> [0, 1, 2, 3, 7]. Raises `UserError` for anything else."""
     seeds: list[int] = []
@@ -97,6 +100,8 @@ def parse_seeds(text: str) -> list[int]:
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
             raise UserError(f"cannot read the seeds {text!r}: write numbers and rising ranges, for example 0-3,7.")
+        if int(last or first) - int(first) >= MOST_SEEDS:
+            raise UserError(f"the seeds {text!r} are more than {MOST_SEEDS} models; write a shorter range.")
         seeds.extend(range(int(first), int(last or first) + 1))
     if len(set(seeds)) < len(seeds):
         raise UserError(f"the seeds {text!r} name one seed twice.")
