@@ -51,7 +51,7 @@ def _parse(arguments: list[str]) -> Any:
     made: dict[str, Any] = {}
     for name in arguments[:1]:
         asked, config = COMMANDS.get(name, object), early.parse_known_args(arguments[1:])[0].config
-        if config and issubclass(asked, Training):
+        if config is not None and issubclass(asked, Training):
             made[name] = asked(settings=asked().settings.read(config))
     kinds = tuple(
         Annotated[kind, tyro.conf.subcommand(name=name, default=made.get(name, kind()))]

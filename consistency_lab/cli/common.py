@@ -78,6 +78,9 @@ def with_weights(metrics: Sequence[str], weights: Path | None) -> tuple[str, ...
     )
 
 
+MOST = 10_000  # numbers of one range: more is a slip of the finger
+
+
 def parse_numbers(text: str, what: str) -> list[int]:
     """``"0-3,7"`` -> [0, 1, 2, 3, 7]. Raises `UserError` for anything else; ``what`` names the numbers: seeds, labels."""
     numbers: list[int] = []
@@ -85,6 +88,8 @@ def parse_numbers(text: str, what: str) -> list[int]:
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
             raise UserError(f"cannot read the {what} {text!r}: write numbers and rising ranges, for example 0-3,7.")
+        if int(last or first) - int(first) >= MOST:
+            raise UserError(f"the {what} {text!r} are more than {MOST}; write a shorter range.")
         numbers.extend(range(int(first), int(last or first) + 1))
     if len(set(numbers)) < len(numbers):
         raise UserError(f"the {what} {text!r} name one of them twice.")

@@ -28,6 +28,8 @@ class Status:
     def run(self) -> None:
         from consistency_lab.store.runs import Store
 
+        if self.store.exists() and not self.store.is_dir():
+            raise UserError(f"{self.store} is a file; name the folder that runs are kept in.")
         runs = Store(self.store).runs()
         if not runs:
             print(f"no runs in {self.store}")
@@ -131,7 +133,10 @@ class Export:
     """where names are looked up"""
 
     def run(self) -> None:
+        from consistency_lab.diffusion.model import DiffusionModel
         from consistency_lab.interop.export import export_diffusers
 
         (model,) = load_models([self.model], self.store, "cpu")
+        if not isinstance(model, DiffusionModel):
+            raise UserError(f"{model.name!r} is no diffusion model; diffusers has a layout for those alone.")
         print(export_diffusers(model, self.out))

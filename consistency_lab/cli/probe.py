@@ -70,6 +70,8 @@ class Probe(Common):
             print(difficulty_table(result)[shown].to_string(index=False, float_format=lambda x: f"{x:.3f}"))
 
     def _check(self) -> None:
+        if self.count is not None and self.count < 1:
+            raise UserError(f"--count must be 1 or more, not {self.count}.")
         if self.plane and self.what != "landscape":
             raise UserError("--plane belongs to probe landscape.")
         if self.player and self.what not in ("landscape", "curvature"):

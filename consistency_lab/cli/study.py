@@ -55,6 +55,8 @@ class Study(Common):
         from consistency_lab.studies.rows import Rows
         from consistency_lab.studies.tables import SizesStudy, TableStudy
 
+        if self.count is not None and self.count < 2:
+            raise UserError(f"--count must be 2 or more, not {self.count}.")
         if self.force:
             raise UserError("a study has no --force: its rows are committed. Remove those that are to be made again.")
         options: dict[str, Any] = {

@@ -82,6 +82,8 @@ def _ordered(results: Sequence[xr.Dataset]) -> list[tuple[str, xr.Dataset]]:
         raise UserError("there is nothing to report: give at least one result.")
     found = []
     for ds in results:
+        if not isinstance(ds, xr.Dataset):
+            raise UserError(f"a report is made of results (xarray datasets), not of {type(ds).__name__}.")
         ds = whole(ds)
         kind = str(ds.attrs["kind"])
         if kind not in SECTIONS:

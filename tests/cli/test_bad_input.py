@@ -1,11 +1,13 @@
 """Whatever cannot be used ends in one sentence and status 2."""
 
+import io
 import shutil
 from pathlib import Path
 
 import pytest
 
 from consistency_lab.cli import main
+from consistency_lab.cli.terminal import spell_out
 
 
 def corrupt(trained, tmp_path):
@@ -56,6 +58,11 @@ BAD = {
     "unquoted text": (["train", "--data", "cifar10(split=test)"], "text in quotes"),
     "text for a number": (["train", "--optimizer", "adam(beta1='a')"], "give a number"),
     "bad seeds": (["train", "--seeds", "3-1"], "rising"),
+    "an endless range of seeds": (["train", "--seeds", "0-99999999999"], "write a shorter range"),
+    "an empty settings file": (["train", "--config="], "settings file"),
+    "a probe of nothing": (["probe", "difficulty", "mlp-s0", "--store", "{store}", "--count", "0"], "1 or more"),
+    "a study of fewer than two": (["study", "likeness", "--count", "-1", "--dry-run"], "2 or more"),
+    "a file for a store": (["status", "--store", "{tmp}/file"], "is a file"),
     "no such device": (["train", "--device", "cuda:99"], "cannot be used"),
 }
 
@@ -74,3 +81,12 @@ def test_bad_input_is_one_sentence_and_status_two(name, trained, tmp_path, capsy
     assert message in printed.err
     assert len(printed.err.strip().splitlines()) == 1
     assert sorted(str(p) for p in Path(tmp_path).rglob("*") if ".lock" not in p.name) == before
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_that_lacks_a_character_gets_ascii(encoding, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding=encoding))
+    spell_out()
+    print("−0.1 → ∞, mᵢ, \N{SNOWMAN}", flush=True)
+    assert written.getvalue().decode(encoding) == "-0.1 -> inf, m_i, \\u2603\n"

@@ -106,7 +106,7 @@ def test_warnings_stand_beside_the_headline_in_all_three_files(results, tmp_path
     path = report([ds], tmp_path / "r.html")
     hero = path.read_text(encoding="utf-8").split('class="card hero"')[1].split("What was compared")[0]
     assert "12 % of &lt;pixels&gt; lie outside" in hero
-    assert "12 % of <pixels> lie outside" in path.with_suffix(".md").read_text(encoding="utf-8").split("###")[0]
+    assert r"12 % of \<pixels> lie outside" in path.with_suffix(".md").read_text(encoding="utf-8").split("###")[0]
     assert json.loads(path.with_suffix(".json").read_text())["headline"]["warnings"] == [
         "dit: 12 % of <pixels> lie outside."
     ]
