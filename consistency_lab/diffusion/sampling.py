@@ -38,11 +38,11 @@ class Sampler:
     Attributes:
         method: ``"ddim"`` (Song et al. 2010.02502, eta = 0; first order), ``"heun"`` (Karras et al. 2206.00364, algorithm 1; two
             evaluations a step), ``"dpm++2m"`` (Lu et al. 2211.01095, algorithm 2; one evaluation a step), or ``"ancestral"`` (Ho et al.
-            2006.11239, algorithm 2; stochastic, its noise is shared too). Heun and DPM-Solver++ are of second order up to the last
-            step, which goes to the estimate itself: a first-order step from the lowest noise of the grid, s = sigma / alpha, to 0. With n
-            steps s ~ 1/n on ``flow``, a constant on ``edm``, and there Heun's image is of second order as a whole (measured 2.0 and 2.1;
-            DPM-Solver++ 1.7 and 2.1). On ``linear`` and ``cosine`` s ~ 1/sqrt(n), the last step dominates, and both fall to first order
-            or less (Heun 1.2, DPM-Solver++ 0.5 to 0.7).
+            2006.11239, algorithm 2; stochastic, its noise is shared too). Heun and DPM-Solver++ are called second-order methods;
+            what an image has depends on the schedule, since the last step goes to the estimate itself: a first-order step from the lowest
+            noise of the grid, s = sigma / alpha, to 0. With n steps s ~ 1/n on ``flow``, a constant on ``edm``, and there Heun's image is
+            of second order as a whole (measured 2.0 and 2.1; DPM-Solver++ 1.7 and 2.1). On ``linear`` and ``cosine`` s ~ 1/sqrt(n), the
+            last step dominates, and both fall to first order or less (Heun 1.2, DPM-Solver++ 0.5 to 0.7 from 200 to 800 steps).
         steps: steps of the solver.
         clip: clamp each x0 estimate to [-1, 1]. Off by default: it makes models more alike than they are. It is recorded.
     """

@@ -189,11 +189,16 @@ def line_numbers(line: np.ndarray, between: bool) -> dict[str, Callable[[Array],
 
     return {
         "curvature": lambda loss: curvature(line, loss),
-        "relative_curvature": lambda loss: curvature(line, loss) / float(loss[start]),
+        "relative_curvature": lambda loss: _over(curvature(line, loss), float(loss[start])),
         "roughness": lambda loss: roughness(line, loss),
         "barrier": hill,
-        "relative_barrier": lambda loss: hill(loss) / level(loss),
+        "relative_barrier": lambda loss: _over(hill(loss), level(loss)),
     }
+
+
+def _over(value: float, loss: float) -> float:
+    """Relative to a loss; NaN where that is exactly 0."""
+    return value / loss if loss else float("nan")
 
 
 def _losses_through(
