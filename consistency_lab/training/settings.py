@@ -170,7 +170,7 @@ def _strict(value: Any, kind: type) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"{value!r} is not {_WORDS[kind]}")
+        raise ValueError(f"{value!r} is not {_WORDS[kind]} (expected {kind.__name__})")
     return value
 
 
