@@ -155,8 +155,8 @@ def images_of(model: GenerativeModel, noise: SharedNoise, indices: Sequence[int]
     images = as_image_tensor(model.generate(noise, indices), model.name)
     if images.ndim != 4 or len(images) != len(indices):
         raise UserError(
-            f"{model.name!r} made {tuple(images.shape)} where {len(indices)} images (N, C, H, W) were expected; wrap_generator makes a model "
-            "of a function from noise to images, in any order of axes that is declared."
+            f"{model.name!r} made {tuple(images.shape)} where {len(indices)} images (N, C, H, W) were expected; wrap_generator makes a "
+            "model of a function from noise to images, in any order of axes that is declared."
         )
     return images
 

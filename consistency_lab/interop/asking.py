@@ -139,7 +139,7 @@ def noise_sentences(denoiser: WrappedDenoiser, name: str) -> list[str]:
 
 
 def _agreement(denoiser: WrappedDenoiser) -> float:
-    """Correlation of the module's answers to pure noise with that noise, from -1 to 1; 0 where it fails or answers nothing."""
+    """Correlation, over noises, of the module's answers to pure noise with that noise, from -1 to 1; 0 where it fails or answers nothing."""
     numbers = range(_NOISES)
     times = denoiser.schedule.grid(1)[:1].repeat(_NOISES)
     noise = SharedNoise(0).draw(numbers, denoiser.shape, stream="probe").double()
@@ -147,6 +147,8 @@ def _agreement(denoiser: WrappedDenoiser) -> float:
         answers = _answers(denoiser, numbers, times).double().cpu()
     except Exception:
         return 0.0
+    # The image in an answer is hardly another for other noise, and may be large in the module's units: only what varies counts.
+    answers, noise = answers - answers.mean(0), noise - noise.mean(0)
     scale = float(answers.norm() * noise.norm())
     return float((answers * noise).sum()) / scale if 0 < scale < float("inf") else 0.0
 

@@ -25,13 +25,14 @@ SPREADS = (0.5, 1.5)  # of the samples' pixels, over that of the data
 
 def add_soundness(result: xr.Dataset, walked: Sequence[Trajectories], images: ImageSet | None) -> None:
     """Add, per model, the share of final pixels outside [-1.5, 1.5] ``outside (model, sample)``, the 1 % and 99 % quantiles of all final
-    pixels ``pixel_range (model, bound)``, and the standard deviation of all
+    pixels ``darkest`` and ``brightest (model)``, and the standard deviation of all
     final pixels ``spread (model)`` with its jackknife interval over samples; with a training set, its own ``data_spread``.
     """
     ends = [w.estimates[-1].double().flatten(1).numpy() for w in walked]
     outside = np.stack([(np.abs(x) > EDGE).mean(1) for x in ends])
     result["outside"] = (("model", "sample"), outside.astype(np.float32))
-    result["pixel_range"] = (("model", "bound"), np.stack([_bulk(x) for x in ends]))
+    for name, values in zip(("darkest", "brightest"), zip(*(_bulk(x) for x in ends), strict=True), strict=True):
+        result[name] = (("model",), np.array(values))
     spreads = [_spread(x) for x in ends]
     for end, values in zip(("", "_low", "_high"), zip(*spreads, strict=True), strict=True):
         result[f"spread{end}"] = (("model",), np.array(values))
@@ -81,7 +82,8 @@ def _other_range(result: xr.Dataset, images: ImageSet | None) -> list[str]:
 
     By the 1 % and 99 % quantiles of their pixels; `add_soundness` has put these into the result.
     """
-    ends = dict(zip(result["model"].values, result["pixel_range"].values, strict=True))
+    bulk = np.stack([result["darkest"].values, result["brightest"].values], axis=1)
+    ends = dict(zip(result["model"].values, bulk, strict=True))
     said = []
     for name, own in ends.items():
         if images is not None:
