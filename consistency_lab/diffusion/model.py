@@ -137,12 +137,12 @@ def as_image_tensor(images: object, name: str) -> Tensor:
         UserError: anything else.
     """
     if not isinstance(images, Tensor):
-        try:
-            images = torch.from_numpy(np.array(images, dtype=np.float32))
-        except (TypeError, ValueError):
+        array = np.asarray(images)
+        if array.dtype.kind not in "buif":
             raise UserError(
                 f"{name!r} made a {type(images).__name__} where images were expected; let it give a tensor or an array of numbers."
-            ) from None
+            )
+        images = torch.from_numpy(array.astype(np.float32))
     return images.detach().to("cpu", torch.float32)
 
 

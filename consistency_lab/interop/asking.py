@@ -18,6 +18,7 @@ from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import start_state
 from consistency_lab.errors import UserError
 from consistency_lab.interop.times import other_forms
+from consistency_lab.interop.units import half_and_centre
 
 if TYPE_CHECKING:
     from consistency_lab.interop.module import WrappedDenoiser
@@ -119,7 +120,8 @@ def noise_sentences(denoiser: WrappedDenoiser, name: str) -> list[str]:
     """At t_max the state is noise, and an answer in eps, flow or score is that noise, with a known sign: is it?"""
     text = str(denoiser.told.predicts)
     plain = text.removeprefix("-")
-    if plain not in _SIGNS:
+    half, _ = half_and_centre(denoiser.told.value_range)
+    if plain not in _SIGNS or (plain == "flow" and half > 1):  # an image in [0, 255] is larger than the noise
         return []
     told = _agreement(denoiser) * _SIGNS[plain] * (-1 if text.startswith("-") else 1)
     negative = plain if text.startswith("-") else f"-{text}"

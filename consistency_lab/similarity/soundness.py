@@ -89,13 +89,11 @@ def _other_range(result: xr.Dataset, images: ImageSet | None) -> list[str]:
         if images is not None:
             like, whose = _bulk(images.batch(_some(len(images)), "cpu").flatten().numpy()), f"those of {images.name!r}"
         else:
-            # Ranges are told apart by where images begin: one that is dark at 0 is not one that is dark at -1.
-            others = [x for other, x in ends.items() if other != name and x[0] < -0.3]
-            like, whose = (
-                (np.median(others, 0), "those of the other models")
-                if others
-                else (np.array([-1.0, 1.0]), "images here")
-            )
+            # The widest range that images may have here.
+            others = [x for other, x in ends.items() if other != name and x[0] < -0.3 and np.abs(x).max() < EDGE]
+            widest = min(others, key=lambda x: float(x[0]), default=None)
+            like = np.array([-1.0, 1.0]) if widest is None else widest
+            whose = "images here" if widest is None else "those of the other models"
         apart = np.abs(own - like).sum()
         for low, high in _RANGES:
             inside = low - 0.1 * (high - low) <= own[0] and own[1] <= high + 0.1 * (high - low)
