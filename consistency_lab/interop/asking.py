@@ -141,7 +141,7 @@ def noise_sentences(denoiser: WrappedDenoiser, name: str) -> list[str]:
 
 
 def _agreement(denoiser: WrappedDenoiser) -> float:
-    """Correlation, over noises, of the module's answers to pure noise with that noise, from -1 to 1; 0 where it fails or answers nothing."""
+    """Correlation, over noises, of the module's answers to pure noise with it, from -1 to 1; 0 where it fails or answers nothing."""
     numbers = range(_NOISES)
     times = denoiser.schedule.grid(1)[:1].repeat(_NOISES)
     noise = SharedNoise(0).draw(numbers, denoiser.shape, stream="probe").double()

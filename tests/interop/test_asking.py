@@ -53,7 +53,7 @@ def test_the_form_in_which_a_module_wants_its_time_is_named_and_works(formula, t
 
 def test_a_width_that_equals_the_batch_hides_nothing():
     """x (2, 1, 2, 2) / sigma (2,) runs, and divides columns by other images' sigma."""
-    with pytest.raises(UserError, match="another answer for an image.*broadcast=True"):
+    with pytest.raises(UserError, match=r"another answer for an image.*broadcast=True"):
         wrap(lambda m, x, sigma: x / sigma, time="sigma", shape=(1, 2, 2))
 
 

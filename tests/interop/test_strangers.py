@@ -1,6 +1,8 @@
 """Checkpoints as strangers make them: each trained by its own loop, wrapped in the lines of docs/your-own-model.md, and sampled from the
 same noise by its own rule and by ours on the same grid."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -85,7 +87,7 @@ def test_a_flow_with_time_and_sign_reversed_equals_its_own_euler(flow_matching):
     # Their rule: dx/dt = v from noise to data. Our grid begins at t_max = .999, which is their .001, with .999 of the noise.
     grid = 1 - model.denoiser.schedule.grid(STEPS)
     x = (1 - grid[0]).float() * NOISE
-    for t, after in zip(grid[:-1], grid[1:], strict=True):
+    for t, after in itertools.pairwise(grid):
         x = x + (after - t).float() * flow_matching(x, t.float().expand(COUNT))
     assert float((generate(model) - x).abs().max()) < 1e-4
     assert float(x.std()) > 0.3  # and they are no flat images
@@ -107,7 +109,7 @@ def test_a_score_network_on_images_from_0_to_1_equals_its_own_euler(score_networ
     sigmas = model.denoiser.told.schedule.sigma(model.denoiser.schedule.grid(STEPS)).float()
     assert (float(sigmas[0]), float(sigmas[-1])) == (20.0, 0.0)
     x = sigmas[0] * NOISE
-    for sigma, after in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for sigma, after in itertools.pairwise(sigmas):
         x = x + (after - sigma) * -sigma * score_network(x, sigma.expand(COUNT))
     assert float(((generate(model) + 1) / 2 - x).abs().max()) < 1e-4
     assert float(x.std()) > 0.15

@@ -1,4 +1,4 @@
-"""Whether images tell how a model should have been wrapped: by name where it was wrong, and in silence where it was right or learnt little."""
+"""Do images tell how a model should have been wrapped? By name where it was wrong, in silence where it was right or learnt little."""
 
 import json
 import math
