@@ -49,9 +49,9 @@ class Prediction:
         return -self.eps / self.sigma
 
     def in_units(self, units: str) -> Tensor:
-        """The estimate in ``"eps"``, ``"x0"``, ``"v"`` or ``"flow"``. Raises `UserError` for anything else."""
-        if units not in UNITS:
-            raise unknown_name("prediction", units, UNITS)
+        """The estimate in ``"eps"``, ``"x0"``, ``"v"``, ``"flow"`` or ``"score"``. Raises `UserError` for anything else."""
+        if units not in _CONVERSIONS:
+            raise unknown_name("prediction", units, _CONVERSIONS)
         return getattr(self, units)
 
 

@@ -151,12 +151,12 @@ def as_image_tensor(images: object, name: str) -> Tensor:
         UserError: anything else.
     """
     if not isinstance(images, Tensor):
-        try:
-            images = torch.from_numpy(np.array(images, dtype=np.float32))
-        except (TypeError, ValueError):
+        array = np.asarray(images)
+        if array.dtype.kind not in "buif":
             raise UserError(
                 f"{name!r} made a {type(images).__name__} where images were expected; let it give a tensor or an array of numbers."
-            ) from None
+            )
+        images = torch.from_numpy(array.astype(np.float32))
     return images.detach().to("cpu", torch.float32)
 
 
@@ -169,8 +169,8 @@ def images_of(model: GenerativeModel, noise: SharedNoise, indices: Sequence[int]
     images = as_image_tensor(model.generate(noise, indices), model.name)
     if images.ndim != 4 or len(images) != len(indices):
         raise UserError(
-            f"{model.name!r} made {tuple(images.shape)} where {len(indices)} images (N, C, H, W) were expected; wrap_generator makes a model "
-            "of a function from noise to images, in any order of axes that is declared."
+            f"{model.name!r} made {tuple(images.shape)} where {len(indices)} images (N, C, H, W) were expected; wrap_generator makes a "
+            "model of a function from noise to images, in any order of axes that is declared."
         )
     return images
 

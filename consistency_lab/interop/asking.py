@@ -18,6 +18,7 @@ from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import start_state
 from consistency_lab.errors import UserError
 from consistency_lab.interop.times import other_forms
+from consistency_lab.interop.units import half_and_centre
 
 if TYPE_CHECKING:
     from consistency_lab.interop.module import WrappedDenoiser
@@ -119,7 +120,8 @@ def noise_sentences(denoiser: WrappedDenoiser, name: str) -> list[str]:
     """At t_max the state is noise, and an answer in eps, flow or score is that noise, with a known sign: is it?"""
     text = str(denoiser.told.predicts)
     plain = text.removeprefix("-")
-    if plain not in _SIGNS:
+    half, _ = half_and_centre(denoiser.told.value_range)
+    if plain not in _SIGNS or (plain == "flow" and half > 1):  # an image in [0, 255] is larger than the noise
         return []
     told = _agreement(denoiser) * _SIGNS[plain] * (-1 if text.startswith("-") else 1)
     negative = plain if text.startswith("-") else f"-{text}"
@@ -139,7 +141,7 @@ def noise_sentences(denoiser: WrappedDenoiser, name: str) -> list[str]:
 
 
 def _agreement(denoiser: WrappedDenoiser) -> float:
-    """Correlation of the module's answers to pure noise with that noise, from -1 to 1; 0 where it fails or answers nothing."""
+    """Correlation, over noises, of the module's answers to pure noise with it, from -1 to 1; 0 where it fails or answers nothing."""
     numbers = range(_NOISES)
     times = denoiser.schedule.grid(1)[:1].repeat(_NOISES)
     noise = SharedNoise(0).draw(numbers, denoiser.shape, stream="probe").double()
@@ -147,6 +149,8 @@ def _agreement(denoiser: WrappedDenoiser) -> float:
         answers = _answers(denoiser, numbers, times).double().cpu()
     except Exception:
         return 0.0
+    # The image in an answer is hardly another for other noise, and may be large in the module's units: only what varies counts.
+    answers, noise = answers - answers.mean(0), noise - noise.mean(0)
     scale = float(answers.norm() * noise.norm())
     return float((answers * noise).sum()) / scale if 0 < scale < float("inf") else 0.0
 

@@ -31,15 +31,13 @@ class _Weights(NamedTuple):
         keys: what leads to them: ``("ema",)`` for ``file["ema"]``.
         prefix: what all their names begin with: ``"module."``.
         tensors: under their full names.
+        averaged: by their prefix where another network lies beside them, else by what leads to them too.
     """
 
     keys: tuple[str, ...]
     prefix: str
     tensors: dict[str, Tensor]
-
-    @property
-    def averaged(self) -> bool:
-        return bool(_AVERAGE.search(".".join([*self.keys, self.prefix])))
+    averaged: bool
 
     def __str__(self) -> str:
         shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in list(self.tensors.items())[:_SHOWN])
@@ -157,7 +155,8 @@ def _weights_in(content: Any) -> list[_Weights]:
             split.setdefault(_wrapper(name), {})[name] = tensor
         several = len(split) > 1 and any(_AVERAGE.search(prefix) for prefix in split)
         for prefix, part in split.items() if several else [(_common(tensors), tensors)]:
-            groups.append(_Weights(keys, prefix, part))
+            said = prefix if several else ".".join([*keys, prefix])
+            groups.append(_Weights(keys, prefix, part, bool(_AVERAGE.search(said))))
     groups = [group for group in groups if any(tensor.ndim > 1 for tensor in group.tensors.values())]
     return sorted(groups, key=lambda group: -sum(tensor.numel() for tensor in group.tensors.values()))
 

@@ -1,8 +1,8 @@
 """Is a table really of alphas_cumprod? What else it could be is tried, and named where it fits.
 
-Loops keep several tables side by side: betas, alphas, alphas_cumprod, its square root, sqrt(1 - alphas_cumprod), sigmas. Most are recognised
-by where they begin and end. The square root of alphas_cumprod is not: it falls from 1 to 0 too. But its square has betas that somebody
-chose, on a line or a cosine with round ends, and the table itself has none; that is what tells the two apart.
+Loops keep several tables: betas, alphas, alphas_cumprod, its square root, sqrt(1 - alphas_cumprod), sigmas. Most are recognised by where
+they begin and end. The square root of alphas_cumprod is not: it falls from 1 to 0 too. But its square has betas that somebody chose, on a
+line or a cosine with round ends, and the table itself has none; that is what tells the two apart.
 """
 
 from __future__ import annotations

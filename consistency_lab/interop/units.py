@@ -1,6 +1,6 @@
 """Models whose images do not lie in [-1, 1]: their own units inside, ours outside.
 
-With pixels z in [lo, hi], half-width h = (hi - lo) / 2 and centre c = (hi + lo) / 2, the image here is y = (z - c) / h. The module's state is
+With pixels z in [lo, hi], half-width h = (hi - lo) / 2 and centre c = (hi + lo) / 2, the image here is y = (z - c) / h. Its state is
 
     w = a z + s eps = h (a y + (s / h) eps) + a c
 

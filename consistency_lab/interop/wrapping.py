@@ -136,7 +136,8 @@ def wrapping_sentences(models: Sequence[GenerativeModel], images: ImageSet | Non
     """
     wrapped = [m for m in models if isinstance(m, DiffusionModel) and isinstance(_inner(m.denoiser), WrappedDenoiser)]
     if images is None:
-        return [said for m in wrapped for said in noise_sentences(_inner(m.denoiser), m.name)]
+        inner = [(_inner(m.denoiser), m.name) for m in wrapped]
+        return [said for d, name in inner if isinstance(d, WrappedDenoiser) for said in noise_sentences(d, name)]
     spectrum = _spectrum(images) if wrapped else None
     checks = [_checked(m, _Batch.of(m, images, 32, 0), spectrum) for m in wrapped if spectrum is not None]
     return [check.sentence for check in checks if check.suspect]
@@ -180,7 +181,7 @@ def _gaussian(spectrum: np.ndarray, levels: Sequence[float]) -> tuple[float, ...
     return tuple(float((spectrum / (spectrum + math.exp(-level))).mean()) for level in levels)
 
 
-def _ratios(error: Sequence[float], gaussian: Sequence[float]) -> np.ndarray:
+def _ratios(error: Sequence[float] | np.ndarray, gaussian: Sequence[float] | np.ndarray) -> np.ndarray:
     """Logarithms of the error over the Gaussian's, per level; infinite where an error is none."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.nan_to_num(np.log(np.array(error) / np.array(gaussian)), nan=np.inf)

@@ -25,13 +25,14 @@ SPREADS = (0.5, 1.5)  # of the samples' pixels, over that of the data
 
 def add_soundness(result: xr.Dataset, walked: Sequence[Trajectories], images: ImageSet | None) -> None:
     """Add, per model, the share of final pixels outside [-1.5, 1.5] ``outside (model, sample)``, the 1 % and 99 % quantiles of all final
-    pixels ``pixel_range (model, bound)``, and the standard deviation of all
+    pixels ``darkest`` and ``brightest (model)``, and the standard deviation of all
     final pixels ``spread (model)`` with its jackknife interval over samples; with a training set, its own ``data_spread``.
     """
     ends = [w.estimates[-1].double().flatten(1).numpy() for w in walked]
     outside = np.stack([(np.abs(x) > EDGE).mean(1) for x in ends])
     result["outside"] = (("model", "sample"), outside.astype(np.float32))
-    result["pixel_range"] = (("model", "bound"), np.stack([_bulk(x) for x in ends]))
+    for name, values in zip(("darkest", "brightest"), zip(*(_bulk(x) for x in ends), strict=True), strict=True):
+        result[name] = (("model",), np.array(values))
     spreads = [_spread(x) for x in ends]
     for end, values in zip(("", "_low", "_high"), zip(*spreads, strict=True), strict=True):
         result[f"spread{end}"] = (("model",), np.array(values))
@@ -61,9 +62,8 @@ def warnings_of(result: xr.Dataset, models: Sequence[Mapping[str, Any]], images:
         if (share := float(outside.mean())) > MOST_OUTSIDE:
             said.append(
                 f"{name}: {percent(share)} of the pixels of its samples lie outside [-{EDGE}, {EDGE}] and images lie in [-1, 1]; "
-                "untrained or diverged models can agree on such samples, so its scores say little. A network that is blind to the size "
-                "of its input explodes where clipped estimates would not: try Sampler(clip=True), --clip on the command line, and "
-                "read that score beside this one, since clipping makes models more alike."
+                "untrained or diverged models can agree on such samples, so its scores say little. Sampler(clip=True), on the command line "
+                "--clip, may be tried: a network that is blind to its input's scale explodes without; but clipping makes models more alike."
             )
     if "data_spread" in result:
         data = float(result["data_spread"])
@@ -81,19 +81,18 @@ def _other_range(result: xr.Dataset, images: ImageSet | None) -> list[str]:
 
     By the 1 % and 99 % quantiles of their pixels; `add_soundness` has put these into the result.
     """
-    ends = dict(zip(result["model"].values, result["pixel_range"].values, strict=True))
+    bulk = np.stack([result["darkest"].values, result["brightest"].values], axis=1)
+    ends = dict(zip(result["model"].values, bulk, strict=True))
     said = []
     for name, own in ends.items():
         if images is not None:
             like, whose = _bulk(images.batch(_some(len(images)), "cpu").flatten().numpy()), f"those of {images.name!r}"
         else:
-            # Ranges are told apart by where images begin: one that is dark at 0 is not one that is dark at -1.
-            others = [x for other, x in ends.items() if other != name and x[0] < -0.3]
-            like, whose = (
-                (np.median(others, 0), "those of the other models")
-                if others
-                else (np.array([-1.0, 1.0]), "images here")
-            )
+            # The widest range that images may have here.
+            others = [x for other, x in ends.items() if other != name and x[0] < -0.3 and np.abs(x).max() < EDGE]
+            widest = min(others, key=lambda x: float(x[0]), default=None)
+            like = np.array([-1.0, 1.0]) if widest is None else widest
+            whose = "images here" if widest is None else "those of the other models"
         apart = np.abs(own - like).sum()
         for low, high in _RANGES:
             inside = low - 0.1 * (high - low) <= own[0] and own[1] <= high + 0.1 * (high - low)

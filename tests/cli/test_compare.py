@@ -1,6 +1,9 @@
 """The command `compare`."""
 
+import json
+
 from consistency_lab.cli import main
+from consistency_lab.store.results import load_result
 
 
 def test_models_of_one_name_are_compared_under_names_that_differ_and_warnings_are_printed(
@@ -33,3 +36,29 @@ def test_another_set_and_guidance_without_labels_are_said(tiny, trained, tmp_pat
     printed = capsys.readouterr()
     assert "no guidance for mlp-s0, trained without labels" in printed.err
     assert "mlp-s0 | known-cfg2" in printed.out
+
+
+def test_clipping_is_an_option_and_recorded(trained, tmp_path, capsys):
+    names = [
+        "compare",
+        "mlp-s0",
+        "mlp-s1",
+        "--store",
+        str(trained),
+        "--device",
+        "cpu",
+        "--count",
+        "4",
+        "--metrics",
+        "mse",
+    ]
+    for options, clip, steps in [
+        (["--sampler-steps", "3"], False, 3),
+        (["--sampler-steps", "3", "--clip"], True, 3),
+        (["--sampler", "ddim(clip=True, steps=4)"], True, 4),
+    ]:
+        assert main([*names, *options, "--out", str(tmp_path / "c")]) == 0
+        sampler = json.loads(load_result(next((tmp_path / "c").rglob("comparison.nc"))).attrs["provenance"])["sampler"]
+        assert (sampler["clip"], sampler["steps"]) == (clip, steps)
+    assert main([*names, "--sampler", "ddim(klip=True)", "--out", str(tmp_path / "c")]) == 2
+    assert "Did you mean 'clip'" in capsys.readouterr().err

@@ -168,3 +168,15 @@ def test_bad_requests_are_refused(denoiser):
         next(sample_path(denoiser, start, Sampler("ancestral")))
     with pytest.raises(UserError, match="decrease"):
         next(sample_path(denoiser, start, Sampler(), times=torch.tensor([0.5, 0.6, 0.0])))
+
+
+def test_a_sampler_from_text():
+    assert Sampler.parse("heun") == Sampler("heun")
+    assert Sampler.parse("dpm++2m(clip=True, steps=20)") == Sampler("dpm++2m", 20, clip=True)
+    for text, said in [
+        ("dim", "Did you mean 'ddim'"),
+        ("ddim(clp=True)", "Did you mean 'clip'"),
+        ("ddim(steps=1.5)", "whole number"),
+    ]:
+        with pytest.raises(UserError, match=said):
+            Sampler.parse(text)

@@ -4,6 +4,7 @@ import torch
 from consistency_lab.errors import UserError
 from consistency_lab.metrics import base
 from consistency_lab.metrics.base import Distance, SquaredDistance, as_rgb, check_images, check_range
+from consistency_lab.metrics.distances import METRICS, nearest
 
 
 class Plain(SquaredDistance):
@@ -109,3 +110,25 @@ def test_grey_becomes_rgb():
     assert all(torch.equal(as_rgb(grey)[:, c : c + 1], grey) for c in range(3))
     with pytest.raises(UserError, match="2 channels"):
         as_rgb(torch.zeros(1, 2, 3, 3))
+
+
+@pytest.mark.parametrize("scale", [1, 255])
+@pytest.mark.parametrize("metric", ["mse", "cosine", "psnr", "ssim(sigma=0.5)", "band"])
+def test_metrics_that_are_called_directly_say_so_of_another_range(metric, scale):
+    images = scale * torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(UserWarning, match=rf"looks like \[0, {scale}\]"):
+        METRICS.build(metric).embed(images)
+    with pytest.warns(UserWarning, match="looks like"):
+        nearest(images, images)
+
+
+@pytest.mark.filterwarnings("error")
+def test_estimates_of_images_are_not_warned_of():
+    images = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    for estimates in (images, 100 * images, torch.zeros(2, 1, 8, 8), images.clamp(-1, 1)):
+        METRICS.build("mse").embed(estimates)
+
+
+def test_nearest_images_are_of_one_shape():
+    with pytest.raises(UserError, match="of one size"):
+        nearest(torch.randn(2, 8, 8, 1), torch.randn(3, 1, 8, 8))

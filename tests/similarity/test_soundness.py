@@ -63,3 +63,35 @@ def test_another_training_set_than_the_models_is_said(digits):
     _, said = sound(digits, x, x, x, models=models)
     assert len(said) == 1
     assert said[0].startswith("m1: trained on other images than 'some digits'")
+
+
+def test_samples_in_another_range_are_named_with_the_range(digits):
+    """Against the data where there is any, else against the other models, else against what images are here."""
+    x = digits.all()
+    moved = [(x[:64] + 1) / 2, x[64:128] / 2, (x[128:192] + 1) * 127.5]
+    for images in (digits, None):
+        _, said = sound(images, x[192:256], *moved)
+        named = [sentence for sentence in said if "value_range=" in sentence]
+        assert [sentence[:3] for sentence in named] == ["m1:", "m2:", "m3:"]
+        for sentence, given in zip(named, ("(0, 1)", "(-0.5, 0.5)", "(0, 255)"), strict=True):
+            assert f"value_range={given}" in sentence
+    _, said = sound(None, moved[0], moved[0].flip(0))  # no other model to be held against
+    assert ["value_range=(0, 1)" in sentence for sentence in said] == [True, True]
+
+
+def test_flat_exploded_and_bright_samples_are_no_other_range(digits):
+    x = digits.all()
+    bright = load_images("digits").take(range(300), "bright")
+    bright = type(bright)("bright", (bright.all() + 3) / 4)  # all above .5, and so is the model
+    noise = torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert not any("value_range" in s for s in sound(bright, bright.all()[:64])[1])
+    for samples in (40 * x[:64], 0.05 * x[:64], 30 * noise, 1.2 * x[:64], x.mean(0).expand(64, -1, -1, -1)):
+        for images in (digits, None):
+            assert not any("value_range" in s for s in sound(images, x[64:128], samples)[1])
+
+
+def test_the_warning_of_exploded_samples_names_clipping_and_its_price(digits):
+    _, said = sound(None, digits.all()[:64], 1e4 * (digits.all()[:64] + 0.001))
+    assert "over 99 % of the pixels" in said[0] or "100 % of the pixels" in said[0]
+    assert "--clip" in said[0]
+    assert "clipping makes models more alike" in said[0]
