@@ -63,6 +63,10 @@ class Choice:
         """Read ``name`` or ``name(option=literal, ...)``. Raises `UserError` on anything else."""
         if isinstance(text, Choice):
             return text
+        if not isinstance(text, str):
+            raise UserError(
+                f"what is chosen by name is given as text, not as a {type(text).__name__}; write a name such as 'unet'."
+            )
         if "(" not in text:
             # Names may hold characters that Python identifiers may not ("squeeze-rounded"), so a bare name is not parsed.
             if not text.strip():
@@ -111,8 +115,8 @@ class Registry(Generic[T]):
 
     def builder(self, name: str) -> Callable[..., T]:
         """The builder of that name. Raises `UserError` with the nearest name."""
-        if name not in self._builders:
-            raise unknown_name(self.kind, name, self._builders)
+        if not isinstance(name, str) or name not in self._builders:
+            raise unknown_name(self.kind, str(name), self._builders)
         return self._builders[name]
 
     def options(self, name: str) -> dict[str, Any]:

@@ -64,6 +64,9 @@ def spectrum(ds: xr.Dataset) -> Figure:
         width = float(ds["width"].sel(operator=operator, part="all"))
         # A tenth of one eigenvalue in one bump is the least that is drawn.
         floor = 0.1 / size / (width * np.sqrt(2 * np.pi))
+        if not np.isfinite(floor):
+            note(ax, "no density is known")
+            continue
         low, high = (np.clip(line["density"] + sign * line["error"], floor, None) for sign in (-1, 1))
         ax.fill_between(line["eigenvalue"], low, high, color=colour, alpha=0.2, lw=0)
         ax.plot(line["eigenvalue"], np.clip(line["density"], floor, None), color=colour, lw=1.3)

@@ -93,7 +93,7 @@ def themed(plot: Callable[P, Figure]) -> Callable[P, Figure]:
     @functools.wraps(plot)
     def inside(*args: P.args, **kwargs: P.kwargs) -> Figure:
         with matplotlib.rc_context(STYLE):
-            figure = plot(*map(drawable, args), **kwargs)  # type: ignore[arg-type]
+            figure = plot(*map(drawable, args), **kwargs)
             for ax in figure.axes:
                 for axis in (ax.xaxis, ax.yaxis):
                     for ticker in (axis.major, axis.minor):

@@ -11,6 +11,7 @@ import xarray as xr
 
 from consistency_lab.choices import Choice
 from consistency_lab.errors import UserError
+from consistency_lab.store.shapes import whole
 from consistency_lab.training.settings import TrainingSettings
 
 FLOOR = 0.1
@@ -71,9 +72,12 @@ def pilot_of(result: xr.Dataset) -> str:
     return str(result.attrs.get("model", "the pilot"))
 
 
-def check_kind(result: xr.Dataset, kind: str) -> None:
-    if result.attrs.get("kind") != kind:
-        raise UserError(f"a recipe needs a {kind} result here, not {result.attrs.get('kind')!r}.")
+def of_kind(result: object, kind: str) -> xr.Dataset:
+    """The result made whole. Raises `UserError` for a part of one whose numbers do not belong together, and for one of another kind."""
+    ds = whole(result)
+    if ds.attrs["kind"] != kind:
+        raise UserError(f"a recipe needs a {kind} result here, not {ds.attrs['kind']!r}.")
+    return ds
 
 
 def density_profile(

@@ -22,11 +22,11 @@ from consistency_lab.recipe.derivation import (
     Use,
     Weighting,
     at_knots,
-    check_kind,
     density_profile,
     followed_exponent,
     from_curvature,
     from_roughness,
+    of_kind,
     pilot_of,
     read_curvature,
 )
@@ -81,12 +81,12 @@ class Recipe:
         Raises:
             UserError: a result of another kind, or one without finite numbers.
         """
-        landscapes = [] if landscape is None else [landscape] if isinstance(landscape, xr.Dataset) else list(landscape)
-        for result, kind in [(difficulty, "difficulty"), *((x, "landscape") for x in landscapes)]:
-            check_kind(result, kind)
+        difficulty = of_kind(difficulty, "difficulty")
+        several = isinstance(landscape, Sequence) and not isinstance(landscape, str)
+        given = [] if landscape is None else list(landscape) if several else [landscape]
+        landscapes = [of_kind(each, "landscape") for each in given]
         if isinstance(curvature, xr.Dataset):
-            check_kind(curvature, "curvature")
-            curvature = read_curvature(curvature)
+            curvature = read_curvature(of_kind(curvature, "curvature"))
         if weighting not in ("objective", "importance") or not exponent > 0:
             raise UserError(
                 f"the weighting of a recipe is objective or importance and its exponent above 0, not {weighting!r}, {exponent!r}."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from consistency_lab.probes.profiles import difficulty_correlations, difficulty_
 from consistency_lab.reports import findings, landscapes, races, words
 from consistency_lab.reports.comparison import comparison
 from consistency_lab.reports.numbers import headline, plain, records
-from consistency_lab.store.atomic import atomic_write
+from consistency_lab.store.atomic import as_path, atomic_write
 from consistency_lab.store.shapes import whole
 from consistency_lab.studies.race.table import finals_table, race_table
 
@@ -56,7 +56,9 @@ def report(results: Sequence[xr.Dataset], path: str | Path, title: str | None = 
         UserError: no results, something that is no result or of unknown kind, or a path that does not end in ``.html``.
         StoreError: the folder cannot be written.
     """
-    path = Path(path)
+    path = as_path(path)
+    if title is not None and not isinstance(title, str):
+        raise UserError(f"the title of a report is text, not a {type(title).__name__}.")
     if path.suffix != ".html":
         raise UserError(f"the report is a web page: end its path in .html (got {str(path)!r}).")
     ordered = _ordered(results)
@@ -77,12 +79,14 @@ def report(results: Sequence[xr.Dataset], path: str | Path, title: str | None = 
 def _ordered(results: Sequence[xr.Dataset]) -> list[tuple[str, xr.Dataset]]:
     if isinstance(results, xr.Dataset):
         raise UserError("report() takes a list of results; write report([result], path).")
+    if not isinstance(results, Iterable):
+        raise UserError(f"report() takes a list of results, not a {type(results).__name__}.")
     results = list(results)
     if not results:
         raise UserError("there is nothing to report: give at least one result.")
     found = []
     for ds in results:
-        if not isinstance(ds, xr.Dataset):
+        if not isinstance(ds, xr.Dataset | xr.DataArray):
             raise UserError(f"a report is made of results (xarray datasets), not of {type(ds).__name__}.")
         ds = whole(ds)
         kind = str(ds.attrs["kind"])

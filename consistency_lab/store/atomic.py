@@ -25,7 +25,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         StoreError: the folder or file cannot be written.
     """
-    target = Path(path)
+    target = as_path(path)
     temporary = target.with_name(f"{_TEMPORARY}{secrets.token_hex(6)}{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -45,6 +45,13 @@ def atomic_write(path: str | os.PathLike[str], content: bytes | memoryview | str
     """Write a whole file or none; text as UTF-8, lone surrogates as ``\\udcff``. Raises `StoreError` if ``path`` cannot be written."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
+
+
+def as_path(path: object) -> Path:
+    """A path that was given as text or as one. Raises `StoreError` for anything else."""
+    if not isinstance(path, str | os.PathLike):
+        raise StoreError(f"a path is text, not a {type(path).__name__}; write for example 'results/mine.nc'.")
+    return Path(path)
 
 
 def sweep(folder: Path) -> None:

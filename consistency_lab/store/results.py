@@ -21,7 +21,7 @@ import pandas as pd
 import xarray as xr
 
 from consistency_lab.errors import StoreError
-from consistency_lab.store.atomic import atomic_write
+from consistency_lab.store.atomic import as_path, atomic_write
 from consistency_lab.store.shapes import shape_of
 from consistency_lab.store.spec import MEASURES_VERSION, NUMERICS_VERSION
 
@@ -65,6 +65,10 @@ def save_result(ds: xr.Dataset, path: str | os.PathLike[str]) -> None:
     Raises:
         StoreError: ``path`` cannot be written, or netCDF cannot hold an attribute, variable or dimension (named).
     """
+    if not isinstance(ds, xr.Dataset):
+        raise StoreError(
+            f"a result is an xarray.Dataset, not a {type(ds).__name__}; make one of a variable with .to_dataset()."
+        )
     for dimension, length in ds.sizes.items():
         if length == 0:  # to netCDF 3 that is a dimension that grows
             raise StoreError(f"the dimension {str(dimension)!r} of the result is empty; there is nothing to save.")
@@ -84,13 +88,14 @@ def load_result(path: str | os.PathLike[str]) -> xr.Dataset:
     Raises:
         StoreError: the file is missing or damaged.
     """
-    if not Path(path).is_file():
+    path = as_path(path)
+    if not path.is_file():
         raise StoreError(f"there is no result {path}; give the path of a .nc file.")
     try:
         # From memory, so that the file is closed. Nothing is to be guessed from attributes: `units: "seconds"` would
         # become a time, a fill value a NaN.
         options: dict[str, Any] = {"decode_times": False, "decode_timedelta": False, "mask_and_scale": False}
-        stored = xr.load_dataset(io.BytesIO(Path(path).read_bytes()), engine="scipy", **options)
+        stored = xr.load_dataset(io.BytesIO(path.read_bytes()), engine="scipy", **options)
     except Exception as error:  # the reader fails on damaged bytes with whatever it trips over
         raise StoreError(f"{path} is truncated or is not a netCDF result; remove it and compute it again.") from error
     stored.attrs = {key: _python(value) for key, value in stored.attrs.items()}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from consistency_lab.errors import StoreError
-from consistency_lab.store.atomic import atomic_write, cannot, sweep
+from consistency_lab.store.atomic import as_path, atomic_write, cannot, sweep
 from consistency_lab.store.spec import NUMERICS_VERSION, canonical, content_hash
 
 _DONE, _LOG, _LOCK, _DISCARDED = "done.json", "metrics.jsonl", ".lock", ".discarded-"
@@ -45,7 +45,7 @@ class Run:
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Run:
         """The run that lies in a folder. Raises `StoreError` if ``spec.json`` is missing, torn, foreign or edited."""
-        path = Path(folder) / SPEC
+        path = as_path(folder) / SPEC
         facts = _read_json(path)
         try:
             run = cls(Path(folder), facts["kind"], facts["name"], facts["spec"], facts["numerics_version"])

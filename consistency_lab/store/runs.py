@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from consistency_lab.errors import StoreError, UserError, unknown_name
 from consistency_lab.markup import table
-from consistency_lab.store.atomic import ensure_writable
+from consistency_lab.store.atomic import as_path, ensure_writable
 from consistency_lab.store.run import SPEC, Run
 from consistency_lab.store.spec import NUMERICS_VERSION
 
@@ -37,7 +37,7 @@ class Store:
     """
 
     def __init__(self, root: str | os.PathLike[str]):
-        self.root = Path(root).expanduser()
+        self.root = as_path(root).expanduser()
 
     def check(self) -> None:
         """Raise `StoreError` if nothing can be written under the root; to be asked before any work is done."""

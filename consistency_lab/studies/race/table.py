@@ -129,10 +129,9 @@ def finals_table(race: xr.Dataset) -> pd.DataFrame:
 
 
 def _whole_race(race: object) -> xr.Dataset:
-    ds = whole(race)
-    if ds.attrs["kind"] != "race":
+    if not isinstance(race, xr.Dataset) or race.attrs.get("kind") != "race":
         raise UserError("this needs the result of a race; give what run_race or load_result returns.")
-    return ds
+    return whole(race)
 
 
 def _interval(key: str, values: np.ndarray) -> dict[str, float]:
