@@ -253,7 +253,7 @@ def wrap_module(
     denoiser = WrappedDenoiser(_placed(network, device), told)
     model = foreign_model(denoiser, denoiser.network, name, {"source": "module", **(facts or {})})
     for sentence in ask(denoiser, name):
-        warnings.warn(sentence, stacklevel=2)
+        warnings.warn(sentence, stacklevel=3)  # past the decorator
     return model
 
 

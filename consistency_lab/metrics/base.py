@@ -131,6 +131,10 @@ def check_samples(images: Tensor) -> None:
         )
 
 
+class RangeWarning(UserWarning):
+    """Images that are measured directly seem to lie in another range than [-1, 1]."""
+
+
 def check_images(images: Tensor, what: str = "the images") -> Tensor:
     """The tensor itself, if it holds floating-point images ``(N, C, H, W)`` that are finite; any range, as for estimates of x0.
 
@@ -152,6 +156,7 @@ def check_images(images: Tensor, what: str = "the images") -> Tensor:
         warnings.warn(
             f"{what} have values in [{low:.4g}, {high:.4g}], which looks like {_guess(low, high)}; distances are of images in [-1, 1], "
             "so convert them: 2 * images - 1 from [0, 1].",
+            RangeWarning,
             stacklevel=2,
         )
     return images
@@ -168,7 +173,7 @@ def check_range(images: Tensor, what: str = "the images") -> Tensor:
         UserError: what `check_images` raises, values in [0, 1] (none is negative) and values as large as 0..255.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it is an error here
+        warnings.simplefilter("ignore", RangeWarning)  # it is an error here
         low, high = (float(x) for x in check_images(images, what).aminmax())
     if max(-low, high) > 8 or (low >= 0 and high > low):
         raise UserError(

@@ -77,7 +77,8 @@ def _told(value: Any) -> str | None:
     if isinstance(value, Schedule):
         return value.spec
     if isinstance(value, Parametrisation):
-        return f"{type(value).__name__}({', '.join(f'{k}={v!r}' for k, v in vars(value).items())})"
+        options = {key: _told(option) for key, option in vars(value).items()}
+        return f"{type(value).__name__}({', '.join(f'{key}={option}' for key, option in options.items())})"
     return repr(value) if isinstance(value, _PLAIN) else None
 
 

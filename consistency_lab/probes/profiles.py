@@ -195,9 +195,8 @@ def _spearman(curves: Array) -> float:
 
 
 def _with_profiles(result: object) -> xr.Dataset:
-    ds = whole(result)
-    if ds.attrs["kind"] != "difficulty" or "profile" not in ds:
+    if not isinstance(result, xr.Dataset) or result.attrs.get("kind") != "difficulty" or "profile" not in result:
         raise UserError(
             "this needs a difficulty result with its definitions beside each other; make one with probe_difficulty."
         )
-    return ds
+    return whole(result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from consistency_lab.metrics.base import RangeWarning
 from consistency_lab.metrics.distances import Distance
 from consistency_lab.similarity.statistics import Interval, family_score, pair_score, pairs_of
 from consistency_lab.similarity.trajectories import Trajectories, Walks
@@ -48,7 +50,10 @@ def cube(
     values, nulls, plain = [], [], []
     groups = None if labels is None else [np.flatnonzero(labels == label) for label in np.unique(labels)]
     for at_t in zip(*(w.estimates for w in walked), strict=True):
-        embedded = [[d.embed(x) for x in at_t] for d in distances]
+        with warnings.catch_warnings():
+            # Estimates on the way, and residuals, may lie anywhere; the comparison speaks of the final images' range itself.
+            warnings.simplefilter("ignore", RangeWarning)
+            embedded = [[d.embed(x) for x in at_t] for d in distances]
         both = [(d, e[a], e[b]) for a, b in pairs for d, e in zip(distances, embedded, strict=True)]
         values.append(torch.stack([d.between(u, v) for d, u, v in both], -1))
         nulls.append(torch.stack([_null(d, u, v, groups) for d, u, v in both], -1))
