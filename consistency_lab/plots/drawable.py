@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-LONGEST = 32  # letters; two of them and " | " fit beside an axis
-NAMED = ("model", "contestant", "sampler", "corner")  # dimensions whose entries carry names that users gave
+LONGEST = 32  # letters of a model's name; two of them and " | " fit beside an axis
+# Dimensions whose entries carry names that users gave, and how long these may be. A contestant's says its settings, in a legend's width.
+NAMED = {"model": LONGEST, "corner": LONGEST, "contestant": 64, "sampler": 64}
 SAYING = ("model", "first", "second")  # attributes that are one
 
 
@@ -26,20 +28,22 @@ def _finite(ds: xr.Dataset) -> xr.Dataset:
 
 def with_short_names(argument: xr.Dataset) -> xr.Dataset:
     """The result with its long names shortened wherever they occur."""
-    names = [str(name) for dim in NAMED if dim in argument.coords for name in argument[dim].values.ravel()]
-    names += [str(argument.attrs[key]) for key in SAYING if key in argument.attrs]
-    long = sorted({name for name in names if len(name) > LONGEST}, key=lambda name: (-len(name), name))
+    names = {str(argument.attrs[key]): LONGEST for key in SAYING if key in argument.attrs}
+    for dim, most in NAMED.items():
+        if dim in argument.coords:
+            names |= {str(name): most for name in argument[dim].values.ravel()}
+    # The longest first: one name may begin with another.
+    long = sorted((name for name, most in names.items() if len(name) > most), key=lambda name: (-len(name), name))
     if not long:
         return argument
-    heads = {name: f"{name[: LONGEST - 9]}…{name[-8:]}" for name in long}
+    heads = {name: f"{name[: names[name] - 9]}…{name[-8:]}" for name in long}
     alike = list(heads.values())
     short = {n: s if alike.count(s) == 1 else f"{s[:-4]}…{i}" for i, (n, s) in enumerate(heads.items(), start=1)}
 
+    anywhere = re.compile("|".join(map(re.escape, long)))
+
     def shown(text: Any) -> str:
-        said = str(text)
-        for name, brief in short.items():
-            said = said.replace(name, brief)
-        return said
+        return anywhere.sub(lambda found: short[found.group()], str(text))
 
     coords = {
         name: (values.dims, [shown(text) for text in values.values])

@@ -46,15 +46,10 @@ def current_rows(path: str | Path) -> list[Row]:
 def old_rules(rows: Sequence[Row]) -> str:
     """A sentence where some of the rows were measured by the rules of an older `MEASURES_VERSION`; empty where none was."""
     specs = [row["spec"] for row in rows if row["spec"].get("row") in MEASURED]
-    kinds = {spec["row"] == "why" for spec in specs if spec.get("measures_version") != MEASURES_VERSION}
-    told = [_OLD[kind] for kind in (False, True) if kind in kinds]
-    return f"Measured by older rules (measures version 1): {'; '.join(told)}." if told else ""
-
-
-_OLD = {
-    False: "family intervals leave out the noise, SSIM counts the mirrored rim, mixed schedules run on the first model's clock",
-    True: "roughness and predictiveness at one span, eigenvalues judged by the largest, no excess over the optimal denoiser",
-}
+    old = sorted({int(spec.get("measures_version", 1)) for spec in specs} - {MEASURES_VERSION})
+    if not old:
+        return ""
+    return f"Rows of measures version {', '.join(map(str, old))}, to be made again: docs/results.md says what to beware of."
 
 
 def measured_alike(rows: Sequence[Row], kind: str) -> list[Row]:
