@@ -9,27 +9,22 @@ covariance alone: in eps units the mean of l / (l + s^2) at s = sigma / alpha, w
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from consistency_lab.choices import Choice
 from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.devices import measuring
 from consistency_lab.diffusion.denoiser import Denoiser, GuidedDenoiser, NetworkDenoiser, per_sample
 from consistency_lab.diffusion.loss import denoising_loss
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, check_diffusion
-from consistency_lab.diffusion.noise import SharedNoise
-from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
+from consistency_lab.interop.alternatives import NoisyImages, alternatives, changes
 from consistency_lab.interop.asking import noise_sentences
 from consistency_lab.interop.module import ModuleNetwork, Told, WrappedDenoiser
-from consistency_lab.interop.schedules import discrete_steps
 from consistency_lab.interop.times import TIMES
-from consistency_lab.interop.units import half_and_centre
 from consistency_lab.networks.blocks import ImageNetwork
 
 LEVELS = (-2.0, 0.0, 2.0, 4.0, 6.0, 7.0)  # log-SNR; most of them at low noise, where a slightly wrong schedule shows
@@ -39,9 +34,6 @@ TRAINED = (
 )
 _TIE = 1.03  # at high noise all errors are nearly equal
 _CAP = 1.0  # of one level's logarithm: a network that predicts x0 is bad at low noise, rightly wrapped too
-_PLAIN = ("eps", "x0", "v", "flow", "score")
-_TIME_ORDER = ("unit", "index", "reversed", "sigma")  # of two that are the same the more usual one is named
-_RANGES = ((-1.0, 1.0), (0.0, 1.0), (-0.5, 0.5))
 _PIXELS = 4096  # the largest covariance whose eigenvalues are taken; beyond it as many images are
 
 
@@ -126,7 +118,7 @@ def check_wrapping(model: DiffusionModel, images: ImageSet, *, count: int = 32, 
         )
     if count < 1:
         raise UserError(f"a check needs at least 1 image, not {count}.")
-    return _checked(model, _Batch.of(model, images, count, seed), _spectrum(images))
+    return _checked(model, NoisyImages.of(model, images, count, seed), _spectrum(images))
 
 
 def wrapping_sentences(models: Sequence[GenerativeModel], images: ImageSet | None) -> list[str]:
@@ -139,30 +131,12 @@ def wrapping_sentences(models: Sequence[GenerativeModel], images: ImageSet | Non
         inner = [(_inner(m.denoiser), m.name) for m in wrapped]
         return [said for d, name in inner if isinstance(d, WrappedDenoiser) for said in noise_sentences(d, name)]
     spectrum = _spectrum(images) if wrapped else None
-    checks = [_checked(m, _Batch.of(m, images, 32, 0), spectrum) for m in wrapped if spectrum is not None]
+    checks = [_checked(m, NoisyImages.of(m, images, 32, 0), spectrum) for m in wrapped if spectrum is not None]
     return [check.sentence for check in checks if check.suspect]
 
 
 def _inner(denoiser: Denoiser) -> Denoiser:
     return _inner(denoiser.inner) if isinstance(denoiser, GuidedDenoiser) else denoiser
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Images and noise ``(B, C, H, W)`` float64 on the model's device, and labels ``(B,)`` where it wants them."""
-
-    x0: Tensor
-    eps: Tensor
-    labels: Tensor | None
-
-    @classmethod
-    def of(cls, model: DiffusionModel, images: ImageSet, count: int, seed: int) -> _Batch:
-        chosen = torch.linspace(0, len(images) - 1, min(count, len(images))).round().long()
-        labels = model.labels(range(len(chosen)))
-        if labels is not None and images.labels is not None and images.classes <= model.classes:
-            labels = images.labels[chosen.to(images.device)].to(model.device)
-        noise = SharedNoise(seed).draw(range(len(chosen)), images.shape, stream="probe", device=model.device)
-        return cls(images.batch(chosen, model.device).double(), noise.double(), labels)
 
 
 def _spectrum(images: ImageSet) -> np.ndarray:
@@ -192,7 +166,7 @@ def _words(ratios: np.ndarray) -> str:
     return f"{ratio:.3g}" if ratio < 1e6 else "beyond all bounds"
 
 
-def _checked(model: DiffusionModel, batch: _Batch, spectrum: np.ndarray) -> WrappingCheck:
+def _checked(model: DiffusionModel, batch: NoisyImages, spectrum: np.ndarray) -> WrappingCheck:
     denoiser = _inner(model.denoiser)
     low, high = denoiser.schedule.log_snr_range
     levels = tuple(level for level in LEVELS if low <= level <= high)
@@ -203,13 +177,13 @@ def _checked(model: DiffusionModel, batch: _Batch, spectrum: np.ndarray) -> Wrap
         return found
     wrapped = _as_wrapped(denoiser)
     best, least = None, math.inf
-    for other, errors in _alternatives(wrapped, batch, levels):
+    for other, errors in alternatives(wrapped, batch, levels):
         # One change rather than two, unless two are clearly better.
-        score = _fit(error, errors, gaussian) + CLEAR / 2 * len(_changes(wrapped.told, other))
+        score = _fit(error, errors, gaussian) + CLEAR / 2 * len(changes(wrapped.told, other))
         if score < least:
             best, least = (other, errors), score
     if best is not None:
-        wrong, arguments = zip(*_changes(wrapped.told, best[0]), strict=True)
+        wrong, arguments = zip(*changes(wrapped.told, best[0]), strict=True)
         return replace(found, instead=", ".join(arguments), wrong=wrong, error_instead=best[1])
     return replace(found, worse_than_zeros=_worse_than_zeros(wrapped, batch, levels, error))
 
@@ -239,7 +213,7 @@ def _as_wrapped(denoiser: NetworkDenoiser) -> WrappedDenoiser:
     return WrappedDenoiser(module, told).eval()
 
 
-def _errors(denoiser: Denoiser, batch: _Batch, levels: Sequence[float]) -> tuple[float, ...]:
+def _errors(denoiser: Denoiser, batch: NoisyImages, levels: Sequence[float]) -> tuple[float, ...]:
     """Squared error in eps at each level, the mean over images and pixels."""
     dtype = next((p.dtype for p in denoiser.parameters()), torch.float64)
     x0, eps = batch.x0.to(dtype), batch.eps.to(dtype)
@@ -253,74 +227,9 @@ def _errors(denoiser: Denoiser, batch: _Batch, levels: Sequence[float]) -> tuple
         )
 
 
-def _alternatives(
-    wrapped: WrappedDenoiser, batch: _Batch, levels: Sequence[float]
-) -> Iterator[tuple[Told, tuple[float, ...]]]:
-    """What else might have been meant, and the error under it; NaN at levels that its schedule does not cover."""
-    told = wrapped.told
-    for base, predictions in _candidates(told, float(batch.x0.std())):
-        try:
-            denoisers = [wrapped.retold(replace(base, predicts=predicts)) for predicts in predictions]
-            errors = np.full((len(levels), len(predictions)), np.nan)
-            low, high = denoisers[0].schedule.log_snr_range
-            for row, level in zip(errors, levels, strict=True):
-                if low <= level <= high:
-                    row[:] = _errors_of_one_answer(denoisers, batch, level)
-        except Exception:  # a module need not understand what it was not made for
-            continue
-        for predicts, each in zip(predictions, errors.T, strict=True):
-            yield replace(base, predicts=predicts), tuple(each.tolist())
-
-
-def _candidates(told: Told, deviation: float) -> Iterator[tuple[Told, list[str]]]:
-    """Groups of alternatives that show the module the same states at the same times, and so cost one evaluation."""
-    own = str(told.predicts)
-    signed = [f"{sign}{name}" for name in _PLAIN for sign in ("", "-")]
-    others = [text for text in signed if text != own]
-    preconditioned = own.removeprefix("-").startswith("edm")
-    yield told, others
-    if not preconditioned and deviation > 0:
-        half, _ = half_and_centre(told.value_range)
-        yield told, [f"edm(sigma_data={round(half * deviation, 4)})"]
-    if preconditioned:
-        yield told, [own.removeprefix("-") if own.startswith("-") else f"-{own}"]
-    for time in _times(told):
-        yield replace(told, time=time), signed
-        if preconditioned:
-            yield replace(told, time=time), [own]
-    for value_range in _RANGES:
-        if value_range != told.value_range:
-            yield replace(told, value_range=value_range), [own]
-    steps = discrete_steps(told.schedule)
-    for name in (f"linear(steps={steps})", f"linear(beta_end=0.01, steps={steps})", "cosine", "flow", "edm"):
-        schedule = SCHEDULES.build(name)
-        if schedule != told.schedule:
-            yield replace(told, schedule=schedule), [own]
-
-
-def _times(told: Told) -> list[str]:
-    """The other names of times, in the shape that the module was given its time."""
-    if callable(told.time):
-        return list(_TIME_ORDER)
-    own = Choice.parse(told.time)
-    shape = {"broadcast": True} if own.options.get("broadcast") else {}
-    return [str(Choice(name, shape)) for name in _TIME_ORDER if name != own.name]
-
-
-@torch.no_grad()
-def _errors_of_one_answer(denoisers: Sequence[WrappedDenoiser], batch: _Batch, level: float) -> list[float]:
-    """The error in eps of each reading of the module's one answer to the same states."""
-    first = denoisers[0]
-    t = first.schedule.time_from_log_snr(level).expand(len(batch.x0)).to(batch.x0.device)
-    alpha, sigma = (per_sample(scale(t), batch.x0) for scale in (first.schedule.alpha, first.schedule.sigma))
-    x_t = alpha * batch.x0 + sigma * batch.eps
-    with measuring():
-        answer = first.network(first.shown(x_t, t), t.to(first.network.precision or torch.float64), batch.labels)
-    read = [d.parametrisation.estimate(x_t, answer.double(), alpha, sigma).eps for d in denoisers]
-    return [float((eps - batch.eps).pow(2).mean()) for eps in read]
-
-
-def _worse_than_zeros(wrapped: WrappedDenoiser, batch: _Batch, levels: Sequence[float], error: Sequence[float]) -> bool:
+def _worse_than_zeros(
+    wrapped: WrappedDenoiser, batch: NoisyImages, levels: Sequence[float], error: Sequence[float]
+) -> bool:
     worse = []
     for level, own in zip(levels, error, strict=True):
         t = wrapped.schedule.time_from_log_snr(level).expand(len(batch.x0)).to(batch.x0.device)
@@ -329,18 +238,3 @@ def _worse_than_zeros(wrapped: WrappedDenoiser, batch: _Batch, levels: Sequence[
         zeros = wrapped.parametrisation.estimate(x_t, torch.zeros_like(x_t), alpha, sigma).eps
         worse.append(not own <= 1.5 * float((zeros - batch.eps).pow(2).mean()))
     return bool(np.mean(worse) > 0.7)
-
-
-def _changes(told: Told, other: Told) -> list[tuple[str, str]]:
-    """What differs, and the argument that says it."""
-    said = []
-    if other.predicts != told.predicts:
-        flipped = str(other.predicts).removeprefix("-") == str(told.predicts).removeprefix("-")
-        said.append(("sign" if flipped else "prediction", f"predicts={str(other.predicts)!r}"))
-    if other.time != told.time:
-        said.append(("time", f"time={str(other.time)!r}"))
-    if other.value_range != told.value_range:
-        said.append(("range", f"value_range=({other.value_range[0]:g}, {other.value_range[1]:g})"))
-    if other.schedule != told.schedule:
-        said.append(("schedule", f"schedule={other.schedule.spec!r}"))
-    return said

@@ -9,7 +9,8 @@ import xarray as xr
 from consistency_lab.intervals import mean_interval
 from consistency_lab.plots.reading import HIGHER_IS_ALIKE, REFERENCE_NAMES, check_metric, model_of, names, need
 from consistency_lab.probes.profiles import with_void_marked
-from consistency_lab.similarity.statistics import COLLAPSED, trimmed_mean
+from consistency_lab.similarity.statistics import COLLAPSED
+from consistency_lab.similarity.typical import trimmed_mean
 
 # A value and the ends of its 95 % interval.
 Bounds = tuple[float, float, float]

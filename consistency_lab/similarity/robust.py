@@ -14,7 +14,8 @@ import xarray as xr
 from consistency_lab.intervals import Interval
 from consistency_lab.metrics.distances import Distance
 from consistency_lab.similarity.cube import scored
-from consistency_lab.similarity.statistics import leave_one_out, median_score, pairs_of, trimmed_score, worst_share
+from consistency_lab.similarity.statistics import pairs_of
+from consistency_lab.similarity.typical import leave_one_out, median_score, trimmed_score, worst_share
 
 MOST_HELD = 0.05  # share of the distance that one sample may hold before a reader is warned
 TIMES_FAIR = 5.0  # and at least so many times its fair share 1 / N, where samples are few
@@ -24,7 +25,7 @@ def add_robust(result: xr.Dataset, distances: Sequence[Distance]) -> None:
     """Add what a few samples, or one model, decide of the scores. Nothing is added for fewer than three samples.
 
     - ``trimmed_score (pair, t, metric)`` and ``family_trimmed_score (t, metric)`` with their intervals, ``median_score`` and
-      ``family_median_score``, which have none: see `statistics.trimmed_score` and `statistics.median_score`;
+      ``family_median_score``, which have none: see `typical.trimmed_score` and `typical.median_score`;
     - ``worst_share (t, metric)``: the share of the distance, averaged over pairs, that its worst sample holds, and ``worst_sample``, the
       number of that image (-1 where it is undefined);
     - with three models or more, ``without_score (model, t, metric)``: the family's score without that model; ``odd (t, metric)``: the

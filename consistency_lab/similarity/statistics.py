@@ -25,14 +25,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from consistency_lab.intervals import Array, Interval, crossed_jackknife, jackknife
 
-TRIMMED = 0.1  # share of the samples that the trimmed score leaves out at either end
 COLLAPSED = 1e-8  # a null below this means that the images do not depend on the noise: the score is undefined
 
 
@@ -97,8 +94,8 @@ def _over_units(
         theirs = [p for p, pair in enumerate(pairs) if set(pair) & set(models)]
         kept = [[p for p in theirs if model not in pairs[p]] for model in models]
         rest = (np.stack([_mean_with(x, theirs, keep) for keep in kept]) for x in (distance, null))
-        left.append(score(*_without_each_sample(*rest)))
-    return _in_logarithms(crossed_jackknife(estimate, left))
+        left.append(score(*without_each_sample(*rest)))
+    return in_logarithms(crossed_jackknife(estimate, left))
 
 
 def _mean_with(values: Array, group: Sequence[int], kept: Sequence[int]) -> Array:
@@ -126,153 +123,17 @@ def pair_score(distance: Array, null: Array, axis: int = -1) -> Interval:
     estimate = score(d.mean(0), u.mean(0))
     if len(d) < 3:
         return Interval(estimate, np.full_like(estimate, np.nan), np.full_like(estimate, np.nan))
-    left = score(*_without_each_sample(d[None], u[None]))[0]
-    return _in_logarithms(jackknife(estimate, left))
+    left = score(*without_each_sample(d[None], u[None]))[0]
+    return in_logarithms(jackknife(estimate, left))
 
 
-def trimmed_score(distance: Array, null: Array, models: int) -> Interval:
-    """The score of a family over its typical samples: the tenth with the largest and the tenth with the smallest distance are left out.
-
-    Samples are ranked by their distance averaged over pairs, and the same ones leave the distance and the null (in part, where 0.1 N is
-    not whole). What a sample adds to the null is its pseudo-value (`pseudo_values`), so an image that exploded leaves the null of all
-    other samples too, but for its chance likeness to them. Without heavy tails this is the plain score, up to sampling error and to the
-    skewness of the distances: where few samples hold much of the distance it is higher, the score of typical samples and not of all.
-
-    Args:
-        distance, null: per sample, ``(pairs, N, ...)`` in the order of `pairs_of`; nulls as in `pair_score`. N >= 3.
-        models: K >= 2.
-
-    Returns:
-        ``(...)`` with an interval over models and noise, or over noise alone for two models. The jackknife is consistent for trimmed
-        means (Shao & Tu 1995).
-    """
-    d = np.stack([distance.mean(0), *_without_each_model(distance, models)])
-    v = np.stack([pseudo_values(null.mean(0)), *map(pseudo_values, _without_each_model(null, models))])
-    order = d.argsort(1)
-    d, v = (np.take_along_axis(x, order, 1) for x in (d, v))
-    estimate = score(_trimmed(d[:1])[0], _trimmed(v[:1])[0])
-    left = score(*(_trimmed_without(x) for x in (d, v)))
-    left = np.take_along_axis(left, order.argsort(1), 1)  # by sample again, and no longer by rank
-    return _in_logarithms(crossed_jackknife(estimate, [left[1:]]) if models > 2 else jackknife(estimate, left[0]))
-
-
-def pseudo_values(null: Array) -> Array:
-    """What each sample adds to the mean of a null over all i != j: the jackknife's pseudo-values, ``(N, ...)``.
-
-    v_i = mean u + 2 (n - 1) / (n - 2) (u_i - mean u). Their mean is the null's; that of all but one is, exactly, the null without that
-    sample, while the other rows u_j still hold its distance to j. For unrelated models the distance d_i scatters around v_i.
-
-    Args:
-        null: per sample, ``(N, ...)``, the mean over j != i of both directions. N >= 3.
-    """
-    n, mean = len(null), null.mean(0)
-    return mean + 2 * (n - 1) / (n - 2) * (null - mean)
-
-
-def trimmed_mean(values: Array) -> Array:
-    """The mean of samples ``(N, ...)`` without the tenth at either end (see `trimmed_score`): ``(...)``."""
-    return _trimmed(np.sort(values, axis=0)[None])[0]
-
-
-def _kept(n: int) -> Array:
-    """How much of each of n ranked samples a trimmed mean keeps: 0 at the ends, 1 between, a part where `TRIMMED` n is not whole."""
-    rank = np.arange(n)
-    return np.clip(np.minimum(rank + 1, (1 - TRIMMED) * n) - np.maximum(rank, TRIMMED * n), 0.0, 1.0)
-
-
-def _trimmed(ranked: Array) -> Array:
-    """Trimmed mean along the second axis of what is ranked along it."""
-    keep = _kept(ranked.shape[1])
-    return np.einsum("kn...,n->k...", ranked, keep) / keep.sum()
-
-
-def _trimmed_without(ranked: Array) -> Array:
-    """The same with each of the ranked samples left out in turn: those above it move down by one rank."""
-    keep = _kept(ranked.shape[1] - 1).reshape(-1, *[1] * (ranked.ndim - 2))
-    below, above = np.zeros_like(ranked), np.zeros_like(ranked)
-    below[:, 1:] = (ranked[:, :-1] * keep).cumsum(1)
-    above[:, :-1] = (ranked[:, 1:] * keep)[:, ::-1].cumsum(1)[:, ::-1]
-    return (below + above) / keep.sum()
-
-
-def median_score(distance: Array, null: Array) -> Array:
-    """1 - median_i d_i / median_i v_i: the score with medians over samples for means, of the distance and of the null's `pseudo_values`.
-
-    Both are averaged over pairs first. As the plain score it is 0 for unrelated models, up to sampling error. It has no interval: the
-    delete-one jackknife is not consistent for a median (Miller 1974).
-
-    Args:
-        distance, null: per sample, ``(pairs, N, ...)``; one pair is ``distance[p : p + 1]``. N >= 3.
-
-    Returns:
-        ``(...)``.
-    """
-    return score(np.median(distance.mean(0), 0), np.median(pseudo_values(null.mean(0)), 0))
-
-
-class Worst(NamedTuple):
-    """Of the sample with the largest distance: its ``share`` of the total (NaN where that is 0 or not finite) and its ``sample``, its
-    place along the axis (-1 there)."""
-
-    share: Array
-    sample: NDArray[np.int64]
-
-
-def worst_share(distance: Array, axis: int = 0) -> Worst:
-    """Which share of the total distance its worst sample holds, and which that is. For a family give ``distance.mean(0)``, over pairs.
-
-    Args:
-        distance: per sample, none negative, any shape.
-        axis: the axis of samples.
-    """
-    distance = np.moveaxis(np.asarray(distance, dtype=np.float64), axis, 0)
-    total = distance.sum(0)
-    defined = np.isfinite(total) & (total > 0)
-    share = np.where(defined, distance.max(0) / np.where(defined, total, 1.0), np.nan)
-    return Worst(share, np.where(defined, distance.argmax(0), -1))
-
-
-class LeftOut(NamedTuple):
-    """What leaving out one model at a time says.
-
-    Attributes:
-        score: the family's score without each model, ``(K, ...)``.
-        odd: the model whose removal raises the score most, ``(...)``; -1 where the score is undefined.
-        rise: the score without it minus the score with all, ``(...)``, never below 0, with its interval.
-    """
-
-    score: Array
-    odd: NDArray[np.int64]
-    rise: Interval
-
-
-def leave_one_out(distance: Array, null: Array, models: int) -> LeftOut:
-    """The family's score without each of its models, and which one is the odd one out.
-
-    The interval of the rise is over noise: *these* models under other noise (a delete-one-sample jackknife). It is simultaneous for all
-    K models (Bonferroni), since the odd one is the largest of K. Over models there is none: a maximum has no jackknife.
-
-    Args:
-        distance, null: per sample, ``(pairs, N, ...)`` in the order of `pairs_of`; nulls as in `pair_score`. N >= 3.
-        models: K >= 3.
-    """
-    d, u = (np.stack([x.mean(0), *_without_each_model(x, models)]) for x in (distance, null))
-    scores, left = score(d.mean(1), u.mean(1)), score(*_without_each_sample(d, u))
-    rises = scores[1:] - scores[0]
-    every = jackknife(rises, np.moveaxis(left[1:] - left[0], 1, 0), level=1 - 0.05 / models)
-    defined = np.isfinite(rises).all(0)
-    odd = np.where(defined, np.where(np.isfinite(rises), rises, -np.inf).argmax(0), -1)
-    chosen = np.maximum(odd, 0)[None]  # where there is none, all rises are undefined
-    return LeftOut(scores[1:], odd, Interval(*(np.take_along_axis(part, chosen, 0)[0] for part in every)))
-
-
-def _without_each_model(values: Array, models: int) -> list[Array]:
+def without_each_model(values: Array, models: int) -> list[Array]:
     """Means over the pairs ``(pairs, ...)`` that do not hold model 0, 1, ...; none for two models, of whose pair nothing is left."""
     kept = [[p for p, pair in enumerate(pairs_of(models)) if model not in pair] for model in range(models)]
     return [values[keep].mean(0) for keep in kept] if models > 2 else []
 
 
-def _without_each_sample(distance: Array, null: Array) -> tuple[Array, Array]:
+def without_each_sample(distance: Array, null: Array) -> tuple[Array, Array]:
     """Means over samples ``(K, N, ...)`` of distance and null with each sample left out in turn, ``(K, N, ...)``.
 
     The null is a mean over all i != j, (n - 1) of them in each row u_i: sample i is in 2 (n - 1) u_i of their sum (n - 1) sum(u).
@@ -281,7 +142,7 @@ def _without_each_sample(distance: Array, null: Array) -> tuple[Array, Array]:
     return (distance.sum(1, keepdims=True) - distance) / (n - 1), (null.sum(1, keepdims=True) - 2 * null) / (n - 2)
 
 
-def _in_logarithms(interval: Interval) -> Interval:
+def in_logarithms(interval: Interval) -> Interval:
     """A score's symmetric interval made symmetric in log(distance / null), by the delta method: 1 - ratio exp(-+ half / ratio).
 
     Distances are skewed, and their ratio to the null is multiplied by what it is uncertain by. No bound exceeds 1.

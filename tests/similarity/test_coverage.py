@@ -9,15 +9,8 @@ import torch
 
 from consistency_lab.intervals import jackknife, mean_interval
 from consistency_lab.metrics.distances import METRICS
-from consistency_lab.similarity.statistics import (
-    cross_score,
-    family_score,
-    pair_score,
-    pairs_of,
-    score,
-    trimmed_score,
-    within_score,
-)
+from consistency_lab.similarity.statistics import cross_score, family_score, pair_score, pairs_of, score, within_score
+from consistency_lab.similarity.typical import trimmed_score
 
 NULL = 4.0
 MODELS, SAMPLES = (3, 4, 6, 8), (32, 256)

@@ -6,15 +6,8 @@ import torch
 
 from consistency_lab.intervals import jackknife
 from consistency_lab.metrics.distances import METRICS
-from consistency_lab.similarity.statistics import (
-    leave_one_out,
-    median_score,
-    pairs_of,
-    pseudo_values,
-    score,
-    trimmed_score,
-    worst_share,
-)
+from consistency_lab.similarity.statistics import pairs_of, score
+from consistency_lab.similarity.typical import leave_one_out, median_score, pseudo_values, trimmed_score, worst_share
 
 
 def embedded(models, samples, size=12, error=0.4, seed=0, shared=1.0):
