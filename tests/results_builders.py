@@ -10,6 +10,8 @@ import numpy as np
 import xarray as xr
 from sklearn.datasets import load_digits
 
+from consistency_lab.metrics.distances import METRICS as KINDS
+from consistency_lab.similarity.quantities import metric_coordinates
 from consistency_lab.similarity.statistics import pair_score
 
 METRICS = ("mse", "cosine", "psnr")
@@ -75,7 +77,7 @@ def comparison(models=4, samples=48, shown=8, times=11, size=8, channels=1, near
         "second": ("pair", np.array([j for _, j in pairs], np.int32)),
         "t": t,
         "log_snr": ("t", _log_snr(t)),
-        "metric": list(METRICS),
+        **metric_coordinates([KINDS.build(metric) for metric in METRICS]),
     }
     variables = {
         "distance": (("pair", "t", "sample", "metric"), distance),
@@ -120,9 +122,6 @@ def comparison(models=4, samples=48, shown=8, times=11, size=8, channels=1, near
     attrs = {
         "kind": "comparison",
         "interval": interval,
-        "units_mse": "squared difference of pixels in [-1, 1]",
-        "units_cosine": "1 - cosine of centred pixels",
-        "units_psnr": "dB",
         "provenance": json.dumps(_comparison_facts(names, samples, nearest)),
     }
     return xr.Dataset(variables, coords, attrs)

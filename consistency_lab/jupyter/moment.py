@@ -15,6 +15,7 @@ from consistency_lab.plots.gallery import gallery_rows, show_image
 from consistency_lab.plots.theme import INK, MUTED, NULL, SAME, label_lines, themed, time_axis
 from consistency_lab.reports.gallery import shown_samples
 from consistency_lab.reports.numbers import number, score_text
+from consistency_lab.similarity.quantities import higher_is_alike
 
 LOOKS: dict[str, tuple[str, Any]] = {"family": (SAME, "-"), "null": (NULL, (0, (6, 2)))}
 
@@ -52,7 +53,7 @@ def moment(ds: xr.Dataset, t: float, sample: int, metric: str) -> Figure:
     ax = lower.subplots()
     means = table[(table["quantity"] == "distance") & table["group"].isin(["family", "null"])]
     own = sample_values(ds, sample, metric)
-    logarithmic = metric not in reading.HIGHER_IS_ALIKE and bool((own > 0).any())
+    logarithmic = not higher_is_alike(ds, metric) and bool((own > 0).any())
     if ds.sizes["t"] == 1:
         _points(ax, means, float(own[0]), sample)
         ax.set_xlabel(reading.quantity(ds, metric))

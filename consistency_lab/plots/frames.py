@@ -7,8 +7,9 @@ import pandas as pd
 import xarray as xr
 
 from consistency_lab.intervals import mean_interval
-from consistency_lab.plots.reading import HIGHER_IS_ALIKE, REFERENCE_NAMES, check_metric, model_of, names, need
+from consistency_lab.plots.reading import REFERENCE_NAMES, check_metric, model_of, names, need
 from consistency_lab.probes.profiles import with_void_marked
+from consistency_lab.similarity.quantities import is_scored
 from consistency_lab.similarity.statistics import COLLAPSED
 from consistency_lab.similarity.typical import trimmed_mean
 
@@ -44,7 +45,7 @@ def overview(ds: xr.Dataset, metric: str) -> pd.DataFrame:
             _bounds(last, "family_plain_score"),
             interval,
         )
-    if "family_trimmed_score" in ds and metric not in HIGHER_IS_ALIKE:
+    if "family_trimmed_score" in ds and is_scored(ds, metric):
         samples, nothing = distance.mean(axis=0), (np.nan, np.nan)
         middle = (float(last["family_median_score"]), *nothing)
         for name, center, bounds, why in (
@@ -55,7 +56,7 @@ def overview(ds: xr.Dataset, metric: str) -> pd.DataFrame:
     for i, pair in enumerate(names(ds, "pair")):
         bounds = (float(last["score"][i]), float(last["score_low"][i]), float(last["score_high"][i]))
         add("pair", pair, distance[i], bounds, "over noise: this pair, not this family")
-    zero = np.nan if metric in HIGHER_IS_ALIKE or null.mean() < COLLAPSED else 0.0
+    zero = np.nan if not is_scored(ds, metric) or null.mean() < COLLAPSED else 0.0
     add("null", "other noise (null)", null.mean(axis=0), (zero, np.nan, np.nan), "0 by definition", degree=2)
     controls = "over noise: these models, not this family"
     if "ceiling" in ds:
@@ -92,7 +93,7 @@ def matrix(ds: xr.Dataset, metric: str, end: str = "") -> pd.DataFrame:
     ds = need(ds, "comparison", "distance", *score_parts("score"), "first", "second")
     check_metric(ds, metric)
     last = ds.isel(t=-1).sel(metric=metric)
-    models, scored, part = names(ds, "model"), metric not in HIGHER_IS_ALIKE, ("", "_low", "_high").index(end)
+    models, scored, part = names(ds, "model"), is_scored(ds, metric), ("", "_low", "_high").index(end)
 
     def values(score: str, distance: str) -> np.ndarray:
         return (
@@ -135,7 +136,7 @@ def curves(ds: xr.Dataset, metric: str) -> pd.DataFrame:
         columns = {"quantity": what, "group": group, "name": name, "t": t, "log_snr": log_snr}
         parts.append(pd.DataFrame({**columns, "value": value, "low": low, "high": high}))
 
-    if metric not in HIGHER_IS_ALIKE:
+    if is_scored(ds, metric):
         add("score", "family", "all models", *(one[f"family_{part}"].values for part in ("score", "low", "high")))
         for i, pair in enumerate(names(ds, "pair")):
             add("score", "pair", pair, *(one[part].values[i] for part in ("score", "score_low", "score_high")))
@@ -145,7 +146,7 @@ def curves(ds: xr.Dataset, metric: str) -> pd.DataFrame:
     add("distance", "null", "other noise (null)", *mean_interval(null.mean(axis=1), degree=2))
     for i, reference in enumerate(names(ds, "reference") if "reference_distance" in ds else []):
         name = REFERENCE_NAMES.get(reference, reference)
-        if metric not in HIGHER_IS_ALIKE:
+        if is_scored(ds, metric):
             need(ds, "comparison", *score_parts("reference_mean_score"))
             parts_of = (one[part].isel(reference=i).values for part in score_parts("reference_mean_score"))
             add("score", "reference", name, *parts_of)

@@ -9,11 +9,10 @@ import xarray as xr
 
 from consistency_lab.choices import printable
 from consistency_lab.errors import UserError, unknown_name
+from consistency_lab.similarity.quantities import higher_is_alike, is_scored, unit_of
 from consistency_lab.similarity.statistics import COLLAPSED
 from consistency_lab.store.shapes import whole
 
-# Shown, never scored: a consistency score needs a distance.
-HIGHER_IS_ALIKE = frozenset({"psnr"})
 REFERENCE_NAMES = {"gaussian": "Gaussian denoiser", "optimal": "optimal denoiser", "mean": "data mean"}
 
 
@@ -49,23 +48,19 @@ def check_metric(ds: xr.Dataset, metric: str) -> None:
         raise unknown_name("metric of this comparison", metric, names(ds, "metric"))
 
 
-def units(ds: xr.Dataset, metric: str) -> str:
-    """Units of a metric as the result states them ("1" means without unit)."""
-    return str(ds.attrs.get(f"units_{metric}", "units not recorded"))
-
-
 def quantity(ds: xr.Dataset, metric: str) -> str:
     """The name of a metric with its unit and, where it is not a distance, its direction: for axes and tables."""
-    unit = units(ds, metric)
+    unit = unit_of(ds, metric)
     shown = metric.upper() if metric in {"mse", "psnr", "ssim", "lpips"} else metric
     said = "no unit" if unit in {"", "1"} else unit
-    return f"{shown} ({said}; higher is more alike)" if metric in HIGHER_IS_ALIKE else f"{shown} ({said})"
+    return f"{shown} ({said}; higher is more alike)" if higher_is_alike(ds, metric) else f"{shown} ({said})"
 
 
 def why_undefined(ds: xr.Dataset, metric: str) -> str:
     """The reason for which a consistency score of this metric is not a number."""
-    if metric in HIGHER_IS_ALIKE:
-        return f"{metric.upper()} is a similarity, not a distance: shown, never scored"
+    if not is_scored(ds, metric):
+        kind = "is a similarity, not a distance" if higher_is_alike(ds, metric) else "has no score"
+        return f"{metric.upper()} {kind}: shown, never scored"
     null = float(ds["null"].isel(t=-1).sel(metric=metric).mean())
     if null < COLLAPSED:
         return "collapsed: images from different noise do not differ (null below 1e-8)"

@@ -27,6 +27,7 @@ from consistency_lab.plots.theme import (
     themed,
     time_axis,
 )
+from consistency_lab.similarity.quantities import higher_is_alike, is_scored
 
 GROUP_COLOURS = {
     "family": SAME, "robust": SAME, "plain": SAME, "pair": SAME, "null": NULL, "ceiling": CEILING, "reference": REFERENCE
@@ -43,7 +44,7 @@ def scores(ds: xr.Dataset, metric: str) -> Figure:
     table = frames.overview(ds, metric)
     if len(ds["pair"]) == 1:
         table = table[table["group"] != "family"]
-    value = "distance" if metric in reading.HIGHER_IS_ALIKE else "score"
+    value = "score" if is_scored(ds, metric) else "distance"
     # What summarises comes first, then the pairs, most alike first; the axis counts upwards.
     is_pair = table["group"] == "pair"
     table = pd.concat([table[~is_pair], table[is_pair].sort_values(value, ascending=False)])
@@ -85,7 +86,7 @@ def heatmap(ds: xr.Dataset, metric: str) -> Figure:
     low, high = (bound.to_numpy(dtype=float) for bound in bounds)
     models = list(table.index)
     references = [name for name in table.columns if name not in models]
-    scored = metric not in reading.HIGHER_IS_ALIKE
+    scored = is_scored(ds, metric)
     places = [i + (0.35 if i >= len(models) else 0.0) for i in range(table.shape[1])]
     cell = 0.66 if table.shape[1] <= 8 else 0.6
     # Room for the names, in inches: a letter is 0.08 wide, and those below are tilted by 38 degrees.
@@ -144,7 +145,7 @@ def curves(ds: xr.Dataset, metric: str) -> Figure:
     ds = reading.need(ds, "comparison", "log_snr")
     table = frames.curves(ds, metric)
     t, log_snr = ds["t"].values, ds["log_snr"].values
-    scored = metric not in reading.HIGHER_IS_ALIKE
+    scored = is_scored(ds, metric)
     figure, axes = new_figure(7.2, 5.6 if scored else 3.4, 2 if scored else 1, 1, sharex=True)
     if scored:
         _score_curves(
@@ -165,7 +166,7 @@ def curves(ds: xr.Dataset, metric: str) -> Figure:
     ax.set_ylabel(reading.quantity(ds, metric).replace(" (", "\n(", 1))
     time_axis(ax, t, None if scored else log_snr)
     # Distances between x0 estimates fall by orders of magnitude from noise to data.
-    if metric not in reading.HIGHER_IS_ALIKE and (part["value"] > 0).any():
+    if not higher_is_alike(ds, metric) and (part["value"] > 0).any():
         ax.set_yscale("log", nonpositive="mask")
     _label_last(ax)
     return figure
@@ -226,7 +227,7 @@ def distribution(ds: xr.Dataset, metric: str) -> Figure:
     both = np.concatenate([same.ravel(), null.ravel()])
     both = both[np.isfinite(both)]
     upper, lower = axes[0, 0], axes[1, 0]
-    edges = _edges(both, logarithmic := metric not in reading.HIGHER_IS_ALIKE and bool((both > 0).any()))
+    edges = _edges(both, logarithmic := not higher_is_alike(ds, metric) and bool((both > 0).any()))
     if logarithmic:
         upper.set_xscale("log")  # distances have long tails
         same, null = (values.clip(edges[0], edges[-1]) for values in (same, null))

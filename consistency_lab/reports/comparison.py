@@ -17,6 +17,7 @@ from consistency_lab.reports import words
 from consistency_lab.reports.gallery import extremes, gallery
 from consistency_lab.reports.numbers import Headline, headline, number, score_text, with_interval
 from consistency_lab.reports.svg import Picture, picture
+from consistency_lab.similarity.quantities import is_scored
 
 _SCORE_CURVES = (
     "Above: the score; thick with its 95 % interval, all models; thin, each pair; "
@@ -100,7 +101,7 @@ def _ranking(table: pd.DataFrame, column: str) -> str:
 
 
 def _pictures(ds: xr.Dataset, metric: str, key: str, table: pd.DataFrame, undefined: bool) -> dict[str, Picture]:
-    scored, what = metric not in reading.HIGHER_IS_ALIKE, reading.quantity(ds, metric)
+    scored, what = is_scored(ds, metric), reading.quantity(ds, metric)
     value = "consistency score" if scored else what
     ranking = _ranking(table, "score" if scored else "distance")
     return {

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from consistency_lab.plots import reading
+from consistency_lab.similarity.quantities import higher_is_alike
 
 # Raw bytes; base64 adds a third. Eight models on 32 x 32 colour images fit by leaving out times, evenly.
 BUDGET = 6_000_000
@@ -116,7 +117,7 @@ def extremes(ds: xr.Dataset, metric: str, count: int = 4) -> dict[str, list[tupl
     )
     numbers = tuple(int(i) for i in ds["extreme"].values) if "extreme_images" in ds else shown_samples(ds)
     listed = [(column, number, mean[number]) for column, number in enumerate(numbers)]
-    listed.sort(key=lambda entry: entry[2], reverse=metric in reading.HIGHER_IS_ALIKE)
+    listed.sort(key=lambda entry: entry[2], reverse=higher_is_alike(ds, metric))
     count = min(count, len(listed) // 2)
     return {"most": listed[:count], "least": listed[::-1][:count]}
 

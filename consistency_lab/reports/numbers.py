@@ -11,6 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from consistency_lab.plots import frames, reading
+from consistency_lab.similarity.quantities import unit_of
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -126,7 +127,7 @@ def headline(ds: xr.Dataset, metric: str | None = None) -> Headline:
     score, low, high = values("family", "score")
     return Headline(
         metric=metric,
-        units=reading.units(ds, metric),
+        units=unit_of(ds, metric),
         models=ds.sizes["model"],
         pairs=ds.sizes["pair"],
         samples=ds.sizes["sample"],

@@ -10,6 +10,7 @@ import xarray as xr
 from consistency_lab.choices import printable
 from consistency_lab.errors import StoreError
 from consistency_lab.plots import reading
+from consistency_lab.similarity.quantities import is_scored, note_of
 from consistency_lab.store.results import provenance
 
 Facts = Mapping[str, Any]
@@ -126,9 +127,11 @@ def methods(ds: xr.Dataset, facts: Facts) -> list[str]:
         )
     if "nearest_distance" in ds:
         said.append("Memorisation check: the mean-squared error of each final image to its nearest training image.")
-    unscored = [metric.upper() for metric in reading.names(ds, "metric") if metric in reading.HIGHER_IS_ALIKE]
-    if unscored:
-        said.append(f"{', '.join(unscored)} is a similarity, not a distance: it is shown and never scored.")
+    for metric in reading.names(ds, "metric"):
+        if note := note_of(ds, metric):
+            said.append(f"{metric}: {note}.")
+        if not is_scored(ds, metric):
+            said.append(f"{reading.why_undefined(ds, metric)}.")
     return said
 
 
@@ -173,7 +176,7 @@ def caveats(ds: xr.Dataset, facts: Facts) -> list[str]:
         said.append("No ceiling was measured, so it is not known how much of the difference is the solver's.")
     for metric in reading.names(ds, "metric"):
         score = float(ds["family_score"].isel(t=-1).sel(metric=metric))
-        if score != score and metric not in reading.HIGHER_IS_ALIKE:
+        if score != score and is_scored(ds, metric):
             said.append(f"The score in {metric} is undefined: {reading.why_undefined(ds, metric)}.")
     if not facts:
         said.append("This result does not record how it was made (no provenance).")

@@ -112,7 +112,7 @@ def compare(
     models, walks = [models[k] for k in kept.models], walks.restricted(kept.models, kept.samples)
     again = restricted([again[k] for k in kept.models], kept.samples) if again else []
     under = None if asked is None else labels_of(kept.samples, asked)
-    result = xr.Dataset(coords=coordinates([m.name for m in models], [d.name for d in distances]))
+    result = xr.Dataset(coords=coordinates([m.name for m in models], distances))
     result.coords["sample"] = np.array(kept.samples, dtype=np.int32)
     t, log_snr = walks.clock
     result.coords["t"], result.coords["log_snr"] = t, ("t", log_snr)
@@ -135,8 +135,6 @@ def compare(
     said = [kept.warning, blind, *held_by_one(result), *wrapping_sentences(models, images)]
     result.attrs["warnings"] = warnings_of(result, [described(model) for model in models], images, *said)
     result.attrs.update(interval_names(len(models)))
-    result.attrs.update({f"units_{distance.name}": distance.unit for distance in distances})
-    result.attrs.update({f"note_{distance.name}": distance.note for distance in distances if distance.note})
     facts: dict[str, Any] = {
         "models": [described(model) for model in models],
         "samples": len(kept.samples),

@@ -12,6 +12,7 @@ import xarray as xr
 
 from consistency_lab.metrics.base import RangeWarning
 from consistency_lab.metrics.distances import Distance
+from consistency_lab.similarity.quantities import metric_coordinates
 from consistency_lab.similarity.statistics import Interval, family_score, pair_score, pairs_of
 from consistency_lab.similarity.trajectories import Trajectories, Walks
 
@@ -122,12 +123,13 @@ def interval_names(models: int) -> dict[str, str]:
     return {"interval": FAMILY.format(dof=models - 1, count=models) if models > 2 else PAIR, "pair_interval": PAIR}
 
 
-def coordinates(names: Sequence[str], metrics: Sequence[str]) -> dict[str, Any]:
+def coordinates(names: Sequence[str], distances: Sequence[Distance]) -> dict[str, Any]:
+    """The models, their pairs, and the metrics with what they are."""
     pairs = pairs_of(len(names))
     return {
         "model": list(names),
         "pair": [f"{names[a]} | {names[b]}" for a, b in pairs],
         "first": ("pair", np.array([a for a, _ in pairs], dtype=np.int32)),
         "second": ("pair", np.array([b for _, b in pairs], dtype=np.int32)),
-        "metric": list(metrics),
+        **metric_coordinates(distances),
     }

@@ -8,13 +8,14 @@ import numpy as np
 import xarray as xr
 
 from consistency_lab.metrics.distances import Distance
+from consistency_lab.similarity.quantities import higher_is_alike
 from consistency_lab.similarity.trajectories import Trajectories, to_bytes
 
 
-def ranked(result: xr.Dataset, metric: str, higher_is_alike: bool) -> np.ndarray:
+def ranked(result: xr.Dataset, metric: str) -> np.ndarray:
     """The places of the samples of a comparison ``(sample,)``, most consistent first: by the mean over pairs at the last time."""
     mean = result["distance"].isel(t=-1).sel(metric=metric).mean("pair").values
-    return np.argsort(-mean if higher_is_alike else mean, kind="stable")
+    return np.argsort(-mean if higher_is_alike(result, metric) else mean, kind="stable")
 
 
 def add_extremes(
@@ -32,7 +33,7 @@ def add_extremes(
     count = min(count, result.sizes["sample"] // 2)
     places: set[int] = set()
     for distance in distances:
-        order = ranked(result, distance.name, distance.better == "higher")
+        order = ranked(result, distance.name)
         places |= {int(i) for i in (*order[:count], *order[len(order) - count :])}
     chosen = sorted(places)
     result.coords["extreme"] = result["sample"].values[chosen]

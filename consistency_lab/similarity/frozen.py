@@ -75,13 +75,12 @@ def compare_frozen(
         return Trajectories(model.name, _answers(model, x0, eps, grid[:-1], asked))
 
     walks = meetings(models, levels, torch.arange(levels), answers)
-    result = xr.Dataset(coords=coordinates([m.name for m in models], [d.name for d in distances]))
+    result = xr.Dataset(coords=coordinates([m.name for m in models], distances))
     t, log_snr = walks.clock
     result.coords["t"], result.coords["log_snr"] = t, ("t", log_snr)
     add_pairs(result, walks, distances, None if asked is None else labels_of(range(count), asked))
     add_robust(result, distances)
     result.attrs.update(interval_names(len(models)))
-    result.attrs.update({f"units_{distance.name}": distance.unit for distance in distances})
     return with_provenance(
         result,
         "frozen comparison",

@@ -11,6 +11,7 @@ import xarray as xr
 
 from consistency_lab.errors import UserError
 from consistency_lab.intervals import Array
+from consistency_lab.similarity.quantities import higher_is_alike
 
 LEAST = 4  # models a family: with 3 + 3 there are ten ways to share the labels out, and no p below 0.1
 
@@ -82,7 +83,7 @@ def square(comparison: xr.Dataset, variable: str = "distance") -> Array:
 def family_test(comparison: xr.Dataset, family: Sequence[str]) -> xr.Dataset:
     """`label_permutation` on a comparison of two families: ``statistic``, ``p (t, metric)``, and ``p_any``.
 
-    Metrics of which more is alike (PSNR) are turned round.
+    Metrics of which more is alike (PSNR) are turned round, as the comparison says of them.
 
     Args:
         comparison: of `consistency_lab.compare`.
@@ -96,7 +97,8 @@ def family_test(comparison: xr.Dataset, family: Sequence[str]) -> xr.Dataset:
         raise UserError(f"{missing[0]!r} is not one of the models of the comparison: {', '.join(names)}.")
     order = [names.index(name) for name in family]
     order += [i for i in range(len(names)) if i not in order]
-    sign = np.where(comparison["metric"].values == "psnr", -1.0, 1.0)
+    turned = [higher_is_alike(comparison, str(metric)) for metric in comparison["metric"].values]
+    sign = np.where(turned, -1.0, 1.0)
     distance = square(comparison).mean(2)[np.ix_(order, order)] * sign
     found = label_permutation(distance, len(family), len(names) - len(family))
     dims, coords = ("t", "metric"), {"t": comparison["t"], "metric": comparison["metric"]}

@@ -23,11 +23,11 @@ def result():
 
 
 def test_samples_are_ranked_at_the_last_time_and_a_similarity_the_other_way_round(result):
-    order = ranked(result, "mse", higher_is_alike=False)
+    order = ranked(result, "mse")
     assert [SAMPLES[i] for i in order[:3]] == [20, 21, 10]
     assert SAMPLES[order[-1]] == 8
-    assert (ranked(result, "psnr", higher_is_alike=True) == order).all()
-    assert (ranked(result, "cosine", higher_is_alike=False) == order[::-1]).all()
+    assert (ranked(result, "psnr") == order).all()
+    assert (ranked(result, "cosine") == order[::-1]).all()
 
 
 def test_the_final_images_of_both_ends_are_kept_once_for_all_metrics(result):
