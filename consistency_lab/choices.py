@@ -45,6 +45,13 @@ def whole(what: str, value: object, least: int = 0, most: int | None = None) -> 
     return number
 
 
+def above_zero(what: str, value: object) -> float:
+    """A finite number above 0, as a float. Raises `UserError`, "{what} above 0, not ...", for anything else."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < float(value) < float("inf"):
+        raise UserError(f"{what} above 0, not {value!r}.")
+    return float(value)
+
+
 @dataclass(frozen=True)
 class Choice:
     """A name with options.

@@ -21,7 +21,7 @@ def resolve_device(name: str | torch.device | None = None) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError):
         raise UserError(
             f"the device {str(name)!r} cannot be used here; use 'cpu', or 'cuda' on a machine with a GPU and its driver."
         ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -129,6 +130,9 @@ def load(
             holds and how it becomes a model.
         StoreError: files that are missing, truncated or of another architecture.
     """
+    if not isinstance(text, str | os.PathLike):
+        raise UserError(f"a model is loaded by its name, path or address, not by {text!r}.")
+    text = os.fspath(text)
     if is_foreign(text):
         return open_foreign(text, name=name, device=device)
     run = find_run(text, store)

@@ -16,6 +16,7 @@ import torch
 from consistency_lab.data.arrays import as_labels, as_pixels, finite_range
 from consistency_lab.data.gathering import gathered
 from consistency_lab.data.labels import check_labels, renumbered
+from consistency_lab.devices import resolve_device
 from consistency_lab.errors import UserError
 from consistency_lab.markup import image
 
@@ -195,14 +196,17 @@ class ImageSet:
 
     def to(self, device: torch.device | str) -> ImageSet:
         """The same set on another device."""
-        moved = replace(self, pixels=self.pixels.to(device))  # the labels follow
+        moved = replace(self, pixels=self.pixels.to(resolve_device(device)))  # the labels follow
         if "fingerprint" in self.__dict__:
             moved.__dict__["fingerprint"] = self.fingerprint
         return moved
 
     def _positions(self, indices: Any) -> torch.Tensor:
         """Checked here because an index out of range on a GPU kills the process instead of raising."""
-        chosen = indices if isinstance(indices, torch.Tensor) else torch.as_tensor(indices, device="cpu")
+        try:
+            chosen = indices if isinstance(indices, torch.Tensor) else torch.as_tensor(indices, device="cpu")
+        except (TypeError, ValueError, RuntimeError):
+            chosen = torch.empty(0, device="cpu")  # what is no list of numbers
         if chosen.ndim != 1 or len(chosen) == 0 or chosen.is_floating_point() or chosen.dtype == torch.bool:
             raise UserError(f"indices into {self.name!r} must be a non-empty list of whole numbers.")
         if int(chosen.min()) < 0 or int(chosen.max()) >= len(self):

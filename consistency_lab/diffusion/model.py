@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from consistency_lab.devices import measuring, plain_defaults
 from consistency_lab.diffusion.denoiser import Denoiser, GuidedDenoiser
-from consistency_lab.diffusion.noise import SharedNoise
+from consistency_lab.diffusion.noise import SharedNoise, check_noise
 from consistency_lab.diffusion.sampling import Sampler, SamplerStep, sample_path, start_state
 from consistency_lab.errors import UserError
 from consistency_lab.markup import fact_rows, table
@@ -90,18 +90,19 @@ class DiffusionModel:
         self,
         noise: SharedNoise,
         indices: Sequence[int],
-        sampler: Sampler | None = None,
+        sampler: Sampler | str | None = None,
         times: Tensor | None = None,
         labels: Sequence[int] | None = None,
     ) -> Iterator[SamplerStep]:
         """Sample the images of those indices together, yielding every step (see `sample_path` and, for ``labels``, `labels`)."""
+        check_noise(noise)
         first = None if times is None else float(times[0])
         start = start_state(self.denoiser, noise.initial(indices, self.noise_shape, self.device), first)
         with measuring():
             yield from sample_path(
                 self.denoiser,
                 start,
-                sampler or self.sampler,
+                self.sampler if sampler is None else Sampler.of(sampler),
                 times=times,
                 path_noise=(noise, indices),
                 cond=self.labels(indices, labels),
@@ -128,7 +129,7 @@ class DiffusionModel:
             self, name=f"{self.name}-cfg{scale:g}", denoiser=GuidedDenoiser(self.denoiser, scale).eval(), facts=facts
         )
 
-    def generate(self, noise: SharedNoise, indices: Sequence[int], sampler: Sampler | None = None) -> Tensor:
+    def generate(self, noise: SharedNoise, indices: Sequence[int], sampler: Sampler | str | None = None) -> Tensor:
         """The images of those indices ``(N, C, H, W)``, float32 on the CPU, computed `CHUNK` at a time."""
         images = []
         for chunk in chunks(indices):
@@ -194,6 +195,8 @@ def check_diffusion(model: object) -> None:
 
 
 def chunks(indices: Sequence[int], size: int = CHUNK) -> Iterator[Sequence[int]]:
-    """The indices in order, ``size`` at a time."""
+    """The indices in order, ``size`` at a time. Raises `UserError` for one index alone."""
+    if not isinstance(indices, Sized):
+        raise UserError(f"image indices are given as a list or range, not as {indices!r}; write [{indices!r}].")
     for first in range(0, len(indices), size):
         yield indices[first : first + size]

@@ -6,7 +6,8 @@ the CPU in float32 and then moved, so neither batch size, order, device nor proc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -71,8 +72,12 @@ class SharedNoise:
             stream: ``"initial"``, ``"path"`` or ``"probe"``.
             step: number of the draw within its stream.
         """
-        size = int(np.prod(shape))
+        if isinstance(shape, str) or not isinstance(shape, Sequence):
+            raise UserError(f"the shape of an image is (channels, height, width), not {shape!r}.")
+        size = math.prod(whole("each side of an image", side) for side in shape)
         given = indices.tolist() if isinstance(indices, Tensor) else indices
+        if not isinstance(given, Iterable):
+            raise UserError(f"image indices are given as a list or range, not as {given!r}; write [{given!r}].")
         numbers = [whole("each of the image indices of shared noise", i, most=_LARGEST) for i in given]
         rows = [standard_normal(self.seed, i, STREAMS[stream], step, size) for i in numbers]
         noise = np.stack(rows) if rows else np.empty((0, size), np.float32)

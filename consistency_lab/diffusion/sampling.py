@@ -70,6 +70,17 @@ class Sampler:
         )
         return options.build(choice)
 
+    @classmethod
+    def of(cls, sampler: Sampler | str | None) -> Sampler:
+        """The sampler itself, one from text (see `parse`), or the default for None. Raises `UserError` for anything else."""
+        if sampler is None:
+            return cls()
+        if isinstance(sampler, str):
+            return cls.parse(sampler)
+        if not isinstance(sampler, Sampler):
+            raise UserError(f"a sampler is a Sampler or its text, such as 'ddim(steps=20)', not {sampler!r}.")
+        return sampler
+
     @property
     def stochastic(self) -> bool:
         """Whether it draws noise along the way (which is shared too)."""

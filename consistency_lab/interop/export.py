@@ -13,7 +13,7 @@ from torch import Tensor
 from consistency_lab.choices import Choice
 from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.denoiser import NetworkDenoiser
-from consistency_lab.diffusion.model import DiffusionModel, described
+from consistency_lab.diffusion.model import DiffusionModel, check_diffusion, described
 from consistency_lab.errors import UserError
 from consistency_lab.interop.layout import CONFIG, OURS, SCHEDULER, WEIGHTS, whole_folder
 from consistency_lab.interop.module import ModuleNetwork
@@ -45,6 +45,7 @@ def export_diffusers(model: DiffusionModel, path: str | os.PathLike[str]) -> str
         UserError: a network that was wrapped, is no registered one, or whose options are not known.
         StoreError: ``path`` is in use or cannot be written.
     """
+    check_diffusion(model)
     denoiser = model.denoiser
     network = denoiser.network if isinstance(denoiser, NetworkDenoiser) else None
     if not isinstance(network, ImageNetwork) or isinstance(network, ModuleNetwork):

@@ -11,6 +11,7 @@ import xarray as xr
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from consistency_lab.choices import whole
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import measuring, plain_defaults
 from consistency_lab.diffusion.model import DiffusionModel
@@ -110,6 +111,7 @@ def curvature_spectrum(
     for name in operators:
         if name not in OPERATORS:
             raise unknown_name("operator", name, OPERATORS)
+    probes = whole("probes", probes)
     if not operators or probes < 2:
         raise UserError("a spectrum needs at least one operator and 2 probes.")
     subject.check()

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from consistency_lab.choices import whole
 from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.diffusion.model import DiffusionModel, check_diffusion
 from consistency_lab.diffusion.noise import SharedNoise
@@ -72,6 +73,7 @@ def frozen_grid(
     check_diffusion(model)
     check_set(images)
     schedule, device = model.denoiser.schedule, model.device
+    count, bins = whole("count", count), whole("bins", bins)
     if not 1 <= count <= len(images):
         raise UserError(
             f"a probe of {count} images was asked for, and {images.name!r} has {len(images)}; choose between 1 and that."

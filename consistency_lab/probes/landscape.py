@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from consistency_lab.choices import above_zero, whole
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.model import DiffusionModel, check_diffusion, described
@@ -114,10 +115,9 @@ def line_landscape(
             of 0, or a loss that draws random numbers.
     """
     check_subjects(subject, *([] if towards is None else [towards]))
+    points, span = whole("points", points), above_zero("span is a length", span)
     if points < 5:
         raise UserError(f"a landscape needs at least 5 points, not {points}.")
-    if not 0 < span < float("inf"):
-        raise UserError(f"span is a length above 0, not {span}.")
     subject.check()
     facts: dict[str, Any] = {"seed": seed}
     settle: Settle | None = None

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from consistency_lab.choices import above_zero, whole
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.model import DiffusionModel
@@ -94,10 +95,9 @@ def plane_landscape(
             span of 0, a loss that draws random numbers.
     """
     check_subjects(subject, *(through or ()))
+    points, span = whole("points", points), above_zero("span is a length", span)
     if points < 5:
         raise UserError(f"a plane needs at least 5 points on an axis, not {points}.")
-    if not 0 < span < float("inf"):
-        raise UserError(f"span is a length above 0, not {span}.")
     subject.check()
     facts: dict[str, Any] = {"seed": seed}
     settle, own = None, []

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from consistency_lab.choices import whole
 from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.clocks import PairClock, kept_points, pair_clock
@@ -44,7 +45,7 @@ def probe_structure(
     noise: SharedNoise | None = None,
     *,
     count: int = 64,
-    sampler: Sampler | None = None,
+    sampler: Sampler | str | None = None,
     levels: int = 14,
 ) -> xr.Dataset:
     """Where along the noise levels the final image is known and decided, for each model and between each ordered pair of them.
@@ -71,7 +72,8 @@ def probe_structure(
     """
     models = list(models) if isinstance(models, Iterable) and not isinstance(models, str) else [models]
     check_noise(noise)
-    noise, sampler = noise or SharedNoise(0), sampler or Sampler()
+    noise, sampler = noise or SharedNoise(0), Sampler.of(sampler)
+    count, levels = whole("count", count), whole("levels", levels)
     _check(models, images, count, sampler, levels)
     kept = kept_points(sampler.steps, levels)
     away = count if not models[0].classes else -(-count // models[0].classes) * models[0].classes

@@ -45,7 +45,7 @@ def compare(
     *,
     count: int = 256,
     metrics: Sequence[str | Distance] = ("mse", "psnr", "cosine"),
-    sampler: Sampler | None = None,
+    sampler: Sampler | str | None = None,
     images: ImageSet | None = None,
     levels: int = 14,
     shown: int = 12,
@@ -67,7 +67,7 @@ def compare(
         noise: the shared noise, ``SharedNoise(0)`` by default.
         count: samples, the images 0 ... count - 1 of the noise; at least 2.
         metrics: distances, by name (see `METRICS`) or as objects.
-        sampler: how diffusion models sample; ``Sampler()`` (50 steps of DDIM) by default.
+        sampler: how diffusion models sample, as a `Sampler` or in text (``"ddim(steps=20)"``); 50 steps of DDIM by default.
         images: the training set of the models, for references and nearest images.
         levels: noise levels along the trajectory that are kept, the final image included.
         shown: samples whose images the result carries along the trajectory, the first ones; beside them it carries the final images of
@@ -89,7 +89,7 @@ def compare(
     """
     check_arguments(models, noise, metrics, images)
     count, levels, shown = counted(count=count, levels=levels, shown=shown)
-    noise, sampler = noise or SharedNoise(0), sampler or Sampler()
+    noise, sampler = noise or SharedNoise(0), Sampler.of(sampler)
     distances = [metric if isinstance(metric, Distance) else METRICS.build(metric) for metric in metrics]
     _check(models, count, images)
     _check_names("metrics", [distance.name for distance in distances])

@@ -44,7 +44,7 @@ def size_sweep(
     *,
     seeds: int = SEEDS,
     count: int = 256,
-    sampler: Sampler | None = None,
+    sampler: Sampler | str | None = None,
     noise_seed: int = 0,
     device: str | torch.device = "cpu",
     workers: int = 1,
@@ -71,7 +71,7 @@ def size_sweep(
             raise UserError(
                 f"two disjoint sets of {size} images cannot be cut from the {len(images)} of {images.name!r}."
             )
-    sampler, table = sampler or Sampler(), []
+    sampler, table = Sampler.of(sampler), []
     common: dict[str, Any] = {"seeds": seeds, "count": count, "noise_seed": noise_seed, "sampler": vars(sampler)}
     common |= {"measures_version": MEASURES_VERSION}
     for size in sizes:

@@ -89,21 +89,31 @@ class TrainingStep(NamedTuple):
     parts: Mapping[str, Tensor] = MappingProxyType({})
 
 
+def _check_averages(**factors: float) -> None:
+    """Raise `UserError` for a factor of a moving average outside [0, 1); torch takes such a momentum of SGD without a word."""
+    for name, value in factors.items():
+        if not 0.0 <= value < 1.0:
+            raise UserError(f"{name} of an optimizer lies in [0, 1), not at {value!r}.")
+
+
 def _adam(
     parameters: list[nn.Parameter], lr: float, *, beta1: float = 0.9, beta2: float = 0.999
 ) -> torch.optim.Optimizer:
+    _check_averages(beta1=beta1, beta2=beta2)
     return torch.optim.Adam(parameters, lr=lr, betas=(beta1, beta2))
 
 
 def _adamw(
     parameters: list[nn.Parameter], lr: float, *, beta1: float = 0.9, beta2: float = 0.999, weight_decay: float = 0.01
 ) -> torch.optim.Optimizer:
+    _check_averages(beta1=beta1, beta2=beta2)
     return torch.optim.AdamW(parameters, lr=lr, betas=(beta1, beta2), weight_decay=weight_decay)
 
 
 def _sgd(
     parameters: list[nn.Parameter], lr: float, *, momentum: float = 0.9, weight_decay: float = 0.0
 ) -> torch.optim.Optimizer:
+    _check_averages(momentum=momentum)
     return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
 
 

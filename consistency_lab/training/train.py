@@ -181,8 +181,14 @@ def train(
 
     >>> model = train(load_images("digits"), network="mlp", steps=200, seed=0)
     """
+    if not isinstance(settings, TrainingSettings | None):
+        raise UserError(
+            f"settings are TrainingSettings(...), not {settings!r}; single ones are written as train(..., steps=500)."
+        )
     settings = (settings or TrainingSettings()).replace(**changes)
     if recipe is not None:
+        if not hasattr(recipe, "apply"):
+            raise UserError(f"a recipe is what Recipe.from_findings or Recipe.load gives, not {recipe!r}.")
         settings = recipe.apply(settings)
     place = resolve_device(device)
     spec = training_spec(images, settings, place)
