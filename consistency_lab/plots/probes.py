@@ -102,7 +102,7 @@ def landscape(ds: xr.Dataset) -> Figure:
             right.set_yscale("log")
         right.margins(x=0)
         label_lines(right, ends, size=7.5)
-    between = " to " in path
+    between = reading.is_between(ds)
     for panel in axes[0]:
         panel.set_xlabel(
             "position  (0 = first, 1 = second model)" if between else "position  (0 = the model, filter norms)"

@@ -26,6 +26,14 @@ def model_of(ds: xr.Dataset) -> str:
     return str(ds.attrs.get("model", "the model"))
 
 
+def is_between(ds: xr.Dataset) -> bool:
+    """Whether a line through weight space leads to a second model (at position 1), and not in a random direction."""
+    if "towards" in ds.attrs:
+        return bool(ds.attrs["towards"])
+    path = str(ds.attrs.get("path", ""))  # versions without the attribute said it in the path alone
+    return " to " in path and not path.startswith("random")
+
+
 def need(ds: xr.Dataset, kind: str, *variables: str) -> xr.Dataset:
     """The result made whole (`store.shapes.whole`). Raises `UserError` unless it can be, is of that kind and holds those variables."""
     ds = whole(ds)

@@ -151,6 +151,7 @@ def line_landscape(
         bends = [over_images(partial(curvature, line), by_t[:, i]) for i in range(subject.levels)]
         add_interval(result, "curvature_by_t", ("t",), Interval(*np.array(bends).T))
     result.attrs.update(model=subject.name, path=path, direction_norm=norm(direction), units=subject.units)
+    result.attrs["towards"] = "" if towards is None else towards.name
     for name, statistic in line_numbers(line, towards is not None).items():
         result.attrs.update(named(name, over_images(statistic, by_image)))
     for name, number in numbers.items():

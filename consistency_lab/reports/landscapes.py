@@ -34,7 +34,7 @@ PLANE_NUMBERS = {
 def landscape(ds: xr.Dataset, key: str) -> dict[str, Any]:
     """The loss along one line in weight space."""
     path = str(ds.attrs.get("path", "a line in weight space"))
-    between = " to " in path
+    between = reading.is_between(ds)
     figure = picture(
         probes.landscape(ds),
         f"{key}-line",

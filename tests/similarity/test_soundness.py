@@ -79,6 +79,16 @@ def test_samples_in_another_range_are_named_with_the_range(digits):
     assert ["value_range=(0, 1)" in sentence for sentence in said] == [True, True]
 
 
+def test_samples_that_overshoot_their_range_are_named_too(digits):
+    """As those of a trained network do: in [-1.2, 1.3] and so, in the other range, in [-.1, 1.15]."""
+    noise = torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    samples = 1.15 * digits.all()[:64] + 0.12 * noise
+    for images in (digits, None):
+        assert not any("value_range=" in sentence for sentence in sound(images, samples, samples.flip(0))[1])
+        _, said = sound(images, samples, (samples.flip(0) + 1) / 2)
+        assert [sentence[:3] for sentence in said if "value_range=(0, 1)" in sentence] == ["m1:"]
+
+
 def test_flat_exploded_and_bright_samples_are_no_other_range(digits):
     x = digits.all()
     bright = load_images("digits").take(range(300), "bright")
