@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Annotated, Any, Union
 
 import tyro
@@ -19,6 +20,7 @@ from consistency_lab.cli.listing import Export, List, Status
 from consistency_lab.cli.probe import Probe
 from consistency_lab.cli.race import MakeRecipe, Race
 from consistency_lab.cli.report import Report
+from consistency_lab.cli.sample import Sample
 from consistency_lab.cli.study import Study
 from consistency_lab.cli.terminal import spell_out
 from consistency_lab.cli.train import Train, TrainGAN, Training, TrainVAE
@@ -32,6 +34,7 @@ COMMANDS: dict[str, type[Any]] = {
     "train": Train,
     "train-gan": TrainGAN,
     "train-vae": TrainVAE,
+    "sample": Sample,
     "compare": Compare,
     "probe": Probe,
     "study": Study,
@@ -77,6 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Returns 0, 2 for input that cannot be used, or 130 after Ctrl-C."""
     spell_out()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments == ["--version"]:
+        print(f"consistency-lab {version('consistency-lab')}")
+        return 0
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         command = _parse(arguments)

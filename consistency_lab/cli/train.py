@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,16 @@ class Train(Training):
     """
 
     settings: TrainingSettings = field(default_factory=TrainingSettings)
+    recipe: Path | None = None
+    """a recipe (JSON of `consistency-lab recipe`), which overrides the settings that it derives"""
+
+    def run(self) -> None:
+        if self.recipe is None:
+            return super().run()
+        from consistency_lab.recipe.recipe import Recipe
+
+        settings = Recipe.load(self.recipe).apply(self.settings)
+        return replace(self, settings=settings, recipe=None).run()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.data.published import Place
 from consistency_lab.data.views import View
 from consistency_lab.devices import plain_defaults
-from consistency_lab.errors import UserError
+from consistency_lab.errors import UserError, unknown_name
 
 _ARCHIVES = (".npz", ".npy", ".zip")
 DATA_DIR = Path("data")  # relative to the working directory: where published sets are looked for and downloaded to
@@ -49,6 +49,9 @@ def load_images(
             raise UserError(f"options ({', '.join(options)}) apply where images are read; {source!r} is read already.")
         return source
     choice = _choice(source)
+    if choice.name not in DATASETS.names():
+        unknown = unknown_name("dataset", choice.name, DATASETS.names())
+        raise UserError(f"{unknown} There is no file or folder of that name here either.")
     place = Place(Path(data_dir or DATA_DIR).expanduser(), download)
     return DATASETS.build(Choice(choice.name, {**choice.options, **options}), place)
 

@@ -129,11 +129,17 @@ class DiffusionModel:
             self, name=f"{self.name}-cfg{scale:g}", denoiser=GuidedDenoiser(self.denoiser, scale).eval(), facts=facts
         )
 
-    def generate(self, noise: SharedNoise, indices: Sequence[int], sampler: Sampler | str | None = None) -> Tensor:
-        """The images of those indices ``(N, C, H, W)``, float32 on the CPU, computed `CHUNK` at a time."""
+    def generate(
+        self,
+        noise: SharedNoise,
+        indices: Sequence[int],
+        sampler: Sampler | str | None = None,
+        labels: Sequence[int] | None = None,
+    ) -> Tensor:
+        """The images of those indices ``(N, C, H, W)``, float32 on the CPU, computed `CHUNK` at a time; ``labels`` as in `labels`."""
         images = []
         for chunk in chunks(indices):
-            for step in self.path(noise, chunk, sampler):
+            for step in self.path(noise, chunk, sampler, labels=labels):
                 last = step
             images.append(last.x_t.float().cpu())
         return torch.cat(images)

@@ -94,7 +94,9 @@ def _words(denoiser: WrappedDenoiser) -> str:
 
 
 def _failed(denoiser: WrappedDenoiser, kind: str, times: Tensor, error: Exception) -> UserError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".;")
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
+    # TorchScript tells the stack first, and what went wrong at last.
+    reason = next((line for line in reversed(lines) if line.startswith("RuntimeError:")), lines[0]).rstrip(".;")
     shape = tuple(denoiser.shape)
     return UserError(
         f"{kind} cannot be asked for two images {shape} at two times ({_words(denoiser)}): {reason}"

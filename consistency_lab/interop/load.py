@@ -11,7 +11,7 @@ import torch
 
 from consistency_lab.choices import Choice, Registry
 from consistency_lab.diffusion.model import DiffusionModel
-from consistency_lab.errors import UserError
+from consistency_lab.errors import UserError, unknown_name
 from consistency_lab.interop.diffusers import load_diffusers
 from consistency_lab.interop.files import is_weights, refuse_weights
 from consistency_lab.interop.pickles import is_pickle, refuse_pickle
@@ -67,6 +67,9 @@ def open_foreign(text: str, *, name: str | None = None, device: str | torch.devi
     if not path:
         raise UserError(f"{text!r} names no file or folder; write {prefix}:PATH.")
     choice = Choice(prefix, {"name": name, "device": device, **options})
+    known = OPENERS.options(prefix)
+    if strange := [key for key in options if key not in known]:
+        raise unknown_name(f"option of {prefix}", strange[0], [key for key in known if key not in ("name", "device")])
     needed = [key for key, default in OPENERS.options(prefix).items() if default is inspect.Parameter.empty]
     if missing := [key for key in needed if key not in options]:
         pattern = "&".join(f"{key}=..." for key in needed)

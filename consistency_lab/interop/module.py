@@ -245,6 +245,13 @@ def wrap_module(
             that fails, gives another shape or values that are not finite, answers differently each time, or whose answer for one
             image depends on the others.
     """
+    if not isinstance(module, nn.Module):
+        what = (
+            f"the class {module.__name__}; give an instance of it"
+            if isinstance(module, type)
+            else f"a {type(module).__name__}"
+        )
+        raise UserError(f"wrap_module takes a torch module (an nn.Module), not {what}.")
     told = Told(as_schedule(schedule), predicts, time, value_range)
     if not (isinstance(shape, tuple | list) and all(isinstance(size, int) for size in shape)):
         raise UserError(f"shape={shape!r} is not usable; give (channels, height, width).")

@@ -32,6 +32,9 @@ CLEAR = 0.1  # in the logarithm of the error, the mean over levels: what an alte
 TRAINED = (
     0.05  # and at most so far above the Gaussian at its better levels: networks that learnt little fit no alternative
 )
+POOR = (
+    1.4  # times the linear denoiser's error, the geometric mean over levels: beyond it a wrapping cannot be vouched for
+)
 _TIE = 1.03  # at high noise all errors are nearly equal
 _CAP = 1.0  # of one level's logarithm: a network that predicts x0 is bad at low noise, rightly wrapped too
 _PIXELS = 4096  # the largest covariance whose eigenvalues are taken; beyond it as many images are
@@ -67,6 +70,13 @@ class WrappingCheck:
         return bool(self.instead) or self.worse_than_zeros
 
     @property
+    def poor(self) -> bool:
+        """Whether it denoises so badly, at `POOR` times the linear denoiser's error, that nothing can be said for its wrapping either."""
+        return (
+            bool(np.mean(_ratios(self.error, self.gaussian).clip(max=10.0)) > math.log(POOR)) if self.error else False
+        )
+
+    @property
     def sentence(self) -> str:
         """What was found, for the reader."""
         ratio = _words(_ratios(self.error, self.gaussian))
@@ -80,6 +90,11 @@ class WrappingCheck:
             return (
                 f"{self.model}: as it was told what it is, it denoises worse than an answer of zeros does; time, sign, prediction, range "
                 "or schedule is wrong and no usual alternative fits, or the model has learnt nothing."
+            )
+        if self.poor:
+            return (
+                f"{self.model}: its denoising error is {ratio} times that of the best linear denoiser (mean over noise levels), and no "
+                "usual alternative is clearly better: it has learnt little, or time, sign, prediction, range or schedule was told wrongly."
             )
         return (
             f"{self.model}: nothing speaks against what it was told to be; its denoising error is {ratio} times that of the best linear "
@@ -132,7 +147,7 @@ def wrapping_sentences(models: Sequence[GenerativeModel], images: ImageSet | Non
         return [said for d, name in inner if isinstance(d, WrappedDenoiser) for said in noise_sentences(d, name)]
     spectrum = _spectrum(images) if wrapped else None
     checks = [_checked(m, NoisyImages.of(m, images, 32, 0), spectrum) for m in wrapped if spectrum is not None]
-    return [check.sentence for check in checks if check.suspect]
+    return [check.sentence for check in checks if check.suspect or check.poor]
 
 
 def _inner(denoiser: Denoiser) -> Denoiser:

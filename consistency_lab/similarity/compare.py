@@ -25,7 +25,7 @@ from consistency_lab.similarity.cube import add_pairs, coordinates, interval_nam
 from consistency_lab.similarity.extremes import add_extremes
 from consistency_lab.similarity.finite import finite_part
 from consistency_lab.similarity.labels import agreed_labels, labels_of, mixed_warning
-from consistency_lab.similarity.robust import add_robust, held_by_one
+from consistency_lab.similarity.robust import add_robust, add_typical, held_by_one
 from consistency_lab.similarity.soundness import add_soundness, warnings_of
 from consistency_lab.similarity.trajectories import (
     Trajectories,
@@ -120,6 +120,7 @@ def compare(
         result.coords["label"] = ("sample", under)
     add_pairs(result, walks, distances, under)
     add_robust(result, distances)
+    add_typical(result, walks, distances, under)
     result["images"] = (
         ("model", "shown", "t", "channel", "row", "column"),
         np.stack([shown_images(w, shown) for w in walks.own]),

@@ -49,22 +49,32 @@ def cube(
         labels: what each sample was asked for ``(N,)``, two samples or more a label; None where nothing was.
     """
     values, nulls, plain = [], [], []
-    groups = None if labels is None else [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    groups = groups_of(labels)
     for at_t in zip(*(w.estimates for w in walked), strict=True):
-        with warnings.catch_warnings():
-            # Estimates on the way, and residuals, may lie anywhere; the comparison speaks of the final images' range itself.
-            warnings.simplefilter("ignore", RangeWarning)
-            embedded = [[d.embed(x) for x in at_t] for d in distances]
-        both = [(d, e[a], e[b]) for a, b in pairs for d, e in zip(distances, embedded, strict=True)]
+        images = [embedded(d, at_t) for d in distances]
+        both = [(d, e[a], e[b]) for a, b in pairs for d, e in zip(distances, images, strict=True)]
         values.append(torch.stack([d.between(u, v) for d, u, v in both], -1))
-        nulls.append(torch.stack([_null(d, u, v, groups) for d, u, v in both], -1))
+        nulls.append(torch.stack([null_of(d, u, v, groups) for d, u, v in both], -1))
         if groups is not None:
             plain.append(torch.stack([d.null(u, v) for d, u, v in both], -1))
     shape = (len(values), -1, len(pairs), len(distances))
     return Cube(*(torch.stack(x).reshape(shape).permute(2, 0, 1, 3).numpy() for x in (values, nulls, plain) if x))
 
 
-def _null(distance: Distance, a: torch.Tensor, b: torch.Tensor, groups: Sequence[np.ndarray] | None) -> torch.Tensor:
+def embedded(distance: Distance, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The embeddings of several models' images, or of estimates of them."""
+    with warnings.catch_warnings():
+        # Estimates on the way, and residuals, may lie anywhere; the comparison speaks of the final images' range itself.
+        warnings.simplefilter("ignore", RangeWarning)
+        return [distance.embed(each) for each in images]
+
+
+def groups_of(labels: np.ndarray | None) -> list[np.ndarray] | None:
+    """The places of the samples of each label; None where there are no labels."""
+    return None if labels is None else [np.flatnonzero(labels == label) for label in np.unique(labels)]
+
+
+def null_of(distance: Distance, a: torch.Tensor, b: torch.Tensor, groups: Sequence[np.ndarray] | None) -> torch.Tensor:
     """The null of every sample ``(N,)``, within groups of samples where there are groups."""
     if groups is None:
         return distance.null(a, b)

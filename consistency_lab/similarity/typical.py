@@ -16,24 +16,49 @@ from consistency_lab.similarity.statistics import in_logarithms, score, without_
 TRIMMED = 0.1  # share of the samples that the trimmed score leaves out at either end
 
 
-def trimmed_score(distance: Array, null: Array, models: int) -> Interval:
-    """The score of a family over its typical samples: the tenth with the largest and the tenth with the smallest distance are left out.
-
-    Samples are ranked by their distance averaged over pairs, and the same ones leave the distance and the null (in part, where 0.1 N is
-    not whole). What a sample adds to the null is its pseudo-value (`pseudo_values`), so an image that exploded leaves the null of all
-    other samples too, but for its chance likeness to them. Without heavy tails this is the plain score, up to sampling error and to the
-    skewness of the distances: where few samples hold much of the distance it is higher, the score of typical samples and not of all.
+def typical(distance: Array, labels: NDArray[np.int32] | None = None) -> NDArray[np.int64]:
+    """Which samples are typical ``(n,)``: all but the tenth with the largest and the tenth with the smallest distance, rounded down.
 
     Args:
-        distance, null: per sample, ``(pairs, N, ...)`` in the order of `pairs_of`; nulls as in `pair_score`. N >= 3.
-        models: K >= 2.
-
-    Returns:
-        ``(...)`` with an interval over models and noise, or over noise alone for two models. The jackknife is consistent for trimmed
-        means (Shao & Tu 1995).
+        distance: per sample ``(N,)``, averaged over pairs.
+        labels: what each sample was asked for; one that would be left alone under its label is left out too, for it has no null.
     """
+    cut = int(TRIMMED * len(distance))
+    kept = np.sort(np.argsort(distance, kind="stable")[cut : len(distance) - cut])
+    if labels is None:
+        return kept
+    there, counts = np.unique(labels[kept], return_counts=True)
+    return kept[np.isin(labels[kept], there[counts > 1])]
+
+
+def trimmed_interval(
+    estimate: Array, distance: Array, null: Array, models: int, labels: NDArray[np.int32] | None = None
+) -> Interval:
+    """The interval of the score of typical samples, the same share of distance / null as for the linear form of the score.
+
+    That form takes trimmed means of the distance and of the null's `pseudo_values` over the same samples (in part, where 0.1 N is not
+    whole), whose jackknife is consistent (Shao & Tu 1995). Where it is undefined, as for few samples that explode, there are no bounds.
+
+    Args:
+        estimate: the score of typical samples, ``(...)``.
+        distance, null: per sample, ``(pairs, N, ...)`` in the order of `pairs_of`; nulls as in `pair_score`. N >= 3.
+        models: K >= 2; over models and noise for three or more, over noise alone for two.
+        labels: what each sample was asked for, where nulls are within labels.
+    """
+    linear = linear_trimmed_score(distance, null, models, labels)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shares = [(1 - bound) / (1 - linear.estimate) for bound in (linear.low, linear.high)]
+    low, high = (np.where(linear.estimate < 1, 1 - (1 - estimate) * share, np.nan) for share in shares)
+    return Interval(estimate, low, high)
+
+
+def linear_trimmed_score(
+    distance: Array, null: Array, models: int, labels: NDArray[np.int32] | None = None
+) -> Interval:
+    """The linear form of the trimmed score with its interval: see `trimmed_interval`."""
     d = np.stack([distance.mean(0), *without_each_model(distance, models)])
-    v = np.stack([pseudo_values(null.mean(0)), *map(pseudo_values, without_each_model(null, models))])
+    nulls = [null.mean(0), *without_each_model(null, models)]
+    v = np.stack([pseudo_values(each, labels) for each in nulls])
     order = d.argsort(1)
     d, v = (np.take_along_axis(x, order, 1) for x in (d, v))
     estimate = score(_trimmed(d[:1])[0], _trimmed(v[:1])[0])
@@ -42,7 +67,7 @@ def trimmed_score(distance: Array, null: Array, models: int) -> Interval:
     return in_logarithms(crossed_jackknife(estimate, [left[1:]]) if models > 2 else jackknife(estimate, left[0]))
 
 
-def pseudo_values(null: Array) -> Array:
+def pseudo_values(null: Array, labels: NDArray[np.int32] | None = None) -> Array:
     """What each sample adds to the mean of a null over all i != j: the jackknife's pseudo-values, ``(N, ...)``.
 
     v_i = mean u + 2 (n - 1) / (n - 2) (u_i - mean u). Their mean is the null's; that of all but one is, exactly, the null without that
@@ -50,14 +75,19 @@ def pseudo_values(null: Array) -> Array:
 
     Args:
         null: per sample, ``(N, ...)``, the mean over j != i of both directions. N >= 3.
+        labels: what each sample was asked for, where the null is within labels: u's mean and n are then those of the label.
     """
-    n, mean = len(null), null.mean(0)
-    return mean + 2 * (n - 1) / (n - 2) * (null - mean)
+    values = np.empty_like(null)
+    for label in [None] if labels is None else np.unique(labels):
+        own = slice(None) if label is None else labels == label
+        n, mean = len(null[own]), null[own].mean(0)
+        values[own] = mean + 2 * (n - 1) / max(n - 2, 1) * (null[own] - mean)  # the two of a pair have one null
+    return values
 
 
-def trimmed_mean(values: Array) -> Array:
-    """The mean of samples ``(N, ...)`` without the tenth at either end (see `trimmed_score`): ``(...)``."""
-    return _trimmed(np.sort(values, axis=0)[None])[0]
+def trimmed_mean(values: Array) -> float:
+    """The mean of the typical of some values ``(N,)`` (see `typical`)."""
+    return float(values[typical(values)].mean())
 
 
 def _kept(n: int) -> Array:
@@ -81,19 +111,16 @@ def _trimmed_without(ranked: Array) -> Array:
     return (below + above) / keep.sum()
 
 
-def median_score(distance: Array, null: Array) -> Array:
-    """1 - median_i d_i / median_i v_i: the score with medians over samples for means, of the distance and of the null's `pseudo_values`.
+def median_score(distance: Array, others: Array) -> float:
+    """1 - median_i d(A_i, B_i) / median_{i != j} d(A_i, B_j): the score with medians for means.
 
-    Both are averaged over pairs first. As the plain score it is 0 for unrelated models, up to sampling error. It has no interval: the
-    delete-one jackknife is not consistent for a median (Miller 1974).
+    It has no interval: the delete-one jackknife is not consistent for a median (Miller 1974).
 
     Args:
-        distance, null: per sample, ``(pairs, N, ...)``; one pair is ``distance[p : p + 1]``. N >= 3.
-
-    Returns:
-        ``(...)``.
+        distance: of the same noise ``(N,)``, averaged over pairs of models.
+        others: of other noise, of the same label where there are labels, averaged likewise; any number of them.
     """
-    return score(np.median(distance.mean(0), 0), np.median(pseudo_values(null.mean(0)), 0))
+    return float(score(np.array(np.median(distance)), np.array(np.median(others))))
 
 
 class Worst(NamedTuple):

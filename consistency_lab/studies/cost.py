@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 
 from consistency_lab.data.imageset import ImageSet
-from consistency_lab.diffusion.model import CHUNK
+from consistency_lab.diffusion.model import CHUNK, DiffusionModel
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.loading import Model, kind_of
@@ -45,9 +45,11 @@ def seconds_per_step(images: ImageSet, settings: LoopSettings, device: torch.dev
 def seconds_per_image(images: ImageSet, settings: LoopSettings, device: torch.device) -> float:
     """Time of one evaluation of the network for one image, from one chunk of images made in one step by an untrained model."""
     model = _timed(images, settings, device, 1)[1]
-    sampler = {"sampler": Sampler(steps=1)} if kind_of(settings).name == "model" else {}
     began = time.perf_counter()
-    model.generate(SharedNoise(0), range(CHUNK), **sampler)
+    if isinstance(model, DiffusionModel):
+        model.generate(SharedNoise(0), range(CHUNK), Sampler(steps=1))
+    else:
+        model.generate(SharedNoise(0), range(CHUNK))
     return (time.perf_counter() - began) / CHUNK
 
 

@@ -10,7 +10,7 @@ import torch
 from consistency_lab.intervals import jackknife, mean_interval
 from consistency_lab.metrics.distances import METRICS
 from consistency_lab.similarity.statistics import cross_score, family_score, pair_score, pairs_of, score, within_score
-from consistency_lab.similarity.typical import trimmed_score
+from consistency_lab.similarity.typical import linear_trimmed_score
 
 NULL = 4.0
 MODELS, SAMPLES = (3, 4, 6, 8), (32, 256)
@@ -201,9 +201,9 @@ def test_the_interval_covers_the_score_of_vectors_whatever_the_family(options, l
 def test_the_interval_of_the_trimmed_score_covers_where_images_explode():
     rng, pairs = np.random.default_rng(0), pairs_of(4)
     *many, _ = drawn(rng, pairs, 2048, 100, **CASES["exploding"])
-    truth = trimmed_score(*many, 4).estimate.mean()  # of 100 families under 2,048 noises each
+    truth = linear_trimmed_score(*many, 4).estimate.mean()  # of 100 families under 2,048 noises each
     *few, _ = drawn(rng, pairs, 32, 800, **CASES["exploding"])
-    assert 0.92 <= covered(trimmed_score(*few, 4), truth) <= 0.98
+    assert 0.92 <= covered(linear_trimmed_score(*few, 4), truth) <= 0.98
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from consistency_lab.data.sources import load_images
-from consistency_lab.diffusion.denoiser import Prediction
+from consistency_lab.diffusion.denoiser import Denoiser, Prediction, convert
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.references import GaussianDenoiser
@@ -107,3 +107,56 @@ def test_results_of_two_samples_have_no_typical_ones(calm):
     result = compare(calm, **{**FEW, "count": 2})
     assert "family_trimmed_score" not in result
     assert headline(result).typical == ""
+
+
+class Unrelated(Denoiser):
+    """An orthogonal map of the state, drawn from a seed: no two models share anything, but images of a label have one size."""
+
+    def __init__(self, seed, sizes):
+        super().__init__()
+        self.schedule, self.shape = SCHEDULES.build("linear"), (1, 8, 8)
+        generator = torch.Generator().manual_seed(seed)
+        self.register_buffer("mix", torch.linalg.qr(torch.randn(64, 64, generator=generator))[0])
+        self.register_buffer("sizes", sizes)
+
+    def _predict(self, x_t, t, alpha, sigma, cond):
+        seen = (x_t.flatten(1).to(self.mix) @ self.mix).reshape(x_t.shape)
+        return convert(x_t, seen * self.sizes[cond].reshape(-1, 1, 1, 1), "x0", alpha, sigma)
+
+
+@pytest.mark.parametrize("count", [40, 200])
+def test_unrelated_models_score_nothing_typically_where_labels_differ_in_size(count):
+    models = [DiffusionModel(f"m{k}", Unrelated(k, torch.linspace(0.1, 1, 10)), classes=10) for k in (1, 2, 3)]
+    options = {"sampler": Sampler(steps=1), "ceiling": False, "metrics": ("mse",), "shown": 1, "levels": 2}
+    last = compare(models, count=count, **options).isel(t=-1, metric=0)
+    for name in ("family_score", "family_trimmed_score", "family_median_score"):
+        assert abs(float(last[name])) < 0.12
+    assert float(last["family_trimmed_score_low"]) < 0.02
+    assert float(last["family_trimmed_score_high"]) > -0.02
+
+
+def test_typical_scores_are_those_of_the_typical_samples_compared_alone(exploded, calm):
+    result, _ = exploded
+    last = result.isel(t=-1).sel(metric="mse")
+    images = [m.generate(SharedNoise(0), range(100), FEW["sampler"]).double().flatten(1) for m in calm[:3]]
+    distance = last["distance"].transpose("pair", "sample").values.astype(np.float64)
+    table = (images[0][:, None] - images[1]).pow(2).mean(2).numpy()  # the pair a | b
+    kept = np.sort(np.argsort(distance[0], kind="stable")[10:90])
+    own = table[np.ix_(kept, kept)]
+    null = own[~np.eye(80, dtype=bool)].mean()
+    assert float(last["trimmed_score"][0]) == pytest.approx(1 - np.diag(own).mean() / null, abs=1e-5)
+    others = [np.diag(np.roll(table, -s, 1)) for s in np.unique(np.linspace(1, 99, 8).round().astype(int))]
+    others += [np.diag(np.roll(table, -s, 0)) for s in np.unique(np.linspace(1, 99, 8).round().astype(int))]
+    expected = 1 - np.median(np.diag(table)) / np.median(np.concatenate(others))
+    assert float(last["median_score"][0]) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("count", [3, 9, 17])
+def test_however_few_samples_explode_typical_scores_are_numbers(count):
+    """Many of these run away, so that the mean of other noise lies far from any of it."""
+    models = [gaussian(name, seed, Exploding) for seed, name in enumerate("ab")]
+    first = SharedNoise(0).initial(range(count), (1, 8, 8))[:, 0, 0, 0].sort().values
+    for model, rank in zip(models, (-2, -3), strict=True):
+        model.denoiser.limit = float(first[rank])
+    result = compare(models, **{**FEW, "count": count}).isel(t=-1).sel(metric="mse")
+    assert np.isfinite([result["family_trimmed_score"], result["family_median_score"]]).all()
