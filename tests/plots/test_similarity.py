@@ -85,7 +85,7 @@ def test_curves_have_labels_units_and_intervals(results):
     ds = results.comparison(4)
     score, distance = similarity.curves(ds, "mse").axes[:2]
     assert {"same noise", "other noise (null)", "Gaussian denoiser"} <= {text.get_text() for text in distance.texts}
-    assert "squared difference of pixels" in distance.get_ylabel()
+    assert "squared image units" in distance.get_ylabel()
     assert distance.get_xlabel().startswith("time t")
     lines = {line.get_label(): line for line in score.lines}
     np.testing.assert_array_equal(lines["all models"].get_ydata(), ds["family_score"].sel(metric="mse"))
@@ -114,7 +114,7 @@ def test_distribution_counts_every_sample_of_every_pair(results):
     outlines = [patch for patch in upper.patches if not patch.get_fill()]
     assert [patch.get_data().values.sum() for patch in outlines] == pytest.approx([100, 100])
     assert [label.get_text() for label in lower.get_yticklabels()] == list(ds["pair"].values[::-1])
-    assert "squared difference" in lower.get_xlabel()
+    assert "squared image units" in lower.get_xlabel()
 
 
 def test_figures_are_drawn_without_pyplot(results):
