@@ -63,6 +63,12 @@ def whole(ds: object) -> xr.Dataset:
     return _printable(_sound_comparison(ds) if kind == "comparison" else ds)
 
 
+def lost_variables(ds: xr.Dataset) -> list[str]:
+    """Variables that the result had when it was made and has no longer, for readers that need all; none where that is not known."""
+    shape = _recorded(ds)
+    return [] if shape is None else sorted(set(shape["dims"]) - set(map(str, ds.variables)))
+
+
 def _result(ds: object) -> xr.Dataset:
     if isinstance(ds, xr.DataArray):
         raise UserError(f"this is one variable of a result ({ds.name!r}); give the result itself.")

@@ -13,6 +13,7 @@ from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.classifier import SmallClassifier
 from consistency_lab.store.runs import Store
+from consistency_lab.store.shapes import shape_of
 from consistency_lab.studies.alignment import aligned
 from consistency_lab.studies.connectivity import probe_connectivity
 from consistency_lab.studies.emergence import emergence_table
@@ -106,3 +107,10 @@ def test_families_and_jobs(tmp_path):
 def test_a_race_is_no_other_result(table):
     for other in ("race.nc", xr.Dataset(attrs={"kind": "landscape"})):
         refused("this needs the result of a race", lambda other=other: table(other))
+
+
+@pytest.mark.parametrize("table", [race_table, finals_table])
+def test_a_race_without_one_of_its_variables_says_which(table):
+    race = xr.Dataset({"crossing": ("seed", [1.0]), "batch": ("seed", [32])}, attrs={"kind": "race"})
+    race.attrs["shape"] = shape_of(race)
+    refused("has lost batch", lambda: table(race.drop_vars("batch")))

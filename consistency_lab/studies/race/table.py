@@ -11,7 +11,7 @@ import xarray as xr
 
 from consistency_lab.errors import UserError
 from consistency_lab.intervals import mean_interval
-from consistency_lab.store.shapes import whole
+from consistency_lab.store.shapes import lost_variables, whole
 from consistency_lab.studies.race.crossing import Crossing, Speedup, haste, speedup, typical
 
 AGAINST = {
@@ -131,6 +131,8 @@ def finals_table(race: xr.Dataset) -> pd.DataFrame:
 def _whole_race(race: object) -> xr.Dataset:
     if not isinstance(race, xr.Dataset) or race.attrs.get("kind") != "race":
         raise UserError("this needs the result of a race; give what run_race or load_result returns.")
+    if missing := lost_variables(race):
+        raise UserError(f"this result of a race has lost {', '.join(missing)}; give it as it was made.")
     return whole(race)
 
 
