@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 Array = NDArray[np.float64]
 
@@ -82,3 +85,9 @@ def mean_interval(values: Array, axis: int = -1, degree: int = 1) -> Interval:
     with np.errstate(invalid="ignore"):  # the PSNR of equal images is infinite
         half = degree * stats.t.ppf(0.975, n - 1) * values.std(axis, ddof=1) / np.sqrt(n)
     return Interval(mean, mean - half, mean + half)
+
+
+def add_interval(result: xr.Dataset, name: str, dims: tuple[str, ...], interval: Interval) -> None:
+    """Put ``name``, ``name_low`` and ``name_high`` into a result."""
+    for key, values in zip((name, f"{name}_low", f"{name}_high"), interval, strict=True):
+        result[key] = (dims, values)

@@ -71,6 +71,11 @@ def pair_clock(first: Schedule, second: Schedule, steps: int) -> PairClock:
     return PairClock(one, other, torch.cat([t, zero]), torch.cat([levels, infinite]))
 
 
+def shared_reading(rows: Tensor) -> Tensor:
+    """What several clocks read ``(clocks, T)`` as one axis ``(T,)``: the reading of all, or their mean where they differ."""
+    return rows[0] if bool((rows == rows[0]).all()) else rows.mean(0)
+
+
 def kept_points(steps: int, levels: int) -> Tensor:
     """Indices ``(levels,)`` of the points of a grid of ``steps`` steps that are kept: evenly spread, both ends among them."""
     return torch.linspace(0, steps, min(levels, steps + 1), dtype=torch.float32, device="cpu").round().long()

@@ -16,7 +16,7 @@ from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.model import DiffusionModel, check_diffusion, described
 from consistency_lab.errors import UserError
-from consistency_lab.intervals import Array, Interval, mean_interval
+from consistency_lab.intervals import Array, Interval, add_interval, mean_interval
 from consistency_lab.probes.directions import Direction, difference, norm, random_axes
 from consistency_lab.probes.joining import Settle, own_losses, settling
 from consistency_lab.probes.smoothness import (
@@ -220,9 +220,3 @@ def _losses_through(
     ):
         losses[torch.from_numpy(where)] = values
     return losses
-
-
-def add_interval(result: xr.Dataset, name: str, dims: tuple[str, ...], interval: Interval) -> None:
-    """Put ``name``, ``name_low`` and ``name_high`` into a result."""
-    for key, values in zip((name, f"{name}_low", f"{name}_high"), interval, strict=True):
-        result[key] = (dims, values)

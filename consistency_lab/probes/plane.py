@@ -13,10 +13,10 @@ from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.errors import UserError
-from consistency_lab.intervals import Array, mean_interval
+from consistency_lab.intervals import Array, add_interval, mean_interval
 from consistency_lab.probes.directions import dot, norm, plane_through, random_axes
 from consistency_lab.probes.joining import own_losses, settling
-from consistency_lab.probes.landscape import add_interval, same_question
+from consistency_lab.probes.landscape import same_question
 from consistency_lab.probes.smoothness import curvature, named, over_images, roughness
 from consistency_lab.probes.subject import Subject, check_subjects, diffusion_subject
 from consistency_lab.probes.walk import losses_at

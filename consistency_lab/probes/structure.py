@@ -18,7 +18,7 @@ import xarray as xr
 from consistency_lab.choices import whole
 from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.devices import plain_defaults
-from consistency_lab.diffusion.clocks import PairClock, kept_points, pair_clock
+from consistency_lab.diffusion.clocks import PairClock, kept_points, pair_clock, shared_reading
 from consistency_lab.diffusion.model import DiffusionModel, check_diffusion, described
 from consistency_lab.diffusion.noise import SharedNoise, check_noise
 from consistency_lab.diffusion.sampling import Sampler
@@ -125,11 +125,13 @@ def probe_structure(
 
 def _add_times(result: xr.Dataset, dim: str, clocks: Sequence[PairClock], kept: torch.Tensor) -> None:
     """What every clock reads ``({dim}_log_snr: (dim, t))``; ``t`` and ``log_snr`` are those of the models, their mean where they differ."""
-    t, log_snr = (np.stack([clock[k][kept].numpy() for clock in clocks]) for k in (2, 3))
-    result.coords[f"{dim}_log_snr"] = ((dim, "t"), log_snr)
+    t, log_snr = (
+        torch.stack([reading[kept] for reading in each])
+        for each in zip(*((c.t, c.log_snr) for c in clocks), strict=True)
+    )
+    result.coords[f"{dim}_log_snr"] = ((dim, "t"), log_snr.numpy())
     if "log_snr" not in result.coords:
-        mean = [x[0] if (x == x[0]).all() else x.mean(0) for x in (t, log_snr)]
-        result.coords["t"], result.coords["log_snr"] = mean[0], ("t", mean[1])
+        result.coords["t"], result.coords["log_snr"] = shared_reading(t).numpy(), ("t", shared_reading(log_snr).numpy())
 
 
 def _check(models: Sequence[DiffusionModel], images: ImageSet, count: int, sampler: Sampler, levels: int) -> None:

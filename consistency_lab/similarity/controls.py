@@ -12,9 +12,10 @@ import xarray as xr
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.references import REFERENCES, closed_form
+from consistency_lab.intervals import Interval, add_interval
 from consistency_lab.metrics.distances import Distance, MeanSquaredError, nearest
 from consistency_lab.similarity.cube import cube, scored
-from consistency_lab.similarity.statistics import Interval, pair_score
+from consistency_lab.similarity.statistics import pair_score
 from consistency_lab.similarity.trajectories import Trajectories, Walk, Walked, Walks, shown_images, to_bytes
 
 
@@ -57,7 +58,7 @@ def add_ceiling(
     for name, values in (("ceiling", distance), ("ceiling_null", null)):
         result[name] = (("model", "sample", "metric"), values.astype(np.float32))
     distance, null = scored(distances, distance, null)
-    _add_score(result, "ceiling_score", ("metric",), pair_score(distance.mean(0), null.mean(0), axis=0))
+    add_interval(result, "ceiling_score", ("metric",), pair_score(distance.mean(0), null.mean(0), axis=0))
 
 
 def add_references(
@@ -98,9 +99,9 @@ def add_references(
     for name, values in (("reference_distance", distance), ("reference_null", null)):
         result[name] = (dims, values.astype(np.float32))
     distance, null = scored(distances, distance, null)
-    _add_score(result, "reference_score", ("model", "reference", "t", "metric"), pair_score(distance, null, axis=3))
+    add_interval(result, "reference_score", ("model", "reference", "t", "metric"), pair_score(distance, null, axis=3))
     mean = pair_score(distance.mean(0), null.mean(0), axis=2)
-    _add_score(result, "reference_mean_score", ("reference", "t", "metric"), mean)
+    add_interval(result, "reference_mean_score", ("reference", "t", "metric"), mean)
     _add_residuals(result, walks, labels)
     pictures = np.stack([shown_images(reference, shown) for reference in beside[0]])
     result["reference_images"] = (("reference", "shown", "t", "channel", "row", "column"), pictures)
@@ -122,11 +123,6 @@ def _constant_null(distance: np.ndarray, labels: np.ndarray | None) -> np.ndarra
     return null
 
 
-def _add_score(result: xr.Dataset, name: str, dims: tuple[str, ...], interval: Interval) -> None:
-    for end, values in zip(("", "_low", "_high"), interval, strict=True):
-        result[f"{name}{end}"] = (dims, values)
-
-
 def _add_residuals(result: xr.Dataset, walks: Walks, labels: np.ndarray | None) -> None:
     """Do two models still agree in what a reference does not explain? The score (MSE) of A - R against B - R, R from the same noise."""
     rows = []
@@ -138,7 +134,7 @@ def _add_residuals(result: xr.Dataset, walks: Walks, labels: np.ndarray | None) 
     over_references = Interval(
         *(np.stack([part[..., 0] for part in parts], axis=1) for parts in zip(*rows, strict=True))
     )
-    _add_score(result, "residual_score", ("pair", "reference", "t"), over_references)
+    add_interval(result, "residual_score", ("pair", "reference", "t"), over_references)
 
 
 def add_nearest(result: xr.Dataset, walked: Sequence[Trajectories], images: ImageSet, shown: int) -> None:

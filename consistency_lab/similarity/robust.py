@@ -13,7 +13,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from consistency_lab.intervals import Interval
+from consistency_lab.intervals import Interval, add_interval
 from consistency_lab.metrics.distances import Distance
 from consistency_lab.similarity.cube import embedded, groups_of, null_of, scored
 from consistency_lab.similarity.statistics import score
@@ -49,7 +49,7 @@ def add_robust(result: xr.Dataset, distances: Sequence[Distance]) -> None:
         left = leave_one_out(distance, null, models)
         result["without_score"] = (("model", "t", "metric"), left.score)
         result["odd"] = (("t", "metric"), left.odd.astype(np.int32))
-        _add(result, "odd_rise", ("t", "metric"), left.rise)
+        add_interval(result, "odd_rise", ("t", "metric"), left.rise)
 
 
 def add_typical(result: xr.Dataset, walks: Walks, distances: Sequence[Distance], labels: np.ndarray | None) -> None:
@@ -86,8 +86,10 @@ def add_typical(result: xr.Dataset, walks: Walks, distances: Sequence[Distance],
                 trimmed[row, m] = score(distance[chosen][:, kept, m].mean(), own)
             middle[row, m] = median_score(distance[chosen, :, m].mean(0), apart[chosen].mean(0))
     each = [trimmed_interval(trimmed[p], distance[p : p + 1], null[p : p + 1], 2, labels) for p in range(pairs)]
-    _add(result, "trimmed_score", ("pair", "metric"), Interval(*(np.stack(x) for x in zip(*each, strict=True))))
-    _add(result, "family_trimmed_score", ("metric",), trimmed_interval(trimmed[-1], distance, null, models, labels))
+    add_interval(result, "trimmed_score", ("pair", "metric"), Interval(*(np.stack(x) for x in zip(*each, strict=True))))
+    add_interval(
+        result, "family_trimmed_score", ("metric",), trimmed_interval(trimmed[-1], distance, null, models, labels)
+    )
     result["median_score"], result["family_median_score"] = (("pair", "metric"), middle[:-1]), ("metric", middle[-1])
 
 
@@ -108,11 +110,6 @@ def _scored(result: xr.Dataset, distances: Sequence[Distance]) -> tuple[np.ndarr
         for name in ("distance", "null")
     )
     return scored(distances, *both)
-
-
-def _add(result: xr.Dataset, name: str, dims: tuple[str, ...], interval: Interval) -> None:
-    for end, values in zip(("", "_low", "_high"), interval, strict=True):
-        result[f"{name}{end}"] = (dims, values)
 
 
 def held_by_one(result: xr.Dataset) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from consistency_lab.diffusion.clocks import kept_points, pair_clock
+from consistency_lab.diffusion.clocks import kept_points, pair_clock, shared_reading
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, chunks, images_of
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
@@ -105,9 +105,7 @@ class Walks:
     @property
     def clock(self) -> tuple[np.ndarray, np.ndarray]:
         """``t`` and ``log_snr`` of the comparison ``(T,)``: what all pairs' clocks read, or the mean over pairs where they differ."""
-        read = (x.numpy() for x in (self.t, self.log_snr))
-        t, log_snr = (x[0] if (x == x[0]).all() else x.mean(0) for x in read)
-        return t, log_snr
+        return shared_reading(self.t).numpy(), shared_reading(self.log_snr).numpy()
 
     def restricted(self, models: Sequence[int], samples: Sequence[int]) -> Walks:
         """The walks of those models and samples alone, the models in that order."""
