@@ -8,9 +8,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from consistency_lab.networks.registry import build_network
+from consistency_lab.paper.race.findings import unknown
+from consistency_lab.paper.race.study import race_contestants
 from consistency_lab.presets import likeness_plan, race_plan
-from consistency_lab.studies.race.findings import unknown
-from consistency_lab.studies.race.study import race_field
 from consistency_lab.training.settings import TrainingSettings
 
 SHAPE = (3, 32, 32)
@@ -31,7 +31,7 @@ def paper_cost(study: str) -> str:
     """A sentence: operations of the training of a study's diffusion models, and days of one GPU."""
     if study == "race":
         plan = race_plan("paper")
-        settings = [each.settings for each in race_field(plan, "standard", unknown()) for _ in range(plan.seeds)]
+        settings = [each.settings for each in race_contestants(plan, "standard", unknown()) for _ in range(plan.seeds)]
     else:
         families = likeness_plan("paper").families.values()
         settings = [each for family in families for each in family if isinstance(each, TrainingSettings)]

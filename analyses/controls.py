@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from _common import Drawn, Source, main, of
 
+from consistency_lab.paper.plots.studies import Panel, forest
 from consistency_lab.plots import study_frames as frames
 from consistency_lab.plots.reading import REFERENCE_NAMES
-from consistency_lab.plots.studies import Panel, forest
 
 METRIC = "mse"
 SCORE, CEILING = "models with each other", "a model with itself, at twice the steps (ceiling)"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 from _common import Drawn, Source, listed, main, of, relation
 
-from consistency_lab.plots.studies import Panel, forest
-from consistency_lab.studies.race.table import fastest, finals_table, race_table
+from consistency_lab.paper.plots.studies import Panel, forest
+from consistency_lab.paper.race.table import fastest, finals_table, race_table
 
 CLAIMED = ("paper", "recipe")
 MEASURES = {"loss": "held-out loss", "frechet": "Frechet distance"}

@@ -13,7 +13,7 @@ from _stored import curves
 from consistency_lab.plots import studies
 from consistency_lab.plots import study_frames as frames
 
-EVEN = math.log(2)  # nats: the loss of a player of a GAN that cannot tell real from made
+EVEN = math.log(2)  # nats: the loss of a discriminator or generator that cannot tell real from made
 NEAR = 0.02  # nats from it
 
 
@@ -28,13 +28,13 @@ def frame_of(line: xr.Dataset) -> pd.DataFrame:
 
 
 def sentence(table: pd.DataFrame, lines: pd.DataFrame) -> str:
-    """The paper claims that diffusion models' lines are smoother; those of a GAN's players at their draw are flat for another reason."""
+    """The paper claims that diffusion models' lines are smoother; those of a GAN's networks at their draw are flat for another reason."""
     number = "relative_barrier"
     parts = "; ".join(f"{row['name']} {of(row, number)}" for _, row in table.iterrows())
     ends = lines[lines["unit"].str.endswith("nats")].groupby("name", sort=False)["ends"].first()
     even = [str(name) for name, loss in ends.items() if abs(loss - EVEN) < NEAR]
     caution = (
-        f"; {'; '.join(even)} {'lie' if len(even) > 1 else 'lies'} within {NEAR} nats of ln 2, where a player that tells nothing is flat"
+        f"; {'; '.join(even)} {'lie' if len(even) > 1 else 'lies'} within {NEAR} nats of ln 2, where a part that tells nothing is flat"
         if even
         else ""
     )

@@ -11,7 +11,7 @@ from dataclasses import replace
 from _common import add_options, finish, source_of
 
 from consistency_lab.errors import UserError
-from consistency_lab.plots.study_frames import MissingRows
+from consistency_lab.paper.plots.frames import MissingRows
 
 SCRIPTS = (
     *("same_noise_grid", "consistency_table", "controls", "similarity_along_t", "parametrisation", "streams"),

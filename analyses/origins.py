@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from _common import Drawn, Source, listed, main, of, said
 
+from consistency_lab.paper.plots.studies import Panel, forest
 from consistency_lab.plots import study_frames as frames
 from consistency_lab.plots.reading import REFERENCE_NAMES
-from consistency_lab.plots.studies import Panel, forest
 
 
 def sentence(table: pd.DataFrame) -> str:

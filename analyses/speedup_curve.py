@@ -7,9 +7,9 @@ import pandas as pd
 import xarray as xr
 from _common import Drawn, Source, listed, main
 
-from consistency_lab.plots.studies import curves
-from consistency_lab.studies.race.curve import speedup_curve
-from consistency_lab.studies.race.table import AGAINST, fastest
+from consistency_lab.paper.plots.studies import curves
+from consistency_lab.paper.race.curve import speedup_curve
+from consistency_lab.paper.race.table import AGAINST, fastest
 
 ROLES = ("recipe", "density", "paper")
 COLUMNS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from _common import METRICS, Drawn, Source, by_metric, listed, main, of, relation
 
-from consistency_lab.plots.studies import Panel, forest
+from consistency_lab.paper.plots.studies import Panel, forest
 
 ALL = "all three"
 

@@ -52,7 +52,7 @@ _HOMES = {
     "load_model": "training.train",
     "load_result": "store.results",
     "plane_landscape": "probes.plane",
-    "player_subject": "studies.players",
+    "contrast_subject": "studies.contrast_subject",
     "probe_curvature": "probes.curvature",
     "probe_difficulty": "probes.difficulty",
     "probe_landscape": "probes.landscape",
@@ -134,7 +134,7 @@ if TYPE_CHECKING:
     from consistency_lab.store.results import load_result, save_result
     from consistency_lab.store.runs import Store
     from consistency_lab.studies.connectivity import probe_connectivity
-    from consistency_lab.studies.players import player_subject
+    from consistency_lab.studies.contrast_subject import contrast_subject
     from consistency_lab.training.momentum import MomentumSchedule
     from consistency_lab.training.settings import TrainingSettings
     from consistency_lab.training.timesteps import TIMESTEPS, audit_timesteps

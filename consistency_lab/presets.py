@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from consistency_lab.contrast.settings import GANSettings, VAESettings
 from consistency_lab.errors import unknown_name
-from consistency_lab.studies.plans import LikenessPlan, SizesPlan
+from consistency_lab.paper.plans import LikenessPlan, SizesPlan
 from consistency_lab.training.settings import LoopSettings, TrainingSettings
 
 if TYPE_CHECKING:
+    from consistency_lab.paper.race.study import RacePlan
     from consistency_lab.studies.demo import DemoPlan
-    from consistency_lab.studies.race.study import RacePlan
 
 T = TypeVar("T")
 _FAMILY = 4  # models a family: an interval over models wants four or more
@@ -190,7 +190,7 @@ TABLES: dict[str, Callable[[str], LikenessPlan]] = {
 
 def race_plan(preset: str) -> RacePlan:
     """The race of a preset. Raises `UserError` for one that does not exist."""
-    from consistency_lab.studies.race.study import RacePlan  # imports torch, which --help must not wait for
+    from consistency_lab.paper.race.study import RacePlan  # imports torch, which --help must not wait for
 
     # The average's half-life is 5 % of the steps so far at every step, see studies/race/race.py.
     base = _MLP.replace(steps=1200, snapshots=0, ema_half_life=0.05)

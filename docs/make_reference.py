@@ -33,7 +33,7 @@ ROOMS = {
     "similarity": "Comparing",
     "metrics": "Distances between images",
     "probes": "Probes",
-    "studies": "Probes of pairs and of players",
+    "studies": "Probes of pairs, of GANs and of VAEs",
     "recipe": "Recipes",
     "store": "Store and results",
     "reports": "The page",

@@ -43,7 +43,7 @@ class Probe(Common):
     """images or samples; 256 for difficulty, 32 for a plane, 16 for curvature, 64 for the others"""
     plane: bool = False
     """landscape: a plane; with three models the one through them"""
-    player: str | None = None
+    part: str | None = None
     """landscape or curvature of a GAN: generator or discriminator"""
     out: Path = Path("probe")
     """folder for the result, its figures and its report"""
@@ -74,8 +74,8 @@ class Probe(Common):
             raise UserError(f"--count must be 1 or more, not {self.count}.")
         if self.plane and self.what != "landscape":
             raise UserError("--plane belongs to probe landscape.")
-        if self.player and self.what not in ("landscape", "curvature"):
-            raise UserError("--player belongs to probe landscape and probe curvature.")
+        if self.part and self.what not in ("landscape", "curvature"):
+            raise UserError("--part belongs to probe landscape and probe curvature.")
         allowed, said = _PROBED["plane" if self.plane else self.what]
         if len(self.models) not in allowed:
             name = f"probe {self.what}{' --plane' if self.plane else ''}"
@@ -109,10 +109,10 @@ class Probe(Common):
 
     def _subject(self, text: str, images: Any) -> Any:
         """What a line, a plane or a spectrum is of."""
-        from consistency_lab.studies.players import named_subject
+        from consistency_lab.studies.contrast_subject import named_subject
 
         bins = 4 if self.plane or self.what == "curvature" else 10
-        options: dict[str, Any] = {"player": self.player, "count": self._count(images), "bins": bins, "seed": self.seed}
+        options: dict[str, Any] = {"part": self.part, "count": self._count(images), "bins": bins, "seed": self.seed}
         return named_subject(text, images, store=self.store, device=self.device, **options)
 
     def _cost(self, images: Any) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class Probe(Common):
         from consistency_lab.probes.structure import probe_structure
         from consistency_lab.studies import probe_cost
         from consistency_lab.studies.connectivity import probe_connectivity
-        from consistency_lab.training.kept import snapshot_steps
+        from consistency_lab.training.run_io import snapshot_steps
         from consistency_lab.training.train import settings_of
 
         def usual(probe: Any, *names: str) -> dict[str, Any]:
@@ -169,7 +169,7 @@ class Probe(Common):
         return probe_cost.connectivity_cost(model, fitted, held_out, settings, asked)
 
     def _landscape(self, images: Any) -> xr.Dataset:
-        """A line, a plane or a spectrum of diffusion models, or of a player of GANs or VAEs."""
+        """A line, a plane or a spectrum of diffusion models, or of GANs or VAEs."""
         from consistency_lab.probes.curvature import curvature_spectrum
         from consistency_lab.probes.landscape import line_landscape
         from consistency_lab.probes.plane import plane_landscape

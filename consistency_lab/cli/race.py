@@ -102,12 +102,12 @@ class Race(Common):
 
     def run(self) -> None:
         from consistency_lab.devices import resolve_device
+        from consistency_lab.paper.race.study import race_dry_run, race_recipes, run_race
+        from consistency_lab.paper.rows import Rows
         from consistency_lab.presets import race_plan
         from consistency_lab.recipe import Recipe
         from consistency_lab.store.atomic import ensure_writable
         from consistency_lab.store.runs import Store
-        from consistency_lab.studies.race.study import race_dry_run, race_recipes, run_race
-        from consistency_lab.studies.rows import Rows
 
         if self.force:
             raise UserError("a race has no --force: its rows are committed. Remove those that are to be run again.")
@@ -115,7 +115,7 @@ class Race(Common):
         store, rows = Store(self.store), Rows(folder / "race.jsonl")
         foreign = {f"recipe from {path.stem.removeprefix('recipe-')}": Recipe.load(path) for path in self.recipe}
         options: dict[str, Any] = {
-            "field": self.contestants,
+            "contestant_set": self.contestants,
             "foreign": foreign,
             "device": resolve_device(self.device),
         }
@@ -134,8 +134,8 @@ class Race(Common):
                 recipe.save(folder / f"recipe-{self.preset}-{use}.json")
 
     def _consistency(self, plan: Any, store: Store, rows: Any, device: Any) -> None:
+        from consistency_lab.paper.race.recipe_consistency import what_is_learnt
         from consistency_lab.store.results import save_frame
-        from consistency_lab.studies.race.learnt import what_is_learnt
 
         table = what_is_learnt(plan, store, rows, device=device, say=print)
         save_frame(table, self.out / self.preset / "race-consistency.csv")
@@ -143,10 +143,10 @@ class Race(Common):
         print(table[shown].to_string(index=False, na_rep="", float_format=lambda x: f"{x:.3f}"))
 
     def _write(self, result: xr.Dataset) -> None:
+        from consistency_lab.paper.race.table import finals_table, race_table
         from consistency_lab.plots.figures import figures_of
         from consistency_lab.plots.save import save_figure
         from consistency_lab.store.results import save_frame, save_result
-        from consistency_lab.studies.race.table import finals_table, race_table
 
         start = self.out / self.preset / f"race-{self.contestants}"
         save_result(result, start.with_name(f"{start.name}.nc"))
@@ -157,7 +157,7 @@ class Race(Common):
 
 
 def _print_race(result: xr.Dataset) -> None:
-    from consistency_lab.studies.race.table import finals_table, race_table
+    from consistency_lab.paper.race.table import finals_table, race_table
 
     for metric, good in zip(result["metric"].values, result["qualified"].values, strict=True):
         print(f"{metric}: {'qualified as a target' if good else 'NOT qualified: what needs no training is as good'}")

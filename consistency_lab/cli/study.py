@@ -12,7 +12,7 @@ from consistency_lab.cli.common import Common, print_cost, with_weights
 from consistency_lab.errors import UserError
 
 if TYPE_CHECKING:
-    from consistency_lab.studies.tables import SizesStudy, TableStudy
+    from consistency_lab.paper.tables import SizesStudy, TableStudy
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ class Study(Common):
 
     def run(self) -> None:
         from consistency_lab.devices import resolve_device
+        from consistency_lab.paper.rows import Rows
+        from consistency_lab.paper.tables import SizesStudy, TableStudy
         from consistency_lab.presets import TABLES, sizes_plan
         from consistency_lab.store.atomic import ensure_writable
         from consistency_lab.store.runs import Store
-        from consistency_lab.studies.rows import Rows
-        from consistency_lab.studies.tables import SizesStudy, TableStudy
 
         if self.count is not None and self.count < 2:
             raise UserError(f"--count must be 2 or more, not {self.count}.")

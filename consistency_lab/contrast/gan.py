@@ -1,4 +1,4 @@
-"""From images to a GAN: two players in turn, kept in a store like any training run."""
+"""From images to a GAN: generator and discriminator in turn, kept in a store like any training run."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import nn
 
 from consistency_lab.choices import Choice
 from consistency_lab.contrast.batches import NoisedBatches
-from consistency_lab.contrast.keeping import DESCENT, load_contrast, trained_model
 from consistency_lab.contrast.losses import discriminator_loss, generator_loss
 from consistency_lab.contrast.model import ContrastModel
 from consistency_lab.contrast.networks import DISCRIMINATORS, GAN, GENERATORS
+from consistency_lab.contrast.run_io import DESCENT, load_contrast, trained_model
 from consistency_lab.contrast.settings import GANSettings
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import plain_defaults, resolve_device
@@ -23,8 +23,8 @@ from consistency_lab.networks.registry import NETWORKS, initialised
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
 from consistency_lab.training.ema import WeightAverage
-from consistency_lab.training.kept import run_spec, train_in_store, train_unkept
 from consistency_lab.training.loop import BatchSource, Descent, TrainingStep, steps_of
+from consistency_lab.training.run_io import run_spec, train_in_store, train_unkept
 
 KIND = "gan"
 
@@ -33,7 +33,7 @@ class AdversarialLoop:
     """Trains a GAN: each step moves the discriminator, then the generator against it. Of the shape of `TrainingLoop`.
 
     Args:
-        module: the two players.
+        module: generator and discriminator.
         source: of ``(x0, noise for the discriminator's turn, noise for the generator's)``.
         settings: steps, optimizer, penalty, averaging, precision.
         device: where it happens; the module must be there already.
@@ -44,7 +44,7 @@ class AdversarialLoop:
 
     def __init__(self, module: GAN, source: BatchSource, settings: GANSettings, device: torch.device):
         self.module, self.source, self.settings, self.device = module, source, settings, device
-        # Both players are averaged: a probe of one wants the opponent that it has at that average.
+        # Both networks are averaged: a probe of one wants the opponent that it has at that average.
         self.average = WeightAverage(module, settings.ema_half_life * settings.steps)
         self.descents = {
             "discriminator": Descent(module.discriminator, settings, settings.lr * settings.lr_ratio),
@@ -83,22 +83,22 @@ class AdversarialLoop:
             "step": self.step,
             "module": self.module.state_dict(),
             "average": self.average.weights,
-            "descents": {player: descent.state_dict() for player, descent in self.descents.items()},
+            "descents": {part: descent.state_dict() for part, descent in self.descents.items()},
             "source": self.source.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.module.load_state_dict(state["module"])
         self.average.load(state["average"])
-        for player, descent in self.descents.items():
-            descent.load_state_dict(state["descents"][player])
+        for part, descent in self.descents.items():
+            descent.load_state_dict(state["descents"][part])
         self.source.load_state_dict(state["source"])
         self.step = int(state["step"])
 
 
 @contextmanager
 def _fixed(module: nn.Module) -> Iterator[None]:
-    """No gradients for these weights: none is computed for the player whose turn it is not."""
+    """No gradients for these weights: none is computed for the network whose turn it is not."""
     module.requires_grad_(False)
     try:
         yield
@@ -121,7 +121,7 @@ def gan_spec(images: ImageSet, settings: GANSettings, device: torch.device) -> d
 
 
 def build_gan(spec: dict[str, Any]) -> GAN:
-    """The untrained players of a spec, on the CPU."""
+    """The untrained generator and discriminator of a spec, on the CPU."""
     settings = GANSettings.from_spec(spec["settings"])
     channels, height, width = spec["data"]["shape"]
     shape = (channels, height, width)

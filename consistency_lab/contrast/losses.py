@@ -1,4 +1,4 @@
-"""Losses per sample of a GAN's two players and of a VAE. All randomness comes from outside, so that probes can freeze it."""
+"""Losses per sample of a GAN's two networks and of a VAE. All randomness comes from outside, so that probes can freeze it."""
 
 from __future__ import annotations
 
@@ -88,24 +88,24 @@ class ProbeParts(NamedTuple):
     tensors: tuple[Tensor, ...]
 
 
-PLAYERS = ("generator", "discriminator", "autoencoder")
+PARTS = ("generator", "discriminator", "autoencoder")
 
 
-def probe_parts(model: ContrastModel, images: ImageSet, count: int, *, player: str, seed: int = 0) -> ProbeParts:
-    """One player of a model with everything else frozen: images, noise, and the opponent.
+def probe_parts(model: ContrastModel, images: ImageSet, count: int, *, part: str, seed: int = 0) -> ProbeParts:
+    """One network of a model with everything else frozen: images, noise, and the opponent.
 
     Args:
         model: a GAN or VAE.
         images: their first ``count`` are used.
         count: samples.
-        player: ``"generator"`` or ``"discriminator"`` of a GAN, without its gradient penalty; ``"autoencoder"`` of a VAE.
+        part: ``"generator"`` or ``"discriminator"`` of a GAN, without its gradient penalty; ``"autoencoder"`` of a VAE.
         seed: of the noise, from the ``"probe"`` stream, image i with noise i.
 
     Raises:
-        UserError: a player that the model does not have, more images than there are, or images of another shape.
+        UserError: a part that the model does not have, more images than there are, or images of another shape.
     """
-    if player not in PLAYERS:
-        raise unknown_name("player", player, PLAYERS)
+    if part not in PARTS:
+        raise unknown_name("part", part, PARTS)
     if not 1 <= count <= len(images):
         raise UserError(
             f"a probe of {count} images was asked for, and {images.name!r} has {len(images)}; choose between 1 and that."
@@ -117,10 +117,10 @@ def probe_parts(model: ContrastModel, images: ImageSet, count: int, *, player: s
         )
     x0 = images.batch(range(count)).to(model.device)
     z = SharedNoise(seed).draw(range(count), model.noise_shape, stream="probe", device=model.device)
-    if isinstance(module, VAE) and player == "autoencoder":
+    if isinstance(module, VAE) and part == "autoencoder":
         return ProbeParts(module, partial(vae_loss, beta=model.facts["beta"]), (x0, z))
-    if isinstance(module, GAN) and player == "generator":
+    if isinstance(module, GAN) and part == "generator":
         return ProbeParts(module.generator, partial(generator_loss, opponent=module.discriminator), (x0, z))
-    if isinstance(module, GAN) and player == "discriminator":
+    if isinstance(module, GAN) and part == "discriminator":
         return ProbeParts(module.discriminator, partial(discriminator_loss, opponent=module.generator), (x0, z))
-    raise UserError(f"{model.name!r} is a {model.facts['kind']} and has no {player}; choose another player.")
+    raise UserError(f"{model.name!r} is a {model.facts['kind']} and has no {part}; choose another part.")

@@ -172,7 +172,7 @@ Discriminator = ConvEncoder | DenseEncoder
 
 
 class GAN(nn.Module):
-    """Two players that are saved together. ``noise_shape`` and ``shape`` are those of the generator."""
+    """A generator and a discriminator that are saved together. ``noise_shape`` and ``shape`` are those of the generator."""
 
     def __init__(self, generator: Generator, discriminator: Discriminator):
         super().__init__()

@@ -10,7 +10,7 @@ from consistency_lab.training.settings import LoopSettings
 
 @dataclass(frozen=True)
 class GANSettings(LoopSettings):
-    """The settings of a GAN; together with the data they decide its result. Optimizer, momentum and clipping are those of both players."""
+    """The settings of a GAN; together with the data they decide its result. Optimizer, momentum and clipping are those of both networks."""
 
     generator: str = "dense"
     """generator: dense, 'latent(latent=64, width=32)' or, from noise of the images' shape, \"image(network='unet')\""""
@@ -23,9 +23,9 @@ class GANSettings(LoopSettings):
     lr_ratio: float = 1.0
     """learning rate of the discriminator as a multiple of the generator's"""
     steps: int = 6000
-    """steps, each of which moves both players once"""
+    """steps, each of which moves generator and discriminator once"""
     optimizer: str = "adam(beta1=0.0, beta2=0.99)"
-    """adam, 'adamw(weight_decay=0.01)' or 'sgd(momentum=0.0)'; momentum makes two players circle"""
+    """adam, 'adamw(weight_decay=0.01)' or 'sgd(momentum=0.0)'; momentum makes the two circle"""
     lr: float = 1e-3
     """peak learning rate of the generator"""
     clip_norm: float = 0.0

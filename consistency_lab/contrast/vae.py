@@ -10,18 +10,18 @@ import torch
 
 from consistency_lab.choices import Choice
 from consistency_lab.contrast.batches import NoisedBatches
-from consistency_lab.contrast.keeping import DESCENT, load_contrast, trained_model
 from consistency_lab.contrast.losses import vae_loss
 from consistency_lab.contrast.model import ContrastModel
 from consistency_lab.contrast.networks import AUTOENCODERS, VAE
+from consistency_lab.contrast.run_io import DESCENT, load_contrast, trained_model
 from consistency_lab.contrast.settings import VAESettings
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import plain_defaults, resolve_device
 from consistency_lab.networks.registry import initialised
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
-from consistency_lab.training.kept import run_spec, train_in_store, train_unkept
 from consistency_lab.training.loop import TrainingLoop
+from consistency_lab.training.run_io import run_spec, train_in_store, train_unkept
 
 KIND = "vae"
 

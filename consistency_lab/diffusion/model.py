@@ -195,8 +195,8 @@ def check_diffusion(model: object) -> None:
         check_generative(model)
         name = getattr(model, "name", "")
         raise UserError(
-            f"{name!r} is no diffusion model and has no noise levels; only landscapes and the curvature of its players can be "
-            "probed (in Python: player_subject)."
+            f"{name!r} is no diffusion model and has no noise levels; only landscapes and the curvature of its networks can be "
+            "probed (in Python: contrast_subject)."
         )
 
 

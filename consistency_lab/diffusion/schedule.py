@@ -55,7 +55,7 @@ class Schedule(ABC):
         return None
 
     def noise_to_signal(self, t: Time) -> Tensor:
-        """``s = sigma / alpha``: the noise level of ``x_t / alpha``, the clock that all schedules share. Zero at t = 0."""
+        """``s = sigma / alpha``: the noise level of ``x_t / alpha``, the scale that all schedules share. Zero at t = 0."""
         return self.sigma(t) / self.alpha(t)
 
     def log_snr(self, t: Time) -> Tensor:

@@ -215,9 +215,9 @@ def _wrapped(module: nn.Module, layout: Layout, timesteps: int) -> ModuleNetwork
             "variance, twice as many can be used."
         )
     classes, null_label = _labels(config)
-    clock = partial(timestep_index, steps=timesteps)
+    time_map = partial(timestep_index, steps=timesteps)
     options: dict[str, Any] = {"classes": classes, "null_label": null_label, "learned_variance": out == 2 * channels}
-    return ModuleNetwork(module, (channels, height, width), clock, **options)
+    return ModuleNetwork(module, (channels, height, width), time_map, **options)
 
 
 def _labels(config: Any) -> tuple[int, int | None]:

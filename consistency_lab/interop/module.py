@@ -19,7 +19,7 @@ from consistency_lab.diffusion.schedule import Schedule
 from consistency_lab.errors import UserError
 from consistency_lab.interop.asking import ask
 from consistency_lab.interop.schedules import as_schedule
-from consistency_lab.interop.times import Clock, as_clock
+from consistency_lab.interop.times import TimeMap, as_time_map
 from consistency_lab.interop.units import OURS, OwnUnits, Range, check_value_range, half_and_centre, in_image_units
 from consistency_lab.networks.blocks import ImageNetwork
 
@@ -36,7 +36,7 @@ class ModuleNetwork(ImageNetwork):
     Args:
         module: what is wrapped; it may return a tensor, a tuple whose first item is one, or an object with ``sample``.
         shape: (C, H, W) of the images.
-        clock: from times ``(B,)`` in [0, 1] to what the module is given.
+        time_map: from times ``(B,)`` in [0, 1] to what the module is given.
         classes: number of labels; 0 for a module that takes none.
         null_label: the label that means "no label", what ``cond=None`` uses; None where there is no such label.
         learned_variance: the module's output has twice the channels; the second half, a variance, is dropped.
@@ -52,7 +52,7 @@ class ModuleNetwork(ImageNetwork):
         self,
         module: nn.Module,
         shape: tuple[int, int, int],
-        clock: Clock,
+        time_map: TimeMap,
         *,
         classes: int = 0,
         null_label: int | None = None,
@@ -60,7 +60,7 @@ class ModuleNetwork(ImageNetwork):
         call: Call | None = None,
     ):
         super().__init__(shape, classes)
-        self.module, self.clock, self.call = module, clock, call or _plainly
+        self.module, self.time_map, self.call = module, time_map, call or _plainly
         self.null_label, self.learned_variance = null_label, learned_variance
         # A module without weights (a frozen TorchScript, a formula) does not tell where it is; this moves along with it.
         self.register_buffer("_place", torch.empty(0), persistent=False)
@@ -82,12 +82,12 @@ class ModuleNetwork(ImageNetwork):
         otherwise = torch.float32 if isinstance(self.module, torch.jit.ScriptModule) else None
         return next((p.dtype for p in self.module.parameters() if p.is_floating_point()), otherwise)
 
-    def with_clock(self, clock: Clock) -> ModuleNetwork:
+    def with_time_map(self, time_map: TimeMap) -> ModuleNetwork:
         """The same module that is given another time."""
         same = ModuleNetwork(
             self.module,
             self.shape,
-            clock,
+            time_map,
             classes=self.classes,
             null_label=self.null_label,
             learned_variance=self.learned_variance,
@@ -98,7 +98,7 @@ class ModuleNetwork(ImageNetwork):
 
     def body(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
         dtype = self.precision or x.dtype
-        inputs = [x.to(dtype), self.clock(t).to(x.device)]
+        inputs = [x.to(dtype), self.time_map(t).to(x.device)]
         if inputs[1].is_floating_point():
             inputs[1] = inputs[1].to(dtype)
         if self.classes:
@@ -139,7 +139,7 @@ class Told:
 
     schedule: Schedule
     predicts: str
-    time: str | Clock
+    time: str | TimeMap
     value_range: Range = OURS
     rescaled: bool = False
 
@@ -148,7 +148,7 @@ class WrappedDenoiser(NetworkDenoiser):
     """A module under what was said of it, in our units: images in [-1, 1].
 
     Args:
-        network: the module; its clock is replaced by the one that ``told.time`` says.
+        network: the module; its time map is replaced by the one that ``told.time`` says.
         told: what was said.
 
     Raises:
@@ -160,7 +160,7 @@ class WrappedDenoiser(NetworkDenoiser):
     def __init__(self, network: ModuleNetwork, told: Told):
         text, value_range = str(told.predicts), check_value_range(told.value_range)
         schedule = in_image_units(told.schedule, value_range)
-        network = network.with_clock(as_clock(told.time, told.schedule))
+        network = network.with_time_map(as_time_map(told.time, told.schedule))
         super().__init__(network, schedule, network.shape, text.removeprefix("-"))
         sign = -1.0 if text.startswith("-") else 1.0
         self.parametrisation = OwnUnits(self.parametrisation, told.schedule, value_range, sign, told.rescaled)
@@ -185,7 +185,7 @@ def wrap_module(
     predicts: str,
     shape: tuple[int, int, int],
     name: str,
-    time: str | Clock,
+    time: str | TimeMap,
     value_range: tuple[float, float] = OURS,
     classes: int = 0,
     null_label: int | None = None,
@@ -256,7 +256,7 @@ def wrap_module(
     if not (isinstance(shape, tuple | list) and all(isinstance(size, int) for size in shape)):
         raise UserError(f"shape={shape!r} is not usable; give (channels, height, width).")
     options: dict[str, Any] = {"classes": classes, "null_label": null_label, "learned_variance": learned_variance}
-    network = ModuleNetwork(module, shape, as_clock(time, told.schedule), call=call, **options)
+    network = ModuleNetwork(module, shape, as_time_map(time, told.schedule), call=call, **options)
     denoiser = WrappedDenoiser(_placed(network, device), told)
     model = foreign_model(denoiser, denoiser.network, name, {"source": "module", **(facts or {})})
     for sentence in ask(denoiser, name):

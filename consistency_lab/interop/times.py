@@ -12,7 +12,7 @@ from consistency_lab.choices import Choice, Registry
 from consistency_lab.diffusion.schedule import Schedule
 from consistency_lab.interop.schedules import discrete_steps
 
-Clock = Callable[[Tensor], Tensor]
+TimeMap = Callable[[Tensor], Tensor]
 _SNAP = 1e-3
 
 
@@ -28,39 +28,39 @@ def _images_wide(times: Tensor) -> Tensor:
     return times[:, None, None, None]
 
 
-def _shaped(clock: Clock, broadcast: bool) -> Clock:
-    return (lambda t: _images_wide(clock(t))) if broadcast else clock
+def _shaped(time_map: TimeMap, broadcast: bool) -> TimeMap:
+    return (lambda t: _images_wide(time_map(t))) if broadcast else time_map
 
 
-def _unit(schedule: Schedule, *, broadcast: bool = False) -> Clock:
+def _unit(schedule: Schedule, *, broadcast: bool = False) -> TimeMap:
     return _shaped(lambda t: t, broadcast)
 
 
-def _reversed(schedule: Schedule, *, broadcast: bool = False) -> Clock:
+def _reversed(schedule: Schedule, *, broadcast: bool = False) -> TimeMap:
     return _shaped(lambda t: 1 - t, broadcast)
 
 
-def _index(schedule: Schedule, *, integer: bool = False, broadcast: bool = False) -> Clock:
-    clock = partial(timestep_index, steps=discrete_steps(schedule))
+def _index(schedule: Schedule, *, integer: bool = False, broadcast: bool = False) -> TimeMap:
+    time_map = partial(timestep_index, steps=discrete_steps(schedule))
     if integer:
-        return _shaped(lambda t: clock(t).round().long().clamp_min(0), broadcast)
-    return _shaped(clock, broadcast)
+        return _shaped(lambda t: time_map(t).round().long().clamp_min(0), broadcast)
+    return _shaped(time_map, broadcast)
 
 
-def _sigma(schedule: Schedule, *, broadcast: bool = False) -> Clock:
+def _sigma(schedule: Schedule, *, broadcast: bool = False) -> TimeMap:
     return _shaped(lambda t: schedule.sigma(t).to(t.dtype), broadcast)
 
 
 # Builders are given the schedule in the module's own units. ``broadcast``: (B, 1, 1, 1) in place of (B,).
-TIMES: Registry[Clock] = Registry("time", {"unit": _unit, "reversed": _reversed, "index": _index, "sigma": _sigma})
+TIMES: Registry[TimeMap] = Registry("time", {"unit": _unit, "reversed": _reversed, "index": _index, "sigma": _sigma})
 
 
-def as_clock(time: str | Choice | Clock, schedule: Schedule) -> Clock:
+def as_time_map(time: str | Choice | TimeMap, schedule: Schedule) -> TimeMap:
     """The function of t that a name in `TIMES` stands for; a function is itself. Raises `UserError` for an unknown name."""
     return TIMES.build(time, schedule) if isinstance(time, str | Choice) else time
 
 
-def other_forms(time: str | Choice | Clock) -> list[str]:
+def other_forms(time: str | Choice | TimeMap) -> list[str]:
     """The same time in the other shapes and types that modules want; none for a function, whose form is the caller's."""
     if not isinstance(time, str | Choice):
         return []

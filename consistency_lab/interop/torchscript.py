@@ -15,7 +15,7 @@ from consistency_lab.errors import UserError
 from consistency_lab.interop.module import wrap_module
 from consistency_lab.interop.pickles import is_pickle, refuse_pickle
 from consistency_lab.interop.schedules import as_schedule
-from consistency_lab.interop.times import Clock
+from consistency_lab.interop.times import TimeMap
 from consistency_lab.interop.units import OURS
 
 
@@ -25,7 +25,7 @@ def load_torchscript(
     schedule: str,
     predicts: str,
     shape: tuple[int, int, int],
-    time: str | Clock,
+    time: str | TimeMap,
     name: str | None = None,
     value_range: tuple[float, float] = OURS,
     classes: int = 0,

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from consistency_lab.errors import UserError, unknown_name
 from consistency_lab.jupyter import levels
-from consistency_lab.jupyter.moment import moment, moment_sentence, sample_labels
+from consistency_lab.jupyter.sample_view import sample_labels, sample_sentence, sample_view
 from consistency_lab.plots import reading
 from consistency_lab.plots.figures import figures_of
 from consistency_lab.store.shapes import whole
@@ -92,7 +92,7 @@ def _comparison(ds: xr.Dataset) -> View:
         Control("sample", "sample", samples, samples[0]),
         Control("metric", "metric", metrics, reading.headline_metric(ds)),
     )
-    return View(controls, lambda **at: (moment(ds, **at), moment_sentence(ds, **at)))
+    return View(controls, lambda **at: (sample_view(ds, **at), sample_sentence(ds, **at)))
 
 
 def _difficulty(ds: xr.Dataset) -> View:

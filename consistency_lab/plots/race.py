@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from consistency_lab.intervals import mean_interval
+from consistency_lab.paper.race.table import fastest, race_table
 from consistency_lab.plots.reading import need
 from consistency_lab.plots.theme import DASHES, INK, MUTED, NULL, SAME, SERIES, new_figure, note, themed
-from consistency_lab.studies.race.table import fastest, race_table
 
 _MOST = 8  # curves that eyes can tell apart
 

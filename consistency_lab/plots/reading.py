@@ -76,7 +76,7 @@ def why_undefined(ds: xr.Dataset, metric: str) -> str:
 
 
 def warnings(ds: xr.Dataset) -> list[str]:
-    """What the comparison itself holds against its scores, a sentence an entry (see `similarity.soundness`)."""
+    """What the comparison itself holds against its scores, a sentence an entry (see `similarity.checks`)."""
     return [printable(str(sentence)) for sentence in json.loads(ds.attrs.get("warnings", "[]"))]
 
 

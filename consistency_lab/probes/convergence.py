@@ -26,7 +26,7 @@ def half_times(steps: Array, errors: Array) -> Array:
     """
     if len(steps) < 2:
         raise UserError(f"a half-time needs at least 2 checkpoints, not {len(steps)}; train with snapshots=8.")
-    clock = np.log(np.asarray(steps, dtype=np.float64))
+    log_steps = np.log(np.asarray(steps, dtype=np.float64))
     errors = np.asarray(errors, dtype=np.float64)
     falls = errors[-1] < errors[0]
     half = 0.5 * (errors[0] + errors[-1])
@@ -36,5 +36,5 @@ def half_times(steps: Array, errors: Array) -> Array:
     start = np.take_along_axis(errors, after[None] - 1, 0)[0]
     with np.errstate(invalid="ignore", divide="ignore"):
         share = (start - half) / (start - end)
-        found = np.exp(clock[after - 1] + share * (clock[after] - clock[after - 1]))
+        found = np.exp(log_steps[after - 1] + share * (log_steps[after] - log_steps[after - 1]))
     return np.where(falls, found, np.nan)

@@ -169,9 +169,9 @@ def _marginal_profiles(
         rate,
         without,
     )
-    clock = log_snr_rate(schedule, times).numpy() * 0.5 * float(np.prod(model.noise_shape))
+    nats = log_snr_rate(schedule, times).numpy() * 0.5 * float(np.prod(model.noise_shape))
     text = "information on the image that is lost per unit of t, by the model's error: an upper bound"
-    lost = error[0] * clock[:, None]
+    lost = error[0] * nats[:, None]
     return [kl, Profile("information", "nats per unit of t", text, lost.mean(-1), leave_out_means(lost, groups))]
 
 
@@ -236,8 +236,8 @@ def _half_time_profiles(
     means = np.stack([error.mean(-1) for error in errors])
     left = np.stack([leave_out_means(error, groups) for error in errors])
     text = f"step by which the error had fallen half of its way between the checkpoints at {steps[0]} and {steps[-1]}"
-    clock = np.array(steps)
-    return [Profile("half-time", "training steps", text, half_times(clock, means), half_times(clock, left))], steps
+    known = np.array(steps)
+    return [Profile("half-time", "training steps", text, half_times(known, means), half_times(known, left))], steps
 
 
 def _first(batch: FrozenBatch, bins: int, count: int, kept: int) -> FrozenBatch:

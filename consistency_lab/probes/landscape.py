@@ -84,7 +84,7 @@ def line_landscape(
     seed: int = 0,
     one_dimensional: bool = False,
 ) -> xr.Dataset:
-    """The loss on a line through a module: a diffusion model, a player of a GAN, a VAE.
+    """The loss on a line through a module: a diffusion model, a generator, a discriminator, a VAE.
 
     Losses are taken per sample on one frozen batch, so that the split by noise level costs nothing beyond the total.
 

@@ -18,7 +18,7 @@ import xarray as xr
 from consistency_lab.choices import whole
 from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.devices import plain_defaults
-from consistency_lab.diffusion.clocks import PairClock, kept_points, pair_clock, shared_reading
+from consistency_lab.diffusion.log_snr import PairAlignment, align_pair, kept_points, shared_axis
 from consistency_lab.diffusion.model import DiffusionModel, check_diffusion, described
 from consistency_lab.diffusion.noise import SharedNoise, check_noise
 from consistency_lab.diffusion.sampling import Sampler
@@ -28,7 +28,7 @@ from consistency_lab.metrics.bands import BandError, principal_components
 from consistency_lab.metrics.base import SquaredDistance
 from consistency_lab.metrics.copy_detection import proportion_bounds
 from consistency_lab.metrics.pixels import MeanSquaredError
-from consistency_lab.probes.fixing import Statistic, correlation, crossing, embedded, fixed_share
+from consistency_lab.probes.explained_variance import Statistic, correlation, crossing, embedded, fixed_share
 from consistency_lab.probes.handoff import Course, course, handed_over, nearness, noise_swapped
 from consistency_lab.store.results import with_provenance
 
@@ -52,7 +52,7 @@ def probe_structure(
 
     Args:
         models: one or more of one image shape. Their schedules may differ: each is watched on its own grid, and two hand over at equal
-            log-SNR, on the clock of their pair.
+            log-SNR, on the alignment of their pair.
         images: the training set, whose principal components are told apart.
         noise: ``SharedNoise(0)`` by default.
         count: samples, 3 or more; noise is swapped between image i and another, which asks for the same label where there are labels.
@@ -79,37 +79,39 @@ def probe_structure(
     away = count if not models[0].classes else -(-count // models[0].classes) * models[0].classes
     numbers = [range(count), range(away, away + count)]
     starts = [noise.initial(n, images.shape) for n in numbers]
-    clocks = [pair_clock(m.denoiser.schedule, m.denoiser.schedule, sampler.steps) for m in models]
+    alignments = [align_pair(m.denoiser.schedule, m.denoiser.schedule, sampler.steps) for m in models]
     walked = [
-        [course(m, start, n, sampler, clock.first, kept) for start, n in zip(starts, numbers, strict=True)]
-        for m, clock in zip(models, clocks, strict=True)
+        [course(m, start, n, sampler, alignment.first, kept) for start, n in zip(starts, numbers, strict=True)]
+        for m, alignment in zip(models, alignments, strict=True)
     ]
     result = xr.Dataset(coords={"model": [m.name for m in models]}, attrs={"interval": "95 % over samples"})
-    _add_times(result, "model", clocks, kept)
-    _add_fixing(result, [first for first, _ in walked], _parts(images), [clock.t[kept].numpy() for clock in clocks])
+    _add_times(result, "model", alignments, kept)
+    _add_explained(
+        result, [first for first, _ in walked], _parts(images), [alignment.t[kept].numpy() for alignment in alignments]
+    )
     swaps = [
-        _whose(noise_swapped(a, b, m, sampler, clock.first, kept), a, b)
-        for m, (a, b), clock in zip(models, walked, clocks, strict=True)
+        _whose(noise_swapped(a, b, m, sampler, alignment.first, kept), a, b)
+        for m, (a, b), alignment in zip(models, walked, alignments, strict=True)
     ]
-    _add_whose(result, "swap", "model", swaps, [clock.t[kept].numpy() for clock in clocks])
+    _add_whose(result, "swap", "model", swaps, [alignment.t[kept].numpy() for alignment in alignments])
     pairs = list(permutations(range(len(models)), 2))
     if pairs:
         result.coords["handoff"] = [f"{models[a].name} > {models[b].name}" for a, b in pairs]
-        met = [pair_clock(models[a].denoiser.schedule, models[b].denoiser.schedule, sampler.steps) for a, b in pairs]
+        met = [align_pair(models[a].denoiser.schedule, models[b].denoiser.schedule, sampler.steps) for a, b in pairs]
 
         @cache
         def on(k: int, grid: tuple[float, ...]) -> Course:
             """The course of a model on a grid: its own is walked already."""
-            if grid == tuple(clocks[k].first.tolist()):
+            if grid == tuple(alignments[k].first.tolist()):
                 return walked[k][0]
             return course(models[k], starts[0], numbers[0], sampler, torch.tensor(grid, dtype=torch.float64), kept)
 
         handoffs = []
-        for (a, b), clock in zip(pairs, met, strict=True):
-            first, second = on(a, tuple(clock.first.tolist())), on(b, tuple(clock.second.tolist()))
-            handoffs.append(_whose(handed_over(first, models[b], sampler, clock.second, kept), first, second))
+        for (a, b), alignment in zip(pairs, met, strict=True):
+            first, second = on(a, tuple(alignment.first.tolist())), on(b, tuple(alignment.second.tolist()))
+            handoffs.append(_whose(handed_over(first, models[b], sampler, alignment.second, kept), first, second))
         _add_times(result, "handoff", met, kept)
-        _add_whose(result, "handoff", "handoff", handoffs, [clock.t[kept].numpy() for clock in met])
+        _add_whose(result, "handoff", "handoff", handoffs, [alignment.t[kept].numpy() for alignment in met])
     return with_provenance(
         result,
         "structure",
@@ -123,15 +125,15 @@ def probe_structure(
     )
 
 
-def _add_times(result: xr.Dataset, dim: str, clocks: Sequence[PairClock], kept: torch.Tensor) -> None:
-    """What every clock reads ``({dim}_log_snr: (dim, t))``; ``t`` and ``log_snr`` are those of the models, their mean where they differ."""
+def _add_times(result: xr.Dataset, dim: str, alignments: Sequence[PairAlignment], kept: torch.Tensor) -> None:
+    """The levels of every alignment ``({dim}_log_snr: (dim, t))``; ``t`` and ``log_snr`` are those of the models, or their mean."""
     t, log_snr = (
         torch.stack([reading[kept] for reading in each])
-        for each in zip(*((c.t, c.log_snr) for c in clocks), strict=True)
+        for each in zip(*((c.t, c.log_snr) for c in alignments), strict=True)
     )
     result.coords[f"{dim}_log_snr"] = ((dim, "t"), log_snr.numpy())
     if "log_snr" not in result.coords:
-        result.coords["t"], result.coords["log_snr"] = shared_reading(t).numpy(), ("t", shared_reading(log_snr).numpy())
+        result.coords["t"], result.coords["log_snr"] = shared_axis(t).numpy(), ("t", shared_axis(log_snr).numpy())
 
 
 def _check(models: Sequence[DiffusionModel], images: ImageSet, count: int, sampler: Sampler, levels: int) -> None:
@@ -172,7 +174,7 @@ def _parts(images: ImageSet) -> list[SquaredDistance]:
     return parts + (principal_components(images.all(), edges, images.name) if edges and size <= 4096 else [])
 
 
-def _add_fixing(
+def _add_explained(
     result: xr.Dataset, courses: Sequence[Course], parts: Sequence[SquaredDistance], times: Sequence[Array]
 ) -> None:
     result.coords["part"] = [part.name for part in parts]

@@ -154,7 +154,7 @@ def check_subjects(*subjects: object) -> None:
         if not isinstance(subject, Subject):
             raise UserError(
                 f"a {type(subject).__name__} is no subject; give what diffusion_subject(model, images) or "
-                "player_subject(model, images) returns."
+                "contrast_subject(model, images) returns."
             )
 
 

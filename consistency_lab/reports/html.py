@@ -13,6 +13,7 @@ import xarray as xr
 from markupsafe import Markup
 
 from consistency_lab.errors import UserError, unknown_name
+from consistency_lab.paper.race.table import finals_table, race_table
 from consistency_lab.plots import frames, probe_frames, reading
 from consistency_lab.plots.curvature import number_frame
 from consistency_lab.plots.theme import PALETTE
@@ -23,7 +24,6 @@ from consistency_lab.reports.comparison import comparison
 from consistency_lab.reports.numbers import headline, plain, records
 from consistency_lab.store.atomic import as_path, atomic_write
 from consistency_lab.store.shapes import whole
-from consistency_lab.studies.race.table import finals_table, race_table
 
 SECTIONS: dict[str, Callable[[xr.Dataset, str], dict[str, Any]]] = {
     "comparison": comparison,

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from consistency_lab.paper.race.table import finals_table, race_table
 from consistency_lab.plots import race as drawn
 from consistency_lab.plots import timesteps as audits
 from consistency_lab.plots.reading import need
 from consistency_lab.reports.findings import made
 from consistency_lab.reports.numbers import number, with_interval
 from consistency_lab.reports.svg import picture
-from consistency_lab.studies.race.table import finals_table, race_table
 
 
 def race(ds: xr.Dataset, key: str) -> dict[str, Any]:

@@ -106,8 +106,8 @@ def methods(ds: xr.Dataset, facts: Facts) -> list[str]:
             "The odd one out is the model whose removal raises the score of the others most; the interval of the rise is over noise, "
             "for all models at once."
         )
-    if clock := meeting(ds):
-        said.append(clock)
+    if alignment := meeting(ds):
+        said.append(alignment)
     if "ceiling" in ds:
         steps = f"{facts['ceiling_steps']}" if facts.get("ceiling_steps") else "another number of"
         said.append(
@@ -145,7 +145,7 @@ def meeting(ds: xr.Dataset) -> str:
         return ""
     low, high = (f"{x:.1f}".replace("-", "−") for x in (start.min(), start.max()))
     return (
-        "Models of different schedules are compared at equal log-SNR, on a clock of their pair (equal steps of the mean of both times), "
+        "Models of different schedules are compared at equal log-SNR, on one alignment a pair (equal steps of the mean of both times), "
         f"from the noisiest level that both reach (log-SNR {low if low == high else f'{low} to {high}'}); t and log-SNR of figures are "
         "means over pairs. Pictures, ceilings, references and nearest images are of each model's walk on its own schedule."
     )

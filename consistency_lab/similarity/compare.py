@@ -19,14 +19,18 @@ from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
 from consistency_lab.interop.wrapping import wrapping_sentences
 from consistency_lab.metrics.distances import METRICS, Distance
-from consistency_lab.similarity.arguments import check_arguments, counted
+from consistency_lab.similarity.checks import (
+    add_extremes,
+    add_sanity_checks,
+    check_arguments,
+    counted,
+    finite_part,
+    warnings_of,
+)
 from consistency_lab.similarity.controls import add_ceiling, add_nearest, add_references, with_references
-from consistency_lab.similarity.cube import add_pairs, coordinates, interval_names
-from consistency_lab.similarity.extremes import add_extremes
-from consistency_lab.similarity.finite import finite_part
 from consistency_lab.similarity.labels import agreed_labels, labels_of, mixed_warning
+from consistency_lab.similarity.pairwise import add_pairs, coordinates, interval_names
 from consistency_lab.similarity.robust import add_robust, add_typical, held_by_one
-from consistency_lab.similarity.soundness import add_soundness, warnings_of
 from consistency_lab.similarity.trajectories import (
     Trajectories,
     Walk,
@@ -63,7 +67,7 @@ def compare(
 
     Args:
         models: two or more, of one noise and image shape. The schedules of diffusion models may differ: two of them meet at equal log-SNR,
-            on a clock that belongs to the pair (see `diffusion.clocks`), so that neither order nor company changes a pair's distance.
+            on an alignment that belongs to the pair (`diffusion.log_snr`), so that neither order nor company changes a pair's distance.
         noise: the shared noise, ``SharedNoise(0)`` by default.
         count: samples, the images 0 ... count - 1 of the noise; at least 2.
         metrics: distances, by name (see `METRICS`) or as objects.
@@ -81,7 +85,7 @@ def compare(
     Returns:
         A comparison: ``distance`` and ``null`` ``(pair, t, sample, metric)``, scores with intervals, scores of typical samples and without
         each model (see `similarity.robust`), references, ceiling, images, where each pair met (``pair_log_snr``), and in the attribute
-        ``warnings`` what to hold against its scores (see `similarity.soundness`).
+        ``warnings`` what to hold against its scores (see `similarity.checks`).
 
     Raises:
         UserError: fewer than two models or samples, noise shapes that differ, names that repeat, two schedules that share no
@@ -107,14 +111,14 @@ def compare(
         finer = walk.with_steps(2 * sampler.steps, levels=2)
         again = [known.of(m, finer, m.denoiser.schedule.grid(finer.sampler.steps)) for m in diffusion]
     others = [*enumerate(again), *zip(walks.owners, walks.every, strict=True)]
-    kept = finite_part(walks.own, torch.from_numpy(walks.clock[0]), others)
+    kept = finite_part(walks.own, torch.from_numpy(walks.axis[0]), others)
     blind = mixed_warning(models)
     models, walks = [models[k] for k in kept.models], walks.restricted(kept.models, kept.samples)
     again = restricted([again[k] for k in kept.models], kept.samples) if again else []
     under = None if asked is None else labels_of(kept.samples, asked)
     result = xr.Dataset(coords=coordinates([m.name for m in models], distances))
     result.coords["sample"] = np.array(kept.samples, dtype=np.int32)
-    t, log_snr = walks.clock
+    t, log_snr = walks.axis
     result.coords["t"], result.coords["log_snr"] = t, ("t", log_snr)
     if under is not None:
         result.coords["label"] = ("sample", under)
@@ -132,7 +136,7 @@ def compare(
         add_references(result, walks, distances, shown, under)
     if images is not None:
         add_nearest(result, walks.own, images, shown)
-    add_soundness(result, walks.own, images)
+    add_sanity_checks(result, walks.own, images)
     said = [kept.warning, blind, *held_by_one(result), *wrapping_sentences(models, images)]
     result.attrs["warnings"] = warnings_of(result, [described(model) for model in models], images, *said)
     result.attrs.update(interval_names(len(models)))

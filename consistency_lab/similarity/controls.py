@@ -14,7 +14,7 @@ from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.references import REFERENCES, closed_form
 from consistency_lab.intervals import Interval, add_interval
 from consistency_lab.metrics.distances import Distance, MeanSquaredError, nearest
-from consistency_lab.similarity.cube import cube, scored
+from consistency_lab.similarity.pairwise import pairwise_distances, scored
 from consistency_lab.similarity.statistics import pair_score
 from consistency_lab.similarity.trajectories import Trajectories, Walk, Walked, Walks, shown_images, to_bytes
 
@@ -54,7 +54,7 @@ def add_ceiling(
     """
     ends = [Trajectories(w.name, w.estimates[-1:]) for w in [*walked, *again]]
     pairs = [(k, k + len(walked)) for k in range(len(walked))]
-    distance, null = (values[:, 0] for values in cube(ends, pairs, distances, labels)[:2])
+    distance, null = (values[:, 0] for values in pairwise_distances(ends, pairs, distances, labels)[:2])
     for name, values in (("ceiling", distance), ("ceiling_null", null)):
         result[name] = (("model", "sample", "metric"), values.astype(np.float32))
     distance, null = scored(distances, distance, null)
@@ -88,7 +88,8 @@ def add_references(
     pairs = [(k, place[id(each)]) for k, row in enumerate(beside) for each in row]
     shape = (len(models), len(beside[0]))
     distance, null = (
-        x.reshape(*shape, *x.shape[1:]) for x in cube([*models, *references], pairs, distances, labels)[:2]
+        x.reshape(*shape, *x.shape[1:])
+        for x in pairwise_distances([*models, *references], pairs, distances, labels)[:2]
     )
     for k, row in enumerate(beside):
         for r, reference in enumerate(row):
@@ -130,7 +131,7 @@ def _add_residuals(result: xr.Dataset, walks: Walks, labels: np.ndarray | None) 
         residuals = [
             Trajectories(w.name, w.estimates - r.estimates) for w, r in zip(walks.every, references, strict=True)
         ]
-        rows.append(pair_score(*cube(residuals, walks.sides, [MeanSquaredError()], labels)[:2], axis=2))
+        rows.append(pair_score(*pairwise_distances(residuals, walks.sides, [MeanSquaredError()], labels)[:2], axis=2))
     over_references = Interval(
         *(np.stack([part[..., 0] for part in parts], axis=1) for parts in zip(*rows, strict=True))
     )

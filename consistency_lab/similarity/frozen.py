@@ -20,8 +20,8 @@ from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, chu
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.distances import METRICS, Distance
-from consistency_lab.similarity.cube import add_pairs, coordinates, interval_names
 from consistency_lab.similarity.labels import agreed_labels, labels_of
+from consistency_lab.similarity.pairwise import add_pairs, coordinates, interval_names
 from consistency_lab.similarity.robust import add_robust
 from consistency_lab.similarity.trajectories import Trajectories, meetings
 from consistency_lab.store.results import with_provenance
@@ -44,7 +44,7 @@ def compare_frozen(
     null vanishes and the score says little there; the distances do.
 
     Args:
-        models: two or more of one image shape. Two of different schedules meet at equal log-SNR, on the clock of their pair.
+        models: two or more of one image shape. Two of different schedules meet at equal log-SNR, on the alignment of their pair.
         images: whose first ``count`` are made noisy.
         noise: of the states, from its ``"probe"`` stream; ``SharedNoise(0)`` by default.
         count: states at each level.
@@ -52,7 +52,7 @@ def compare_frozen(
         levels: noise levels, from high to low.
 
     Returns:
-        ``distance``, ``null`` and scores as in a comparison, along ``t`` of the pairs' clocks; kind ``"frozen comparison"``.
+        ``distance``, ``null`` and scores as in a comparison, along ``t`` of the pairs' alignments; kind ``"frozen comparison"``.
 
     Raises:
         UserError: fewer than two models or states, too few images, shapes or schedules that do not meet.
@@ -76,7 +76,7 @@ def compare_frozen(
 
     walks = meetings(models, levels, torch.arange(levels), answers)
     result = xr.Dataset(coords=coordinates([m.name for m in models], distances))
-    t, log_snr = walks.clock
+    t, log_snr = walks.axis
     result.coords["t"], result.coords["log_snr"] = t, ("t", log_snr)
     add_pairs(result, walks, distances, None if asked is None else labels_of(range(count), asked))
     add_robust(result, distances)

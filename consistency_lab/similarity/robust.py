@@ -15,7 +15,7 @@ from torch import Tensor
 
 from consistency_lab.intervals import Interval, add_interval
 from consistency_lab.metrics.distances import Distance
-from consistency_lab.similarity.cube import embedded, groups_of, null_of, scored
+from consistency_lab.similarity.pairwise import embedded, groups_of, null_of, scored
 from consistency_lab.similarity.statistics import score
 from consistency_lab.similarity.trajectories import Walks
 from consistency_lab.similarity.typical import leave_one_out, median_score, trimmed_interval, typical, worst_share

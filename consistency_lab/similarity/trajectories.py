@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from consistency_lab.diffusion.clocks import kept_points, pair_clock, shared_reading
+from consistency_lab.diffusion.log_snr import align_pair, kept_points, shared_axis
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, chunks, images_of
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
@@ -77,7 +77,7 @@ class Walked:
 class Walks:
     """What models make of the shared noise: each on its own, and again wherever it meets a model of another schedule.
 
-    A diffusion model walks its own schedule's grid. Two of different schedules cannot be compared there: they walk the clock of their
+    A diffusion model walks its own schedule's grid. Two of different schedules cannot be compared there: they walk the alignment of their
     pair, which depends on those two schedules alone, so that a pair's distance does not depend on the order or the company of its models.
 
     Attributes:
@@ -85,7 +85,7 @@ class Walks:
         owners: whose walk each is, as the model's index.
         grids: the times of each walk, empty for a model that makes an image in one go.
         sides: for every pair of `pairs_of`, the indices of its two walks.
-        t, log_snr: what the clock of each pair reads at the kept levels, ``(P, T)`` float64.
+        t, log_snr: those of each pair's alignment at the kept levels, ``(P, T)`` float64.
         beside: for every walk, those of the closed-form references on its schedule and grid; empty where there are none.
     """
 
@@ -103,9 +103,9 @@ class Walks:
         return self.every[: 1 + max(self.owners)]
 
     @property
-    def clock(self) -> tuple[np.ndarray, np.ndarray]:
-        """``t`` and ``log_snr`` of the comparison ``(T,)``: what all pairs' clocks read, or the mean over pairs where they differ."""
-        return shared_reading(self.t).numpy(), shared_reading(self.log_snr).numpy()
+    def axis(self) -> tuple[np.ndarray, np.ndarray]:
+        """``t`` and ``log_snr`` of the comparison ``(T,)``: those of all pairs' alignments, or the mean over pairs where they differ."""
+        return shared_axis(self.t).numpy(), shared_axis(self.log_snr).numpy()
 
     def restricted(self, models: Sequence[int], samples: Sequence[int]) -> Walks:
         """The walks of those models and samples alone, the models in that order."""
@@ -124,7 +124,7 @@ class Walks:
 
 
 def walk_models(models: Sequence[GenerativeModel], walk: Walk, known: Walked | None = None) -> Walks:
-    """Every model's estimates on its own grid and on the clocks of its pairs.
+    """Every model's estimates on its own grid and on the alignments of its pairs.
 
     Models that make an image in one go (a GAN, a VAE) have no way from noise to data: with one of them among the models, only the
     images are kept.
@@ -191,10 +191,10 @@ def meetings(
             t.append(torch.zeros(len(kept), dtype=torch.float64))
             log_snr.append(torch.full((len(kept),), torch.inf, dtype=torch.float64))
             continue
-        clock = pair_clock(one, other, steps)
-        sides.append((place(a, clock.first), place(b, clock.second)))
-        t.append(clock.t[kept])
-        log_snr.append(clock.log_snr[kept])
+        alignment = align_pair(one, other, steps)
+        sides.append((place(a, alignment.first), place(b, alignment.second)))
+        t.append(alignment.t[kept])
+        log_snr.append(alignment.log_snr[kept])
     return Walks(every, owners, grids, sides, torch.stack(t), torch.stack(log_snr))
 
 

@@ -19,9 +19,9 @@ NUMERICS_VERSION = 2
 MEASURES_VERSION = 2
 """Raised whenever the same models give other numbers when compared or probed; it stands in every result and in the rows of studies.
 
-1: intervals over models alone, SSIM with the mirrored rim, mixed schedules on the clock of the first model, nulls over all labels, the
+1: intervals over models alone, SSIM with the mirrored rim, mixed schedules at the times of the first model, nulls over all labels, the
 excess over the optimal denoiser on any images, eigenvalues judged by the largest, roughness without its span.
-2: intervals over models and noise, SSIM as published, a clock for each pair, nulls within labels, that excess on training images alone,
+2: intervals over models and noise, SSIM as published, one alignment a pair, nulls within labels, that excess on training images alone,
 each eigenvalue by its own size, roughness and predictiveness by span.
 """
 

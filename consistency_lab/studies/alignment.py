@@ -40,9 +40,9 @@ def unit_axes(network: nn.Module) -> dict[str, Axes]:
             "together and attention heads allow some permutations of units only."
         )
     axes: dict[str, Axes] = {
-        "embedding.linear_1.weight": ("clock", None),
-        "embedding.linear_1.bias": ("clock",),
-        "embedding.linear_2.weight": ("vector", "clock"),
+        "embedding.linear_1.weight": ("time", None),
+        "embedding.linear_1.bias": ("time",),
+        "embedding.linear_2.weight": ("vector", "time"),
         "embedding.linear_2.bias": ("vector",),
         "embedding.label.weight": (None, "vector"),
         "linear_in.weight": ("stream", None),

@@ -12,7 +12,7 @@ import torch
 
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import measuring
-from consistency_lab.diffusion.clocks import kept_points
+from consistency_lab.diffusion.log_snr import kept_points
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler

@@ -26,7 +26,9 @@ from consistency_lab.store.checkpoint import load_weights
 from consistency_lab.store.results import with_provenance
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
-from consistency_lab.training.kept import (
+from consistency_lab.training.loop import OPTIMIZERS, Batch, EpochOrder, TrainingLoop, stream_generator
+from consistency_lab.training.momentum import MOMENTUM_RULES
+from consistency_lab.training.run_io import (
     final_weights,
     finished_run,
     run_spec,
@@ -34,8 +36,6 @@ from consistency_lab.training.kept import (
     train_in_store,
     train_unkept,
 )
-from consistency_lab.training.loop import OPTIMIZERS, Batch, EpochOrder, TrainingLoop, stream_generator
-from consistency_lab.training.momentum import MOMENTUM_RULES
 from consistency_lab.training.settings import TrainingSettings
 from consistency_lab.training.timesteps import TIMESTEPS
 from consistency_lab.training.timesteps.base import check_draws

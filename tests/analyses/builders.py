@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from consistency_lab.plots.study_frames import current_rows
+from consistency_lab.paper.plots.frames import current_rows
+from consistency_lab.paper.rows import Rows
 from consistency_lab.store.results import save_result, with_provenance
 from consistency_lab.store.runs import Store
-from consistency_lab.studies.rows import Rows
 
 LEVELS = 5
 DIFFUSION = {"unet": 0.9, "dit": 0.94, "mlp": 0.92}
@@ -114,24 +114,24 @@ def origins(folder):
 def why(folder):
     rows = Rows(folder / "why.jsonl")
 
-    def add(probe, family, values, player=None):
-        own = {"probe": probe, "family": family, "models": models(family, 2), "player": player}
+    def add(probe, family, values, part=None):
+        own = {"probe": probe, "family": family, "models": models(family, 2), "part": part}
         rows.row({"row": "why", **own, "data": "d", "count": 64, "bins": 10, "seed": 0}, lambda: values)
 
-    players = [(name, None, 1.0) for name in (*DIFFUSION, "vae")]
-    players += [("gan", "generator", 30.0), ("gan", "discriminator", 60.0)]
-    for name, player, scale in players:
+    networks = [(name, None, 1.0) for name in (*DIFFUSION, "vae")]
+    networks += [("gan", "generator", 30.0), ("gan", "discriminator", 60.0)]
+    for name, part, scale in networks:
         add(
             "line",
             name,
             bounds("relative_curvature", scale, 0.1 * scale) | bounds("roughness", 0.02 * scale, 0.002),
-            player,
+            part,
         )
-        add("between", name, bounds("relative_barrier", 2 * scale, 0.2 * scale), player)
+        add("between", name, bounds("relative_barrier", 2 * scale, 0.2 * scale), part)
         spectrum = bounds("hessian_relative_trace", 50 * scale, scale) | bounds("hessian_relative_top", 5 * scale, 0.1)
         ends = bounds("hessian_top", 2.5 * scale, 0.05) | bounds("hessian_bottom", -0.5, 0.05) | {"loss": 0.5}
         spectrum |= ends | {"hessian_negative_share": 0.1, "trace_by_t": {"all": 1.0}}
-        add("curvature", name, spectrum, player)
+        add("curvature", name, spectrum, part)
     for i, name in enumerate(DIFFUSION):
         definitions = [
             {"definition": text, "unit": "mean square", "peak_t": t, "peak_from": t - 0.05, "peak_to": t + 0.05,
@@ -272,7 +272,7 @@ def results(root, store, preset="digits"):
     made = {
         "structure": lambda spec: structure_result(spec["family"]),
         "between": lambda spec: (
-            line_result(1.1, "generator's loss in nats", 0.693) if spec["player"] else line_result(3.0)
+            line_result(1.1, "generator's loss in nats", 0.693) if spec["part"] else line_result(3.0)
         ),
         "curvature": lambda spec: curvature_result(),
     }

@@ -94,8 +94,8 @@ def test_the_claim_is_open_without_the_rows_that_it_is_about(script, builders, t
 
 def test_kinds_come_from_the_preset_when_only_lines_are_finished(script, builders, tmp_path):
     rows = builders.Rows(tmp_path / "digits" / "why.jsonl")
-    for family, player, value in (("mlp", None, 1.0), ("gan", "generator", 3.0)):
-        spec = {"row": "why", "probe": "line", "family": family, "models": [family], "player": player, "seed": 0}
+    for family, part, value in (("mlp", None, 1.0), ("gan", "generator", 3.0)):
+        spec = {"row": "why", "probe": "line", "family": family, "models": [family], "part": part, "seed": 0}
         bent, rough = (
             builders.bounds(key, value, half) for key, half in (("relative_curvature", 0.1), ("roughness", 2.5))
         )
@@ -111,8 +111,8 @@ def test_kinds_come_from_the_preset_when_only_lines_are_finished(script, builder
 
 def test_roughness_is_compared_on_every_span_that_rows_know(script, builders, tmp_path):
     rows = builders.Rows(tmp_path / "digits" / "why.jsonl")
-    for family, player, short, whole in (("mlp", None, 0.1, 0.5), ("gan", "generator", 0.3, 0.4)):
-        spec = {"row": "why", "probe": "line", "family": family, "models": [family], "player": player, "seed": 0}
+    for family, part, short, whole in (("mlp", None, 0.1, 0.5), ("gan", "generator", 0.3, 0.4)):
+        spec = {"row": "why", "probe": "line", "family": family, "models": [family], "part": part, "seed": 0}
         found = builders.bounds("roughness_on_0.05", short) | builders.bounds("roughness", whole)
         rows.row(spec, lambda both={**found, "roughness_span": 0.5}: both)
     said = script("smoothness").produce(source(script, tmp_path)).sentence
@@ -184,7 +184,7 @@ def test_an_excess_of_held_out_images_in_old_rows_is_void(script, builders, tmp_
     said = {}
     for name, more in {"old": {}, "new": {"excess_over_optimal_on": "training"}}.items():
         rows = builders.Rows(tmp_path / name / "digits" / "why.jsonl")
-        spec = {"row": "why", "probe": "difficulty", "family": "mlp", "models": ["mlp"], "player": None}
+        spec = {"row": "why", "probe": "difficulty", "family": "mlp", "models": ["mlp"], "part": None}
         rows.row(spec, lambda more=more: values | more)
         said[name] = script("difficulty_definitions").produce(source(script, tmp_path / name)).sentence
     assert "to t = 0.99 [0.20 to 0.90] (over optimal, u, mlp)" in said["new"]

@@ -50,9 +50,9 @@ def test_losses_on_a_line_are_over_the_mean_of_the_ends(script, builders):
     assert set(table["ends"]) == {0.25}
 
 
-def test_the_claim_about_lines_follows_the_numbers_and_names_players_at_their_draw(script, made):
+def test_the_claim_about_lines_follows_the_numbers_and_names_networks_at_their_draw(script, made):
     said = script("interpolation").produce(source(script, made)).sentence
-    # Made up: barriers of 2 for diffusion models and the VAE, and 60 and 120 for the players of the GAN.
+    # Made up: barriers of 2 for diffusion models and the VAE, and 60 and 120 for the networks of the GAN.
     assert "unet 2 [1.8, 2.2]" in said
     assert "holds in part: theirs, [1.8, 2.2], is lower than GAN [54, 1.3e+02] and not told from VAE [1.8, 2.2]" in said
     assert "gan, generator; gan, discriminator lie within 0.02 nats of ln 2" in said

@@ -45,8 +45,8 @@ BAD = {
         "one or three models",
     ),
     "a plane of something else": (["probe", "curvature", "--plane", "mlp-s0", "--store", "{store}"], "probe landscape"),
-    "player of a diffusion model": (
-        ["probe", "landscape", "mlp-s0", "--player", "generator", "--store", "{store}", "--out", "{tmp}/o"],
+    "part of a diffusion model": (
+        ["probe", "landscape", "mlp-s0", "--part", "generator", "--store", "{store}", "--out", "{tmp}/o"],
         "is no GAN or VAE",
     ),
     "one model to connect": (["probe", "connectivity", "mlp-s0", "--store", "{store}"], "takes two models, not 1"),

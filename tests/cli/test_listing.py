@@ -6,9 +6,9 @@ from consistency_lab.cli import main
 from consistency_lab.cli.listing import CHOICES, LISTS
 from consistency_lab.data.sources import load_images
 from consistency_lab.loading import KINDS
+from consistency_lab.paper.quality import set_classifier
 from consistency_lab.store.results import load_result
 from consistency_lab.store.runs import Store
-from consistency_lab.studies.quality import set_classifier
 
 
 def test_status_shows_data_and_settings_that_are_not_at_their_defaults(trained, capsys):

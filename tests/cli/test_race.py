@@ -9,10 +9,10 @@ import xarray as xr
 
 from consistency_lab import presets
 from consistency_lab.cli import Race, main
+from consistency_lab.paper.race import study
 from consistency_lab.recipe import Recipe
 from consistency_lab.store.results import load_result, save_result
 from consistency_lab.studies import cost
-from consistency_lab.studies.race import study
 from consistency_lab.training.settings import TrainingSettings
 
 T = (np.arange(20) + 0.5) / 20
@@ -109,10 +109,10 @@ def test_race_beforehand_and_itself(tmp_path, monkeypatch, capsys):
     assert result.sizes["contestant"] == 6
     for name in ("race.jsonl", "race-centers.csv", "race-centers-finals.csv", "race-centers-curves.png"):
         assert (folder / name).stat().st_size > 0
-    # Three contestants of the standard field, in two processes, on the rows that are there.
-    whole = study.standard_field
+    # Three contestants of the standard contestants, in two processes, on the rows that are there.
+    whole = study.standard_contestants
     few = ("uniform", "recipe, followed density, 10 steps", "recipe from elsewhere, 10 steps")
-    monkeypatch.setattr(study, "standard_field", lambda *a, **k: [c for c in whole(*a, **k) if c.name in few])
+    monkeypatch.setattr(study, "standard_contestants", lambda *a, **k: [c for c in whole(*a, **k) if c.name in few])
     assert main(["race", *common[:-2], *recipe, "--quiet", "--workers", "2"]) == 0
     assert "recipe from elsewhere" in capsys.readouterr().out
     standard = load_result(folder / "race-standard.nc")

@@ -9,9 +9,9 @@ import torch
 
 from consistency_lab import presets
 from consistency_lab.cli import main
+from consistency_lab.paper.plans import SizesPlan
+from consistency_lab.paper.race.findings import findings_spec
 from consistency_lab.studies import cost
-from consistency_lab.studies.plans import SizesPlan
-from consistency_lab.studies.race.findings import findings_spec
 from consistency_lab.training.settings import TrainingSettings
 
 

@@ -11,7 +11,7 @@ from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.errors import StoreError, UserError
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
-from consistency_lab.training import kept
+from consistency_lab.training import run_io
 from consistency_lab.training.train import training_curves
 
 LATENT = "latent(latent=6, width=4)"
@@ -50,7 +50,7 @@ def test_equal_specs_give_equal_bits_and_each_stream_matters(images):
         assert not torch.equal(first, weights(train_gan(images, **TINY, **{stream: 9})))
 
 
-def test_each_turn_moves_its_own_player(images):
+def test_each_turn_moves_its_own_part(images):
     loop = tiny_loop(images, lr_ratio=1e-30)
     before = {key: value.clone() for key, value in loop.module.state_dict().items()}
     next(iter(loop))
@@ -71,7 +71,7 @@ def test_the_ratio_belongs_to_the_discriminator(images):
 def test_a_stopped_run_goes_on_to_the_bit(images, tmp_path, monkeypatch, generator):
     settings = {**TINY, "generator": generator, "steps": 60}
     whole = train_gan(images, **settings)
-    monkeypatch.setattr(kept, "_CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(run_io, "_CHECKPOINT_SECONDS", 0.0)
     original, steps = AdversarialLoop._advance, []
 
     def stop_late(loop):
@@ -98,7 +98,7 @@ def test_a_stopped_run_goes_on_to_the_bit(images, tmp_path, monkeypatch, generat
 
 def test_the_same_spec_is_trained_once(images, tmp_path, monkeypatch):
     first = train_gan(images, **TINY, store=tmp_path)
-    monkeypatch.setattr(kept, "_train_in", lambda *_: pytest.fail("trained twice"))
+    monkeypatch.setattr(run_io, "_train_in", lambda *_: pytest.fail("trained twice"))
     again = train_gan(images, **{**TINY, "generator": "latent(width=4, latent=6)"}, store=tmp_path, name="other")
     assert again.name == "other"
     assert torch.equal(weights(first), weights(again))

@@ -42,7 +42,7 @@ class Sum(nn.Module):
         return self.scale * images.flatten(1).sum(1, keepdim=True)
 
 
-def test_the_players_losses_equal_their_formulas():
+def test_the_networks_losses_equal_their_formulas():
     x0, z = torch.full((2, *SHAPE), 0.25), torch.full((2, *SHAPE), -0.125)  # scores 8 and -4
     plain = discriminator_loss(Sum(), x0, z, opponent=nn.Identity())
     assert plain.tolist() == pytest.approx([math.log1p(math.exp(-12))] * 2)
@@ -55,12 +55,10 @@ def test_the_players_losses_equal_their_formulas():
 
 
 def test_the_penalty_has_a_gradient():
-    player = Sum()
-    loss = discriminator_loss(
-        player, torch.zeros(2, *SHAPE), torch.zeros(2, *SHAPE), opponent=nn.Identity(), penalty=1.0
-    )
+    part = Sum()
+    loss = discriminator_loss(part, torch.zeros(2, *SHAPE), torch.zeros(2, *SHAPE), opponent=nn.Identity(), penalty=1.0)
     loss.mean().backward()  # at zero images only the penalties depend on the scale: 0.5 * 2 * 64 * scale^2
-    assert player.scale.grad.item() == pytest.approx(64.0)
+    assert part.scale.grad.item() == pytest.approx(64.0)
 
 
 def test_the_opponent_gets_no_gradient_from_the_discriminator():
@@ -86,9 +84,9 @@ def test_the_divergence_equals_its_formula():
     assert torch.allclose(error, again, atol=1e-6)
 
 
-@pytest.mark.parametrize(("kind", "player"), [("gan", "generator"), ("gan", "discriminator"), ("vae", "autoencoder")])
-def test_every_player_can_be_probed(models, images, kind, player):
-    parts = probe_parts(models[kind], images, 12, player=player)
+@pytest.mark.parametrize(("kind", "part"), [("gan", "generator"), ("gan", "discriminator"), ("vae", "autoencoder")])
+def test_every_part_can_be_probed(models, images, kind, part):
+    parts = probe_parts(models[kind], images, 12, part=part)
     batch = FrozenBatch(parts.tensors, chunk=5)
     check_deterministic(parts.module, parts.loss, batch)
     direction = random_direction(parts.module, 0)
@@ -102,8 +100,8 @@ def test_every_player_can_be_probed(models, images, kind, player):
 
 
 def test_a_loss_is_of_its_sample_alone(models, images):
-    for kind, player in (("gan", "generator"), ("gan", "discriminator"), ("vae", "autoencoder")):
-        module, loss, tensors = probe_parts(models[kind], images, 12, player=player)
+    for kind, part in (("gan", "generator"), ("gan", "discriminator"), ("vae", "autoencoder")):
+        module, loss, tensors = probe_parts(models[kind], images, 12, part=part)
         with torch.no_grad():
             alone = loss(module, *(x[7:8] for x in tensors))
             assert torch.allclose(loss(module, *tensors)[7:8], alone, atol=1e-5)
@@ -111,10 +109,10 @@ def test_a_loss_is_of_its_sample_alone(models, images):
 
 def test_wrong_questions_are_answered_in_one_sentence(models, images):
     with pytest.raises(UserError, match="has no autoencoder"):
-        probe_parts(models["gan"], images, 4, player="autoencoder")
+        probe_parts(models["gan"], images, 4, part="autoencoder")
     with pytest.raises(UserError, match="Did you mean 'generator'"):
-        probe_parts(models["gan"], images, 4, player="genrator")
+        probe_parts(models["gan"], images, 4, part="genrator")
     with pytest.raises(UserError, match="has 60"):
-        probe_parts(models["gan"], images, 61, player="generator")
+        probe_parts(models["gan"], images, 61, part="generator")
     with pytest.raises(UserError, match=r"\(1, 8, 8\)"):
-        probe_parts(models["vae"], load_images("gaussian(size=16, count=20)"), 4, player="autoencoder")
+        probe_parts(models["vae"], load_images("gaussian(size=16, count=20)"), 4, part="autoencoder")

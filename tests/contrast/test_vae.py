@@ -7,7 +7,7 @@ from consistency_lab.data.sources import load_images
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.errors import UserError
 from consistency_lab.store.runs import Store
-from consistency_lab.training import kept
+from consistency_lab.training import run_io
 from consistency_lab.training.loop import TrainingLoop
 
 TINY = {
@@ -39,7 +39,7 @@ def test_equal_specs_give_equal_bits_and_each_stream_matters(images):
 def test_a_stopped_run_goes_on_to_the_bit(images, tmp_path, monkeypatch):
     settings = {**TINY, "steps": 60}
     whole = train_vae(images, **settings)
-    monkeypatch.setattr(kept, "_CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(run_io, "_CHECKPOINT_SECONDS", 0.0)
     original = TrainingLoop._advance
 
     def stop_late(loop):
@@ -52,13 +52,13 @@ def test_a_stopped_run_goes_on_to_the_bit(images, tmp_path, monkeypatch):
         train_vae(images, **settings, store=tmp_path)
     monkeypatch.undo()
     (run,) = Store(tmp_path).runs()
-    assert kept.load_state(run.folder / "checkpoint.pt")["loop"]["step"] == 50
+    assert run_io.load_state(run.folder / "checkpoint.pt")["loop"]["step"] == 50
     assert torch.equal(weights(whole), weights(train_vae(images, **settings, store=tmp_path)))
 
 
 def test_the_same_spec_is_trained_once_and_loads(images, tmp_path, monkeypatch):
     first = train_vae(images, **TINY, store=tmp_path)
-    monkeypatch.setattr(kept, "_train_in", lambda *_: pytest.fail("trained twice"))
+    monkeypatch.setattr(run_io, "_train_in", lambda *_: pytest.fail("trained twice"))
     assert torch.equal(weights(first), weights(train_vae(images, **TINY, store=tmp_path)))
     loaded = load_vae(first.folder, device="cpu")
     assert torch.equal(loaded.generate(SharedNoise(0), range(4)), first.generate(SharedNoise(0), range(4)))

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from consistency_lab.paper import rows as kept
+from consistency_lab.paper.race.crossing import speedup
+from consistency_lab.paper.race.table import crossings, race_table
 from consistency_lab.plots import study_frames as frames
 from consistency_lab.store.results import load_result
 from consistency_lab.store.spec import NUMERICS_VERSION, content_hash
-from consistency_lab.studies import rows as kept
-from consistency_lab.studies.race.crossing import speedup
-from consistency_lab.studies.race.table import crossings, race_table
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = ROOT / "figures"

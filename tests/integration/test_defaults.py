@@ -80,7 +80,7 @@ def test_the_same_spec_is_the_same_model(images, elsewhere, tmp_path, settings):
     same_weights(plain, elsewhere(cl.load, str(plain.folder), device="cpu"))
 
 
-def test_players_and_autoencoders_too(images, elsewhere):
+def test_networks_and_autoencoders_too(images, elsewhere):
     small = {**SMALL, "steps": 3, "device": "cpu"}
     same_weights(cl.train_gan(images, **small), elsewhere(cl.train_gan, images, **small))
     a, b = cl.train_vae(images, **small), elsewhere(cl.train_vae, images, **small)

@@ -60,7 +60,7 @@ def test_both_are_compared_in_one_call(save_unet, their_images, tmp_path):
         [theirs, ours], SharedNoise(0), count=16, sampler=Sampler(steps=10), images=images, levels=4, shown=2
     )
     assert result["pair"].values.tolist() == ["theirs | ours"]
-    # Alike from the same noise, more than from other noise: the models met on one clock, in one convention.
+    # Alike from the same noise, more than from other noise: the models met on one alignment, in one convention.
     assert theirs.denoiser.schedule == ours.denoiser.schedule
     alike = result.sel(metric="mse", pair="theirs | ours")
     assert float(alike["distance"].isel(t=1).mean()) < 0.5 * float(alike["null"].isel(t=1).mean())

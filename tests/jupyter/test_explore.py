@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 import consistency_lab as cl
-from consistency_lab.jupyter.moment import moment, moment_sentence
+from consistency_lab.jupyter.sample_view import sample_sentence, sample_view
 from consistency_lab.jupyter.still import Still
 from consistency_lab.jupyter.views import ALL, VIEWS, view_of
 from consistency_lab.reports.html import SECTIONS
@@ -74,7 +74,7 @@ def test_without_ipywidgets_there_is_a_still_figure(results, no_widgets):
 
 def test_a_moment_draws_the_sample_and_its_distance(results):
     ds = results.comparison(models=3)
-    figure = moment(ds, float(ds["t"][4]), 5, "mse")
+    figure = sample_view(ds, float(ds["t"][4]), 5, "mse")
     *pictures, curves = figure.axes
     names = [*ds["model"].values, "Gaussian denoiser", "optimal denoiser", "data mean"]
     assert [ax.get_title(loc="center") for ax in pictures] == names
@@ -88,7 +88,7 @@ def test_a_moment_draws_the_sample_and_its_distance(results):
 
 def test_images_of_chosen_samples_are_matched_with_their_distances(results):
     ds = results.comparison(models=2).assign_coords(shown=np.arange(8) + 20)
-    sentence = moment_sentence(ds, 0.0, 23, "mse")
+    sentence = sample_sentence(ds, 0.0, 23, "mse")
     assert f"{float(ds['distance'].sel(metric='mse').isel(t=-1, sample=23).mean()):.3g}" in sentence
     left_out = ds.isel(sample=np.arange(10, 48)).assign_coords(sample=np.arange(10, 48), shown=np.arange(8))
     assert [value for _, value in cl.explore(left_out).children[1].options] == list(range(10, 18))
@@ -96,7 +96,7 @@ def test_images_of_chosen_samples_are_matched_with_their_distances(results):
 
 def test_a_comparison_without_images_is_curves_alone(results):
     ds = results.comparison(models=2, samples=5).drop_vars(["images", "reference_images", "nearest_images"])
-    assert len(moment(ds, 0.0, 4, "mse").axes) == 1
+    assert len(sample_view(ds, 0.0, 4, "mse").axes) == 1
 
 
 def test_a_comparison_of_final_images_alone_has_points_with_intervals(subject):
@@ -108,7 +108,7 @@ def test_a_comparison_of_final_images_alone_has_points_with_intervals(subject):
 
     found = cl.compare([subject[0], Other()], count=4, sampler=cl.Sampler(steps=2), metrics=("mse",))
     assert found.sizes["t"] == 1
-    *pictures, points = moment(found, 0.0, 1, "mse").axes
+    *pictures, points = sample_view(found, 0.0, 1, "mse").axes
     assert len(pictures) == 2
     assert [label.get_text() for label in points.get_yticklabels()] == [
         "sample 1",
@@ -123,7 +123,7 @@ def test_a_sentence_has_the_score_and_interval_of_the_result(results):
     ds = results.comparison(models=4)
     t = float(ds["t"][6])
     value, low, high = (float(ds[f"family_{part}"].sel(metric="mse")[6]) for part in ("score", "low", "high"))
-    assert f"{value:.3f} [{low:.3f}, {high:.3f}]" in moment_sentence(ds, t, 0, "mse")
+    assert f"{value:.3f} [{low:.3f}, {high:.3f}]" in sample_sentence(ds, t, 0, "mse")
 
 
 def test_difficulty_with_and_without_definitions(results, subject):

@@ -7,10 +7,10 @@ import xarray as xr
 
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
+from consistency_lab.paper.race.table import race_table
 from consistency_lab.plots import race
 from consistency_lab.plots.figures import figures_of
 from consistency_lab.reports.html import report
-from consistency_lab.studies.race.table import race_table
 from consistency_lab.training.timesteps.audit import audit_timesteps
 
 METRICS = {"reference": ["Gaussian denoiser"], "metric": ["held-out loss", "Frechet distance"]}

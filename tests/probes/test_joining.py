@@ -24,7 +24,7 @@ from consistency_lab.probes.plane import probe_plane
 from consistency_lab.probes.subject import Subject, diffusion_subject
 from consistency_lab.studies.alignment import aligned
 from consistency_lab.studies.connectivity import ALIGNED, CURVE, LINE, probe_connectivity
-from consistency_lab.studies.players import player_subject
+from consistency_lab.studies.contrast_subject import contrast_subject
 from consistency_lab.training.train import train
 
 SHAPE = (1, 8, 8)
@@ -246,7 +246,7 @@ def test_vaes_of_other_losses_have_no_path():
         train_vae(IMAGES, seed=seed, autoencoder="conv(latent=5, width=4)", steps=1, batch=4, beta=beta)
         for seed, beta in ((0, 0.1), (1, 1.0), (2, 0.1))
     )
-    first, second, third = (player_subject(m, IMAGES, count=4) for m in (a, b, c))
+    first, second, third = (contrast_subject(m, IMAGES, count=4) for m in (a, b, c))
     with pytest.raises(UserError, match=r"differ in beta of their loss \(0\.1 against 1\.0\)"):
         line_landscape(first, towards=second, points=5)
     line = line_landscape(first, towards=third, points=7)

@@ -4,8 +4,8 @@ import torch
 
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.data.sources import load_images
-from consistency_lab.diffusion.clocks import kept_points, pair_clock
 from consistency_lab.diffusion.denoiser import NetworkDenoiser
+from consistency_lab.diffusion.log_snr import align_pair, kept_points
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.references import ConstantDenoiser, GaussianDenoiser
@@ -13,7 +13,7 @@ from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
 from consistency_lab.networks.registry import build_network
-from consistency_lab.probes.fixing import Statistic, correlation, crossing, fixed_share
+from consistency_lab.probes.explained_variance import Statistic, correlation, crossing, fixed_share
 from consistency_lab.probes.handoff import course, handed_over, noise_swapped
 from consistency_lab.probes.structure import probe_structure
 from consistency_lab.store.results import load_result, save_result
@@ -37,12 +37,12 @@ def pictures(count=50):
 
 
 def walked(model, other, numbers, sampler=FINE, levels=6):
-    """The course of ``model`` on the clock that it shares with ``other``, and that clock."""
-    clock, kept = (
-        pair_clock(model.denoiser.schedule, other.denoiser.schedule, sampler.steps),
+    """The course of ``model`` on the alignment that it shares with ``other``, and that alignment."""
+    alignment, kept = (
+        align_pair(model.denoiser.schedule, other.denoiser.schedule, sampler.steps),
         kept_points(sampler.steps, levels),
     )
-    grids = (clock.first, clock.second)
+    grids = (alignment.first, alignment.second)
     return course(model, SharedNoise(0).initial(numbers, SHAPE), numbers, sampler, grids[0], kept), grids, kept
 
 

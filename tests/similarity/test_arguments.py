@@ -7,7 +7,7 @@ from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.references import ConstantDenoiser
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
-from consistency_lab.similarity.arguments import counted
+from consistency_lab.similarity.checks import counted
 from consistency_lab.similarity.compare import compare
 from consistency_lab.training.train import train
 

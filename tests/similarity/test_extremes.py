@@ -4,7 +4,7 @@ import torch
 import xarray as xr
 
 from consistency_lab.metrics.distances import METRICS
-from consistency_lab.similarity.extremes import add_extremes, ranked
+from consistency_lab.similarity.checks import add_extremes, ranked
 from consistency_lab.similarity.trajectories import Trajectories, to_bytes
 
 SAMPLES = [3, 4, 7, 8, 9, 10, 20, 21, 22, 30]

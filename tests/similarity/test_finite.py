@@ -12,8 +12,8 @@ from consistency_lab.diffusion.references import GaussianDenoiser
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
+from consistency_lab.similarity.checks import finite_part
 from consistency_lab.similarity.compare import compare
-from consistency_lab.similarity.finite import finite_part
 from consistency_lab.similarity.trajectories import Trajectories, restricted
 from consistency_lab.store.results import provenance
 

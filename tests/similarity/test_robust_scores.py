@@ -16,7 +16,7 @@ def embedded(models, samples, size=12, error=0.4, seed=0, shared=1.0):
     return [common + error * rng.normal(size=(samples, size)) for _ in range(models)]
 
 
-def cube(vectors):
+def pairwise_distances(vectors):
     """Distances and nulls of all pairs, each ``(pairs, N)``."""
     metric, values = METRICS.build("mse"), []
     images = [metric.embed(torch.from_numpy(x)[:, None, None]) for x in vectors]
@@ -27,7 +27,7 @@ def cube(vectors):
 
 
 def plain(vectors):
-    distance, null = cube(vectors)
+    distance, null = pairwise_distances(vectors)
     return float(score(distance.mean(), null.mean()))
 
 
@@ -43,16 +43,16 @@ def without(vectors, sample):
 
 def test_pseudo_values_leave_out_a_sample_exactly():
     vectors = embedded(2, 9)
-    parts = pseudo_values(cube(vectors)[1][0])
-    assert parts.mean() == pytest.approx(cube(vectors)[1].mean(), rel=1e-12)
+    parts = pseudo_values(pairwise_distances(vectors)[1][0])
+    assert parts.mean() == pytest.approx(pairwise_distances(vectors)[1].mean(), rel=1e-12)
     for sample in range(9):
-        null = cube(without(vectors, sample))[1].mean()
+        null = pairwise_distances(without(vectors, sample))[1].mean()
         assert np.delete(parts, sample).mean() == pytest.approx(null, rel=1e-12)
 
 
 @pytest.mark.parametrize("samples", [20, 30])
 def test_the_trimmed_score_is_that_of_the_samples_between_the_tenths(samples):
-    distance, null = cube(embedded(3, samples))
+    distance, null = pairwise_distances(embedded(3, samples))
     tenth = samples // 10
     kept = np.sort(np.argsort(distance.mean(0))[tenth : samples - tenth])
     expected = 1 - distance[:, kept].mean() / pseudo_values(null.mean(0))[kept].mean()
@@ -61,7 +61,7 @@ def test_the_trimmed_score_is_that_of_the_samples_between_the_tenths(samples):
 
 def test_the_null_of_the_trimmed_score_is_nearly_that_of_the_kept_samples_among_themselves():
     vectors = embedded(2, 40, seed=4)
-    distance, null = cube(vectors)
+    distance, null = pairwise_distances(vectors)
     kept = np.sort(np.argsort(distance.mean(0))[4:36])
     assert float(linear_trimmed_score(distance, null, 2).estimate) == pytest.approx(
         plain([x[kept] for x in vectors]), abs=0.005
@@ -75,7 +75,7 @@ def test_a_tenth_that_is_not_whole_leaves_samples_in_part():
 
 
 def test_the_interval_of_a_trimmed_pair_is_the_jackknife_of_its_samples():
-    distance, null = cube(embedded(2, 23, seed=2))
+    distance, null = pairwise_distances(embedded(2, 23, seed=2))
     parts = pseudo_values(null[0])
 
     def estimate(d, v):
@@ -93,14 +93,14 @@ def test_the_interval_of_a_trimmed_pair_is_the_jackknife_of_its_samples():
 
 def test_robust_scores_are_the_plain_one_where_no_tail_is_heavy():
     vectors = embedded(4, 400, size=60)
-    distance, null = cube(vectors)
+    distance, null = pairwise_distances(vectors)
     assert float(linear_trimmed_score(distance, null, 4).estimate) == pytest.approx(plain(vectors), abs=0.004)
 
 
 def test_one_exploded_sample_decides_the_mean_and_not_the_robust_scores():
     vectors = embedded(4, 60)
     broken = exploded(vectors)
-    (d, u), (d2, u2) = cube(vectors), cube(broken)
+    (d, u), (d2, u2) = pairwise_distances(vectors), pairwise_distances(broken)
     assert plain(vectors) - plain(broken) > 0.2
     assert float(linear_trimmed_score(d2, u2, 4).estimate) == pytest.approx(
         float(linear_trimmed_score(d, u, 4).estimate), abs=0.01
@@ -111,8 +111,8 @@ def test_one_exploded_sample_decides_the_mean_and_not_the_robust_scores():
 
 @pytest.mark.parametrize("factor", [4.0, 10.0, 30.0])  # distances 15 to 900 times as large
 def test_however_much_a_sample_explodes_the_robust_null_is_rid_of_it(factor):
-    distance, null = cube(embedded(2, 50))
-    broken, its_null = cube(exploded(embedded(2, 50), factor=factor))
+    distance, null = pairwise_distances(embedded(2, 50))
+    broken, its_null = pairwise_distances(exploded(embedded(2, 50), factor=factor))
     calm, rid = (float(linear_trimmed_score(*each, 2).estimate) for each in ((distance, null), (broken, its_null)))
     assert rid == pytest.approx(calm, abs=0.012)
 
@@ -122,13 +122,13 @@ def test_unrelated_models_score_nothing_even_when_some_samples_are_hard_for_all(
     for seed in range(40):
         rng = np.random.default_rng(seed)
         hard = np.exp(0.7 * rng.normal(size=(200, 1)))
-        distance, null = cube([hard * rng.normal(size=(200, 30)) for _ in range(3)])
+        distance, null = pairwise_distances([hard * rng.normal(size=(200, 30)) for _ in range(3)])
         found.append(float(linear_trimmed_score(distance, null, 3).estimate))
     assert abs(np.mean(found)) < 0.01
 
 
 def test_robust_scores_go_through_times_and_metrics_alike():
-    parts = [cube(embedded(3, 15, seed=seed)) for seed in range(4)]
+    parts = [pairwise_distances(embedded(3, 15, seed=seed)) for seed in range(4)]
     distance, null = (np.stack(x, -1).reshape(3, 15, 2, 2) for x in zip(*parts, strict=True))
     whole, rest = linear_trimmed_score(distance, null, 3), leave_one_out(distance, null, 3)
     share = worst_share(distance.mean(0))
@@ -143,7 +143,7 @@ def test_robust_scores_go_through_times_and_metrics_alike():
 
 def test_what_is_not_scored_has_no_robust_score():
     distance, null = np.full((3, 8, 2), np.nan), np.full((3, 8, 2), np.nan)
-    distance[..., 0], null[..., 0] = cube(embedded(3, 8))
+    distance[..., 0], null[..., 0] = pairwise_distances(embedded(3, 8))
     left = leave_one_out(distance, null, 3)
     assert np.isnan(linear_trimmed_score(distance, null, 3).low).tolist() == [False, True]
     assert left.odd[1] == -1
@@ -162,7 +162,7 @@ def test_the_worst_sample_and_its_share():
 def test_leaving_out_a_model_is_comparing_the_others():
     vectors = embedded(4, 12)
     vectors[2] = vectors[2] + np.random.default_rng(9).normal(size=vectors[2].shape)
-    distance, null = cube(vectors)
+    distance, null = pairwise_distances(vectors)
     found = leave_one_out(distance, null, 4)
     rest = [plain([x for k, x in enumerate(vectors) if k != out]) for out in range(4)]
     assert np.allclose(found.score, rest, rtol=1e-12)
@@ -187,7 +187,7 @@ def test_the_rise_of_the_odd_one_covers_what_many_noises_say():
     for seed in range(trials):
         rng = np.random.default_rng(seed)
         common = rng.normal(size=(60, 8))
-        found = leave_one_out(*cube([common + e * rng.normal(size=common.shape) for e in error]), 4)
+        found = leave_one_out(*pairwise_distances([common + e * rng.normal(size=common.shape) for e in error]), 4)
         true = truth(set(range(4)) - {int(found.odd)}) - truth(range(4))
         hits += bool(found.rise.low <= true <= found.rise.high)
     assert hits / trials > 0.95

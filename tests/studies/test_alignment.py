@@ -46,7 +46,7 @@ def inputs(classes=0):
 def test_the_order_of_hidden_units_means_nothing(classes):
     network = mlp(0, classes=classes)
     order = shuffles(network)
-    assert set(order) == {"clock", "vector", "stream", "block 0", "block 1"}
+    assert set(order) == {"time", "vector", "stream", "block 0", "block 1"}
     twin, data = permuted(network, order), inputs(classes)
     moved = [not torch.equal(a, b) for a, b in zip(network.parameters(), twin.parameters(), strict=True)]
     assert sum(moved) == len(moved) - 1  # all but the bias of the pixels

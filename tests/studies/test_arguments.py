@@ -12,22 +12,22 @@ from consistency_lab.diffusion.references import ConstantDenoiser
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.classifier import SmallClassifier
+from consistency_lab.paper.emergence import emergence_table
+from consistency_lab.paper.likeness import likeness_table
+from consistency_lab.paper.pairs import pair_table
+from consistency_lab.paper.protocol import Protocol
+from consistency_lab.paper.quality import quality_table, set_classifier
+from consistency_lab.paper.race.running import Watch
+from consistency_lab.paper.race.table import finals_table, race_table
+from consistency_lab.paper.rows import Rows
+from consistency_lab.paper.sizes import size_sweep
+from consistency_lab.paper.why import Why
 from consistency_lab.store.runs import Store
 from consistency_lab.store.shapes import shape_of
 from consistency_lab.studies.alignment import aligned
 from consistency_lab.studies.connectivity import probe_connectivity
-from consistency_lab.studies.emergence import emergence_table
+from consistency_lab.studies.contrast_subject import contrast_subject
 from consistency_lab.studies.fleet import Family, Fleet, train_fleet
-from consistency_lab.studies.likeness import likeness_table
-from consistency_lab.studies.pairs import pair_table
-from consistency_lab.studies.players import player_subject
-from consistency_lab.studies.quality import quality_table, set_classifier
-from consistency_lab.studies.race.running import Watch
-from consistency_lab.studies.race.table import finals_table, race_table
-from consistency_lab.studies.rows import Rows
-from consistency_lab.studies.ruler import Ruler
-from consistency_lab.studies.sizes import size_sweep
-from consistency_lab.studies.why import Why
 from consistency_lab.training.settings import TrainingSettings
 
 MODEL = DiffusionModel("exact", ConstantDenoiser(torch.zeros(1, 8, 8), SCHEDULES.build("linear")))
@@ -36,7 +36,7 @@ IMAGES = ImageSet("noise", torch.rand(70, 1, 8, 8, generator=torch.Generator().m
 NO_MODEL = r"a str is no model; give what load\('unet-s0'\) returns"
 NO_SET = r"write load_images\('digits'\)"
 NO_FAMILY = r"a DiffusionModel is no family; give what Family.of\(name, models\)"
-RULER, SETTINGS = Ruler(("mse",)), TrainingSettings(steps=2)
+RULER, SETTINGS = Protocol(("mse",)), TrainingSettings(steps=2)
 JUDGE = SmallClassifier((1, 8, 8), 2, "noise")
 
 
@@ -51,7 +51,7 @@ def test_models_are_no_strings(tmp_path):
         NO_MODEL,
         lambda: probe_connectivity("unet-s0", MODEL, IMAGES, IMAGES),
         lambda: probe_connectivity(MODEL, "unet-s0", IMAGES, IMAGES),
-        lambda: player_subject("unet-s0", IMAGES),
+        lambda: contrast_subject("unet-s0", IMAGES),
         lambda: aligned("unet-s0", MODEL),
         lambda: aligned(MODEL, "unet-s0"),
         lambda: quality_table(["unet-s0"], IMAGES, IMAGES, JUDGE),
@@ -62,7 +62,7 @@ def test_models_are_no_strings(tmp_path):
 
 def test_models_of_another_kind():
     refused("'vae-s0' is no diffusion model", lambda: probe_connectivity(VAE_MODEL, MODEL, IMAGES, IMAGES))
-    refused(r"'exact' is no GAN or VAE .* diffusion_subject\(model, images\)", lambda: player_subject(MODEL, IMAGES))
+    refused(r"'exact' is no GAN or VAE .* diffusion_subject\(model, images\)", lambda: contrast_subject(MODEL, IMAGES))
 
 
 def test_image_sets_are_no_strings(tmp_path):
@@ -71,7 +71,7 @@ def test_image_sets_are_no_strings(tmp_path):
         NO_SET,
         lambda: probe_connectivity(MODEL, MODEL, "digits", IMAGES),
         lambda: probe_connectivity(MODEL, MODEL, IMAGES, "digits"),
-        lambda: player_subject(VAE_MODEL, "digits"),
+        lambda: contrast_subject(VAE_MODEL, "digits"),
         lambda: set_classifier("digits", store),
         lambda: quality_table([MODEL], "digits", IMAGES, JUDGE),
         lambda: quality_table([MODEL], IMAGES, "digits", JUDGE),

@@ -52,7 +52,7 @@ def test_a_second_demo_computes_nothing(tmp_path, monkeypatch):
     first = demo.run_demo(small_plan(), store, device="cpu", progress=False)
     for name in ("compare", "probe_difficulty", "probe_landscape"):
         monkeypatch.setattr(demo, name, lambda *_, **__: pytest.fail("computed twice"))
-    monkeypatch.setattr("consistency_lab.training.kept._train_in", lambda *_: pytest.fail("trained twice"))
+    monkeypatch.setattr("consistency_lab.training.run_io._train_in", lambda *_: pytest.fail("trained twice"))
     second = demo.run_demo(small_plan(), store, device="cpu", progress=False)
     assert np.array_equal(first.results["comparison"]["distance"], second.results["comparison"]["distance"])
 

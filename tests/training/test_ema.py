@@ -13,7 +13,7 @@ from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.errors import UserError
 from consistency_lab.networks.blocks import ImageNetwork
 from consistency_lab.networks.registry import NETWORKS
-from consistency_lab.training import kept
+from consistency_lab.training import run_io
 from consistency_lab.training.loop import TrainingLoop
 from consistency_lab.training.train import load_model, load_snapshots, train
 
@@ -189,7 +189,7 @@ def test_a_buffer_that_is_assigned_anew_is_the_last_one(images, registered, tmp_
 @pytest.mark.parametrize("kind", [Spectral, BatchNorm, Assigned])
 def test_a_stopped_run_of_such_a_network_goes_on_to_the_bit(kind, images, registered, tmp_path, monkeypatch):
     whole = train(images, network=registered(kind), **TINY, store=tmp_path / "a")
-    monkeypatch.setattr(kept, "_CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(run_io, "_CHECKPOINT_SECONDS", 0.0)
     original = TrainingLoop._advance
 
     def stop_late(loop):

@@ -19,10 +19,10 @@ from consistency_lab.networks.registry import NETWORKS
 from consistency_lab.recipe import Recipe
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
-from consistency_lab.training import kept
+from consistency_lab.training import run_io
 from consistency_lab.training.ema import WeightAverage
-from consistency_lab.training.kept import snapshot_steps
 from consistency_lab.training.loop import TrainingLoop, annealing, stream_generator
+from consistency_lab.training.run_io import snapshot_steps
 from consistency_lab.training.settings import TrainingSettings
 from consistency_lab.training.timesteps import TIMESTEPS
 from consistency_lab.training.timesteps.fixed import Uniform
@@ -111,7 +111,7 @@ def test_an_epoch_shows_every_image_once(images):
 
 def test_the_same_spec_is_trained_once(images, tmp_path, monkeypatch):
     first = train(images, **TINY, store=tmp_path)
-    monkeypatch.setattr(kept, "_train_in", lambda *_: pytest.fail("trained twice"))
+    monkeypatch.setattr(run_io, "_train_in", lambda *_: pytest.fail("trained twice"))
     again = train(images, **TINY, store=tmp_path, name="other name")
     assert again.name == "other name"
     assert torch.equal(weights(first), weights(again))
@@ -123,7 +123,7 @@ def test_the_same_spec_is_trained_once(images, tmp_path, monkeypatch):
 
 def test_a_stopped_run_goes_on_to_the_bit(images, tmp_path, monkeypatch):
     whole = train(images, **TINY, timesteps="clts", momentum="mdlrc", store=tmp_path / "a")
-    monkeypatch.setattr(kept, "_CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(run_io, "_CHECKPOINT_SECONDS", 0.0)
     original = TrainingLoop._advance
 
     def stop_late(loop):
@@ -156,8 +156,8 @@ def test_a_stopped_run_goes_on_to_the_bit(images, tmp_path, monkeypatch):
 def test_a_killed_process_leaves_a_run_that_goes_on(images, tmp_path):
     code = f"""
 import consistency_lab as cl
-from consistency_lab.training import kept
-kept._CHECKPOINT_SECONDS = 0.0
+from consistency_lab.training import run_io
+run_io._CHECKPOINT_SECONDS = 0.0
 images = cl.load_images("digits").take(range(200), "some digits")
 settings = {TINY!r}
 settings["steps"] = 100000
@@ -172,7 +172,7 @@ cl.train(images, **settings, store={str(tmp_path)!r})
     process.wait()
     (run,) = Store(tmp_path).runs()
     assert not run.done
-    state = kept.load_state(run.folder / "checkpoint.pt")
+    state = run_io.load_state(run.folder / "checkpoint.pt")
     assert state["loop"]["step"] >= 25
     with run.begin():  # the lock died with the process
         run.truncate_log(state["loop"]["step"])

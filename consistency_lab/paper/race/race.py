@@ -1,0 +1,156 @@
+"""Contestants x seeds, on equal terms, to targets that were fixed before.
+
+Every contestant of a seed starts from the same weights and meets the same images in the same order with the same noise. A target is what a
+uniform constant-rate run of another seed, the target pilot, has reached at a fraction of its steps: no contestant's own run sets it.
+
+Losses are of averaged weights. The average's half-life is at most 5 % of the steps taken so far (see `WeightAverage`), and presets set it
+to no less at any step: then it trails the weights by one share of the steps at every step of every contestant and length of run, early
+crossings are late by the same factor as late ones, and speed-ups, which are ratios, do not notice it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from consistency_lab.diffusion.noise import SharedNoise
+from consistency_lab.diffusion.references import closed_form
+from consistency_lab.errors import UserError
+from consistency_lab.metrics.quality import frechet_distance, moments
+from consistency_lab.paper.quality import FLOOR, GAUSSIAN, MEAN, MEMORISER, reference_samples
+from consistency_lab.paper.race.aggregation import gathered
+from consistency_lab.paper.race.contestants import Contestant
+from consistency_lab.paper.race.parallel_runs import run_all
+from consistency_lab.paper.race.running import RaceRun, Watch, recorded
+from consistency_lab.paper.rows import Rows
+
+TARGETS = (
+    0.3,
+    0.6,
+)  # fractions of the target pilot's run: early enough that other seeds of the control arrive before their ends
+FOLLOWED = ("control", "annealed", "recipe", "paper")
+
+Live = Callable[[xr.Dataset], None]
+
+
+def race(
+    contestants: Sequence[Contestant],
+    watch: Watch,
+    rows: Rows,
+    *,
+    seeds: Sequence[int] = range(5),
+    target_seed: int = 1000,
+    targets: Sequence[float] = TARGETS,
+    followed: int = 0,
+    workers: int = 1,
+    live: Live | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> xr.Dataset:
+    """Run what the rows do not have, and put everything together.
+
+    Args:
+        contestants: names that differ; exactly one has the role ``"control"``.
+        watch: what all are measured by.
+        rows: where finished runs and evaluations are kept; a stopped race goes on.
+        seeds: of the runs.
+        target_seed: of the target pilot, none of the race's.
+        targets: fractions of the pilot's run; the last is the one that matters.
+        followed: seeds, the first ones, of which controls, recipes and the paper's make samples at every evaluation; all others make
+            theirs at the last.
+        workers: processes, see `run_all`.
+        live: is given the race so far after every round of a seed.
+        say: is told what happens.
+
+    Returns:
+        A race result: ``loss (contestant, seed, step)`` of the averaged weights on the frozen batch, ``evaluation_step``,
+        ``evaluation_loss`` and ``frechet (contestant, seed, evaluation)``, ``crossing`` and ``censored (contestant, seed, target)`` in
+        steps, ``diverged_at`` (NaN: did not), ``seconds_per_step``, ``total_variation`` and ``effective_share (contestant, seed)`` (see
+        `train_watched`), ``pilot_loss (step)`` of the target pilot, ``target_loss (target)`` and whether it is below what needs no
+        training, ``target_qualified``, ``reference_value (reference, metric)`` and ``qualified (metric)``. NaN where a run has no such
+        step.
+
+    Raises:
+        UserError: contestants that cannot be compared, no or two controls, seeds that are not the race's alone.
+    """
+    control = _check(contestants, watch, seeds, target_seed, targets)
+    references = _references(watch, rows)
+    first = RaceRun("target pilot", control.settings.replace(seed=target_seed))
+    shown = [each.settings for each in contestants if each.role in FOLLOWED]
+    planned = {
+        seed: [
+            RaceRun(c.name, c.settings.replace(seed=seed), k < followed and c.settings in shown) for c in contestants
+        ]
+        for k, seed in enumerate(seeds)
+    }
+    told: list[int] = []
+
+    def together(done: Sequence[int]) -> xr.Dataset:
+        pilot = recorded(watch, first, rows)
+        assert pilot is not None  # it is the first of the planned runs
+        if pilot["diverged_at"] is not None:
+            raise UserError("the target pilot diverged, so there is no target; lower the learning rate of the control.")
+        at = [fraction * control.settings.steps for fraction in targets]
+        wanted = np.interp(at, pilot["steps"], np.array(pilot["loss"], dtype=np.float64))
+        runs = {(run.name, seed): recorded(watch, run, rows) for seed in done for run in planned[seed]}
+        return gathered(contestants, control, done, runs, pilot, targets, wanted, references, watch, target_seed)  # type: ignore[arg-type]
+
+    def after() -> None:
+        """Tell what there is whenever one more seed is complete."""
+        if live is None or len(told) == len(seeds):
+            return
+        ready = [first, *(run for seed in list(seeds)[: len(told) + 1] for run in planned[seed])]
+        if all(recorded(watch, run, rows) is not None for run in ready):
+            told.append(list(seeds)[len(told)])
+            live(together(told))
+
+    every = [run for seed in seeds for run in planned[seed]]
+    run_all(watch, [first, *every], rows, workers=workers, say=say, after=after)
+    while live is not None and len(told) < len(seeds):
+        after()
+    return together(list(seeds))
+
+
+def _check(
+    contestants: Sequence[Contestant], watch: Watch, seeds: Sequence[int], target_seed: int, targets: Sequence[float]
+) -> Contestant:
+    names, controls = [c.name for c in contestants], [c for c in contestants if c.role == "control"]
+    if len(controls) != 1:
+        raise UserError(f"a race has one contestant in the role of the control, not {len(controls)}.")
+    if len(set(names)) < len(names):
+        raise UserError(f"two contestants of a race have one name: {', '.join(sorted(names))}.")
+    if not len(seeds) or len(set(seeds)) < len(seeds) or target_seed in seeds:
+        raise UserError(
+            f"a race needs seeds that differ, and a target seed that is none of them, not {list(seeds)}, {target_seed}."
+        )
+    if not targets or not all(0 < f <= 1 for f in targets):
+        raise UserError(f"targets are fractions of the target pilot's run, above 0 and at most 1, not {list(targets)}.")
+    for each in contestants:
+        if each.settings.schedule != watch.schedule or each.settings.conditional:
+            raise UserError(
+                f"{each.name!r} cannot be raced: its loss under uniform t is another measure. Contestants are unconditional and on the "
+                f"schedule {watch.schedule!r}."
+            )
+    return controls[0]
+
+
+def _references(watch: Watch, rows: Rows) -> dict[str, dict[str, float | None]]:
+    """What needs no training, by the same measures: name -> loss and Frechet distance."""
+    made: dict[str, dict[str, float | None]] = {}
+    common = {"images": watch.images.fingerprint, "schedule": watch.schedule, **watch.facts}
+
+    def compute() -> dict[str, Any]:
+        samples = reference_samples(watch.images, watch.schedule_object, SharedNoise(1), watch.count)
+        keys = {GAUSSIAN: "gaussian", MEAN: "mean", MEMORISER: "optimal"}
+        for name, images in samples.items():
+            loss = None
+            if name != FLOOR:
+                pool = watch.images.all()
+                loss = watch.loss(closed_form(keys[name], pool, watch.schedule_object).to(watch.device))
+            features = moments(watch.classifier.features(images))
+            made[name] = {"loss": loss, "frechet": frechet_distance(watch.reference, features)}
+        return made
+
+    return rows.row({"row": "references", **common}, compute)

@@ -1,0 +1,244 @@
+"""The race of a preset: data, classifier, pilot, recipes and contestants, and what it would cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import xarray as xr
+
+from consistency_lab.data.imageset import ImageSet
+from consistency_lab.data.sources import load_images
+from consistency_lab.devices import measuring
+from consistency_lab.diffusion.sampling import Sampler
+from consistency_lab.errors import UserError
+from consistency_lab.paper.quality import set_classifier
+from consistency_lab.paper.race.contestant_sets import (
+    FIXED,
+    FOLLOWING,
+    center_contestants,
+    recipes_of,
+    standard_contestants,
+)
+from consistency_lab.paper.race.contestants import Contestant
+from consistency_lab.paper.race.findings import Findings, findings, findings_spec, from_row, unknown
+from consistency_lab.paper.race.race import FOLLOWED, TARGETS, Live, race
+from consistency_lab.paper.race.running import RaceRun, Watch, evaluation_steps, recorded
+from consistency_lab.paper.rows import Rows
+from consistency_lab.recipe import Recipe
+from consistency_lab.store.runs import Store
+from consistency_lab.studies.cost import seconds_per_step
+from consistency_lab.training.settings import TrainingSettings
+from consistency_lab.training.train import build_denoiser, training_spec
+
+CONTESTANT_SETS = ("standard", "centers")
+_TIMED = 64  # images of a timed forward pass
+
+
+@dataclass(frozen=True)
+class RacePlan:
+    """A race on one data set.
+
+    Attributes:
+        data: the set, by name; its first random ``images`` are trained on (all that are left: None).
+        held_out: images that no run sees: loss and features are of them.
+        base: uniform times at a constant rate; every contestant is a change of it.
+        seeds: how many, from 0.
+        pilot_steps: how long the pilot of the findings is trained.
+        horizons: lengths of run, as fractions of the base's steps, of uniform times with annealing.
+        length: of everything else that anneals.
+        targets: fractions of the target pilot's run.
+        target_seed, pilot_seed: of the target pilot and of the pilot whose findings the recipes follow.
+        followed: seeds whose controls and recipes are sampled at every evaluation; all others at the last.
+        batch, every, count, nfe: samples of the frozen batch, steps between its records, samples of an evaluation and network evaluations a
+            sample.
+        data_dir: folder with the files of published sets; no row depends on where they lie.
+    """
+
+    data: str
+    held_out: int
+    base: TrainingSettings
+    seeds: int
+    pilot_steps: int
+    images: int | None = None
+    horizons: tuple[float, ...] = (0.3, 0.45, 0.5, 1.0)
+    length: float = 0.5
+    targets: tuple[float, ...] = TARGETS
+    target_seed: int = 1000
+    pilot_seed: int = 2000
+    batch: int = 512
+    every: int = 25
+    count: int = 1000
+    nfe: int = 20
+    followed: int = 1
+    data_dir: Path | None = None
+
+    @property
+    def pilot(self) -> TrainingSettings:
+        """The settings of the pilot whose findings recipes follow."""
+        return self.base.replace(steps=self.pilot_steps, seed=self.pilot_seed)
+
+    def sets(self) -> tuple[ImageSet, ImageSet, ImageSet]:
+        """The whole set, what is trained on, and what is held out."""
+        whole = load_images(self.data, data_dir=self.data_dir)
+        training = self.images or len(whole) - self.held_out
+        if not 0 < training <= len(whole) - self.held_out:
+            raise UserError(
+                f"{training} + {self.held_out} images cannot be cut from the {len(whole)} of {whole.name!r}."
+            )
+        images, held_out = whole.split(training, self.held_out, seed=0)
+        return whole, images, held_out
+
+
+def race_contestants(
+    plan: RacePlan, contestant_set: str, found: Findings, foreign: Mapping[str, Recipe] | None = None
+) -> list[Contestant]:
+    """The contestants. Raises `UserError` for a set that does not exist, or recipes for one that has none."""
+    _check_contestant_set(contestant_set, foreign)
+    if contestant_set == "centers":
+        return center_contestants(plan.base)
+    options = {"pilot_steps": plan.pilot_steps, "horizons": plan.horizons, "length": plan.length, "foreign": foreign}
+    return standard_contestants(plan.base, found, **options)  # type: ignore[arg-type]
+
+
+def race_recipes(plan: RacePlan, rows: Rows, device: torch.device | None = None) -> dict[str, Recipe]:
+    """The leading recipes of the standard contestants, ``followed`` and ``fixed``, for a race on another set.
+
+    Raises `UserError` where the rows have no findings.
+    """
+    row = rows.find(findings_spec(plan.sets()[1], plan.pilot, device or torch.device("cpu")))
+    if row is None:
+        raise UserError("there are no findings yet; run the standard race of this preset.")
+    made = recipes_of(from_row(row), plan.base)
+    return {"followed": made[FOLLOWING], "fixed": made[FIXED]}
+
+
+def _check_contestant_set(contestant_set: str, foreign: Mapping[str, Recipe] | None) -> None:
+    if contestant_set not in CONTESTANT_SETS:
+        raise UserError(f"the contestants of a race are one of {', '.join(CONTESTANT_SETS)}, not {contestant_set!r}.")
+    if contestant_set == "centers" and foreign:
+        raise UserError("the ablation over centers races no recipes; give them to the standard contestants.")
+
+
+def run_race(
+    plan: RacePlan,
+    store: Store,
+    rows: Rows,
+    *,
+    contestant_set: str = "standard",
+    foreign: Mapping[str, Recipe] | None = None,
+    device: torch.device | None = None,
+    workers: int = 1,
+    live: Live | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> xr.Dataset:
+    """Everything of a preset's race; goes on from the rows.
+
+    Args:
+        plan: what to do; see `presets`.
+        store: where the classifier is kept.
+        rows: where findings, runs and evaluations are kept.
+        contestant_set: ``"standard"``, or ``"centers"``: the paper's ablation over the center of CLTS.
+        foreign: name -> recipe from findings on another set.
+        device: the CPU by default.
+        workers: processes, see `run_all`.
+        live: is given the race so far after every round.
+        say: is told what happens.
+    """
+    place = device or torch.device("cpu")
+    _check_contestant_set(contestant_set, foreign)
+    whole, images, held_out = plan.sets()
+    say(f"{images.name}: {len(images)} images, {len(held_out)} held out")
+    watch = _watch(plan, whole, images, held_out, store, place)
+    found = unknown()
+    if contestant_set == "standard":
+        say(f"pilot of {plan.pilot_steps} steps and its findings")
+        found = findings(images, plan.pilot, rows, place, workers=workers)
+        say("training {:.1f} s, probes {:.1f} s".format(*found.seconds))
+    contestants = race_contestants(plan, contestant_set, found, foreign)
+    options = {"seeds": range(plan.seeds), "target_seed": plan.target_seed, "targets": plan.targets}
+    more = {"followed": plan.followed, "workers": workers, "live": live, "say": say}
+    return race(contestants, watch, rows, **options, **more)  # type: ignore[arg-type]
+
+
+def race_dry_run(
+    plan: RacePlan,
+    store: Store,
+    rows: Rows,
+    *,
+    contestant_set: str = "standard",
+    foreign: Mapping[str, Recipe] | None = None,
+    device: torch.device | None = None,
+) -> dict[str, tuple[float, float]]:
+    """Seconds of training and of evaluations that each contestant would still take over all seeds; 0 for what the rows have.
+
+    Nothing is trained but a classifier that committed rows were made with and the store lacks. Before there are findings the recipes
+    are not known; uniform ones of the same cost stand in for them, and the pilot's probes count as evaluation, with twice the pilot's
+    training, which is about what they take.
+    """
+    place = device or torch.device("cpu")
+    _check_contestant_set(contestant_set, foreign)
+    whole, images, held_out = plan.sets()
+    row = rows.find(findings_spec(images, plan.pilot, place))
+    contestants = race_contestants(plan, contestant_set, from_row(row) if row else unknown(), foreign)
+    # Rows are known by the classifier's facts among others; where there are rows there has been a classifier.
+    watch = _watch(plan, whole, images, held_out, store, place) if len(rows) else None
+    per_step: dict[TrainingSettings, float] = {}
+    sampled, looked = (_seconds_to_evaluate(images, plan, place, n) for n in (plan.nfe * plan.count, plan.batch))
+
+    def step_of(settings: TrainingSettings) -> float:
+        # Whatever is drawn and however it anneals, a step costs the same but for its network, optimizer and momentum.
+        names = ("network", "batch", "optimizer", "momentum", "precision")
+        alike = plan.base.replace(**{name: getattr(settings, name) for name in names})
+        if alike not in per_step:
+            per_step[alike] = seconds_per_step(images, alike, place)
+        return per_step[alike]
+
+    cost: dict[str, tuple[float, float]] = {}
+    if contestant_set == "standard" and not row:
+        training = step_of(plan.pilot) * plan.pilot_steps
+        cost["pilot"] = (training, 2 * training)
+    control = contestants[0]
+    planned = {"target pilot": [RaceRun("target pilot", control.settings.replace(seed=plan.target_seed))]}
+    for each in contestants:
+        follow = each.role in FOLLOWED
+        planned[each.name] = [
+            RaceRun(each.name, each.settings.replace(seed=seed), follow and seed < plan.followed)
+            for seed in range(plan.seeds)
+        ]
+    for name, its in planned.items():
+        missing = [run for run in its if watch is None or recorded(watch, run, rows) is None]
+        training = sum(step_of(run.settings) * run.settings.steps for run in missing)
+        evaluation = sum(
+            looked * run.settings.steps / plan.every
+            + sampled * (len(evaluation_steps(run.settings.steps)) if run.followed else 1)
+            for run in missing
+        )
+        cost[name] = (training, evaluation)
+    return cost
+
+
+def _watch(
+    plan: RacePlan, whole: ImageSet, images: ImageSet, held_out: ImageSet, store: Store, device: torch.device
+) -> Watch:
+    classifier, sampler = set_classifier(whole, store), Sampler("dpm++2m", plan.nfe)
+    return Watch(images, held_out, classifier, plan.base.schedule, plan.batch, plan.every, plan.count, sampler, device)
+
+
+def _seconds_to_evaluate(images: ImageSet, plan: RacePlan, device: torch.device, passes: int) -> float:
+    """Time of so many passes of one image through the network, from one forward pass after one that does not count."""
+    denoiser = build_denoiser(training_spec(images, plan.base, device)).to(device).eval()
+    x, t = (
+        torch.zeros(_TIMED, *images.shape, dtype=torch.float32, device=device),
+        torch.full((_TIMED,), 0.5, dtype=torch.float32, device=device),
+    )
+    taken = []
+    with measuring(), torch.no_grad():
+        for _ in range(2):
+            start = time.perf_counter()
+            float(denoiser(x, t).eps.sum())  # waits for an accelerator
+            taken.append(time.perf_counter() - start)
+    return taken[-1] * passes / _TIMED

@@ -1,0 +1,147 @@
+"""What a race says, as tables: speed-ups with their controls and intervals, and where every contestant ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from consistency_lab.errors import UserError
+from consistency_lab.intervals import mean_interval
+from consistency_lab.paper.race.crossing import Crossing, Speedup, haste, speedup, typical
+from consistency_lab.store.shapes import lost_variables, whole
+
+AGAINST = {
+    "control": "uniform, constant rate",
+    "annealed": "fastest uniform with annealing",
+    "density": "fastest density of others",
+    "twin": "faster static twin",
+}
+
+
+def crossings(race: xr.Dataset, contestant: str, target: float, seconds: bool = False) -> list[Crossing]:
+    """When each seed of a contestant arrived, in steps or in seconds of training."""
+    part = race.sel(contestant=contestant, target=target)
+    scale = part["seconds_per_step"].values if seconds else np.ones(race.sizes["seed"])
+    return [
+        Crossing(float(at * each), bool(late))
+        for at, late, each in zip(part["crossing"].values, part["censored"].values, scale, strict=True)
+    ]
+
+
+def fastest(race: xr.Dataset, names: Sequence[str], target: float) -> str:
+    """The contestant with the fewest seeds that never arrived, and then the earliest; see `haste`."""
+    return min(names, key=lambda name: haste(crossings(race, name, target)))
+
+
+def race_table(race: xr.Dataset, target: float | None = None) -> pd.DataFrame:
+    """One row a contestant and control.
+
+    Args:
+        race: the result of a race.
+        target: the last of the race's by default.
+
+    Returns:
+        ``contestant, role, entry, fastest`` (of its entry), ``against`` (what kind of control), ``control`` (which), ``crossing``
+        (geometric mean in steps; a lower bound where ``censored`` runs never arrived), ``diverged`` (seeds), then
+        ``speedup, low, high, bound`` in steps (see `Speedup`), the same with ``seconds_`` in time of training, with ``pilot_`` in steps
+        with those of its pilot added, and with ``pilot_seconds_`` in time with that of its pilot and the probes added;
+        ``total_variation`` of its density over the run from uniform, and ``effective_sample_size``, what a batch of it is worth once it is
+        weighted back to uniform, in samples, both means over seeds.
+
+    Raises:
+        UserError: what is no result of a race, or a target that was not raced for.
+    """
+    race = _whole_race(race)
+    wanted = [float(each) for each in race["target"].values]
+    target = wanted[-1] if target is None else target
+    if target not in wanted:
+        raise UserError(f"the race was run for the targets {wanted}, not {target!r}.")
+    names = [str(name) for name in race["contestant"].values]
+    roles, entries = ([str(x) for x in race[key].values] for key in ("role", "entry"))
+    controls = {}
+    for role, label in AGAINST.items():
+        members = [name for name, own in zip(names, roles, strict=True) if own == role]
+        if members:
+            controls[label] = fastest(race, members, target)
+    table = []
+    for name, role, entry in zip(names, roles, entries, strict=True):
+        own, own_seconds = crossings(race, name, target), crossings(race, name, target, seconds=True)
+        part = race.sel(contestant=name)
+        pilot = float(part["pilot_steps"])
+        audit = {
+            "total_variation": float(part["total_variation"].mean()),
+            "effective_sample_size": float(part["effective_share"].mean()) * int(part["batch"]),
+        }
+        rivals = [other for other, its in zip(names, entries, strict=True) if its == entry]
+        for label, control in controls.items():
+            base = crossings(race, control, target)
+            row: dict[str, Any] = {
+                "contestant": name,
+                "role": role,
+                "entry": entry,
+                "fastest": fastest(race, rivals, target) == name,
+                "against": label,
+                "control": control,
+                "crossing": typical(own)[1],
+                "censored": typical(own)[0],
+                "diverged": int(part["diverged_at"].notnull().sum()),
+            }
+            row |= _columns("", speedup(base, own))
+            base_seconds = crossings(race, control, target, seconds=True)
+            row |= _columns("seconds_", speedup(base_seconds, own_seconds))
+            row |= _columns("pilot_", speedup(base, own, pilot))
+            row |= _columns("pilot_seconds_", speedup(base_seconds, own_seconds, float(part["pilot_seconds"])))
+            table.append({**row, **audit})
+    return pd.DataFrame(table)
+
+
+def finals_table(race: xr.Dataset) -> pd.DataFrame:
+    """Where contestants ended: ``contestant, steps``, then ``loss`` and ``frechet`` of the last evaluation, means over the seeds that did
+    not diverge with their 95 % t intervals, ``diverged``; and the references, which have no steps.
+
+    Raises:
+        UserError: what is no result of a race.
+    """
+    race = _whole_race(race)
+    table: list[dict[str, Any]] = []
+    metrics = [str(metric) for metric in race["metric"].values]
+    for name in race["contestant"].values:
+        part = race.sel(contestant=name)
+        sound = np.isnan(part["diverged_at"].values)
+        row: dict[str, Any] = {
+            "contestant": str(name),
+            "steps": int(part["planned_steps"]),
+            "diverged": int((~sound).sum()),
+        }
+        for key, variable in (("loss", "evaluation_loss"), ("frechet", "frechet")):
+            values = part[variable].values[sound]
+            ends = [line[np.isfinite(line)][-1:] for line in values]
+            row |= _interval(key, np.concatenate(ends) if ends else np.empty(0))
+        table.append(row)
+    for name in race["reference"].values:
+        loss, frechet = (float(race["reference_value"].sel(reference=name, metric=metric)) for metric in metrics)
+        table.append({"contestant": str(name), "loss": loss, "frechet": frechet})
+    return pd.DataFrame(table)
+
+
+def _whole_race(race: object) -> xr.Dataset:
+    if not isinstance(race, xr.Dataset) or race.attrs.get("kind") != "race":
+        raise UserError("this needs the result of a race; give what run_race or load_result returns.")
+    if missing := lost_variables(race):
+        raise UserError(f"this result of a race has lost {', '.join(missing)}; give it as it was made.")
+    return whole(race)
+
+
+def _interval(key: str, values: np.ndarray) -> dict[str, float]:
+    if not len(values):
+        return {key: np.nan, f"{key}_low": np.nan, f"{key}_high": np.nan}
+    return dict(zip((key, f"{key}_low", f"{key}_high"), map(float, mean_interval(values)), strict=True))
+
+
+def _columns(prefix: str, found: Speedup) -> dict[str, Any]:
+    names = ("speedup", "low", "high", "bound")
+    return dict(zip((prefix + name for name in names), found[:4], strict=True))

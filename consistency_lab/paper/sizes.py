@@ -1,0 +1,130 @@
+"""Consistency against the size of the training set, on disjoint halves: memorisation, the gap, generalisation.
+
+Two families are trained on sets that share no image (Kadkhodaie et al. 2310.02557). Small sets are memorised: the images of a model lie
+near its own set, and the families disagree. Large sets are not: both families draw the same images, which are near neither set in
+particular (Zhang et al. 2310.05264).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from consistency_lab.data.imageset import ImageSet, check_set
+from consistency_lab.diffusion.model import DiffusionModel
+from consistency_lab.diffusion.noise import SharedNoise
+from consistency_lab.diffusion.sampling import Sampler
+from consistency_lab.errors import UserError
+from consistency_lab.intervals import mean_interval
+from consistency_lab.loading import Model
+from consistency_lab.metrics.distances import nearest
+from consistency_lab.paper.rows import Rows
+from consistency_lab.similarity.compare import compare
+from consistency_lab.similarity.permutation import square
+from consistency_lab.similarity.statistics import cross_score, within_score
+from consistency_lab.store.runs import Store
+from consistency_lab.store.spec import MEASURES_VERSION
+from consistency_lab.studies.fleet import train_fleet
+from consistency_lab.training.settings import TrainingSettings
+
+SEEDS = 3  # models a set
+COPY = 0.5  # a sample counts as a copy if its own set holds an image this much nearer than the other set's nearest
+
+
+def size_sweep(
+    images: ImageSet,
+    sizes: Sequence[int],
+    settings: TrainingSettings,
+    store: Store,
+    rows: Rows,
+    *,
+    seeds: int = SEEDS,
+    count: int = 256,
+    sampler: Sampler | str | None = None,
+    noise_seed: int = 0,
+    device: str | torch.device = "cpu",
+    workers: int = 1,
+    say: Callable[[str], None] = lambda line: None,
+) -> pd.DataFrame:
+    """For each size, two families of ``seeds`` models on two disjoint sets of that many images.
+
+    Batch and steps are the same for every size: a set smaller than the batch is repeated until it fills one, which leaves its
+    distribution as it is.
+
+    Returns:
+        One row a size: the score (MSE) ``between`` families on disjoint sets and ``within`` families on one set, each with its interval;
+        ``nearest_own`` and ``nearest_other``, the median squared distance of a sample to its nearest image of either set; ``copies``,
+        the share of samples whose own set is nearer than `COPY` times the other, with its interval over samples.
+
+    Raises:
+        UserError: what is no image set, a size below 2, twice a size beyond the images there are, or fewer than three seeds.
+    """
+    check_set(images)
+    if seeds < 3:
+        raise UserError(f"a size sweep needs at least three seeds a set for its intervals, not {seeds}.")
+    for size in sizes:
+        if size < 2 or 2 * size > len(images):
+            raise UserError(
+                f"two disjoint sets of {size} images cannot be cut from the {len(images)} of {images.name!r}."
+            )
+    sampler, table = Sampler.of(sampler), []
+    common: dict[str, Any] = {"seeds": seeds, "count": count, "noise_seed": noise_seed, "sampler": vars(sampler)}
+    common |= {"measures_version": MEASURES_VERSION}
+    for size in sizes:
+
+        def compute(size: int = size) -> dict[str, Any]:
+            say(f"training on {size} images")
+            halves = images.split(size, size, seed=0)
+            fleets = []
+            for side, half in zip("ab", halves, strict=True):
+                jobs = {f"{side}{size}-s{seed}": settings.replace(seed=seed) for seed in range(seeds)}
+                fleets.append(
+                    train_fleet(_repeated(half, settings.batch), jobs, store, device=device, workers=workers, say=say)
+                )
+            return _measure([list(fleet.values()) for fleet in fleets], halves, sampler, count, noise_seed)
+
+        spec = {"row": "size", "size": size, **common, "data": images.fingerprint, "settings": vars(settings)}
+        table.append({"size": size, **rows.row(spec, compute)})
+    return pd.DataFrame(table)
+
+
+def _repeated(images: ImageSet, least: int) -> ImageSet:
+    """The set itself, or whole copies of it until there are ``least`` images."""
+    copies = -(-least // len(images))
+    return images if copies == 1 else images.take(list(range(len(images))) * copies, f"{copies} x {images.name}")
+
+
+def _measure(
+    families: Sequence[Sequence[Model]], halves: Sequence[ImageSet], sampler: Sampler, count: int, seed: int
+) -> dict[str, Any]:
+    both, n = [*families[0], *families[1]], len(families[0])
+    found = compare(both, SharedNoise(seed), count=count, metrics=("mse",), sampler=sampler, levels=2, shown=1)
+    distance, null = (square(found.isel(t=[-1]), key)[..., 0, 0] for key in ("distance", "null"))
+    between = cross_score(distance[:n, n:], null[:n, n:], n, n)
+    within = within_score(distance, null, (n, n))
+    own, other = [], []
+    for side, family in enumerate(families):
+        for model in family:
+            assert isinstance(model, DiffusionModel)  # the sweep's settings are theirs
+            samples = model.generate(SharedNoise(seed), range(count), sampler)
+            own.append(nearest(samples, halves[side].all())[0].numpy())
+            other.append(nearest(samples, halves[1 - side].all())[0].numpy())
+    copied = (np.stack(own) < COPY * np.stack(other)).mean(0)  # per noise, over models
+    copies = mean_interval(copied)
+    return {
+        "between": float(between.estimate),
+        "between_low": float(between.low),
+        "between_high": float(between.high),
+        "within": float(within.estimate),
+        "within_low": float(within.low),
+        "within_high": float(within.high),
+        "nearest_own": float(np.median(own)),
+        "nearest_other": float(np.median(other)),
+        "copies": float(copies.estimate),
+        "copies_low": float(copies.low),
+        "copies_high": float(copies.high),
+    }

@@ -1,0 +1,177 @@
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+
+from consistency_lab.cli import main
+from consistency_lab.data.sources import load_images
+from consistency_lab.errors import StoreError
+from consistency_lab.store.checkpoint import load_tensors
+from consistency_lab.store.runs import Store
+from consistency_lab.training import run_io
+from consistency_lab.training.loop import TrainingLoop
+from consistency_lab.training.stopping import Stopped, stop_between_steps
+from consistency_lab.training.train import load_model, load_snapshots, train
+
+TINY = {"network": "mlp(width=16, depth=1)", "steps": 60, "batch": 32, "device": "cpu", "progress": False}
+ORIGINAL = TrainingLoop._advance
+
+
+@pytest.fixture(autouse=True)
+def python_handles_ctrl_c():
+    """Where the tests run in the background, a shell may have had it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return load_images("digits").take(range(200), "some digits")
+
+
+@pytest.fixture(scope="module")
+def whole(images, tmp_path_factory):
+    return train(images, **TINY, store=tmp_path_factory.mktemp("whole"))
+
+
+def interrupt(monkeypatch, at, how):
+    def advance(loop):
+        if loop.step == at:
+            how()
+        return ORIGINAL(loop)
+
+    monkeypatch.setattr(TrainingLoop, "_advance", advance)
+
+
+def same(a, b):
+    (x, y), (logs_a, logs_b) = (
+        [m.denoiser.state_dict() for m in (a, b)],
+        [[(r["step"], r["loss"]) for r in Store(m.folder.parent).runs()[0].records()] for m in (a, b)],
+    )
+    steps = [[(step, snapshot.denoiser.state_dict()) for step, snapshot in load_snapshots(m)] for m in (a, b)]
+    return (
+        logs_a == logs_b
+        and all(torch.equal(x[key], y[key]) for key in x)
+        and [step for step, _ in steps[0]] == [step for step, _ in steps[1]]
+        and all(torch.equal(u[key], v[key]) for (_, u), (_, v) in zip(*steps, strict=True) for key in u)
+    )
+
+
+@pytest.mark.parametrize("at", [0, 24, 36, 58])
+def test_ctrl_c_ends_the_step_and_saves_it_and_the_resume_gives_the_same_bits(images, whole, tmp_path, monkeypatch, at):
+    interrupt(monkeypatch, at, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(Stopped, match=f"stopped at step {at + 1} of 60; the same command goes on"):
+        train(images, **TINY, store=tmp_path)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    (run,) = Store(tmp_path).runs()
+    assert run_io.load_state(run.folder / "checkpoint.pt")["loop"]["step"] == at + 1
+    monkeypatch.undo()
+    assert same(whole, train(images, **TINY, store=tmp_path))
+
+
+def test_ctrl_c_in_the_last_step_keeps_the_finished_run(images, whole, tmp_path, monkeypatch):
+    interrupt(monkeypatch, 59, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(Stopped, match="what was finished is kept"):
+        train(images, **TINY, store=tmp_path)
+    (run,) = Store(tmp_path).runs()
+    assert run.done
+    assert same(whole, load_model(run))
+
+
+def test_an_interrupt_inside_a_step_saves_no_torn_state_and_the_resume_gives_the_same_bits(
+    images, whole, tmp_path, monkeypatch
+):
+    def fail():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_io, "_CHECKPOINT_SECONDS", 0.0)
+    interrupt(monkeypatch, 55, fail)
+    with pytest.raises(KeyboardInterrupt):
+        train(images, **TINY, store=tmp_path)
+    (run,) = Store(tmp_path).runs()
+    assert run_io.load_state(run.folder / "checkpoint.pt")["loop"]["step"] == 50
+    monkeypatch.undo()
+    assert same(whole, train(images, **TINY, store=tmp_path))
+
+
+def test_snapshots_beyond_the_checkpoint_are_removed_when_a_run_goes_on(images, tmp_path, monkeypatch):
+    interrupt(monkeypatch, 55, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(Stopped):
+        train(images, **TINY, store=tmp_path)
+    (run,) = Store(tmp_path).runs()
+    (run.folder / "snapshots" / "step-0000057.safetensors").write_bytes(b"of a run that was killed later")
+    seen = []
+    interrupt(monkeypatch, 56, lambda: seen.extend(sorted(p.name for p in (run.folder / "snapshots").iterdir())))
+    train(images, **TINY, store=tmp_path)
+    assert seen == ["step-0000025.safetensors", "step-0000050.safetensors"]
+
+
+def test_a_second_ctrl_c_does_not_wait_and_threads_and_own_handlers_are_left_alone():
+    with pytest.raises(KeyboardInterrupt) as stopped, stop_between_steps():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+    assert not isinstance(stopped.value, Stopped)
+    entered = []
+
+    def elsewhere():
+        with stop_between_steps() as check:
+            entered.append(check())
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert entered == [None]
+    mine = signal.signal(signal.SIGINT, lambda *_: entered.append("mine"))
+    try:
+        with stop_between_steps() as check:
+            signal.raise_signal(signal.SIGINT)
+            check()
+        assert entered[-1] == "mine"
+    finally:
+        signal.signal(signal.SIGINT, mine)
+
+
+def test_ctrl_c_on_the_command_line_is_one_line_and_status_130(tmp_path):
+    command = [sys.executable, "-m", "consistency_lab.cli", "train", "--network", TINY["network"], "--quiet"]
+    options = ["--steps", "1000000", "--device", "cpu", "--out", str(tmp_path)]
+    process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True)
+    for _ in range(1200):
+        if list(tmp_path.glob("*/metrics.jsonl")):
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert len(said.strip().splitlines()) == 1
+    assert "stopped at step" in said
+    assert list(tmp_path.glob("*/checkpoint.pt"))
+
+
+@pytest.mark.parametrize("file", ["ema.safetensors", "raw.safetensors"])
+def test_a_finished_run_whose_weights_are_damaged_is_trained_again(images, whole, tmp_path, file, caplog):
+    folder = train(images, **TINY, store=tmp_path).folder
+    before = {
+        key: tensor.clone() for key, tensor in load_tensors(folder / file)[0].items()
+    }  # the file itself is mapped
+    (folder / file).write_bytes((folder / file).read_bytes()[:200])
+    if file.startswith("ema"):
+        with pytest.raises(StoreError, match=r"ema.safetensors is truncated.*train mlp-s0 again"):
+            load_model(folder)
+    assert same(whole, train(images, **TINY, store=tmp_path))
+    assert "Training mlp-s0 again" in caplog.text
+    after = load_tensors(folder / file)[0]
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_an_interrupt_elsewhere_is_one_line_too(monkeypatch, capsys):
+    def stop(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("consistency_lab.cli.Status.run", stop)
+    assert main(["status"]) == 130
+    assert capsys.readouterr().err == "consistency-lab: stopped.\n"
