@@ -86,8 +86,8 @@ def comparison(models=4, samples=48, shown=8, times=11, size=8, channels=1, near
         "score_low": (("pair", "t", "metric"), score - width),
         "score_high": (("pair", "t", "metric"), np.minimum(score + width, 1)),
         "family_score": (("t", "metric"), family),
-        "family_low": (("t", "metric"), family - 0.08),
-        "family_high": (("t", "metric"), np.minimum(family + 0.08, 1)),
+        "family_score_low": (("t", "metric"), family - 0.08),
+        "family_score_high": (("t", "metric"), np.minimum(family + 0.08, 1)),
         "images": (("model", "shown", "t", "channel", "row", "column"), _to_pixels(x[:, :shown], channels, size)),
     }
     ends = np.argsort(distance[:, -1, :, 0].mean(0))
@@ -196,8 +196,8 @@ def difficulty(samples=32, seed=0):
         "error": ((*dims, "sample"), error),
         "reference_error": (("reference", *dims, "sample"), reference),
         "error_mean": (dims, error.mean(-1)),
-        "error_low": (dims, error.mean(-1) * 0.9),
-        "error_high": (dims, error.mean(-1) * 1.1),
+        "error_mean_low": (dims, error.mean(-1) * 0.9),
+        "error_mean_high": (dims, error.mean(-1) * 1.1),
         "excess": (("reference", *dims), excess),
         "excess_low": (("reference", *dims), excess - 0.05 * np.abs(excess)),
         "excess_high": (("reference", *dims), excess + 0.05 * np.abs(excess)),

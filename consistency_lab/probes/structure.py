@@ -23,7 +23,7 @@ from consistency_lab.diffusion.model import DiffusionModel, check_diffusion, des
 from consistency_lab.diffusion.noise import SharedNoise, check_noise
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
-from consistency_lab.intervals import Array, Interval, mean_interval
+from consistency_lab.intervals import Array, Interval, add_interval, mean_interval, stacked, without_bounds
 from consistency_lab.metrics.bands import BandError, principal_components
 from consistency_lab.metrics.base import SquaredDistance
 from consistency_lab.metrics.copy_detection import proportion_bounds
@@ -187,9 +187,8 @@ def _add_explained(
         found["correlation"].append([_up_to_one(correlation(e, e[-1]).interval) for e, _ in rows])
         found["fixed_t"].append([crossing(own, share) for _, share in rows])
     for name, intervals in found.items():
-        for i, end in enumerate(("", "_low", "_high")):
-            values = np.stack([np.stack([one[i] for one in row]) for row in intervals])
-            result[f"{name}{end}"] = (dims[: values.ndim], values)
+        values = stacked(stacked(row) for row in intervals)
+        add_interval(result, name, dims[: values.estimate.ndim], values)
     whole = parts[0]
     final = [whole.embed(walk.x0[-1]) for walk in courses]
     apart = [
@@ -222,15 +221,14 @@ def _add_whose(
     for (first, second, apart), own in zip(found, times, strict=True):
         n = int(apart.sum())
         if n < 3:
-            nothing = np.full(len(own), np.nan)
-            nearer.append((nothing, nothing, nothing))
-            relative.append(Interval(nothing, nothing, nothing))
-            switch.append(Interval(*[np.array(np.nan)] * 3))
+            nearer.append(without_bounds(np.full(len(own), np.nan)))
+            relative.append(nearer[-1])
+            switch.append(without_bounds(np.nan))
             continue
         a, b = first[:, apart], second[:, apart]
         counts = (a < b).sum(1)
         bounds = np.array([proportion_bounds(int(c), n) for c in counts])
-        nearer.append((counts / n, bounds[:, 0], bounds[:, 1]))
+        nearer.append(Interval(counts / n, bounds[:, 0], bounds[:, 1]))
         share = a / (a + b)
         relative.append(mean_interval(share))
         # The first side wins as t falls: what reaches one half is 1 - d1 / (d1 + d2).
@@ -242,8 +240,7 @@ def _add_whose(
         ("relative", relative, (dim, "t")),
         ("switch_t", switch, (dim,)),
     ):
-        for i, end in enumerate(("", "_low", "_high")):
-            result[f"{prefix}_{name}{end}"] = (dims, np.stack([row[i] for row in rows]))
+        add_interval(result, f"{prefix}_{name}", dims, stacked(rows))
     for name, i in (("to_first", 0), ("to_second", 1)):
         result[f"{prefix}_{name}"] = ((dim, "t", "sample"), np.stack([row[i] for row in found]).astype(np.float32))
     result[f"{prefix}_apart"] = ((dim,), np.array([row[2].mean() for row in found]))

@@ -48,7 +48,7 @@ def read_curvature(result: xr.Dataset) -> Curvature:
     Raises:
         UserError: no eigenvalue, trace or number of parameters, or one that did not converge.
     """
-    if not {"eigenvalue", "trace"} <= set(result.data_vars) or "parameters" not in result.attrs:
+    if not {"eigenvalue", "trace", "parameters"} <= set(result.data_vars):
         raise UserError(
             "a recipe needs the top eigenvalue, the trace and the number of parameters of a curvature result, and this one does not have "
             "them; make one with probe_curvature."
@@ -59,7 +59,7 @@ def read_curvature(result: xr.Dataset) -> Curvature:
     top = one.sel(end="top", rank=1)
     if "converged" in top and not float(top["converged"]) == 1:
         raise UserError("the top eigenvalue of this curvature result did not converge; probe it again with more steps.")
-    return Curvature(float(top["eigenvalue"]), float(one["trace"]), int(result.attrs["parameters"]))
+    return Curvature(float(top["eigenvalue"]), float(one["trace"]), int(result["parameters"]))
 
 
 def heavy_ball_momentum(condition: float) -> float:

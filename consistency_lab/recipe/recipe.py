@@ -108,10 +108,8 @@ class Recipe:
             power, follow = followed_exponent(difficulty, exponent, adam)
             chosen, reasons = Choice("loss_root", {"exponent": power, "floor": FLOOR}), [reason, follow]
         changes: dict[str, object] = {"timesteps": str(chosen)}
-        lines = [x for x in landscapes if "roughness_span" in x.attrs]
-        rough = Rough(
-            [float(x.attrs["roughness"]) for x in landscapes], [float(x.attrs["roughness_span"]) for x in lines]
-        )
+        lines = [x for x in landscapes if "roughness_span" in x]
+        rough = Rough([float(x["roughness"]) for x in landscapes], [float(x["roughness_span"]) for x in lines])
         more: dict[str, object] = {}
         why: list[str] = []
         if curvature is None and landscapes and momentum == "measured":

@@ -19,7 +19,7 @@ from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.diffusion.model import check_generative
 from consistency_lab.diffusion.noise import check_noise
 from consistency_lab.errors import UserError
-from consistency_lab.intervals import Array, Interval, jackknife
+from consistency_lab.intervals import Array, Interval, add_interval, jackknife, stacked
 from consistency_lab.markup import percent
 from consistency_lab.metrics.distances import Distance
 from consistency_lab.similarity.quantities import higher_is_alike
@@ -132,9 +132,7 @@ def add_sanity_checks(result: xr.Dataset, walked: Sequence[Trajectories], images
     result["outside"] = (("model", "sample"), outside.astype(np.float32))
     for name, values in zip(("darkest", "brightest"), zip(*(_bulk(x) for x in ends), strict=True), strict=True):
         result[name] = (("model",), np.array(values))
-    spreads = [_spread(x) for x in ends]
-    for end, values in zip(("", "_low", "_high"), zip(*spreads, strict=True), strict=True):
-        result[f"spread{end}"] = (("model",), np.array(values))
+    add_interval(result, "spread", ("model",), stacked(map(_spread, ends)))
     if images is not None:
         result["data_spread"] = ((), float(images.all().double().std()))
 

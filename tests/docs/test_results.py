@@ -250,7 +250,7 @@ def test_numbers_in_sentences_about_probes():
     assert f"{spread(shares['gradient noise'], 0, 100)} % of the noise" in PAGE
     assert f"{spread(shares['half-time'], 0, 100)} % of the sum of the half-times" in PAGE
     peaks = [d for d in definitions if d["definition"] == "gradient norm"]
-    assert {(round(d["peak_from"], 2), round(d["peak_to"], 2)) for d in peaks} == {(0.03, 0.98)}
+    assert {(round(d["peak_t_low"], 2), round(d["peak_t_high"], 2)) for d in peaks} == {(0.03, 0.98)}
     assert all(round(d["peak_t"], 2) == 0.98 for d in definitions if d["definition"] in ("x0 error", "v error"))
     ranks = [r for each in found for values in each["rank_correlations"] for r in values]
     assert [f"{r['rho']:.2f}" for r in ranks if (r["first"], r["second"]) == ("eps error", "x0 error")] == ["-1.00"] * 6

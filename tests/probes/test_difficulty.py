@@ -64,7 +64,7 @@ def test_excess_over_the_own_reference_is_zero(digits):
     result = probe_difficulty(model(digits), digits, count=40, bins=4)
     assert np.abs(result["excess"].sel(reference="gaussian", units="x0")).max() < 1e-6
     assert (result["excess"].sel(reference="optimal", units="x0").values[:2] > 0).all()  # it knows these very images
-    assert (result["error_low"] <= result["error_mean"]).all()
+    assert (result["error_mean_low"] <= result["error_mean"]).all()
     assert result["error"].shape == (3, 4, 40)
 
 
@@ -133,8 +133,8 @@ def test_a_single_image_gives_values_without_intervals(digits):
     assert np.isnan(errors["profile_low"]).all()
     table = difficulty_table(result)
     assert table["peak_t"].notna().all()
-    assert table["peak_from"].isna().all()
-    assert table["share_low"].isna().all()
+    assert table["peak_t_low"].isna().all()
+    assert table["share_below_low"].isna().all()
     with pytest.raises(UserError, match="at least 1 image, not 0"):
         probe_difficulty(model(digits), digits, count=4, bins=3, detail=0)
 

@@ -85,7 +85,7 @@ def test_a_line_between_models_ends_at_both():
     assert np.allclose(there["loss"].sel(position=inside), back["loss"].sel(position=inside)[::-1], rtol=1e-4)
     assert {0.0, 1.0} <= set(there["position"].values.tolist())
     assert there["position"].values[0] == -0.5
-    assert there.attrs["barrier"] == pytest.approx(back.attrs["barrier"], rel=1e-3)
+    assert there["barrier"] == pytest.approx(back["barrier"], rel=1e-3)
 
 
 def test_the_split_by_noise_level_adds_up():
@@ -136,11 +136,11 @@ def test_every_number_has_an_interval_around_it():
     for name in ("lipschitz", "relative_lipschitz", "gradient_rms"):
         assert 0 < result.attrs[f"{name}_low"] < result.attrs[name] < result.attrs[f"{name}_high"]
     # This line lies below its chord for every image, so that its highest point is an end.
-    assert result.attrs["barrier_low"] == result.attrs["barrier"] == result.attrs["relative_barrier_high"] == 0.0
+    assert result["barrier_low"] == result["barrier"] == result["relative_barrier_high"] == 0.0
     assert (result["loss_by_t_low"] < result["loss_by_t"]).all()
     one = probe_landscape(network_model(0), load_images("digits"), points=5, count=1, bins=2)
-    assert np.isnan(one.attrs["curvature_low"])
-    assert np.isnan(one.attrs["lipschitz_low"])
+    assert np.isnan(one["curvature_low"])
+    assert np.isnan(one["lipschitz_low"])
     assert np.isfinite(one.attrs["lipschitz"])
 
 

@@ -84,7 +84,7 @@ def test_permuting_models_permutes_the_cube(family):
         other = f"{a} | {b}" if f"{a} | {b}" in second["pair"].values else f"{b} | {a}"
         assert np.allclose(first["distance"].sel(pair=pair), second["distance"].sel(pair=other), rtol=1e-5, atol=1e-12)
     assert np.allclose(first["family_score"], second["family_score"], equal_nan=True)
-    assert np.allclose(first["family_low"], second["family_low"], equal_nan=True)
+    assert np.allclose(first["family_score_low"], second["family_score_low"], equal_nan=True)
 
 
 def test_chunks_and_counts_change_nothing(family, monkeypatch):
