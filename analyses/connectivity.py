@@ -6,8 +6,8 @@ import pandas as pd
 from _common import Drawn, Source, listed, main, of
 
 from consistency_lab.intervals import as_columns, interval_of, is_bound
+from consistency_lab.paper.plots import frames
 from consistency_lab.paper.plots.studies import scatter
-from consistency_lab.plots import study_frames as frames
 
 STRAIGHT = "straight line"
 

@@ -7,8 +7,8 @@ import pandas as pd
 from _common import Drawn, Source, main, nested
 
 from consistency_lab.intervals import interval_names
+from consistency_lab.paper.plots import frames
 from consistency_lab.paper.plots.studies import Panel, forest
-from consistency_lab.plots import study_frames as frames
 from consistency_lab.plots.definitions import agreement_matrix
 from consistency_lab.probes.profiles import OVER_OPTIMAL, VOID
 
@@ -51,7 +51,9 @@ def produce(source: Source) -> Drawn:
     parts, every, figures = [], [], {}
     for row in frames.probes(source.rows("why"), "difficulty").to_dict("records"):
         own, ranks = without_void(row, nested(row["definitions"]), nested(row["rank_correlations"]))
-        columns = {"definition": "name"} | dict(zip(interval_names("peak_t", "share_below"), interval_names("peak", "share"), strict=True))
+        columns = {"definition": "name"} | dict(
+            zip(interval_names("peak_t", "share_below"), interval_names("peak", "share"), strict=True)
+        )
         parts.append(own.rename(columns=columns).assign(group=row["name"]))
         every.append(ranks.astype(dict.fromkeys(interval_names("rho"), float)).assign(group=row["name"]))
         figures[f"agreement-{row['name']}"] = (agreement_matrix(every[-1], list(own["definition"])), every[-1])

@@ -6,8 +6,8 @@ import pandas as pd
 from _common import Drawn, Source, main, of, said
 
 from consistency_lab.intervals import as_value, interval_of
+from consistency_lab.paper.plots import frames
 from consistency_lab.paper.plots.studies import curves
-from consistency_lab.plots import study_frames as frames
 from consistency_lab.plots.reading import REFERENCE_NAMES
 
 HALF = 0.5

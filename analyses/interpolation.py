@@ -11,8 +11,7 @@ from _common import KINDS, Drawn, Source, claim, main, of
 from _stored import curves
 
 from consistency_lab.intervals import as_value, interval_of
-from consistency_lab.plots import studies
-from consistency_lab.plots import study_frames as frames
+from consistency_lab.paper.plots import frames, studies
 
 EVEN = math.log(2)  # nats: the loss of a discriminator or generator that cannot tell real from made
 NEAR = 0.02  # nats from it

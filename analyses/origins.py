@@ -7,8 +7,8 @@ import pandas as pd
 from _common import Drawn, Source, listed, main, of
 
 from consistency_lab.intervals import as_columns, interval_of
+from consistency_lab.paper.plots import frames
 from consistency_lab.paper.plots.studies import Panel, forest
-from consistency_lab.plots import study_frames as frames
 from consistency_lab.plots.reading import REFERENCE_NAMES
 
 

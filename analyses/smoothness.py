@@ -6,9 +6,9 @@ import pandas as pd
 from _common import KINDS, Drawn, Source, against, hull, listed, main
 
 from consistency_lab.intervals import interval_names, is_bound
+from consistency_lab.paper.plots import frames
 from consistency_lab.paper.plots.studies import Panel, forest
 from consistency_lab.paper.why import LINE_SPAN
-from consistency_lab.plots import study_frames as frames
 
 # (probe, number, label of the axis, logarithmic)
 NUMBERS = (

@@ -230,14 +230,14 @@ def landscape(between=True):
         "loss_by_t": (("position", "t"), by_t),
         "loss_low": ("position", loss * 0.93),
         "loss_high": ("position", loss * 1.07),
+        "curvature": 0.8,
+        "roughness": 0.02,
+        "barrier": 0.41 if between else float("nan"),
     }
     attrs = {
         "kind": "landscape",
         "model": "unet seed 0",
         "path": "unet seed 0 to unet seed 1" if between else "random direction, filter-normalised",
-        "curvature": 0.8,
-        "roughness": 0.02,
-        "barrier": 0.41 if between else float("nan"),
         "provenance": json.dumps({"samples": 64, "device": "cpu", "versions": VERSIONS}),
     }
     return xr.Dataset(variables, {"position": position, "t": t}, attrs)

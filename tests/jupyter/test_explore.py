@@ -207,7 +207,7 @@ def test_a_card_says_headline_numbers_provenance_and_data(results):
     assert "numerics" not in html
     assert "torch 2.6.0" in html
     assert "xr-wrap" in html  # xarray's own, for what the card leaves out
-    line = cl.show(results.landscape().assign_attrs(curvature_low=0.7, curvature_high=0.9))
+    line = cl.show(results.landscape().assign(curvature_low=0.7, curvature_high=0.9))
     assert "0.8 [0.7, 0.9]" in line._repr_html_()
 
 

@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from consistency_lab.paper.plots import frames, studies
 from consistency_lab.paper.rows import Rows
-from consistency_lab.plots import studies
-from consistency_lab.plots import study_frames as frames
 from consistency_lab.plots.theme import NULL
 
 
@@ -17,7 +16,13 @@ def score(value, **more):
     return {"mse_score": value, "mse_score_low": value - 0.1, "mse_score_high": value + 0.1, "mse_null": 0.5, **more}
 
 
-CURVE = {"t": [1.0, 0.0], "log_snr": [-9.0, None], "score": [0.1, 0.9], "score_low": [0.0, 0.8], "score_high": [0.2, None]}
+CURVE = {
+    "t": [1.0, 0.0],
+    "log_snr": [-9.0, None],
+    "score": [0.1, 0.9],
+    "score_low": [0.0, 0.8],
+    "score_high": [0.2, None],
+}
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def watch(digits):
 
 
 @pytest.fixture(scope="module")
-def field():
+def contestants():
     return [
         Contestant("uniform", BASE, "control"),
         Contestant("same again", BASE.replace(timesteps="density(values=[1, 1])"), "density"),
@@ -145,7 +145,17 @@ def test_the_speedup_over_targets_is_that_of_a_race_to_each(raced):
         np.testing.assert_array_equal(again[name], result[name])
     curve = speedup_curve(result, fractions=[0.3, 0.5, 0.8])
     assert curve["fraction"].unique().tolist() == [0.3, 0.5, 0.8]
-    columns = ["contestant", "against", "control", "crossing", "speedup", "speedup_low", "speedup_high", "bound", "pilot_speedup"]
+    columns = [
+        "contestant",
+        "against",
+        "control",
+        "crossing",
+        "speedup",
+        "speedup_low",
+        "speedup_high",
+        "bound",
+        "pilot_speedup",
+    ]
     for target in (0.3, 0.8):
         same = curve[curve["fraction"] == target][columns].reset_index(drop=True)
         pd.testing.assert_frame_equal(same, race_table(result, target)[columns])

@@ -238,7 +238,15 @@ def test_a_result_without_provenance_is_reported_and_says_so(results, tmp_path):
 def test_a_collapsed_comparison_is_undefined_and_says_why(results, tmp_path):
     ds = results.comparison(3, samples=12)
     ds["null"] = 0 * ds["null"]
-    for name in ("score", "score_low", "score_high", "family_score", "family_score_low", "family_score_high", "reference_score"):
+    for name in (
+        "score",
+        "score_low",
+        "score_high",
+        "family_score",
+        "family_score_low",
+        "family_score_high",
+        "reference_score",
+    ):
         ds[name] = np.nan * ds[name]
     path = report([ds], tmp_path / "collapsed.html")
     text = Page(path.read_text(encoding="utf-8")).text
