@@ -67,7 +67,7 @@ def produce(source: Source) -> Drawn:
     table = table[table["against"].isin([AGAINST[key] for key in CONTROLS])][list(COLUMNS)].reset_index(drop=True)
     # A bound is no estimate, and the race to a target that needs no training is none.
     shown = (table["bound"] == "") & table["qualified"]
-    columns = dict(zip(interval_names("speedup"), ("value", "low", "high"), strict=True))
+    columns = dict(zip(("value", "low", "high"), interval_names("speedup"), strict=True))
     drawn = pd.DataFrame({new: table[old].where(shown) for new, old in columns.items()})
     drawn = drawn.assign(panel=table["against"], name=table["contestant"], fraction=table["fraction"]).dropna(
         subset="value"

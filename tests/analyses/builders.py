@@ -264,7 +264,7 @@ def curvature_result(loss=0.5):
     data = {key: (("operator", "part", "point"), np.broadcast_to(value, shape)) for key, value in density.items()}
     data |= {"width": (("operator", "part"), [[1.0]]), "loss": ("part", [loss])}
     coords = {"operator": ["hessian"], "part": ["all"], "t": ("part", [np.nan])}
-    return xr.Dataset(data, coords, {"kind": "curvature", "parameters": 10})
+    return xr.Dataset({**data, "parameters": 10}, coords, {"kind": "curvature"})
 
 
 def results(root, store, preset="digits"):

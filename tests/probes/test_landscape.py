@@ -85,7 +85,7 @@ def test_a_line_between_models_ends_at_both():
     assert np.allclose(there["loss"].sel(position=inside), back["loss"].sel(position=inside)[::-1], rtol=1e-4)
     assert {0.0, 1.0} <= set(there["position"].values.tolist())
     assert there["position"].values[0] == -0.5
-    assert there["barrier"] == pytest.approx(back["barrier"], rel=1e-3)
+    assert float(there["barrier"]) == pytest.approx(float(back["barrier"]), rel=1e-3)
 
 
 def test_the_split_by_noise_level_adds_up():

@@ -90,7 +90,7 @@ def test_rank_correlations_are_spearmans():
     x, y = rng.normal(size=(10, 20)), rng.normal(size=(10, 20))
     (row,) = difficulty_correlations(result(x, y)).to_dict("records")
     assert row["rho"] == pytest.approx(stats.spearmanr(x.mean(1), y.mean(1)).statistic)
-    assert row["low"] < row["rho"] < row["high"]
+    assert row["rho_low"] < row["rho"] < row["rho_high"]
     assert row["times"] == 10
 
 
