@@ -13,7 +13,6 @@ import pytest
 
 import consistency_lab as cl
 from consistency_lab.cli import COMMANDS, _parse
-from consistency_lab.diffusion.sampling import SAMPLERS
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITTEN = [page for page in sorted((ROOT / "docs").glob("*.md")) if page.name != "reference.md"]  # that one is made
@@ -29,7 +28,7 @@ LIMITS = {
     "probe_landscape": {"count": 4, "bins": 3, "points": 5},
     "probe_curvature": {"count": 4, "bins": 2, "eigenvalues": 1, "probes": 2, "steps": 4, "products": 6},
 }
-REGISTRIES = (cl.NETWORKS, cl.TIMESTEPS, cl.METRICS, cl.SCHEDULES, SAMPLERS)
+REGISTRIES = (cl.NETWORKS, cl.TIMESTEPS, cl.METRICS, cl.SCHEDULES, cl.SAMPLERS)
 
 
 def blocks(text, *languages):
@@ -45,7 +44,7 @@ def limited(function, limits):
     @functools.wraps(function)
     def call(*args, **kwargs):
         given = kwargs.get("sampler")
-        forced = {**limits, "sampler": dataclasses.replace(given, steps=3)} if given else limits
+        forced = {**limits, "sampler": dataclasses.replace(cl.Sampler.of(given), steps=3)} if given else limits
         return function(*args, **{**defaults, **kwargs, **forced})
 
     return call
