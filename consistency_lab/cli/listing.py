@@ -122,15 +122,15 @@ class List:
 class Export:
     """Write a trained model in the layout of diffusers.
 
-    Example: consistency-lab export unet-s0 unet-for-diffusers
+    Example: consistency-lab export unet-s0 --out unet-for-diffusers
     """
 
     model: tyro.conf.Positional[str] = ""
     """name of a run in the store, or a run folder"""
-    out: tyro.conf.Positional[Path] = Path("exported")
-    """folder to make; it must not exist or be empty"""
     store: Path = Path("runs")
     """where names are looked up"""
+    out: Path = Path("exported")
+    """folder to make; it must not exist or be empty"""
 
     def run(self) -> None:
         from consistency_lab.diffusion.model import DiffusionModel

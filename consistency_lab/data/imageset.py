@@ -176,6 +176,13 @@ class ImageSet:
         labels = None if self.labels is None else self.labels[chosen]
         return ImageSet(name, self.pixels[chosen], labels, self.class_names)
 
+    def mirrored(self) -> ImageSet:
+        """These images and then their mirror images, left to right: the data of a run that was trained with ``flip=True``."""
+        labels = None if self.labels is None else self.labels.repeat(2)
+        return ImageSet(
+            f"{self.name}, mirrored", torch.cat([self.pixels, self.pixels.flip(-1)]), labels, self.class_names
+        )
+
     def split(self, *sizes: int, seed: int = 0) -> tuple[ImageSet, ...]:
         """Disjoint random parts of the given sizes; images left over belong to none.
 

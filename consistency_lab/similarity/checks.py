@@ -161,8 +161,9 @@ def warnings_of(result: xr.Dataset, models: Sequence[Mapping[str, Any]], images:
         if (share := float(outside.mean())) > MOST_OUTSIDE:
             said.append(
                 f"{name}: {percent(share)} of the pixels of its samples lie outside [-{EDGE}, {EDGE}] and images lie in [-1, 1]; "
-                "untrained or diverged models can agree on such samples, so its scores say little. Sampler(clip=True), on the command line "
-                "--clip, may be tried: a network that is blind to its input's scale explodes without; but clipping makes models more alike."
+                "untrained or diverged models can agree on such samples, so its scores say little. sampler='ddim(clip=True)' "
+                "(--sampler) may be tried: a network that is blind to its input's scale explodes without; but clipping makes models more "
+                "alike."
             )
     if "data_spread" in result:
         data = float(result["data_spread"])
