@@ -128,13 +128,16 @@ class DiffusionModel:
         turn = range(self.classes) if asked is None else asked
         return torch.tensor([turn[i % len(turn)] for i in indices], device=self.device)
 
-    def guided(self, scale: float) -> DiffusionModel:
-        """The model with classifier-free guidance of that scale. Raises `UserError` for a model without labels."""
+    def guided(self, guidance: float) -> DiffusionModel:
+        """The model with classifier-free guidance of that scale (1: as trained). Raises `UserError` for a model without labels."""
         if not self.classes:
             raise UserError(f"{self.name!r} has no labels to be guided by; train it with conditional=True.")
-        facts = {**self.facts, "guidance": scale}
+        facts = {**self.facts, "guidance": guidance}
         return replace(
-            self, name=f"{self.name}-cfg{scale:g}", denoiser=GuidedDenoiser(self.denoiser, scale).eval(), facts=facts
+            self,
+            name=f"{self.name}-cfg{guidance:g}",
+            denoiser=GuidedDenoiser(self.denoiser, guidance).eval(),
+            facts=facts,
         )
 
     def generate(
