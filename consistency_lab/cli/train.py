@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from consistency_lab.cli.common import Common, parse_numbers, print_json
 from consistency_lab.contrast.settings import GANSettings, VAESettings
+from consistency_lab.errors import UserError
 from consistency_lab.training.settings import LoopSettings, TrainingSettings
 
 
@@ -94,7 +95,10 @@ class Train(Training):
             return super().default(given)
         from consistency_lab.store.runs import Store
 
-        run = Store(given["store"] or cls().store).find(start, kind="model")
+        try:
+            run = Store(given["store"] or cls().store).find(start, kind="model")
+        except UserError:  # said when it runs: parsing needs no store
+            return cls()
         return cls(settings=TrainingSettings.from_spec(run.spec["settings"]).with_one_seed())
 
     def _more(self) -> dict[str, Any]:
