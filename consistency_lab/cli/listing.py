@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -48,7 +50,9 @@ def _changed(run: Run) -> list[str]:
     if run.kind not in KINDS or "settings" not in run.spec:
         return []
     registries = {setting: imported(*LISTS[what]) for setting, what in CHOICES.items()}
-    return changed_settings(run.spec["settings"], KINDS[run.kind].settings(), registries)
+    said = changed_settings(run.spec["settings"], KINDS[run.kind].settings(), registries)
+    more = {"start": ("start", "steps"), "lr_scheduler": ("lr_scheduler", "name"), "stopped": ("stopped",)}
+    return [*said, *(f"{key}={reduce(getitem, path, run.spec)}" for key, path in more.items() if key in run.spec)]
 
 
 LISTS = {

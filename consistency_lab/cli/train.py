@@ -41,7 +41,7 @@ class Training(Common):
         seeds = [self.settings.seed] if self.seeds is None else parse_numbers(self.seeds, "seeds")
         jobs = [self.settings.replace(seed=seed) for seed in seeds]
         names = [
-            f"{self.name}-s{job.seed}" if self.name and len(jobs) > 1 else self.name or kind.model_name(job)
+            f"{self.name}-s{job.seed}" if self.name and len(jobs) > 1 else self.name or self._default_name(job)
             for job in jobs
         ]
         images, store = load_images(self.data, data_dir=self.data_dir), Store(self.store)
@@ -59,6 +59,11 @@ class Training(Common):
             options: dict[str, Any] = {"device": self.device, "force": self.force, "progress": self.progress}
             model = kind.train(images, settings=job, name=name, store=store, **options, **self._more())
             print(f"{model.name}: {model.folder}")
+
+    def _default_name(self, job: LoopSettings) -> str:
+        from consistency_lab.loading import kind_of
+
+        return kind_of(job).model_name(job)
 
     def _more(self) -> dict[str, Any]:
         """What training takes beside the settings."""
@@ -100,6 +105,15 @@ class Train(Training):
         except UserError:  # said when it runs: parsing needs no store
             return cls()
         return cls(settings=TrainingSettings.from_spec(run.spec["settings"]).with_one_seed())
+
+    def _default_name(self, job: LoopSettings) -> str:
+        from consistency_lab.training.starting import starting_run
+        from consistency_lab.training.train import KIND, continued_name
+
+        if self.start is None or not isinstance(job, TrainingSettings):
+            return super()._default_name(job)
+        run = starting_run(self.start, self.store, KIND)
+        return continued_name(run.name, run.spec, job)
 
     def _more(self) -> dict[str, Any]:
         return {} if self.start is None else {"start": self.start}

@@ -166,6 +166,12 @@ def model_name(settings: TrainingSettings) -> str:
     return f"{network_name(settings.network)}-s{settings.seed}"
 
 
+def continued_name(start: str, spec: dict[str, Any], settings: TrainingSettings) -> str:
+    """The name that a model gets when it goes on from another: ``unet-s0+500``, and another seed where it has one."""
+    seed = "" if settings.seeds == spec["settings"]["seeds"] else f"-s{settings.seed}"
+    return f"{start}+{settings.steps}{seed}"
+
+
 @plain_defaults()
 def train(
     images: ImageSet,
@@ -195,7 +201,7 @@ def train(
         start: a model that was trained here, or the name or folder of its run: its weights (the averaged ones; those of a model that was
             loaded with ``weights="raw"`` otherwise) are those that this run begins with. Settings are the model's own unless given;
             optimizer and average begin anew; images and noise are those of the steps after the model's.
-        name: how tables call the model; ``network-sSEED`` by default.
+        name: how tables call the model; ``network-sSEED`` by default, and START+STEPS for one that goes on.
         store: where runs are kept; with one, the same spec is never trained twice and a stopped run goes on. Without, nothing is kept.
         device: ``"cpu"``, ``"cuda"``, ...; by default a GPU where there is one.
         force: train again although the store has the run.
@@ -242,21 +248,19 @@ def train(
                 "the learning rate follows lr_scheduler, or lr_warmup and lr_final; leave one of the two out."
             )
         rate = scheduled_rate(lr_scheduler, settings := settings.replace(lr_warmup=0))
-    if network is None and first is not None and is_own(settings.network):
-        network = first
-    if isinstance(network, str | Choice):
-        settings, network = settings.replace(network=str(network)), None
-    elif network is not None:
-        classes = images.classes if settings.conditional else 0
-        network = own_network(network, images.shape, classes, settings.seeds["init"])
-        settings = settings.replace(network=str(own_choice(network)))
+    settings, module = _with_network(
+        settings, first if network is None and is_own(settings.network) else network, images
+    )
     place = resolve_device(device)
     spec = training_spec(images, settings, place)
     if start is not None:
         spec["start"] = start_spec(start)
     if rate is not None:
         spec["lr_scheduler"] = rate.spec
-    name, denoiser = name or model_name(settings), build_denoiser(spec, network)
+    name = name or (
+        model_name(settings) if start is None else continued_name(start.name, start.facts["spec"], settings)
+    )
+    denoiser = build_denoiser(spec, module)
     if start is not None and first is not None:
         load_weights(denoiser.network, first.state_dict(), f"the model {start.name!r}")
     loop = TrainingLoop(
@@ -277,7 +281,20 @@ def train(
         return DiffusionModel(name, denoiser.eval(), _facts(spec, denoiser, "ema"), classes=spec["data"]["classes"])
     run = train_in_store(store, KIND, name, spec, loop, keep=_network, force=force, progress=progress, watch=watch)
     stopped = f"{name}@{run.spec['stopped']}" if "stopped" in run.spec else name
-    return load_model(run, device=place, name=stopped, network=network)
+    return load_model(run, device=place, name=stopped, network=module)
+
+
+def _with_network(
+    settings: TrainingSettings, network: str | Choice | nn.Module | NetworkMaker | None, images: ImageSet
+) -> tuple[TrainingSettings, nn.Module | None]:
+    """The settings with the network that was asked for, and the module itself where it is the user's own."""
+    if network is None:
+        return settings, None
+    if isinstance(network, str | Choice):
+        return settings.replace(network=str(network)), None
+    classes = images.classes if settings.conditional else 0
+    module = own_network(network, images.shape, classes, settings.seeds["init"])
+    return settings.replace(network=str(own_choice(module))), module
 
 
 def _network(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -351,9 +368,10 @@ def load_snapshots(model: DiffusionModel) -> Iterator[tuple[int, DiffusionModel]
             f"{model.name!r} was trained without a store, so no weights were kept along the way; train it with store=...."
         )
     run = Run.open(model.folder)
-    given = getattr(model.denoiser, "inner", model.denoiser).network if is_own(settings_of(run.spec).network) else None
+    base = getattr(model.denoiser, "inner", model.denoiser)  # of a guided one
+    own = isinstance(base, NetworkDenoiser) and is_own(settings_of(run.spec).network)
     for step, tensors, path in snapshots_of(run):
-        denoiser = build_denoiser(run.spec, given)
+        denoiser = build_denoiser(run.spec, base.network if own else None)
         load_weights(denoiser.network, tensors, str(path))
         facts = {**model.facts, "steps": step}
         yield (

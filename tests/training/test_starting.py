@@ -58,13 +58,14 @@ def test_a_run_begins_with_the_weights_of_another_and_says_so(images, store):
 def test_a_name_a_folder_and_a_model_are_the_same_start(images, store):
     model = cl.load("mlp-s2", store=store, device="cpu")
     first = cl.train(images, start="mlp-s2", store=store, seed=7, **QUIET)
-    assert first.name == "mlp-s7"
+    assert first.name == "mlp-s2+30-s7"
     assert first.facts["seeds"] == {"init": 7, "order": 7, "noise": 7}
     for start in (model, model.folder, Run.open(model.folder)):
         again = cl.train(images, start=start, seed=7, **QUIET)
         assert again.facts["spec"] == first.facts["spec"]
         assert torch.equal(weights(again), weights(first))
     twice = cl.train(images, start=first, steps=10, **QUIET)
+    assert twice.name == "mlp-s2+30-s7+10"
     assert twice.facts["start"]["steps"] == 60
 
 
@@ -107,5 +108,12 @@ def test_the_command_line_goes_on_with_the_settings_of_the_run(store, capsys):
     assert '"width": 16' in said
     assert '"name": "v"' in said
     assert '"start": {' in said
+    assert '"name": "mlp-s2+12"' in said
+    assert main([*line[:-3], "--device", "cpu", "--steps", "2", "--quiet"]) == 0
+    assert "mlp-s2+2: " in capsys.readouterr().out
+    assert main(["status", "--store", str(store)]) == 0
+    (shown,) = [row for row in capsys.readouterr().out.splitlines() if "mlp-s2+2 " in row]
+    assert "steps=2, " in shown
+    assert shown.endswith("start=30")
     assert main([*line[:2], "mlp-s9", *line[3:]]) == 2
     assert "Did you mean 'mlp-s" in capsys.readouterr().err

@@ -91,6 +91,13 @@ def test_a_stopped_run_is_found_again_and_the_whole_one_goes_on_to_the_bit(image
     assert [record["step"] for record in Run.open(early.folder).records()] == [25, 50]
 
 
+def test_a_stop_at_the_last_step_is_no_stop(images, plain, tmp_path):
+    model = cl.train(images, **TINY, store=tmp_path, callback=lambda record: record["step"] == 110)
+    assert model.name == "mlp-s0"
+    assert model.facts["spec"] == plain.facts["spec"]
+    assert [run.done for run in Store(tmp_path).runs()] == [True]
+
+
 def test_after_ctrl_c_the_callback_stands_where_it_stood(images, tmp_path, monkeypatch):
     """Patience counts records: a resumed run must stop where the uninterrupted one stops."""
 
