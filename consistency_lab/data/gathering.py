@@ -45,6 +45,9 @@ def gathered(source: Any, name: str) -> tuple[Any, torch.Tensor | None]:
         return images, _labels([label for _, label in items])
     if isinstance(source, Iterator):
         return gathered(list(source), name)
+    if isinstance(source, dict):
+        keys = list(map(str, source))
+        raise UserError(f"{name!r} was given a dict of {', '.join(keys) or 'nothing'}; give one of its parts.")
     if _is_picture(source):
         raise UserError(f"{name!r} was given one picture; give a list of pictures, or load_images(FOLDER).")
     return source, None

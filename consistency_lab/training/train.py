@@ -368,7 +368,7 @@ def load_snapshots(model: DiffusionModel) -> Iterator[tuple[int, DiffusionModel]
             f"{model.name!r} was trained without a store, so no weights were kept along the way; train it with store=...."
         )
     run = Run.open(model.folder)
-    base = getattr(model.denoiser, "inner", model.denoiser)  # of a guided one
+    base: Any = getattr(model.denoiser, "inner", model.denoiser)  # of a guided one
     own = isinstance(base, NetworkDenoiser) and is_own(settings_of(run.spec).network)
     for step, tensors, path in snapshots_of(run):
         denoiser = build_denoiser(run.spec, base.network if own else None)

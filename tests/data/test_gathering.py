@@ -145,6 +145,7 @@ def test_loaders_that_draw_or_drop_say_so(caplog: pytest.LogCaptureFixture) -> N
 @pytest.mark.parametrize(
     ("images", "message"),
     [
+        ({"train": BYTES, "test": BYTES}, "a dict of train, test; give one of its parts"),
         (
             [{"x": UNIT[0], "y": 3}],
             "dicts of x, y, none of them image or img or pixel_values; give a list of their images",
