@@ -69,6 +69,7 @@ def run_spec(images: ImageSet, settings: Mapping[str, Any], device: torch.device
             "images": len(images),
             "shape": list(images.shape),
             "classes": classes,
+            **({"mirrored": images.mirrored().fingerprint} if settings.get("flip") else {}),
         },
         "dtype": "float32",
         "device": device.type,

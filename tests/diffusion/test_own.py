@@ -1,5 +1,7 @@
 """A denoiser and samplers that are written here, as docs/adding.md says, are the built-in ones to the bit."""
 
+import inspect
+
 import pytest
 import torch
 
@@ -116,6 +118,19 @@ def test_a_denoiser_of_ones_own_is_sampled_compared_and_probed_like_any_other():
     assert torch.allclose(walked("ddim(steps=4)", Constant(image, SCHEDULE)), walked("ddim(steps=4)", flat), atol=1e-12)
     two = cl.compare([mine, cl.DiffusionModel("flat", flat)], count=4, sampler="ddim(steps=3)", metrics=("mse",))
     assert float(two["distance"].isel(t=-1).max()) < 1e-12
+
+
+def test_text_stands_for_a_sampler_wherever_one_is_taken():
+    things = [getattr(cl, name) for name in cl.__all__]
+    takers = [x for x in things if inspect.isfunction(x)]
+    takers += [method for x in things if inspect.isclass(x) for _, method in inspect.getmembers(x, inspect.isfunction)]
+    found = {
+        f.__qualname__: inspect.signature(f).parameters["sampler"]
+        for f in takers
+        if "sampler" in inspect.signature(f).parameters
+    }
+    assert {"compare", "sample_path", "probe_structure", "probe_connectivity", "DiffusionModel.generate"} < set(found)
+    assert [name for name, parameter in found.items() if "str" not in str(parameter.annotation)] == []
 
 
 def test_a_model_moves_as_a_module_does():

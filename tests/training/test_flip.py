@@ -78,6 +78,21 @@ def test_with_it_the_spec_says_so(images):
     assert not torch.equal(weights(plain), weights(flipped))
 
 
+def test_a_comparison_says_what_its_references_leave_out(images):
+    models = [cl.train(images, **TINY, flip=True, seed=seed, device="cpu") for seed in (0, 1)]
+    options = {"count": 8, "metrics": ("mse",), "sampler": "ddim(steps=2)"}
+    said = cl.compare(models, images=images, **options).attrs["warnings"]
+    assert "mlp-s0, mlp-s1: trained with flip=True, so on the mirror images of 'some digits' too" in said
+    assert "trained on other images" not in said
+    whole = cl.compare(models, images=images.mirrored(), **options).attrs["warnings"]
+    assert "flip" not in whole
+    assert "trained on other images" not in whole
+    assert (
+        "trained on other images"
+        in cl.compare(models, images=images.take(range(50), "few"), **options).attrs["warnings"]
+    )
+
+
 def test_a_mirrored_set_is_what_a_flipped_run_has_for_data(images):
     both = images.mirrored()
     assert len(both) == 400
