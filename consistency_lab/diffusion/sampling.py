@@ -43,6 +43,7 @@ class Sampler:
             noise of the grid, s = sigma / alpha, to 0. With n steps s ~ 1/n on ``flow``, a constant on ``edm``, and there Heun's image is
             of second order as a whole (measured 2.0 and 2.1; DPM-Solver++ 1.7 and 2.1). On ``linear`` and ``cosine`` s ~ 1/sqrt(n), the
             last step dominates, and both fall to first order or less (Heun 1.2, DPM-Solver++ 0.5 to 0.7 from 200 to 800 steps).
+            Or the name of a step of your own (`SAMPLERS.register`).
         steps: steps of the solver.
         clip: clamp each x0 estimate to [-1, 1]. Off by default: it makes models more alike than they are. It is recorded.
     """

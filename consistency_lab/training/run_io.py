@@ -147,13 +147,20 @@ def _finish(
         with run.begin():
             if not run.done:
                 if whole is not None and loop.step == until:
-                    for record in whole.records():
-                        run.log(record)
-                    if _snapshots(whole).is_dir():
-                        shutil.copytree(_snapshots(whole), _snapshots(run), dirs_exist_ok=True)
+                    _take_over(run, whole)
                 _train_in(run, loop, keep, progress, watch, until)
     finally:
         torch.set_num_threads(threads)  # a resumed run may have taken those that it began with
+
+
+def _take_over(run: Run, whole: Run) -> None:
+    """Give a run the log and the snapshots of another, in the place of what an earlier attempt has left."""
+    (run.folder / _STATE).unlink(missing_ok=True)
+    run.truncate_log(0)
+    for record in whole.records():
+        run.log(record)
+    if _snapshots(whole).is_dir():
+        shutil.copytree(_snapshots(whole), _snapshots(run), dirs_exist_ok=True)
 
 
 def _readable(run: Run) -> bool:

@@ -91,6 +91,30 @@ def test_a_stopped_run_is_found_again_and_the_whole_one_goes_on_to_the_bit(image
     assert [record["step"] for record in Run.open(early.folder).records()] == [25, 50]
 
 
+def test_what_an_interrupted_attempt_has_left_is_replaced(images, tmp_path, monkeypatch):
+    """The whole run is there, the callback stops it earlier, and that is interrupted while it is trained anew."""
+    cl.train(images, **TINY, store=tmp_path)
+    advance = TrainingLoop._advance
+
+    def interrupted(loop):
+        if loop.step == 40:
+            raise KeyboardInterrupt
+        return advance(loop)
+
+    monkeypatch.setattr(run_io, "_CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(TrainingLoop, "_advance", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cl.train(images, **TINY, store=tmp_path, callback=stopping(75, []))
+    monkeypatch.setattr(TrainingLoop, "_advance", advance)
+    unkept = cl.train(images, **TINY, callback=stopping(75, []))
+    (half,) = [run for run in Store(tmp_path).runs() if not run.done]
+    assert half.records()[-1]["step"] == 25
+    for force in (False, True):  # on from the checkpoint; the whole run again, and what it was stopped at
+        model = cl.train(images, **TINY, store=tmp_path, callback=stopping(75, []), force=force)
+        assert [record["step"] for record in Run.open(model.folder).records()] == [25, 50, 75]
+        assert torch.equal(weights(model), weights(unkept))
+
+
 def test_a_stop_at_the_last_step_is_no_stop(images, plain, tmp_path):
     model = cl.train(images, **TINY, store=tmp_path, callback=lambda record: record["step"] == 110)
     assert model.name == "mlp-s0"
