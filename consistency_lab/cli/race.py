@@ -60,10 +60,10 @@ class MakeRecipe:
         else:
             curvature = by_kind["curvature"][0] if by_kind["curvature"] else None
             options: dict[str, Any] = {
-                "weighting": self.draws,
+                "draws": self.draws,
                 "density": self.density,
                 "exponent": self.exponent,
-                "momentum": "measured" if self.measured_momentum else "kept",
+                "measured_momentum": self.measured_momentum,
                 "settings": self.settings,
             }
             recipe = Recipe.from_findings(

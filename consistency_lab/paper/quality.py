@@ -71,7 +71,7 @@ def quality_table(
     *,
     noise: SharedNoise | None = None,
     count: int = 1000,
-    sampler: Sampler | None = None,
+    sampler: Sampler | str | None = None,
     references: Mapping[str, Tensor] | None = None,
 ) -> xr.Dataset:
     """Frechet and kernel distance, precision, recall, density and coverage of each model and of the four references.
@@ -128,7 +128,7 @@ def quality_table(
 
 
 def reference_samples(
-    images: ImageSet, schedule: Schedule, noise: SharedNoise, count: int, sampler: Sampler | None = None
+    images: ImageSet, schedule: Schedule, noise: SharedNoise, count: int, sampler: Sampler | str | None = None
 ) -> dict[str, Tensor]:
     """What a trained model is told apart from: name -> images."""
     made = {FLOOR: images.all()[:count]}

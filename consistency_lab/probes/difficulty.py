@@ -68,7 +68,7 @@ def probe_difficulty(
         bins: noise levels, centres of equal cells in t.
         seed: of the noise.
         training_images: what the references and the rate of the marginals are fitted to, and whose first ``count`` the excess over the
-            optimal denoiser is taken on; ``images`` by default.
+            optimal denoiser is taken on; ``images`` by default. Of a model that was trained with ``flip=True``: its set's ``mirrored()``.
         detail: how many of the images serve what costs more: gradients, and the errors of the checkpoints.
         snapshots: two or more (step, model) along the training run, in rising order; those of the model's run folder by default. Where that
             kept fewer, there is no half-time.

@@ -34,7 +34,6 @@ from consistency_lab.store.results import with_provenance
 
 BANDS = (0.0, 0.125, 0.25, 0.5, 1.0)  # edges of frequency bands, as shares of the corner frequency
 COMPONENTS = (4, 16, 64)  # where groups of principal components end
-MEMORYLESS = ("ddim", "heun")  # samplers whose next state depends on the state alone
 ALIKE = 1e-4  # root mean square distance below which two images cannot be told apart, so that nearness means nothing
 
 
@@ -151,10 +150,10 @@ def _check(models: Sequence[DiffusionModel], images: ImageSet, count: int, sampl
             )
     if count < 3 or levels < 3:
         raise UserError(f"a structure probe needs at least 3 samples and 3 levels, not {count} and {levels}.")
-    if sampler.method not in MEMORYLESS:
+    if sampler.stochastic or sampler.memory:
         raise UserError(
             f"the sampler {sampler.method!r} draws noise or remembers its last step, which a handoff would lose; "
-            f"use {' or '.join(MEMORYLESS)}."
+            "use ddim or heun."
         )
 
 

@@ -50,7 +50,7 @@ def probe_connectivity(
     steps: int = 300,
     lr: float | None = None,
     samples: int = 128,
-    sampler: Sampler | None = None,
+    sampler: Sampler | str | None = None,
     seed: int = 0,
 ) -> xr.Dataset:
     """The loss between two models on three paths, its barriers, and the consistency of their images.
@@ -63,7 +63,7 @@ def probe_connectivity(
         count, bins: images, each at so many noise levels.
         points: positions on each path, ends included.
         steps, lr: of the curve's training; a's own peak learning rate by default, falling to 0.
-        samples, sampler: of the comparison of their images; ``Sampler()`` by default.
+        samples, sampler: of the comparison of their images; ``Sampler()`` by default, which text may stand for too.
         seed: of the frozen batch and of the curve's training.
 
     Returns:

@@ -6,7 +6,7 @@ import torch
 
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.data.sources import load_images
-from consistency_lab.diffusion.denoiser import Denoiser, convert
+from consistency_lab.diffusion.denoiser import Denoiser, Prediction
 from consistency_lab.diffusion.loss import denoising_loss, noisy_state
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.references import GaussianDenoiser
@@ -174,8 +174,8 @@ def test_gradients_are_those_of_the_objective(digits):
             self.schedule, self.shape = schedule, (1, 8, 8)
             self.weight = torch.nn.Parameter(torch.tensor(0.3))
 
-        def _predict(self, x_t, t, alpha, sigma, cond):
-            return convert(x_t, self.weight * x_t, "eps", alpha, sigma)
+        def predict(self, x_t, t, alpha, sigma, cond):
+            return Prediction.of(x_t, self.weight * x_t, "eps", alpha, sigma)
 
     scaled = DiffusionModel("scale", Scale(SCHEDULES.build("linear")))
     result = probe_difficulty(scaled, digits, count=24, bins=3, detail=24)
