@@ -144,7 +144,7 @@ class Race(Common):
 
     def _write(self, result: xr.Dataset) -> None:
         from consistency_lab.paper.race.table import finals_table, race_table
-        from consistency_lab.plots.figures import figures_of
+        from consistency_lab.kinds.registry import figures_of
         from consistency_lab.plots.save import save_figure
         from consistency_lab.store.results import save_frame, save_result
 

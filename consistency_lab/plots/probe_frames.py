@@ -52,16 +52,18 @@ def structure(ds: xr.Dataset) -> pd.DataFrame:
 
 
 def switches(ds: xr.Dataset) -> pd.DataFrame:
-    """Where half is fixed, and where the image changes sides: columns what, name, t, low, high."""
+    """Where half is fixed, and where the image changes sides: columns what, part (empty for the latter), name, t, low, high."""
     ds = need(ds, "structure", *bounds("fixed_t", "swap_switch_t"))
     rows = []
     for i, model in enumerate(names(ds, "model")):
         for j, part in enumerate(names(ds, "part")):
-            rows.append([f"half of {part} known", model, *(float(ds[f"fixed_t{end}"][i, j]) for end in ENDS.values())])
+            rows.append(
+                [f"half of {part} known", part, model, *(float(ds[f"fixed_t{end}"][i, j]) for end in ENDS.values())]
+            )
     for what, kind, dim in (("noise swapped", "swap", "model"), ("handed over", "handoff", "handoff")):
         for i, name in enumerate(names(ds, dim)):
-            rows.append([what, name, *(float(ds[f"{kind}_switch_t{end}"][i]) for end in ENDS.values())])
-    return pd.DataFrame(rows, columns=["what", "name", "t", "low", "high"])
+            rows.append([what, "", name, *(float(ds[f"{kind}_switch_t{end}"][i]) for end in ENDS.values())])
+    return pd.DataFrame(rows, columns=["what", "part", "name", "t", "low", "high"])
 
 
 def connectivity(ds: xr.Dataset) -> pd.DataFrame:

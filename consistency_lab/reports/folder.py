@@ -11,10 +11,10 @@ from typing import Any
 import xarray as xr
 
 from consistency_lab.errors import StoreError
-from consistency_lab.plots import figures as _figures
-from consistency_lab.plots.figures import figures_of
+from consistency_lab.kinds.registry import figures_of, kind_of
+from consistency_lab.plots import save as _save
 from consistency_lab.plots.save import SUFFIXES, save_figure
-from consistency_lab.reports.html import HERE, report
+from consistency_lab.reports.html import HERE, KINDS_HERE, report
 from consistency_lab.store.atomic import atomic_write
 from consistency_lab.store.results import load_result, save_frame, save_result
 
@@ -77,8 +77,9 @@ def _holds(path: Path, result: xr.Dataset, digest: str) -> bool:
 
 
 def _code() -> str:
-    """Digest of the code that draws: the rooms plots and reports."""
-    files = sorted(path for room in (HERE, Path(_figures.__file__).parent) for path in room.iterdir() if path.is_file())
+    """Digest of the code that draws: the rooms plots, kinds and reports."""
+    rooms = (HERE, KINDS_HERE, Path(_save.__file__).parent)
+    files = sorted(path for room in rooms for path in room.iterdir() if path.is_file())
     return _digest(b"".join(path.name.encode() + path.read_bytes() for path in files))
 
 
