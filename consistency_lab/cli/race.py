@@ -143,8 +143,8 @@ class Race(Common):
         print(table[shown].to_string(index=False, na_rep="", float_format=lambda x: f"{x:.3f}"))
 
     def _write(self, result: xr.Dataset) -> None:
-        from consistency_lab.paper.race.table import finals_table, race_table
         from consistency_lab.kinds.registry import figures_of
+        from consistency_lab.paper.race.table import finals_table, race_table
         from consistency_lab.plots.save import save_figure
         from consistency_lab.store.results import save_frame, save_result
 

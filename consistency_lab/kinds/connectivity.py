@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,7 +24,7 @@ class Connectivity(Kind):
             "paths",
             paths.connectivity(ds),
             probe_frames.connectivity(ds),
-            f"Loss on paths between {ds.attrs['first']} and {ds.attrs['second']}, and their barriers by noise level.",
+            f"Loss on paths between {_pair(ds)}, and their barriers by noise level.",
             "Held-out images, the same noise everywhere. A barrier is the highest loss above the chord between the two models' losses, "
             "with its 95 % interval over images; it is a maximum, so never below 0.",
         )
@@ -40,17 +41,22 @@ class Connectivity(Kind):
         rows = [(f"barrier, {path}", interval_text(ds.sel(path=path), "barrier")) for path in reading.names(ds, "path")]
         rows.append(("loss of answering with the data mean", interval_text(ds, "mean_loss")))
         rows.append(("consistency of the images", interval_text(ds, "consistency")))
-        rows.append(("distance of the weights", number(ds.attrs["weight_distance"])))
+        rows.append(("distance of the weights", number(ds.attrs.get("weight_distance", math.nan))))
         if "aligned_weight_distance" in ds.attrs:
             rows.append(("distance of the weights after alignment", number(ds.attrs["aligned_weight_distance"])))
         else:
-            rows.append(("alignment", str(ds.attrs["alignment"])))
-        title = f"Do they share a basin? {ds.attrs['first']} and {ds.attrs['second']}"
-        return Section(title, [*self.figures(ds), Table(("what", "value [95 %]"), rows)])
+            rows.append(("alignment", str(ds.attrs.get("alignment", "not recorded"))))
+        return Section(
+            f"Do they share a basin? {_pair(ds)}", [*self.figures(ds), Table(("what", "value [95 %]"), rows)]
+        )
 
     def view(self, ds: xr.Dataset) -> View:
         names = tuple(reading.names(ds, "path"))
         return View((Control("path", "path", names, names[0]),), lambda path: _along(ds, path))
+
+
+def _pair(ds: xr.Dataset) -> str:
+    return f"{ds.attrs.get('first', 'the first model')} and {ds.attrs.get('second', 'the second')}"
 
 
 def _along(ds: xr.Dataset, path: str) -> tuple[Figure, str]:

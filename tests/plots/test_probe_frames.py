@@ -10,9 +10,9 @@ from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
+from consistency_lab.kinds.registry import figures_of
 from consistency_lab.networks.registry import build_network
 from consistency_lab.plots import connectivity, definitions, probe_frames, structure
-from consistency_lab.plots.figures import figures_of
 from consistency_lab.probes.difficulty import probe_difficulty
 from consistency_lab.probes.profiles import difficulty_correlations
 from consistency_lab.probes.structure import probe_structure

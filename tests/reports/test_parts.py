@@ -8,8 +8,8 @@ import pytest
 import xarray as xr
 
 import consistency_lab as cl
+from consistency_lab.kinds.registry import figures_of
 from consistency_lab.plots import frames
-from consistency_lab.plots.figures import figures_of
 from consistency_lab.store.results import load_result, save_result
 from consistency_lab.store.shapes import whole
 

@@ -105,7 +105,7 @@ def speedups(ds: xr.Dataset) -> Figure:
 
     An arrow is a bound that censored runs leave; a cross stands where nothing is known.
     """
-    table = race_table(ds)
+    table = race_table(need(ds, "race", "crossing", "censored", "role"))
     panels = list(dict.fromkeys(table["against"]))
     names = list(dict.fromkeys(table["contestant"]))
     figure, axes = new_figure(3.0 + 2.3 * len(panels), 1.3 + 0.22 * len(names), 1, len(panels), sharey=True)
