@@ -140,7 +140,7 @@ def plane_landscape(
     result.attrs["axes_cosine"] = dot(*axes) / (norm(axes[0]) * norm(axes[1]))
     for name, statistic in plane_numbers(x, y).items():
         result.attrs.update(named(name, over_images(statistic, on_grid)))
-    return with_provenance(result, "plane", path=path, **subject.provenance(), **facts)
+    return with_provenance(result, "plane", choices=("t",), path=path, **subject.provenance(), **facts)
 
 
 def plane_numbers(x: np.ndarray, y: np.ndarray) -> dict[str, Callable[[Array], float]]:

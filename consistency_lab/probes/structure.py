@@ -115,6 +115,7 @@ def probe_structure(
     return with_provenance(
         result,
         "structure",
+        choices=("model", "handoff", "part", "t"),
         models=[described(m) for m in models],
         samples=count,
         partner_offset=away,
