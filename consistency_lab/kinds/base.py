@@ -129,11 +129,17 @@ class Kind:
     def section(self, ds: xr.Dataset) -> Section:
         """What a report shows of it."""
         kind = str(ds.attrs["kind"])
-        single = [(name, with_interval(*ends)) for name, ends in generic.single(ds).items()]
-        rows = [(name, generic.said(ds, name).removeprefix(f"{name} ")) for name in generic.estimates(ds)]
-        parts: list[Part] = [each for each in self.figures(ds) if each.name != "numbers"]
-        parts.append(Table(("what", "value [low, high]"), [*single, *rows]))
-        return Section(kind[:1].upper() + kind[1:], parts)
+        named = dict(generic.single(ds))
+        for name in generic.estimates(ds):
+            named |= dict(generic.entries(ds, name))
+        rows = [(name, with_interval(*ends)) for name, ends in named.items()]
+        rows += [
+            (name, generic.said(ds, name).removeprefix(f"{name} "))
+            for name in generic.estimates(ds)
+            if not generic.entries(ds, name)
+        ]
+        title = kind[:1].upper() + kind[1:] + (f": {ds.attrs['model']}" if "model" in ds.attrs else "")
+        return Section(title, [*self.figures(ds), Table(("what", "value [low, high]"), rows)])
 
     def view(self, ds: xr.Dataset) -> View:
         """What can be moved in a notebook, and the figure and sentence at a setting: by default a choice among the figures."""

@@ -17,7 +17,8 @@ from consistency_lab.plots.theme import DASHES, MUTED, SAME, SERIES, label_lines
 MAIN = ("t", "step", "position")  # what an axis is made of, where a variable has one of them
 MOST_CELLS = 20_000  # of a variable that is drawn: beyond are images and raw samples
 MOST_NAMED = 8  # lines that eyes can tell apart
-MOST_ROWS = 60
+MOST_ROWS = 24
+MOST_LISTED = 12  # entries of a variable that a table says one by one
 ENDS = {"value": "", "low": "_low", "high": "_high"}
 Bounds = tuple[float, float, float]
 
@@ -53,6 +54,18 @@ def frame(ds: xr.Dataset, name: str) -> pd.DataFrame:
     columns = {column: ds[f"{name}{end}"] for column, end in ENDS.items() if f"{name}{end}" in ds}
     table = xr.Dataset({column: each.variable for column, each in columns.items()}, {d: ds[d] for d in ds[name].dims})
     return table.to_dataframe(dim_order=list(table["value"].dims)).reset_index()
+
+
+def entries(ds: xr.Dataset, name: str) -> list[tuple[str, Bounds]]:
+    """Every entry of a variable in words, with its value, low and high; none of one of more than `MOST_LISTED`."""
+    if ds[name].size > MOST_LISTED:
+        return []
+    table = frame(ds, name).reindex(columns=[*ds[name].dims, *ENDS])
+    ends = table[list(ENDS)].astype(float).itertuples(index=False, name=None)
+    return [
+        (f"{name}, {entry}", each)
+        for entry, each in zip(_entries(table, list(map(str, ds[name].dims))), ends, strict=True)
+    ]
 
 
 def said(ds: xr.Dataset, name: str) -> str:
@@ -110,7 +123,8 @@ def points_frame(numbers: Mapping[str, Bounds]) -> pd.DataFrame:
 
 @themed
 def points(numbers: Mapping[str, Bounds]) -> Figure:
-    """Single numbers with their intervals, each on an axis of its own."""
+    """The first `MOST_LISTED` of single numbers with their intervals, each on an axis of its own."""
+    numbers = dict(list(numbers.items())[:MOST_LISTED])
     made, axes = new_figure(5.2, 0.25 + 0.6 * len(numbers), len(numbers), 1)
     for ax, (name, (value, low, high)) in zip(axes[:, 0], numbers.items(), strict=True):
         ax.plot([low, high], [0, 0], color=SAME, lw=2)
@@ -129,11 +143,12 @@ def _is_end(ds: xr.Dataset, name: str) -> bool:
     return any(name.endswith(end) and name.removesuffix(end) in ds.data_vars for end in ("_low", "_high"))
 
 
-def _entries(table: pd.DataFrame, dims: list[str]) -> pd.Series:
-    """What a line or row is of, in words."""
-    if not dims:
-        return pd.Series("", index=table.index)
-    return table[dims].astype(str).agg(", ".join, axis=1)
+def _entries(table: pd.DataFrame, dims: list[str]) -> list[str]:
+    """What each line or row is of, in words: names as they are, numbers after their dimension."""
+    return [
+        ", ".join(str(row[dim]) if isinstance(row[dim], str) else f"{dim} {row[dim]:.3g}" for dim in dims)
+        for row in table.to_dict("records")
+    ]
 
 
 def _lines(ax: Axes, table: pd.DataFrame, along: str) -> None:
@@ -177,7 +192,7 @@ def _rows(table: pd.DataFrame, label: str) -> Figure:
     if len(table) > MOST_ROWS:
         made, axes = new_figure(7.2, 3.0)
         sns.histplot(table, x="value", stat="percent", color=SAME, element="step", ax=axes[0, 0])
-        axes[0, 0].set_xlabel(label)
+        axes[0, 0].set(xlabel=label, ylabel="share (%)")
         return made
     made, axes = new_figure(7.2, 0.7 + 0.24 * len(table))
     ax = axes[0, 0]
@@ -186,7 +201,8 @@ def _rows(table: pd.DataFrame, label: str) -> Figure:
         ax.plot(row["value"], y, "o", color=SAME, ms=5)
     ax.set_yticks(range(len(table)), list(table["entry"]))
     ax.set_ylim(len(table) - 0.5, -0.5)
-    ax.axvline(0, color=MUTED, lw=0.8) if table["value"].min() <= 0 <= table["value"].max() else None
+    if table["value"].min() <= 0 <= table["value"].max():
+        ax.axvline(0, color=MUTED, lw=0.8)
     ax.grid(axis="y", visible=False)
     ax.set_xlabel(label)
     return made

@@ -10,7 +10,7 @@ import xarray as xr
 
 from consistency_lab.errors import UserError
 from consistency_lab.paper.quality import GAUSSIAN, MEMORISER
-from consistency_lab.paper.race.aggregation import LOSS, SUSTAINED, qualifies
+from consistency_lab.paper.race.aggregation import SUSTAINED, qualifies
 from consistency_lab.paper.race.crossing import arrival
 from consistency_lab.paper.race.table import race_table
 
