@@ -97,7 +97,7 @@ def _hardest(ds: xr.Dataset) -> list[tuple[str, str, str]]:
 def _definitions(ds: xr.Dataset) -> list[tuple[str, ...]]:
     """Which definition calls which time hard."""
     ds = with_void_marked(ds)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for row in difficulty_table(ds).to_dict("records"):
         told = (
             f"{row['peak_from']:.2f} to {row['peak_to']:.2f}" if row["peak_from"] == row["peak_from"] else "no interval"

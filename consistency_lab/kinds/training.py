@@ -40,7 +40,7 @@ class Training(Kind):
 
 def _ends(ds: xr.Dataset) -> list[tuple[str, ...]]:
     seconds = facts_of(ds).get("seconds")
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, line in frames.training(ds).groupby("model", sort=False):
         last = line["loss"].to_numpy(dtype=float)[-max(1, len(line) // 5) :]
         low, middle, high = np.quantile(last, [0.25, 0.5, 0.75])

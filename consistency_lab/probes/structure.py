@@ -180,8 +180,8 @@ def _add_explained(
     result: xr.Dataset, courses: Sequence[Course], parts: Sequence[SquaredDistance], times: Sequence[Array]
 ) -> None:
     result.coords["part"] = [part.name for part in parts]
-    for name, values in zip(("part_of", "part_first", "part_last"), zip(*map(_said, parts), strict=True), strict=True):
-        result.coords[name] = ("part", list(values))
+    for name, facts in zip(("part_of", "part_first", "part_last"), zip(*map(_said, parts), strict=True), strict=True):
+        result.coords[name] = ("part", list(facts))
     result.attrs.update({f"note_{part.name}": part.note for part in parts if part.note})
     dims = ("model", "part", "t")
     found: dict[str, list[list[Interval]]] = {"fixed": [], "correlation": [], "fixed_t": []}
