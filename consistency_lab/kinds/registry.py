@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from importlib.metadata import entry_points
 
 import pandas as pd
@@ -48,19 +49,24 @@ def kind_of(ds: xr.Dataset) -> Kind:
         UserError: a kind that nobody registered, of a dataset without numbers.
     """
     kind = str(ds.attrs["kind"])
-    if kind not in KINDS.names():
-        for found in entry_points(group=GROUP, name=kind):
-            try:
-                KINDS.register(kind, found.load())
-            except Exception as error:  # somebody else's package, and the result can be shown without it
-                warnings.warn(
-                    f"{found.value}, named for results of kind {kind!r}, cannot be used: {error}", stacklevel=2
-                )
     if kind in KINDS.names():
         return KINDS.builder(kind)()
+    if found := _installed(kind):
+        return found()
     if not any(variable.dtype.kind in "fiub" for variable in ds.data_vars.values()):
         raise unknown_name("kind of result", kind, KINDS.names())
     return Kind()
+
+
+@cache
+def _installed(kind: str) -> Callable[[], Kind] | None:
+    """What an installed package names for a kind; None where none does, or where it cannot be used (a warning says why)."""
+    for found in entry_points(group=GROUP, name=kind):
+        try:
+            return found.load()
+        except Exception as error:  # somebody else's package, and the result can be shown without it
+            warnings.warn(f"{found.value}, named for results of kind {kind!r}, cannot be used: {error}", stacklevel=3)
+    return None
 
 
 def figures_of(ds: xr.Dataset) -> Iterator[tuple[str, Figure, pd.DataFrame]]:
