@@ -7,12 +7,22 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from consistency_lab.plots.theme import DASHES, MUTED, SAME, SERIES, label_lines, new_figure, note, themed, time_axis
+from consistency_lab.plots.theme import (
+    DASHES,
+    MUTED,
+    SAME,
+    SERIES,
+    ink_on,
+    label_lines,
+    new_figure,
+    note,
+    themed,
+    time_axis,
+)
 
 MAIN = ("t", "step", "position")  # what an axis is made of, where a variable has one of them
 MOST_CELLS = 20_000  # of a variable that is drawn: beyond are images and raw samples
@@ -104,7 +114,7 @@ def figure(ds: xr.Dataset, name: str) -> Figure:
         return _rows(table, label)
     made, axes = new_figure(7.2, 3.4)
     ax = axes[0, 0]
-    _lines(ax, table, along)
+    ends = _lines(ax, table, along)
     if (table["value"] > 0).all() and table["value"].max() > 100 * table["value"].min():
         ax.set_yscale("log")
     ax.set_ylabel(label)
@@ -112,7 +122,7 @@ def figure(ds: xr.Dataset, name: str) -> Figure:
     if along == "t":
         log_snr = ds.coords.get("log_snr")
         time_axis(ax, ds["t"].values, log_snr.values if log_snr is not None and log_snr.dims == ("t",) else None)
-    _label_ends(ax, table, along)
+    label_lines(ax, ends)
     return made
 
 
@@ -151,37 +161,38 @@ def _entries(table: pd.DataFrame, dims: list[str]) -> list[str]:
     ]
 
 
-def _lines(ax: Axes, table: pd.DataFrame, along: str) -> None:
-    """Lines with bands; of more than `MOST_NAMED` all in one colour, without."""
+def _lines(ax: Axes, table: pd.DataFrame, along: str) -> list[tuple[float, str, str]]:
+    """Lines with bands, and their right ends as `label_lines` takes them; more than `MOST_NAMED` in one colour, without bands and names."""
     if table["entry"].nunique() > MOST_NAMED:
+        import seaborn as sns  # here, since it imports pyplot
+
         sns.lineplot(table, x=along, y="value", units="entry", estimator=None, color=SAME, alpha=0.3, lw=0.8, ax=ax)
-        return
-    for i, (_, line) in enumerate(table.groupby("entry", sort=False)):
-        colour = SERIES[i % len(SERIES)]
+        return []
+    ends = []
+    for i, (name, line) in enumerate(table.groupby("entry", sort=False)):
+        line, colour = line.sort_values(along, ascending=along != "t"), SERIES[i % len(SERIES)]
         if "low" in line and "high" in line:
             ax.fill_between(line[along], line["low"], line["high"], color=colour, alpha=0.18, lw=0)
         ax.plot(line[along], line["value"], color=colour, ls=DASHES[i % len(DASHES)])
+        ends.append((float(line["value"].iloc[-1]), str(name), colour))
     ax.margins(x=0)
-
-
-def _label_ends(ax: Axes, table: pd.DataFrame, along: str) -> None:
-    if not 1 < table["entry"].nunique() <= MOST_NAMED:
-        return
-    ends = []
-    at = (min if along == "t" else max)(table[along])
-    for i, (name, line) in enumerate(table[table[along] == at].groupby("entry", sort=False)):
-        ends.append((float(line["value"].iloc[0]), str(name), SERIES[i % len(SERIES)]))
-    label_lines(ax, ends)
+    return ends if len(ends) > 1 else []
 
 
 def _cells(table: pd.DataFrame, dims: list[str], label: str) -> Figure:
     """A table of colours, the numbers written where there is room for them."""
+    import seaborn as sns
+
     wide = table.pivot(index=dims[0], columns=dims[1], values="value").astype(float)
     wide = wide.loc[list(dict.fromkeys(table[dims[0]])), list(dict.fromkeys(table[dims[1]]))]
     rows, columns = wide.shape
     made, axes = new_figure(min(2.4 + 0.62 * columns, 12), min(1.4 + 0.36 * rows, 10))
-    room = max(rows, columns) <= 12
-    sns.heatmap(wide, annot=room, fmt=".2g", cmap="Blues", linewidths=1, cbar_kws={"label": label}, ax=axes[0, 0])
+    room = max(rows, columns) <= MOST_LISTED
+    bar = {"label": label}
+    sns.heatmap(wide, annot=room, fmt=".2g", cmap="Blues", linewidths=1, linecolor="none", cbar_kws=bar, ax=axes[0, 0])
+    known = axes[0, 0].collections[0].get_facecolors()[np.isfinite(wide.to_numpy()).ravel()]
+    for text, colour in zip(axes[0, 0].texts, known, strict=room):
+        text.set_color(ink_on(tuple(colour)))
     axes[0, 0].tick_params(length=0)
     axes[0, 0].grid(visible=False)
     return made
@@ -190,6 +201,8 @@ def _cells(table: pd.DataFrame, dims: list[str], label: str) -> Figure:
 def _rows(table: pd.DataFrame, label: str) -> Figure:
     """A row an entry, with its interval; of more than `MOST_ROWS` how the values are distributed."""
     if len(table) > MOST_ROWS:
+        import seaborn as sns
+
         made, axes = new_figure(7.2, 3.0)
         sns.histplot(table, x="value", stat="percent", color=SAME, element="step", ax=axes[0, 0])
         axes[0, 0].set(xlabel=label, ylabel="share (%)")

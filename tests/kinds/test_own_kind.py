@@ -22,7 +22,7 @@ from consistency_lab.kinds.registry import figures_of, kind_of
 from consistency_lab.kinds.views import Control, View
 from consistency_lab.paper.kinds import Race
 from consistency_lab.plots import generic
-from consistency_lab.plots.theme import new_figure
+from consistency_lab.plots.theme import contrast, new_figure
 from consistency_lab.probes.frozen import check_deterministic, frozen_grid, untouched
 from consistency_lab.reports.folder import write_folder
 from consistency_lab.store.results import load_result, save_result, with_provenance
@@ -113,7 +113,7 @@ def test_a_notebook_shows_it(probed):
     assert card.sentence.startswith("brightness: brightness along t (3), ")
     assert said(probed, "overall") in card._repr_html_()
     line = card.figure.axes[0].lines[0]
-    np.testing.assert_array_equal(line.get_ydata(), probed["brightness"])
+    np.testing.assert_array_equal(line.get_ydata()[::-1], probed["brightness"])  # noise first
     menu, picture = cl.explore(probed).children
     before, menu.value = picture.value, "numbers"
     assert picture.value != before
@@ -186,6 +186,12 @@ VALUES = {
     "along t": (("step", "t"), np.ones((5, 2)), {"step": range(5), "t": [0.1, 0.9]}, "t"),
     "many lines": (("sample", "step"), np.random.default_rng(0).normal(size=(40, 3)), {"step": range(3)}, "step"),
     "a table of colours": (("to", "of"), np.eye(3), {"to": list("abc"), "of": list("abc")}, None),
+    "a cell is missing": (
+        ("to", "of"),
+        np.array([[1.0, np.nan], [0.0, 0.5]]),
+        {"to": list("ab"), "of": list("cd")},
+        None,
+    ),
     "rows": (("who",), np.array([1.0, np.nan]), {"who": ["a", "b"]}, None),
     "a distribution": (("sample",), np.arange(90.0), {}, None),
     "nothing is known": (("t",), np.full(3, np.nan), {"t": [0.1, 0.2, 0.3]}, "t"),
@@ -205,14 +211,20 @@ def test_a_variable_of_any_form_is_drawn(case):
     ax = figure.axes[0]
     if along and np.isfinite(values).any():
         drawn = {tuple(line.get_ydata()) for line in ax.lines}
-        expected = {tuple(row) for row in ds["x"].transpose(..., along).values.reshape(-1, ds.sizes[along])}
+        rows = ds["x"].sortby(along, ascending=along != "t").transpose(..., along).values.reshape(-1, ds.sizes[along])
+        expected = {tuple(row) for row in rows}
         assert expected <= drawn
         assert ax.get_yscale() == ("log" if case == "decades" else "linear")
     texts = [text.get_text() for text in ax.texts]
     assert texts == {
         "nothing is known": ["x is undefined everywhere"],
         "a table of colours": ["1", "0", "0", "0", "1", "0", "0", "0", "1"],
+        "a cell is missing": ["1", "0", "0.5"],
     }.get(case, texts)
+    if case.startswith("a "):
+        cells = ax.collections[0].get_facecolors() if ax.texts else []
+        colours = [cell for cell, value in zip(cells, values.ravel(), strict=False) if np.isfinite(value)]
+        assert all(contrast(text.get_color(), cell) > 4.5 for text, cell in zip(ax.texts, colours, strict=True))
 
 
 def test_images_are_named_and_not_drawn():
