@@ -122,7 +122,7 @@ def _measure(ds: xr.Dataset, measure: str) -> tuple[xr.Dataset, str]:
         one = with_void_marked(ds).sel(definition=measure)
         names, unit = reading.bounds("profile"), str(one["definition_unit"].values)
     else:
-        one, unit = ds.sel(units=measure.removesuffix(" error")), "mean square over pixels"
+        one, unit = ds.isel(units=_measures(ds).index(measure)), "mean square over pixels"
         names = ("error_mean", "error_low", "error_high")
     return one[list(names)].rename(dict(zip(names, reading.bounds("value"), strict=True))), unit
 

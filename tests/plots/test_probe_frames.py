@@ -98,6 +98,18 @@ def test_structure_of_one_model_says_what_a_handoff_needs(digits):
     assert [text.get_text() for text in structure.structure(ds).axes[2].texts] == ["needs two models"]
 
 
+def test_parts_of_the_image_say_what_they_are_whatever_they_are_called(levels):
+    parts = probe_frames.parts(levels)
+    assert parts["of"].value_counts().to_dict() == {"image": 1, "band": 4, "components": 3}
+    assert parts["words"].tolist()[:2] == ["whole image", "band 0 to 0.125"]
+    older = levels.drop_vars(["part_of", "part_first", "part_last"])
+    older.attrs.pop("shape")
+    assert probe_frames.parts(older).equals(parts)
+    renamed = levels.assign_coords(part=[f"p{i}" for i in range(len(parts))])
+    assert probe_frames.parts(renamed)[["of", "words"]].equals(parts[["of", "words"]])
+    assert {"band 0 to 0.125", "whole image"} <= set(lines(structure.structure(renamed).axes[0]))
+
+
 def test_connectivity_draws_each_path_and_its_barriers(joined):
     along, barriers = connectivity.connectivity(joined).axes[:2]
     for path in joined["path"].values:
