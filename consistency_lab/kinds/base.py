@@ -102,7 +102,7 @@ class Kind:
     place: int = 1000
 
     def figures(self, ds: xr.Dataset) -> Iterator[Drawing]:
-        """The figures, the one that says most first; each is drawn when it is asked for."""
+        """The figures (`consistency_lab.kinds.base.Drawing`), the one that says most first; each is drawn when it is asked for."""
         for name in generic.drawn(ds):
             intervals = " Bands and bars: from low to high." if f"{name}_low" in ds else " No interval is known."
             alt = f"{ds.attrs['kind']}: {generic.said(ds, name)}"
@@ -127,7 +127,7 @@ class Kind:
         return {"numbers": plain(single), "rows": rows}
 
     def section(self, ds: xr.Dataset) -> Section:
-        """What a report shows of it."""
+        """What a report shows of it: drawings, tables, facts, notes and paragraphs (`consistency_lab.kinds.base`) in their order."""
         kind = str(ds.attrs["kind"])
         named = dict(generic.single(ds))
         for name in generic.estimates(ds):
@@ -142,7 +142,7 @@ class Kind:
         return Section(title, [*self.figures(ds), Table(("what", "value [low, high]"), rows)])
 
     def view(self, ds: xr.Dataset) -> View:
-        """What can be moved in a notebook, and the figure and sentence at a setting: by default a choice among the figures."""
+        """What can be moved in a notebook (`consistency_lab.kinds.views`), and figure and sentence at a setting: a choice among figures."""
         drawn = {each.name: each for each in self.figures(ds)}
         if not drawn:
             raise UserError(
