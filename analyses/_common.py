@@ -20,7 +20,7 @@ from PIL import Image
 from consistency_lab.contrast.settings import GANSettings, VAESettings
 from consistency_lab.data.sources import load_images
 from consistency_lab.errors import UserError
-from consistency_lab.plots import study_frames as frames
+from consistency_lab.paper.plots import frames
 from consistency_lab.plots.save import save_figure
 from consistency_lab.plots.theme import MUTED
 from consistency_lab.presets import TABLES, likeness_plan, race_plan, sizes_plan

@@ -15,7 +15,7 @@ import pandas as pd
 import xarray as xr
 from _common import Source, stem
 
-from consistency_lab.plots import study_frames as frames
+from consistency_lab.paper.plots import frames
 from consistency_lab.store.results import load_result
 from consistency_lab.store.runs import Store
 

@@ -10,7 +10,8 @@ import xarray as xr
 from _common import Drawn, Source, main, said
 from _stored import curves
 
-from consistency_lab.plots import probe_frames, studies
+from consistency_lab.paper.plots import studies
+from consistency_lab.plots import probe_frames
 
 FLOOR = -0.3  # estimates of an eps network at high noise can be worse than the mean by orders of magnitude
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 from _common import Drawn, Source, listed, main, of
 
+from consistency_lab.paper.plots import frames
 from consistency_lab.paper.plots.studies import scatter
-from consistency_lab.plots import study_frames as frames
 
 STRAIGHT = "straight line"
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pandas as pd
 from _common import METRICS, PRESETS, Drawn, Source, by_metric, main, of, relation
 
+from consistency_lab.paper.plots import frames
 from consistency_lab.paper.plots.studies import Panel, forest
-from consistency_lab.plots import study_frames as frames
 
 METRIC = METRICS[0]
 

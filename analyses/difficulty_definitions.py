@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from _common import Drawn, Source, main, nested
 
+from consistency_lab.paper.plots import frames
 from consistency_lab.paper.plots.studies import Panel, forest
-from consistency_lab.plots import study_frames as frames
 from consistency_lab.plots.definitions import agreement_matrix
 from consistency_lab.probes.profiles import OVER_OPTIMAL, VOID
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 from _common import Drawn, Source, main, of, said
 
+from consistency_lab.paper.plots import frames
 from consistency_lab.paper.plots.studies import curves
-from consistency_lab.plots import study_frames as frames
 from consistency_lab.plots.reading import REFERENCE_NAMES
 
 HALF = 0.5

@@ -8,8 +8,8 @@ import xarray as xr
 from _common import Drawn, Source, main, of, relation
 from _stored import curves
 
-from consistency_lab.plots import probe_frames, studies
-from consistency_lab.plots import study_frames as frames
+from consistency_lab.paper.plots import frames, studies
+from consistency_lab.plots import probe_frames
 
 
 def frame_of(result: xr.Dataset) -> pd.DataFrame:

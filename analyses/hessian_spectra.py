@@ -9,8 +9,8 @@ from _common import KINDS, Drawn, Source, claim, main, of
 from _stored import curves
 from matplotlib.figure import Figure
 
+from consistency_lab.paper.plots import frames
 from consistency_lab.paper.plots.studies import COLOURS, plain_ticks
-from consistency_lab.plots import study_frames as frames
 from consistency_lab.plots.curvature import density_frame
 from consistency_lab.plots.theme import MUTED, new_figure, themed
 

@@ -10,8 +10,7 @@ import xarray as xr
 from _common import KINDS, Drawn, Source, claim, main, of
 from _stored import curves
 
-from consistency_lab.plots import studies
-from consistency_lab.plots import study_frames as frames
+from consistency_lab.paper.plots import frames, studies
 
 EVEN = math.log(2)  # nats: the loss of a discriminator or generator that cannot tell real from made
 NEAR = 0.02  # nats from it

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 from _common import Drawn, Source, main, of, relation
 
+from consistency_lab.paper.plots import frames
 from consistency_lab.paper.plots.studies import curves
-from consistency_lab.plots import study_frames as frames
 
 NAMES = {"within": "one set", "between": "disjoint sets"}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 from _common import METRICS, Drawn, Source, by_metric, main, of, relation
 
+from consistency_lab.paper.plots import frames
 from consistency_lab.paper.plots.studies import Panel, forest
-from consistency_lab.plots import study_frames as frames
 
 NOISE = "eps"
 MEANS = {"x0": "x0 prediction", "eps/x0": "mean prediction with an outer skip"}

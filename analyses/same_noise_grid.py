@@ -8,8 +8,8 @@ from _stored import committed, image_frame, images_of, short
 
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
+from consistency_lab.paper.plots import frames
 from consistency_lab.plots import frames as comparison_frames
-from consistency_lab.plots import study_frames as frames
 from consistency_lab.plots.gallery import gallery, gallery_rows, grid
 from consistency_lab.plots.reading import headline_metric
 from consistency_lab.similarity.compare import compare

@@ -6,8 +6,8 @@ import pandas as pd
 from _common import Drawn, Source, main, said
 from matplotlib.figure import Figure
 
+from consistency_lab.paper.plots import frames
 from consistency_lab.paper.plots.studies import curves
-from consistency_lab.plots import study_frames as frames
 
 SHOWN = {"likeness": "", "perceptual": "perceptual"}  # study -> name of its figure
 SAID = ("mse", "lpips")  # metrics that the sentence speaks of

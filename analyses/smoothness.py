@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 from _common import KINDS, Drawn, Source, against, hull, listed, main
 
+from consistency_lab.paper.plots import frames
 from consistency_lab.paper.plots.studies import Panel, forest
 from consistency_lab.paper.why import LINE_SPAN
-from consistency_lab.plots import study_frames as frames
 
 # (probe, number, label of the axis, logarithmic)
 NUMBERS = (

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
-from consistency_lab.plots import probe_frames, studies
-from consistency_lab.plots import study_frames as frames
+from consistency_lab.paper.plots import frames, studies
+from consistency_lab.plots import probe_frames
 from consistency_lab.plots.gallery import gallery_rows, grid
 from consistency_lab.similarity.compare import compare
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from _common import METRICS, Drawn, Source, by_metric, listed, main, of, relation
 
+from consistency_lab.paper.plots import frames
 from consistency_lab.paper.plots.studies import Panel, forest
-from consistency_lab.plots import study_frames as frames
 
 PLAIN, ANNEALED, TAUGHT = "uniform", "uniform, annealed", "recipe"
 LEVEL = 0.05  # of the label permutation

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from consistency_lab.paper import rows as kept
+from consistency_lab.paper.plots import frames
 from consistency_lab.paper.race.crossing import speedup
 from consistency_lab.paper.race.table import crossings, race_table
-from consistency_lab.plots import study_frames as frames
 from consistency_lab.store.results import load_result
 from consistency_lab.store.spec import NUMERICS_VERSION, content_hash
 

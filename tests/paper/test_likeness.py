@@ -13,13 +13,13 @@ from consistency_lab.diffusion.references import GaussianDenoiser
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import StoreError, UserError
+from consistency_lab.paper import likeness, quality
 from consistency_lab.paper.emergence import emergence_table
 from consistency_lab.paper.pairs import every_pair_sentence, pair_table
 from consistency_lab.paper.protocol import Classifier, Protocol
 from consistency_lab.paper.quality import quality_table, set_classifier
 from consistency_lab.paper.rows import Rows
 from consistency_lab.store.runs import Store
-from consistency_lab.studies import likeness, quality
 from consistency_lab.studies.fleet import Family, Fleet, train_fleet
 from consistency_lab.training.run_io import snapshot_steps
 from consistency_lab.training.settings import TrainingSettings
@@ -90,7 +90,7 @@ def test_rows_are_kept_and_go_on(digits, classifier, tmp_path, monkeypatch):
     # Three families with their quality, one pair of families, and the pairs of two shapes of noise.
     assert len(rows) == 9
     for name in ("protocol.compare", "likeness.quality_table"):
-        monkeypatch.setattr(f"consistency_lab.studies.{name}", lambda *_, **__: pytest.fail("computed twice"))
+        monkeypatch.setattr(f"consistency_lab.paper.{name}", lambda *_, **__: pytest.fail("computed twice"))
     again = likeness.likeness_table(families, *digits, Rows(tmp_path / "rows.jsonl"), RULER, classifier=judge)
     again = again.set_index("family")
     assert table.equals(again)

@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from consistency_lab.paper.plots import frames, studies
 from consistency_lab.paper.rows import Rows
-from consistency_lab.plots import studies
-from consistency_lab.plots import study_frames as frames
 from consistency_lab.plots.theme import NULL
 
 

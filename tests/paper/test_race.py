@@ -66,7 +66,7 @@ def watch(digits):
 
 
 @pytest.fixture(scope="module")
-def field():
+def contestants():
     return [
         Contestant("uniform", BASE, "control"),
         Contestant("same again", BASE.replace(timesteps="density(values=[1, 1])"), "density"),

@@ -1,8 +1,8 @@
 import json
 
+from consistency_lab.paper import rows as module
 from consistency_lab.paper.rows import Rows
 from consistency_lab.store.spec import NUMERICS_VERSION, content_hash, files_named
-from consistency_lab.studies import rows as module
 
 
 def test_a_row_is_made_again_when_a_file_that_its_spec_names_has_new_content(tmp_path):

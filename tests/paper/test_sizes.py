@@ -3,10 +3,10 @@ import pytest
 from consistency_lab.data.sources import load_images
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
+from consistency_lab.paper import sizes as module
 from consistency_lab.paper.rows import Rows
 from consistency_lab.paper.sizes import size_sweep
 from consistency_lab.store.runs import Store
-from consistency_lab.studies import sizes as module
 from consistency_lab.training.settings import TrainingSettings
 
 SETTINGS = TrainingSettings.of(network="mlp(width=128, depth=2)", steps=400, batch=64, snapshots=0)

@@ -4,11 +4,11 @@ import pytest
 
 from consistency_lab.contrast.settings import VAESettings
 from consistency_lab.errors import UserError
+from consistency_lab.paper import tables
 from consistency_lab.paper.plans import LikenessPlan, SizesPlan
 from consistency_lab.paper.rows import Rows
 from consistency_lab.paper.tables import SizesStudy, TableStudy, plan_sets
 from consistency_lab.store.runs import Store
-from consistency_lab.studies import tables
 from consistency_lab.training.settings import TrainingSettings
 
 SMALL = TrainingSettings(network="mlp(width=8, depth=1)", steps=20, batch=16, snapshots=2)

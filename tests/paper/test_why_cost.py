@@ -9,10 +9,11 @@ from consistency_lab.contrast.networks import DenseEncoder
 from consistency_lab.contrast.settings import GANSettings
 from consistency_lab.data.sources import load_images
 from consistency_lab.networks.mlp import MLP
+from consistency_lab.paper import why_cost
 from consistency_lab.paper.rows import Rows
 from consistency_lab.paper.why import PROBES, Why
 from consistency_lab.store.runs import Store
-from consistency_lab.studies import cost, probe_cost, why_cost
+from consistency_lab.studies import cost, probe_cost
 from consistency_lab.studies.fleet import Fleet
 from consistency_lab.training.settings import TrainingSettings
 
