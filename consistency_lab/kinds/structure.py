@@ -8,6 +8,7 @@ from typing import Any
 import xarray as xr
 from matplotlib.figure import Figure
 
+from consistency_lab.intervals import interval_of
 from consistency_lab.kinds.base import Drawing, Kind, Section, Table
 from consistency_lab.kinds.numbers import records, with_interval
 from consistency_lab.kinds.views import Control, View
