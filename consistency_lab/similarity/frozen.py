@@ -121,13 +121,19 @@ def _check_same(along: xr.Dataset, models: Sequence[DiffusionModel], distances: 
     """Raise `UserError` unless that is the whole comparison of these diffusion models with these metrics."""
     along = whole(along)
     if along.attrs["kind"] != "comparison":
-        raise UserError(f"along is what compare() found of the same models, not a result of kind {along.attrs['kind']!r}.")
+        raise UserError(
+            f"along is what compare() found of the same models, not a result of kind {along.attrs['kind']!r}."
+        )
     names, theirs = [model.name for model in models], [str(name) for name in along["model"].values]
     if names != theirs:
-        raise UserError(f"the comparison is of {', '.join(theirs)} and the models are {', '.join(names)}; give the same in one order.")
+        raise UserError(
+            f"the comparison is of {', '.join(theirs)} and the models are {', '.join(names)}; give the same in one order."
+        )
     for distance in distances:
         if distance.name not in along["metric"].values:
-            raise UserError(f"the comparison did not measure {distance.name!r}; compare with that metric, or leave it out here.")
+            raise UserError(
+                f"the comparison did not measure {distance.name!r}; compare with that metric, or leave it out here."
+            )
 
 
 @torch.no_grad()
@@ -159,20 +165,24 @@ def drift(along: xr.Dataset, frozen: xr.Dataset) -> xr.Dataset:
             ``along``. Levels of ``along`` behind the last of ``frozen`` (the images) are left out.
 
     Returns:
-        ``drift``, ``drift_low``, ``drift_high`` and ``along_distance``, each ``(pair, t, metric)``; NaN for metrics that are no distances, and
-        where the models do not differ along their trajectories (below 1e-12, which float32 cannot tell from 0).
+        ``drift``, ``drift_low``, ``drift_high`` and ``along_distance``, each ``(pair, t, metric)``. The drift is NaN for what is no
+        distance, and where the models do not differ along their trajectories (below 1e-12, which float32 cannot tell from 0).
 
     Raises:
         UserError: other pairs, metrics or noise levels.
     """
     metrics = frozen["metric"].values
     if not set(metrics) <= set(along["metric"].values) or list(along["pair"].values) != list(frozen["pair"].values):
-        raise UserError("drift is of one set of pairs and metrics; give compare_frozen the comparison of the same models (along=...).")
+        raise UserError(
+            "drift is of one set of pairs and metrics; give compare_frozen the comparison of the same models (along=...)."
+        )
     order = ("pair", "t", "metric", "sample")
     own = along.sel(metric=metrics).isel(t=slice(frozen.sizes["t"]))
     levels = [x["pair_log_snr"].transpose("pair", "t").values for x in (own, frozen)]
     if levels[0].shape != levels[1].shape or not np.allclose(*levels):
-        raise UserError("the two comparisons are at different noise levels; give compare_frozen the comparison itself (along=...).")
+        raise UserError(
+            "the two comparisons are at different noise levels; give compare_frozen the comparison itself (along=...)."
+        )
     walked, still = (x["distance"].transpose(*order).values.astype(np.float64) for x in (own, frozen))
     with np.errstate(all="ignore"):  # models without a distance have no share of it: NaN
         ratio = still.mean(-1) / walked.mean(-1)
