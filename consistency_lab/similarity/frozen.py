@@ -21,7 +21,7 @@ from consistency_lab.diffusion.log_snr import kept_points
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, check_diffusion, chunks, described
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.errors import UserError
-from consistency_lab.intervals import Interval, add_interval
+from consistency_lab.intervals import Interval, add_interval, mean_interval
 from consistency_lab.metrics.distances import METRICS, Distance
 from consistency_lab.similarity.checks import check_arguments, counted
 from consistency_lab.similarity.labels import agreed_labels, labels_of
@@ -165,8 +165,8 @@ def drift(along: xr.Dataset, frozen: xr.Dataset) -> xr.Dataset:
             ``along``. Levels of ``along`` behind the last of ``frozen`` (the images) are left out.
 
     Returns:
-        ``drift``, ``drift_low``, ``drift_high`` and ``along_distance``, each ``(pair, t, metric)``. The drift is NaN for what is no
-        distance, and where the models do not differ along their trajectories (below 1e-12, which float32 cannot tell from 0).
+        ``drift`` and ``along_distance`` with their intervals, each ``(pair, t, metric)``. The drift is NaN for no distance, and where
+        the models do not differ along their trajectories (below 1e-12, which float32 cannot tell from 0).
 
     Raises:
         UserError: other pairs, metrics or noise levels.
@@ -194,5 +194,5 @@ def drift(along: xr.Dataset, frozen: xr.Dataset) -> xr.Dataset:
         values = [np.where(defined, 1 - ratio * np.exp(sign * half), np.nan) for sign in (0, 1, -1)]
     result, dims = xr.Dataset(coords={name: frozen[name] for name in ("pair", "t", "metric")}), ("pair", "t", "metric")
     add_interval(result, "drift", dims, Interval(*values))
-    result["along_distance"] = (dims, walked.mean(-1))
+    add_interval(result, "along_distance", dims, mean_interval(walked))
     return result
