@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +36,8 @@ from consistency_lab.metrics.copy_detection import (
     sscd,
 )
 from consistency_lab.similarity.checks import check_arguments, counted
-from consistency_lab.similarity.pairwise import FAMILY
+from consistency_lab.similarity.labels import agreed_labels, labels_of
+from consistency_lab.similarity.pairwise import FAMILY, groups_of
 from consistency_lab.similarity.statistics import pairs_of
 from consistency_lab.store.results import with_provenance
 
@@ -73,6 +75,7 @@ def measure_reproducibility(
     *,
     count: int = 256,
     sampler: Sampler | str | None = None,
+    labels: Sequence[int] | None = None,
     thresholds: Sequence[float] = THRESHOLDS,
 ) -> xr.Dataset:
     """RP and GL (Zhang et al. 2310.05264) of models under shared noise, with intervals and controls.
@@ -85,6 +88,7 @@ def measure_reproducibility(
         noise: ``SharedNoise(0)`` by default.
         count: samples, the images 0 ... count - 1 of the noise. Zhang et al. take 10,000.
         sampler: of diffusion models; their own by default.
+        labels: what conditional models are asked for in turn, see `compare`; the null is then taken within labels.
         thresholds: cosines above which two images are copies; 0.6, that of Zhang et al., is always among them.
 
     Returns:
@@ -107,7 +111,9 @@ def measure_reproducibility(
     detector, noise = copy_embedding(embedding), noise or SharedNoise(0)
     sampler = None if sampler is None else Sampler.of(sampler)
     device = next((model.device for model in models if isinstance(model, DiffusionModel)), torch.device("cpu"))
-    features = [_features(detector, _samples(model, noise, count, sampler), device) for model in models]
+    asked = agreed_labels(models, count, labels)
+    under = None if asked is None else labels_of(range(count), asked)
+    features = [_features(detector, _samples(model, noise, count, sampler, asked), device) for model in models]
     pairs = pairs_of(len(models))
     names = [model.name for model in models]
     result = xr.Dataset(
@@ -122,7 +128,7 @@ def measure_reproducibility(
     _add_over(result, "rp", "pair", [reproducibility(row, levels) for row in cosines])
     result["null_rp"] = (
         ("pair", "threshold"),
-        np.array([_by_chance(features[a], features[b], levels) for a, b in pairs]),
+        np.array([_by_chance(features[a], features[b], levels, under) for a, b in pairs]),
     )
     result["similarity"] = (("pair", "sample"), cosines.numpy())
     result.attrs["interval"] = "95 %, Wilson, over noise: these models"
@@ -139,17 +145,26 @@ def measure_reproducibility(
         note=f"copies: cosine above the threshold, of the features {detector.name}; {detector.note}",
         warnings=json.dumps(warnings),
     )
-    facts = {"embedding": detector.name, "embedding_note": detector.note, "samples": count, "noise_seed": noise.seed}
+    facts: dict[str, Any] = {
+        "embedding": detector.name,
+        "embedding_note": detector.note,
+        "samples": count,
+        "noise_seed": noise.seed,
+    }
     if images is not None:
         facts["data"] = {"name": images.name, "fingerprint": images.fingerprint, "images": len(images)}
+    if asked is not None:
+        facts["labels"] = list(asked)
     if sampler is not None:
         facts["sampler"] = asdict(sampler)
     return with_provenance(result, "reproducibility", models=[described(model) for model in models], **facts)
 
 
-def _samples(model: GenerativeModel, noise: SharedNoise, count: int, sampler: Sampler | None) -> Tensor:
+def _samples(
+    model: GenerativeModel, noise: SharedNoise, count: int, sampler: Sampler | None, asked: Sequence[int] | None
+) -> Tensor:
     if isinstance(model, DiffusionModel):
-        return model.generate(noise, range(count), sampler)
+        return model.generate(noise, range(count), sampler, asked)
     return images_of(model, noise, range(count))
 
 
@@ -169,10 +184,15 @@ def _cosines_of_others(a: Tensor, b: Tensor) -> Iterator[Tensor]:
         yield cosines
 
 
-def _by_chance(a: Tensor, b: Tensor, levels: Sequence[float]) -> np.ndarray:
-    """The share of copies among samples i of one model and j != i of the other, ``(T,)``."""
-    counts = [[int((cosines > level).sum()) for level in levels] for cosines in _cosines_of_others(a, b)]
-    return np.array(counts).sum(0) / (len(a) * (len(a) - 1))
+def _by_chance(a: Tensor, b: Tensor, levels: Sequence[float], labels: np.ndarray | None) -> np.ndarray:
+    """The share of copies among samples i of one model and j != i of the other, under the same label where there are any, ``(T,)``."""
+    groups = groups_of(labels) or [np.arange(len(a))]
+    counts = [
+        [int((cosines > level).sum()) for level in levels]
+        for group in groups
+        for cosines in _cosines_of_others(a[group], b[group])
+    ]
+    return np.array(counts).sum(0) / sum(len(group) * (len(group) - 1) for group in groups)
 
 
 def _family(copies: np.ndarray, models: int) -> Interval:

@@ -7,7 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from consistency_lab.data.imageset import ImageSet
+from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.noise import SharedNoise
+from consistency_lab.diffusion.references import ConstantDenoiser
+from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
 from consistency_lab.interop.generator import wrap_generator
 from consistency_lab.metrics.copy_detection import CopyDistance
@@ -150,3 +153,20 @@ def test_a_threshold_of_zhang_et_al_is_always_there(three):
     found = measure_reproducibility(three, pixels, count=4, thresholds=(0.2,))
     assert found["threshold"].values.tolist() == [0.2, 0.6]
     assert np.isfinite(found["family_rp_low"]).all()
+
+
+def test_conditional_models_are_asked_for_the_same_labels_and_their_null_is_within_them():
+    class Labelled(DiffusionModel):
+        def generate(self, noise, indices, sampler=None, labels=None):
+            return flat(indices, self.labels(indices, labels))
+
+    def model(name, classes):
+        return Labelled(name, ConstantDenoiser(torch.zeros(SHAPE), SCHEDULES.build("linear")), classes=classes)
+
+    a, b = model("a", 4), model("b", 4)
+    found = measure_reproducibility([a, b], pixels, count=8)
+    assert (found["rp"] == 1).all()
+    assert (found["null_rp"] == 1).all()  # the label decides everything: other noise under it gives the same image
+    assert json.loads(found.attrs["provenance"])["labels"] == [0, 1, 2, 3]
+    with pytest.raises(UserError, match="know different numbers of labels"):
+        measure_reproducibility([a, model("c", 3)], pixels, count=8)
