@@ -25,6 +25,7 @@ from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
 from consistency_lab.intervals import Interval, add_interval, crossed_jackknife
+from consistency_lab.markup import percent
 from consistency_lab.metrics.copy_detection import (
     THRESHOLD,
     THRESHOLDS,
@@ -35,7 +36,7 @@ from consistency_lab.metrics.copy_detection import (
     reproducibility,
     sscd,
 )
-from consistency_lab.similarity.checks import check_arguments, counted
+from consistency_lab.similarity.checks import EDGE, MOST_OUTSIDE, check_arguments, counted, outside
 from consistency_lab.similarity.labels import agreed_labels, labels_of
 from consistency_lab.similarity.pairwise import FAMILY, groups_of
 from consistency_lab.similarity.statistics import pairs_of
@@ -93,10 +94,10 @@ def measure_reproducibility(
 
     Returns:
         ``rp (pair, threshold)`` with an interval over noise (Wilson), ``null_rp``, the share of copies among images of other noise, all
-        i != j; with three models or more ``family_rp (threshold)`` over models and noise; the cosines ``similarity (pair, sample)``. With
-        images, ``gl (model, threshold)`` with an interval over samples, ``nearest_similarity`` and ``nearest (model, sample)``, and
-        ``training_gl (threshold)``: GL of the training images themselves, the first ``count``, beside all others. Kind
-        ``"reproducibility"``; ``warnings`` say where the embedding does not tell the images apart.
+        i != j; with three models or more ``family_rp (threshold)`` over models and noise; the cosines ``similarity (pair, sample)``;
+        ``outside (model)``, the share of pixels beyond [-1.5, 1.5]. With images ``gl (model, threshold)`` with an interval over samples,
+        ``nearest_similarity`` and ``nearest (model, sample)``, and ``training_gl (threshold)``: GL of the training images themselves, the
+        first ``count``, beside all others. Kind ``"reproducibility"``; ``warnings`` say where the embedding does not tell the images apart.
 
     Raises:
         UserError: fewer than two models or samples, images of unlike shapes, features that are no finite matrix.
@@ -113,7 +114,11 @@ def measure_reproducibility(
     device = next((model.device for model in models if isinstance(model, DiffusionModel)), torch.device("cpu"))
     asked = agreed_labels(models, count, labels)
     under = None if asked is None else labels_of(range(count), asked)
-    features = [_features(detector, _samples(model, noise, count, sampler, asked), device) for model in models]
+    features, exploded = [], []
+    for model in models:
+        samples = _samples(model, noise, count, sampler, asked)
+        features.append(_features(detector, samples, device))
+        exploded.append(float(outside(samples).mean()))
     pairs = pairs_of(len(models))
     names = [model.name for model in models]
     result = xr.Dataset(
@@ -140,6 +145,7 @@ def measure_reproducibility(
         parts = torch.arange(len(images), device="cpu").split(_ROWS)
         training = torch.cat([_features(detector, images.batch(part), device) for part in parts])
         _add_generalisation(result, features, training, levels)
+    result["outside"] = ("model", np.array(exploded))
     warnings = _warnings(result, sampler)
     result.attrs.update(
         note=f"copies: cosine above the threshold, of the features {detector.name}; {detector.note}",
@@ -239,6 +245,11 @@ def _warnings(result: xr.Dataset, sampler: Sampler | None) -> list[str]:
             f"{share:.0%} of the training images count as copies of other training images at {THRESHOLD:g}: a low GL need not mean that "
             "models memorise."
         )
+    for name, share in result["outside"].to_series().items():
+        if share > MOST_OUTSIDE:
+            said.append(
+                f"{name}: {percent(share)} of all pixels lie outside [-{EDGE}, {EDGE}]; samples that explode alike are alike."
+            )
     if sampler is not None and sampler.stochastic:
         said.append(
             "RP is defined for deterministic samplers; this one draws noise along the way, the same for all models."

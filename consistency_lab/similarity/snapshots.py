@@ -23,8 +23,9 @@ from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
 from consistency_lab.intervals import Array, add_interval
+from consistency_lab.markup import percent
 from consistency_lab.metrics.distances import METRICS, Distance
-from consistency_lab.similarity.checks import check_arguments, counted
+from consistency_lab.similarity.checks import EDGE, MOST_OUTSIDE, check_arguments, counted, outside
 from consistency_lab.similarity.controls import with_references
 from consistency_lab.similarity.labels import agreed_labels, labels_of
 from consistency_lab.similarity.pairwise import FAMILY, PAIR, coordinates, pairwise_distances, scored
@@ -66,8 +67,9 @@ def compare_snapshots(
         Scores of final images along ``step``, as in a comparison. ``to_final (model, step, metric)``: a snapshot beside the last one of its
         own run, hence 1 at the last step. With two runs or more ``between (pair, step, metric)``. Both have intervals over noise, for these
         runs. With three runs or more ``family_score (step, metric)``, over runs and noise. With images ``reference_score (reference, step,
-        metric)``, of the distance averaged over models. ``..._distance`` and ``..._null`` are the means that each score is made of. Kind
-        ``"snapshots"``; steps at which a snapshot gave values that are not finite are left out, and ``warnings`` name them.
+        metric)``, of the distance averaged over models. ``..._distance`` and ``..._null`` are the means that each score is made of, and
+        ``outside (model, step)`` the share of pixels beyond [-1.5, 1.5]. Kind ``"snapshots"``; steps at which a snapshot gave values that
+        are not finite are left out, and ``warnings`` name them.
 
     Raises:
         UserError: no models, some that were trained without a store or kept no weights, or for another number of steps.
@@ -137,12 +139,28 @@ def compare_snapshots(
             for x in row
         ]
         add("reference_score", "reference", [each for each in own for _ in REFERENCES], beside, mean=True)
-    said = f"left out, since images of a snapshot are not finite there: step {', '.join(map(str, lost))}."
-    result.attrs["warnings"] = json.dumps([said] if lost else [])
+    shares = np.array([[outside(images).mean() for images in each.estimates] for each in own])
+    result["outside"] = (("model", "step"), shares)
+    result.attrs["warnings"] = json.dumps(_warnings(result, lost))
     facts = {"samples": count, "noise_seed": noise.seed, "sampler": asdict(sampler), "device": str(models[0].device)}
     if images is not None:
         facts["data"] = {"name": images.name, "fingerprint": images.fingerprint, "images": len(images)}
     return with_provenance(result, "snapshots", models=[described(model) for model in models], **facts)
+
+
+def _warnings(result: xr.Dataset, lost: Sequence[int]) -> list[str]:
+    """Images that exploded alike are alike too, and early snapshots do explode."""
+    said = []
+    if lost:
+        said.append(f"left out, since images of a snapshot are not finite there: step {', '.join(map(str, lost))}.")
+    for name in result["model"].values:
+        share = result["outside"].sel(model=name)
+        if bad := [str(step) for step in result["step"].values[share.values > MOST_OUTSIDE]]:
+            worst = percent(float(share.max()))
+            said.append(
+                f"{name}: at step {', '.join(bad)} up to {worst} of all pixels lie outside [-{EDGE}, {EDGE}], so scores say little there."
+            )
+    return said
 
 
 def _common_steps(models: Sequence[DiffusionModel]) -> list[int]:

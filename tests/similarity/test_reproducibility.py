@@ -170,3 +170,12 @@ def test_conditional_models_are_asked_for_the_same_labels_and_their_null_is_with
     assert json.loads(found.attrs["provenance"])["labels"] == [0, 1, 2, 3]
     with pytest.raises(UserError, match="know different numbers of labels"):
         measure_reproducibility([a, model("c", 3)], pixels, count=8)
+
+
+def test_samples_that_exploded_are_named(three):
+    loud = wrap_generator(lambda noise: 2 * noise, shape=SHAPE, name="loud")
+    found = measure_reproducibility([three[0], loud], pixels, count=10)
+    assert found["outside"].sel(model="loud") > 0.3
+    assert found["outside"].sel(model="m0") == 0
+    (said,) = json.loads(found.attrs["warnings"])
+    assert said.startswith("loud: ")
