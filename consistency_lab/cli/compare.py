@@ -89,9 +89,9 @@ class Compare(Common):
             raise UserError("--frozen shows the models noisy images: name the set in --data.")
         embedding = None if self.copies is None else _embedding(self.copies)
         if self.dry_run:
-            walked = sampler.evaluations() + sampler.evaluations(2 * sampler.steps)
-            walked += sampler.evaluations() * (embedding is not None) + _LEVELS * self.frozen
-            evaluations = len(found) * self.count * walked
+            each = sampler.evaluations() + sampler.evaluations(2 * sampler.steps)
+            each += sampler.evaluations() * (embedding is not None) + _LEVELS * self.frozen
+            evaluations = len(found) * self.count * each
             print_json(
                 {
                     "models": found,

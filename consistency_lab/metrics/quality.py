@@ -115,17 +115,15 @@ def measure(reference: Reference, features: Tensor, groups: int = 20) -> list[Me
     names = ["Frechet distance", "kernel distance", "precision", "recall", "density", "coverage"]
     titles = [f"{name} ({reference.of})" for name in names]
     titles[:2] = ["FID", "KID"] if inception else titles[:2]
-    least = reference.neighbours + 1
-    estimate, low, high, bias = _with_interval(lambda part: _all(reference, part), samples, groups, least)
+    enough = reference.neighbours + 1
+    estimate, low, high, bias = _with_interval(lambda part: _all(reference, part), samples, groups, enough)
     # A bound beyond what the measure can be is drawn back, which cannot change whether the interval covers the truth.
     least, most = np.array([0, -np.inf, 0, 0, 0, 0]), np.array([np.inf, np.inf, 1, 1, np.inf, 1])
     low, high = np.clip(low, least, most), np.clip(high, least, most)
     better = ["lower", "lower", "higher", "higher", "higher", "higher"]
     biases = [float(bias[0]), *[np.nan] * (len(names) - 1)]
-    return [
-        Measure(*row, samples=len(samples), bias=owed)
-        for *row, owed in zip(titles, estimate.tolist(), low.tolist(), high.tolist(), better, biases, strict=True)
-    ]
+    rows = zip(titles, estimate.tolist(), low.tolist(), high.tolist(), better, strict=True)
+    return [Measure(*row, len(samples), owed) for row, owed in zip(rows, biases, strict=True)]
 
 
 def _all(reference: Reference, samples: Tensor) -> np.ndarray:

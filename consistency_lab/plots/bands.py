@@ -12,7 +12,7 @@ from consistency_lab.plots.theme import DASHES, SERIES, label_lines
 Line = tuple[str, str, object]  # name, colour, dashes
 
 
-def long_frame(ds: xr.Dataset, variable: str, /, **columns: object) -> pd.DataFrame:
+def long_frame(ds: xr.Dataset, variable: str, /, **columns: str) -> pd.DataFrame:
     """A variable as rows: its dimensions, ``value``, ``low``, ``high`` (NaN without an interval), and constant columns before them."""
     parts = {"value": ds[variable]}
     for end in ("low", "high"):

@@ -179,7 +179,7 @@ def drift(along: xr.Dataset, frozen: xr.Dataset) -> xr.Dataset:
     order = ("pair", "t", "metric", "sample")
     own = along.sel(metric=metrics).isel(t=slice(frozen.sizes["t"]))
     levels = [x["pair_log_snr"].transpose("pair", "t").values for x in (own, frozen)]
-    if levels[0].shape != levels[1].shape or not np.allclose(*levels):
+    if levels[0].shape != levels[1].shape or not np.allclose(levels[0], levels[1]):
         raise UserError(
             "the two comparisons are at different noise levels; give compare_frozen the comparison itself (along=...)."
         )

@@ -61,6 +61,14 @@ def classifier_spec(images: ImageSet, seed: int = 0, steps: int = 1000) -> dict[
 def set_classifier(images: ImageSet, store: Store, *, seed: int = 0, steps: int = 1000) -> SmallClassifier:
     """The small classifier of a data set, trained once and kept in the store; what another process is training is waited for.
 
+    Args:
+        images: a set with labels, all of which it is trained on but for a tenth that its accuracy is taken on.
+        store: where it is kept, or read from.
+        seed, steps: of its training, see `train_classifier`.
+
+    Returns:
+        the classifier, whose ``features`` are of images ``(N, C, H, W)`` in [-1, 1].
+
     Raises:
         UserError: a set without labels.
     """
@@ -186,7 +194,7 @@ class _Function:
 
 def _extractor(features: FeatureExtractor | Callable[[Tensor], Tensor]) -> FeatureExtractor:
     if hasattr(features, "features") and hasattr(features, "feature_name"):
-        return features  # type: ignore[return-value]
+        return features
     if not callable(features):
         raise UserError(
             f"features are given by a classifier, InceptionFeatures, DinoFeatures or a function of images, not by {features!r}."
@@ -201,7 +209,8 @@ def _halves(real: ImageSet) -> tuple[ImageSet, ImageSet]:
             f"{real.name!r} has {len(real)} images, too few to measure real images against real ones; give training=...."
         )
     half = len(real) // 2
-    return real.split(len(real) - half, half, seed=0)
+    against, control = real.split(len(real) - half, half, seed=0)
+    return against, control
 
 
 def _table(rows: Mapping[str, Sequence[Measure]]) -> xr.Dataset:

@@ -22,6 +22,8 @@ from consistency_lab.similarity.pairwise import FAMILY
 from consistency_lab.similarity.statistics import pairs_of
 from consistency_lab.store.results import with_provenance
 
+NOTE = "linear CKA, unbiased; 1: equal up to rotation, scale and offset; 0: nothing in common. Null: other inputs."
+
 
 def layer_names(model: DiffusionModel, patterns: Sequence[str] = ("*",)) -> list[str]:
     """Names of the model's modules that match any of the shell patterns, in the order in which they are defined.
@@ -69,6 +71,10 @@ def capture(
     check_set(images)
     check_noise(noise)
     (count,) = counted(count=count)
+    if model.noise_shape != images.shape:
+        raise UserError(
+            f"{model.name!r} is of {model.noise_shape} images, but {images.name!r} has images of {images.shape}."
+        )
     if not 1 <= count <= len(images):
         raise UserError(
             f"{count} images were asked for and {images.name!r} has {len(images)}; choose between 1 and that."
@@ -210,34 +216,14 @@ def compare_representations(
     (count,) = counted(count=count)
     if count < 5:
         raise UserError(f"CKA with an interval needs 5 images or more, not {count}.")
-    mapped = isinstance(layers, Mapping)
-    asked = [list(layers), list(layers.values())] if isinstance(layers, Mapping) else [list(layers)] * len(models)
+    if not len(times):
+        raise UserError("CKA needs one noise level or more: times=(0.3, 0.7).")
     pairs, by_time, nulls, inputs = pairs_of(len(models)), [], [], []
     for t in times:
-        level = models[0].denoiser.schedule.log_snr(t)
-        at = [t, *(float(model.denoiser.schedule.time_from_log_snr(level)) for model in models[1:])]
-        found = [
-            capture(model, wanted, time, images, noise=noise, count=count)
-            for model, wanted, time in zip(models, asked, at, strict=True)
-        ]
-        if not mapped and len({tuple(each) for each in found}) > 1:
-            raise UserError(
-                "the models do not have the same layers under those names; map the layers of one to those of the other: "
-                "layers={'network.a': 'network.b'}."
-            )
-        names = list(layers) if mapped else list(found[0])
-        grams = [
-            [_gram(each[name]) for name in (wanted if mapped else names)]
-            for each, wanted in zip(found, asked, strict=True)
-        ]
-        x0, eps = _noisy(images, noise, count)
-        state = _gram(
-            noisy_state(models[0].denoiser.schedule, x0, torch.full((count,), t, dtype=torch.float64), eps).flatten(1)
-        )
-        by_time.append([[_cka(*layer) for layer in zip(grams[a], grams[b], strict=True)] for a, b in pairs])
-        nulls.append(
-            [[_cka(k, g.roll((1, 1), (0, 1)))[0] for k, g in zip(grams[a], grams[b], strict=True)] for a, b in pairs]
-        )
+        names, grams, state = _grams(models, layers, t, images, noise, count)
+        by_time.append([[_cka(k, g) for k, g in zip(grams[a], grams[b], strict=True)] for a, b in pairs])
+        moved = [[gram.roll((1, 1), (0, 1)) for gram in each] for each in grams]
+        nulls.append([[_cka(k, g)[0] for k, g in zip(grams[a], moved[b], strict=True)] for a, b in pairs])
         inputs.append([[_cka(gram, state)[0] for gram in each] for each in grams])
     values = np.moveaxis(np.array(by_time), (0, 3), (2, 3))  # (pair, layer, t, 1 + N)
     result = xr.Dataset(
@@ -257,14 +243,43 @@ def compare_representations(
         without = [values[[k not in pair for pair in pairs], ..., 1:].mean(0) for k in range(len(models))]
         family = crossed_jackknife(values[..., 0].mean(0), [np.moveaxis(np.array(without), 3, 1)])
         add_interval(result, "family_cka", dims[1:], _up_to_one(family))
-        result.attrs["family_interval"] = FAMILY.format(dof=len(models) - 1, count=len(models)).replace(
-            "noise", "images"
-        )
-    result.attrs["note"] = (
-        "linear CKA, unbiased; 1: equal up to rotation, scale and offset; 0: nothing in common. Null: other inputs."
-    )
+        family_interval = FAMILY.format(dof=len(models) - 1, count=len(models))
+        result.attrs["family_interval"] = family_interval.replace("noise", "images")
+    result.attrs["note"] = NOTE
+    asked = dict(layers) if isinstance(layers, Mapping) else list(layers)
     facts = {"models": [described(model) for model in models], "images": images.name, "used": count}
-    return with_provenance(result, "representations", layers=dict(layers) if mapped else list(layers), **facts)
+    return with_provenance(result, "representations", layers=asked, **facts)
+
+
+def _grams(
+    models: Sequence[DiffusionModel],
+    layers: Mapping[str, str] | Sequence[str],
+    t: float,
+    images: ImageSet,
+    noise: SharedNoise | None,
+    count: int,
+) -> tuple[list[str], list[list[Tensor]], Tensor]:
+    """The layers by name, the Gram matrix of each in each model at the noise level of ``t``, and that of the noisy images."""
+    mapped = isinstance(layers, Mapping)
+    asked = [list(layers), list(layers.values())] if isinstance(layers, Mapping) else [list(layers)] * len(models)
+    schedule = models[0].denoiser.schedule
+    level = schedule.log_snr(t)
+    at = [t, *(float(model.denoiser.schedule.time_from_log_snr(level)) for model in models[1:])]
+    found = [
+        capture(model, wanted, time, images, noise=noise, count=count)
+        for model, wanted, time in zip(models, asked, at, strict=True)
+    ]
+    if not mapped and len({tuple(each) for each in found}) > 1:
+        raise UserError(
+            "the models do not have the same layers under those names; map the layers of one to those of the other: "
+            "layers={'network.a': 'network.b'}."
+        )
+    grams = [
+        [_gram(each[name]) for name in (wanted if mapped else each)] for each, wanted in zip(found, asked, strict=True)
+    ]
+    x0, eps = _noisy(images, noise, count)
+    state = noisy_state(schedule, x0, torch.full((count,), t, dtype=torch.float64), eps)
+    return asked[0] if mapped else list(found[0]), grams, _gram(state.flatten(1))
 
 
 def _up_to_one(interval: Interval) -> Interval:

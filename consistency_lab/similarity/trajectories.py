@@ -196,7 +196,8 @@ def meetings(
         t.append(alignment.t[kept])
         log_snr.append(alignment.log_snr[kept])
     empty = torch.empty(0, len(kept), dtype=torch.float64)  # of the pairs of one model
-    return Walks(every, owners, grids, sides, *(torch.stack(rows) if rows else empty for rows in (t, log_snr)))
+    at, level = (torch.stack(rows) if rows else empty for rows in (t, log_snr))
+    return Walks(every, owners, grids, sides, at, level)
 
 
 def restricted(walks: Sequence[Trajectories], samples: Sequence[int]) -> list[Trajectories]:

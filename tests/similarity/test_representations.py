@@ -155,6 +155,10 @@ def test_architectures_without_common_names_need_a_mapping(pair, digits):
     ]:
         with pytest.raises(UserError, match=message):
             compare_representations(models, digits, layers, count=8)
+    with pytest.raises(UserError, match="one noise level or more"):
+        compare_representations(pair, digits, times=())
+    with pytest.raises(UserError, match="has images of"):
+        capture(pair[0], ["network"], 0.4, load_images("gaussian(size=4, count=10)"), count=4)
     with pytest.raises(UserError, match="5 images or more, not 4"):
         compare_representations(pair, digits, count=4)
 
