@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Protocol
 
 import numpy as np
@@ -169,7 +170,10 @@ def measure_quality(
         "of other features, do not compare.",
         warnings=json.dumps(warnings),
     )
-    facts = {"classifier": extractor.facts} if isinstance(extractor, SmallClassifier) else {}
+    facts: dict[str, Any] = {"classifier": extractor.facts} if isinstance(extractor, SmallClassifier) else {}
+    if training is not None:
+        facts["data"] = {"name": training.name, "fingerprint": training.fingerprint, "images": len(training)}
+    walkers = [model for model in models if isinstance(model, DiffusionModel)]
     return with_provenance(
         result,
         "quality",
@@ -177,6 +181,7 @@ def measure_quality(
         samples=count,
         noise_seed=noise.seed,
         features=extractor.feature_name,
+        samplers={model.name: asdict(sampler or model.sampler) for model in walkers},
         measured_against={"name": against.name, "fingerprint": against.fingerprint, "images": len(against)},
         **facts,
     )

@@ -88,7 +88,7 @@ def measure_reproducibility(
         images: the models' training set, for GL; without it there is none.
         noise: ``SharedNoise(0)`` by default.
         count: samples, the images 0 ... count - 1 of the noise. Zhang et al. take 10,000.
-        sampler: of diffusion models; their own by default.
+        sampler: of diffusion models, 50 steps of DDIM by default. RP is defined for deterministic ones.
         labels: what conditional models are asked for in turn, see `compare`; the null is then taken within labels.
         thresholds: cosines above which two images are copies; 0.6, that of Zhang et al., is always among them.
 
@@ -110,7 +110,7 @@ def measure_reproducibility(
         raise UserError(f"a copy is a cosine above a threshold from -1 to below 1, not {list(thresholds)}.")
     levels = sorted({*thresholds, THRESHOLD})
     detector, noise = copy_embedding(embedding), noise or SharedNoise(0)
-    sampler = None if sampler is None else Sampler.of(sampler)
+    sampler = Sampler.of(sampler)
     device = next((model.device for model in models if isinstance(model, DiffusionModel)), torch.device("cpu"))
     asked = agreed_labels(models, count, labels)
     under = None if asked is None else labels_of(range(count), asked)
@@ -161,13 +161,13 @@ def measure_reproducibility(
         facts["data"] = {"name": images.name, "fingerprint": images.fingerprint, "images": len(images)}
     if asked is not None:
         facts["labels"] = list(asked)
-    if sampler is not None:
-        facts["sampler"] = asdict(sampler)
+    if any(isinstance(model, DiffusionModel) for model in models):
+        facts |= {"sampler": asdict(sampler), "device": str(device)}
     return with_provenance(result, "reproducibility", models=[described(model) for model in models], **facts)
 
 
 def _samples(
-    model: GenerativeModel, noise: SharedNoise, count: int, sampler: Sampler | None, asked: Sequence[int] | None
+    model: GenerativeModel, noise: SharedNoise, count: int, sampler: Sampler, asked: Sequence[int] | None
 ) -> Tensor:
     if isinstance(model, DiffusionModel):
         return model.generate(noise, range(count), sampler, asked)
@@ -230,7 +230,7 @@ def _add_generalisation(
         add_interval(result, "training_gl", ("threshold",), generalisation(torch.cat(own), levels))
 
 
-def _warnings(result: xr.Dataset, sampler: Sampler | None) -> list[str]:
+def _warnings(result: xr.Dataset, sampler: Sampler) -> list[str]:
     said = []
     at = result.sel(threshold=THRESHOLD)
     chance = float(at["null_rp"].max())
@@ -250,7 +250,7 @@ def _warnings(result: xr.Dataset, sampler: Sampler | None) -> list[str]:
             said.append(
                 f"{name}: {percent(share)} of all pixels lie outside [-{EDGE}, {EDGE}]; samples that explode alike are alike."
             )
-    if sampler is not None and sampler.stochastic:
+    if sampler.stochastic:
         said.append(
             "RP is defined for deterministic samplers; this one draws noise along the way, the same for all models."
         )

@@ -91,6 +91,9 @@ def test_a_training_set_brings_the_references_and_a_classifier_its_classes():
     assert found["row"].values.tolist() == names
     assert found["role"].values.tolist() == ["model", "control"] + ["reference"] * 3
     assert found["covered"].sel(row="training images").item() == 10
+    facts = json.loads(found.attrs["provenance"])
+    assert facts["samplers"]["straw"]["steps"] == 5
+    assert (facts["data"]["images"], facts["measured_against"]["images"]) == (1000, 797)
     (said,) = json.loads(found.attrs["warnings"])
     assert "a Gaussian's samples come closer than those of straw" in said
 

@@ -179,3 +179,11 @@ def test_samples_that_exploded_are_named(three):
     assert found["outside"].sel(model="m0") == 0
     (said,) = json.loads(found.attrs["warnings"])
     assert said.startswith("loud: ")
+
+
+def test_a_sampler_that_draws_noise_is_warned_of_and_recorded():
+    denoiser = ConstantDenoiser(torch.zeros(SHAPE), SCHEDULES.build("linear"))
+    models = [DiffusionModel(name, denoiser) for name in "ab"]
+    found = measure_reproducibility(models, lambda x: x.flatten(1) + 1, count=4, sampler="ancestral(steps=2)")
+    assert json.loads(found.attrs["provenance"])["sampler"]["method"] == "ancestral"
+    assert "defined for deterministic samplers" in found.attrs["warnings"]
