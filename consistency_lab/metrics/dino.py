@@ -42,15 +42,15 @@ class DinoFeatures:
         if size not in SIZES:
             raise UserError(f"DINOv2 has the sizes {', '.join(SIZES)}, not {size!r}.")
         extractor = extractor_class("dinov2", "FeatureExtractorDinoV2")
-        before = torch.hub.get_dir()
-        place = Path(before if folder is None else folder)
+        place = Path(torch.hub.get_dir() if folder is None else folder)
         _check(place, f"dinov2_vit{size}14_pretrain.pth")
         self.feature_name, self.device = f"DINOv2 ViT-{size.upper()}/14 features", torch.device(device)
+        before = torch.hub._hub_dir  # None where TORCH_HOME is to be followed; set_dir(get_dir()) would end that
         torch.hub.set_dir(place)
         try:
             self.network = extractor(f"dinov2-vit-{size}-14", ["dinov2"]).to(self.device)
         finally:
-            torch.hub.set_dir(before)
+            torch.hub._hub_dir = before
 
     def features(self, images: Tensor) -> Tensor:
         """``(N, F)`` float32 of images ``(N, 1 or 3, H, W)``, clamped to [-1, 1]."""

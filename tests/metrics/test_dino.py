@@ -52,15 +52,16 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_images_become_rgb_bytes_and_the_hub_folder_stays(folder):
-    before = torch.hub.get_dir()
+def test_images_become_rgb_bytes_and_the_hub_folder_stays(folder, monkeypatch):
     extractor = DinoFeatures(folder)
     images = torch.linspace(-1.2, 1.2, 40 * 16).view(40, 1, 4, 4)  # more than pass at a time
     levels = ((images.clamp(-1, 1) + 1) * 127.5).round().mean((2, 3))
     assert torch.allclose(extractor.features(images), levels * torch.arange(3.0), atol=1e-4)
     assert torch.equal(extractor.features(images.flip(0)).flip(0), extractor.features(images))
     assert extractor.feature_name == "DINOv2 ViT-S/14 features"
-    assert torch.hub.get_dir() == before
+    for home in ("one", "two"):  # still followed
+        monkeypatch.setenv("TORCH_HOME", home)
+        assert torch.hub.get_dir() == f"{home}/hub"
 
 
 def test_nothing_is_downloaded(folder, tmp_path, monkeypatch):
