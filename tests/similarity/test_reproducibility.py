@@ -16,6 +16,7 @@ from consistency_lab.interop.generator import wrap_generator
 from consistency_lab.metrics.copy_detection import CopyDistance
 from consistency_lab.similarity import reproducibility as module
 from consistency_lab.similarity.reproducibility import measure_reproducibility
+from consistency_lab.similarity.statistics import pairs_of
 
 SHAPE = (1, 4, 4)
 
@@ -187,3 +188,21 @@ def test_a_sampler_that_draws_noise_is_warned_of_and_recorded():
     found = measure_reproducibility(models, lambda x: x.flatten(1) + 1, count=4, sampler="ancestral(steps=2)")
     assert json.loads(found.attrs["provenance"])["sampler"]["method"] == "ancestral"
     assert "defined for deterministic samplers" in found.attrs["warnings"]
+
+
+@pytest.mark.parametrize(("threshold", "truth"), [(0.0, 0.5), (2.0, 0.897), (-2.0, 0.103)])
+def test_the_interval_of_a_family_covers_the_truth(threshold, truth):
+    # Distances of pairs: of four models (.5 each), of the noise (1) and of neither (1); a copy is one below the threshold.
+    generator, hits = np.random.default_rng(0), 0
+    first, second = zip(*pairs_of(4), strict=True)
+    for _ in range(100):
+        own, noise, rest = (
+            generator.normal(0, 0.5, (4, 1)),
+            generator.normal(0, 1, 128),
+            generator.normal(0, 1, (4, 128)),
+        )
+        distance = own[[first]] + own[[second]] + noise + (rest[[first]] - rest[[second]]) / 2**0.5
+        found = module._family(distance.reshape(6, 128, 1) < threshold, 4)
+        assert found.low <= found.estimate <= found.high
+        hits += bool(found.low[0] <= truth <= found.high[0])
+    assert hits >= 88  # 95 of 100 expected, three deviations below
