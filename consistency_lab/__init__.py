@@ -18,12 +18,15 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CopyDistance": "metrics.copy_detection",
     "Denoiser": "diffusion.denoiser",
     "DiffusionModel": "diffusion.model",
+    "DinoFeatures": "metrics.dino",
     "Estimate": "diffusion.sampling",
     "GANSettings": "contrast.settings",
     "GaussianDenoiser": "diffusion.references",
     "ImageSet": "data.imageset",
+    "InceptionFeatures": "metrics.inception",
     "KINDS": "kinds.registry",
     "Kind": "kinds.base",
     "METRICS": "metrics.distances",
@@ -46,6 +49,9 @@ _HOMES = {
     "audit_timesteps": "training.timesteps",
     "check_wrapping": "interop.wrapping",
     "compare": "similarity.compare",
+    "compare_frozen": "similarity.frozen",
+    "compare_representations": "similarity.representations",
+    "compare_snapshots": "similarity.snapshots",
     "curvature_spectrum": "probes.curvature",
     "denoising_loss": "diffusion.loss",
     "diffusion_subject": "probes.subject",
@@ -53,11 +59,15 @@ _HOMES = {
     "difficulty_table": "probes.profiles",
     "explore": "jupyter.explore",
     "export_diffusers": "interop.export",
+    "layer_names": "similarity.representations",
     "line_landscape": "probes.landscape",
     "load": "loading",
     "load_images": "data.sources",
     "load_model": "training.train",
     "load_result": "store.results",
+    "load_snapshots": "training.train",
+    "measure_quality": "similarity.quality",
+    "measure_reproducibility": "similarity.reproducibility",
     "plane_landscape": "probes.plane",
     "contrast_subject": "studies.contrast_subject",
     "probe_curvature": "probes.curvature",
@@ -69,7 +79,9 @@ _HOMES = {
     "report": "reports.html",
     "sample_path": "diffusion.sampling",
     "save_result": "store.results",
+    "set_classifier": "similarity.quality",
     "show": "jupyter.card",
+    "sscd": "metrics.copy_detection",
     "train": "training.train",
     "train_gan": "contrast.gan",
     "train_vae": "contrast.vae",
@@ -128,7 +140,10 @@ if TYPE_CHECKING:
     from consistency_lab.kinds.base import Kind
     from consistency_lab.kinds.registry import KINDS
     from consistency_lab.loading import load
+    from consistency_lab.metrics.copy_detection import CopyDistance, sscd
+    from consistency_lab.metrics.dino import DinoFeatures
     from consistency_lab.metrics.distances import METRICS
+    from consistency_lab.metrics.inception import InceptionFeatures
     from consistency_lab.networks.registry import NETWORKS
     from consistency_lab.probes.curvature import curvature_spectrum, probe_curvature
     from consistency_lab.probes.difficulty import probe_difficulty
@@ -140,6 +155,11 @@ if TYPE_CHECKING:
     from consistency_lab.recipe import Recipe
     from consistency_lab.reports.html import report
     from consistency_lab.similarity.compare import compare
+    from consistency_lab.similarity.frozen import compare_frozen
+    from consistency_lab.similarity.quality import measure_quality, set_classifier
+    from consistency_lab.similarity.representations import compare_representations, layer_names
+    from consistency_lab.similarity.reproducibility import measure_reproducibility
+    from consistency_lab.similarity.snapshots import compare_snapshots
     from consistency_lab.store.results import load_result, save_result
     from consistency_lab.store.runs import Store
     from consistency_lab.studies.connectivity import probe_connectivity
@@ -147,4 +167,4 @@ if TYPE_CHECKING:
     from consistency_lab.training.momentum import MomentumSchedule
     from consistency_lab.training.settings import TrainingSettings
     from consistency_lab.training.timesteps import TIMESTEPS, audit_timesteps
-    from consistency_lab.training.train import load_model, train
+    from consistency_lab.training.train import load_model, load_snapshots, train

@@ -16,11 +16,14 @@ import tyro
 
 from consistency_lab.cli.compare import Compare
 from consistency_lab.cli.demo import Demo
+from consistency_lab.cli.layers import Layers
 from consistency_lab.cli.listing import Export, List, Status
 from consistency_lab.cli.probe import Probe
+from consistency_lab.cli.quality import Quality
 from consistency_lab.cli.race import MakeRecipe, Race
 from consistency_lab.cli.report import Report
 from consistency_lab.cli.sample import Sample
+from consistency_lab.cli.snapshots import Snapshots
 from consistency_lab.cli.study import Study
 from consistency_lab.cli.terminal import spell_out
 from consistency_lab.cli.train import Train, TrainGAN, Training, TrainVAE
@@ -36,6 +39,9 @@ COMMANDS: dict[str, type[Any]] = {
     "train-vae": TrainVAE,
     "sample": Sample,
     "compare": Compare,
+    "layers": Layers,
+    "snapshots": Snapshots,
+    "quality": Quality,
     "probe": Probe,
     "study": Study,
     "recipe": MakeRecipe,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from consistency_lab.errors import UserError
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
 
 
@@ -113,6 +114,20 @@ def print_headline(comparison: xr.Dataset) -> None:
     print(f"\n{head.sentence}\n")
     for row in overview(comparison, head.metric).to_dict("records"):
         print(f"  {row['name']:<40}  {score_text(*interval_of(row, 'score'))}")
+
+
+def print_table(result: xr.Dataset, table: pd.DataFrame) -> None:
+    """A table of a result, and what the result says of itself: its note and its warnings."""
+    print(table.to_string(index=False, na_rep="", float_format=lambda x: f"{x:.3f}"))
+    print_remarks(result)
+
+
+def print_remarks(result: xr.Dataset) -> None:
+    """The note and the warnings of a result."""
+    if note := result.attrs.get("note"):
+        print(f"\n{note}")
+    for sentence in json.loads(result.attrs.get("warnings", "[]")):
+        print(f"Warning: {sentence}")
 
 
 def print_cost(seconds: dict[str, tuple[float, float]]) -> None:

@@ -16,11 +16,14 @@ from consistency_lab.cli.common import (
     parse_numbers,
     print_headline,
     print_json,
+    print_table,
     training_images,
     with_weights,
     write_results,
 )
 from consistency_lab.errors import UserError
+
+_LEVELS = 13  # of a comparison at which states are asked about; the last of its 14 is the image
 
 
 @dataclass(frozen=True)
@@ -53,21 +56,34 @@ class Compare(Common):
     """training set, for the references and the nearest training images"""
     data_dir: Path | None = None
     """folder with the files of published sets; data/ by default"""
+    frozen: bool = False
+    """also ask all models about the same noisy images of --data: do their functions agree, apart from where their trajectories lead?"""
+    copies: str | None = None
+    """also RP and, with --data, GL, by a TorchScript embedding for copy detection: a file such as sscd_disc_large.torchscript.pt, or
+    sscd(path='FILE', size=288, square=False)"""
     out: Path = Path("comparison")
-    """folder for the result, its figures and its report"""
+    """folder for the results, their figures and the report"""
 
     def run(self) -> None:
+        from consistency_lab.diffusion.model import check_diffusion
         from consistency_lab.diffusion.noise import SharedNoise
         from consistency_lab.diffusion.sampling import Sampler
         from consistency_lab.similarity.compare import compare
+        from consistency_lab.similarity.frozen import compare_frozen
+        from consistency_lab.similarity.reproducibility import measure_reproducibility
         from consistency_lab.store.atomic import ensure_writable
 
         sampler = Sampler.parse(self.sampler)
         if not self.metrics:
             raise UserError("--metrics needs at least one name, for example mse; see `consistency-lab list metrics`.")
         found = find(self.models, self.store)
+        if self.frozen and self.data is None:
+            raise UserError("--frozen shows the models noisy images: name the set in --data.")
+        embedding = None if self.copies is None else _embedding(self.copies)
         if self.dry_run:
-            evaluations = len(found) * self.count * (sampler.evaluations() + sampler.evaluations(2 * sampler.steps))
+            each = sampler.evaluations() + sampler.evaluations(2 * sampler.steps)
+            each += sampler.evaluations() * (embedding is not None) + _LEVELS * self.frozen
+            evaluations = len(found) * self.count * each
             print_json(
                 {
                     "models": found,
@@ -81,19 +97,36 @@ class Compare(Common):
         models = load_models(self.models, self.store, self.device)
         if self.guidance is not None:
             models = _guided(models, self.guidance)
+        if self.frozen:
+            for model in models:
+                check_diffusion(model)
         images = training_images(self.data, self.data_dir)
         metrics = with_weights(self.metrics, self.lpips_weights)
-        result = compare(
-            models,
-            SharedNoise(self.seed),
-            count=self.count,
-            metrics=metrics,
-            sampler=sampler,
-            images=images,
-            labels=None if self.labels is None else parse_numbers(self.labels, "labels"),
-        )
-        write_results({"comparison": result}, self.out, "Comparison of " + ", ".join(model.name for model in models))
+        labels = None if self.labels is None else parse_numbers(self.labels, "labels")
+        noise = SharedNoise(self.seed)
+        walked: dict[str, Any] = {"count": self.count, "sampler": sampler, "labels": labels}
+        result = compare(models, noise, metrics=metrics, images=images, **walked)
+        results, models = {"comparison": result}, [m for m in models if m.name in result["model"].values]
+        if self.frozen:
+            count = min(self.count, len(images))
+            results["frozen"] = compare_frozen(models, images, noise, count=count, metrics=metrics, along=result)
+        if embedding is not None:
+            results["reproducibility"] = measure_reproducibility(models, embedding, images, noise, **walked)
+        write_results(results, self.out, "Comparison of " + ", ".join(model.name for model in models))
         print_headline(result)
+        if embedding is not None:
+            from consistency_lab.plots.copies import THRESHOLD, copies_frame
+
+            table = copies_frame(results["reproducibility"])
+            print(f"\nReproducibility (RP) and generalisation (GL) at {THRESHOLD:g}\n")
+            print_table(results["reproducibility"], table[table["threshold"] == THRESHOLD].drop(columns="threshold"))
+
+
+def _embedding(text: str) -> Any:
+    from consistency_lab.metrics.distances import METRICS
+    from consistency_lab.similarity.reproducibility import copy_embedding
+
+    return METRICS.build(text) if text.startswith("sscd(") else copy_embedding(text)
 
 
 def _guided(models: list[Any], scale: float) -> list[Any]:

@@ -16,8 +16,13 @@ from consistency_lab.errors import unknown_name
 from consistency_lab.kinds.base import Kind
 from consistency_lab.kinds.comparison import Comparison
 from consistency_lab.kinds.connectivity import Connectivity
+from consistency_lab.kinds.copies import Reproducibility
 from consistency_lab.kinds.difficulty import Difficulty
+from consistency_lab.kinds.frozen import Frozen
 from consistency_lab.kinds.landscapes import Curvature, Landscape, Plane
+from consistency_lab.kinds.layers import Layers
+from consistency_lab.kinds.quality import Quality
+from consistency_lab.kinds.snapshots import Snapshots
 from consistency_lab.kinds.structure import Structure
 from consistency_lab.kinds.timesteps import Timesteps
 from consistency_lab.kinds.training import Recipe, Training
@@ -27,12 +32,17 @@ KINDS: Registry[Kind] = Registry(
     "kind of result",
     {
         "comparison": Comparison,
+        "reproducibility": Reproducibility,
+        "frozen comparison": Frozen,
+        "quality": Quality,
         "difficulty": Difficulty,
         "structure": Structure,
         "landscape": Landscape,
         "plane": Plane,
         "curvature": Curvature,
         "connectivity": Connectivity,
+        "representations": Layers,
+        "snapshots": Snapshots,
         "training": Training,
         "recipe": Recipe,
         "timesteps": Timesteps,

@@ -7,9 +7,10 @@ import os
 import pickle
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from consistency_lab.devices import measuring
 from consistency_lab.errors import UserError
@@ -34,12 +35,7 @@ class InceptionFeatures:
     feature_name = INCEPTION
 
     def __init__(self, weights: str | os.PathLike[str] | None = None, device: str | torch.device = "cpu"):
-        try:
-            extractor = import_module("torch_fidelity.feature_extractor_inceptionv3").FeatureExtractorInceptionV3
-        except ImportError:
-            raise UserError(
-                "FID needs the package torch-fidelity: pip install 'consistency-lab[fid]'; or measure with the set's classifier."
-            ) from None
+        extractor = extractor_class("inceptionv3", "FeatureExtractorInceptionV3")
         file = Path(weights) if weights is not None else Path(torch.hub.get_dir()) / "checkpoints" / _FILE
         _check(file)
         self.device = torch.device(device)
@@ -49,9 +45,24 @@ class InceptionFeatures:
 
     def features(self, images: Tensor) -> Tensor:
         """``(N, 2048)`` float32 of images ``(N, 1 or 3, H, W)``, clamped to [-1, 1]."""
-        levels = ((as_rgb(displayed(images)) + 1) * 127.5).round().to(torch.uint8)
-        with torch.no_grad(), measuring():
-            return torch.cat([self.network(part.to(self.device))[0] for part in levels.split(_ROWS)])
+        return through(self.network, images, self.device)
+
+
+def extractor_class(module: str, name: str) -> Any:
+    """A class of torch-fidelity's feature extractors. Raises `UserError` where the package is missing."""
+    try:
+        return getattr(import_module(f"torch_fidelity.feature_extractor_{module}"), name)
+    except ImportError:
+        raise UserError(
+            "FID needs the package torch-fidelity: pip install 'consistency-lab[fid]'; or measure with the set's classifier."
+        ) from None
+
+
+def through(network: nn.Module, images: Tensor, device: torch.device) -> Tensor:
+    """The features ``(N, F)`` of images ``(N, 1 or 3, H, W)`` as RGB bytes, through one of torch-fidelity's extractors."""
+    levels = ((as_rgb(displayed(images)) + 1) * 127.5).round().to(torch.uint8)
+    with torch.no_grad(), measuring():
+        return torch.cat([network(part.to(device))[0] for part in levels.split(_ROWS)])
 
 
 def _check(file: Path) -> None:

@@ -32,6 +32,8 @@ class Measure(NamedTuple):
         low, high: bounds of its interval (`INTERVAL`); NaN for too few samples.
         better: "lower" or "higher".
         samples: how many there were. Frechet distances of different numbers of samples do not compare: they fall with it.
+        bias: of a Frechet distance, how much of it is owed to the number of samples, by the jackknife: with more of them it would be nearer
+            to ``value - bias``. Fit to be read where samples are several times the features; NaN for other measures and too few samples.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Measure(NamedTuple):
     high: float
     better: str
     samples: int
+    bias: float = np.nan
 
 
 class Moments(NamedTuple):
@@ -112,15 +115,15 @@ def measure(reference: Reference, features: Tensor, groups: int = 20) -> list[Me
     names = ["Frechet distance", "kernel distance", "precision", "recall", "density", "coverage"]
     titles = [f"{name} ({reference.of})" for name in names]
     titles[:2] = ["FID", "KID"] if inception else titles[:2]
-    estimate, low, high = _with_interval(lambda part: _all(reference, part), samples, groups, reference.neighbours + 1)
+    enough = reference.neighbours + 1
+    estimate, low, high, bias = _with_interval(lambda part: _all(reference, part), samples, groups, enough)
     # A bound beyond what the measure can be is drawn back, which cannot change whether the interval covers the truth.
     least, most = np.array([0, -np.inf, 0, 0, 0, 0]), np.array([np.inf, np.inf, 1, 1, np.inf, 1])
     low, high = np.clip(low, least, most), np.clip(high, least, most)
     better = ["lower", "lower", "higher", "higher", "higher", "higher"]
-    return [
-        Measure(*row, samples=len(samples))
-        for row in zip(titles, estimate.tolist(), low.tolist(), high.tolist(), better, strict=True)
-    ]
+    biases = [float(bias[0]), *[np.nan] * (len(names) - 1)]
+    rows = zip(titles, estimate.tolist(), low.tolist(), high.tolist(), better, strict=True)
+    return [Measure(*row, len(samples), owed) for row, owed in zip(rows, biases, strict=True)]
 
 
 def _all(reference: Reference, samples: Tensor) -> np.ndarray:
@@ -132,14 +135,16 @@ def _all(reference: Reference, samples: Tensor) -> np.ndarray:
 
 def _with_interval(
     statistic: Callable[[Tensor], np.ndarray], samples: Tensor, groups: int, least: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The statistic, its interval, and its bias; NaN where there are too few samples."""
     estimate = statistic(samples)
     count = min(groups, len(samples))
     group = torch.arange(len(samples), device=samples.device) % max(1, count)
     if count < 2 or len(samples) - -(-len(samples) // count) < max(2, least):
         nothing = np.full_like(estimate, np.nan)
-        return estimate, nothing, nothing
-    return jackknife(estimate, np.stack([statistic(samples[group != g]) for g in range(count)]))
+        return estimate, nothing, nothing, nothing
+    without = np.stack([statistic(samples[group != g]) for g in range(count)])
+    return *jackknife(estimate, without), (count - 1) * (without.mean(0) - estimate)
 
 
 def moments(features: Tensor) -> Moments:

@@ -25,9 +25,9 @@ from consistency_lab.errors import UserError
 from consistency_lab.intervals import Interval, as_columns, interval_of, mean_interval
 from consistency_lab.paper.pairs import pair_table
 from consistency_lab.paper.protocol import Classifier, Protocol
-from consistency_lab.paper.quality import FLOOR, GAUSSIAN, MEMORISER, quality_table, reference_samples
 from consistency_lab.paper.rows import Rows
 from consistency_lab.similarity.permutation import LEAST, family_test, square
+from consistency_lab.similarity.quality import FLOOR, GAUSSIAN, MEMORISER, measure_quality, reference_samples
 from consistency_lab.similarity.statistics import cross_score
 from consistency_lab.studies.fleet import Family, check_families
 
@@ -207,7 +207,7 @@ def _quality(
         "sampler": protocol.quality_sampler,
         "references": beside(),
     }
-    table = quality_table(models, images, held_out, judge, noise=noise, **options)
+    table = measure_quality(models, held_out, judge, training=images, noise=noise, **options)
     frechet = table.isel(measure=0)
     own = frechet.sel(row=[model.name for model in models])
     values: dict[str, Any] = {

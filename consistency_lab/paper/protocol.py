@@ -16,8 +16,8 @@ from consistency_lab.diffusion.references import REFERENCES
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.metrics.classifier import SmallClassifier
 from consistency_lab.metrics.distances import METRICS, Distance
-from consistency_lab.paper.quality import classifier_spec, set_classifier
 from consistency_lab.similarity.compare import compare
+from consistency_lab.similarity.quality import classifier_spec, set_classifier
 from consistency_lab.similarity.trajectories import Walked
 from consistency_lab.store.runs import Store
 from consistency_lab.store.spec import MEASURES_VERSION

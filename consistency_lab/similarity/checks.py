@@ -128,13 +128,18 @@ def add_sanity_checks(result: xr.Dataset, walked: Sequence[Trajectories], images
     final pixels ``spread (model)`` with its jackknife interval over samples; with a training set, its own ``data_spread``.
     """
     ends = [w.estimates[-1].double().flatten(1).numpy() for w in walked]
-    outside = np.stack([(np.abs(x) > EDGE).mean(1) for x in ends])
-    result["outside"] = (("model", "sample"), outside.astype(np.float32))
+    shares = np.stack([outside(w.estimates[-1]) for w in walked])
+    result["outside"] = (("model", "sample"), shares.astype(np.float32))
     for name, values in zip(("darkest", "brightest"), zip(*(_bulk(x) for x in ends), strict=True), strict=True):
         result[name] = (("model",), np.array(values))
     add_interval(result, "spread", ("model",), stacked(map(_spread, ends)))
     if images is not None:
         result["data_spread"] = ((), float(images.all().double().std()))
+
+
+def outside(images: Tensor) -> Array:
+    """The share of each image's values beyond [-1.5, 1.5] ``(N,)``."""
+    return (np.abs(images.double().flatten(1).numpy()) > EDGE).mean(1)
 
 
 def _spread(x: Array) -> Interval:

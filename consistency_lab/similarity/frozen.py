@@ -1,7 +1,7 @@
 """All models asked about the same states: do their functions agree, apart from where their own trajectories take them?
 
 Along its own trajectory a model meets states that its earlier answers made. Here every model is shown x0 + s eps, the same for all,
-rescaled by each schedule's alpha; what differs is the function alone.
+rescaled by each schedule's alpha; what differs is the function alone. What is left of the distance along own trajectories is drift.
 """
 
 from __future__ import annotations
@@ -11,20 +11,29 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import xarray as xr
+from scipy import stats
 from torch import Tensor
 
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import measuring, plain_defaults
 from consistency_lab.diffusion.denoiser import per_sample
-from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, chunks, described
+from consistency_lab.diffusion.log_snr import kept_points
+from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, check_diffusion, chunks, described
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.errors import UserError
+from consistency_lab.intervals import Interval, add_interval, mean_interval
 from consistency_lab.metrics.distances import METRICS, Distance
+from consistency_lab.similarity.checks import check_arguments, counted
 from consistency_lab.similarity.labels import agreed_labels, labels_of
 from consistency_lab.similarity.pairwise import add_pairs, coordinates, kinds_of_interval
+from consistency_lab.similarity.quantities import is_scored
 from consistency_lab.similarity.robust import add_robust
 from consistency_lab.similarity.trajectories import Trajectories, meetings
-from consistency_lab.store.results import with_provenance
+from consistency_lab.store.results import provenance, with_provenance
+from consistency_lab.store.shapes import whole
+
+ROUNDING = 1e-12  # a mean distance below this is that of equal float32 images
+NOTE = "x0 estimates of models that are shown the same noisy images; where a null vanishes (high noise) the score says little"
 
 
 @plain_defaults()
@@ -36,6 +45,7 @@ def compare_frozen(
     count: int = 256,
     metrics: Sequence[str | Distance] = ("mse", "cosine"),
     levels: int = 14,
+    along: xr.Dataset | None = None,
 ) -> xr.Dataset:
     """How alike are the x0 estimates of models that are shown the same noisy images?
 
@@ -49,38 +59,53 @@ def compare_frozen(
         noise: of the states, from its ``"probe"`` stream; ``SharedNoise(0)`` by default.
         count: states at each level.
         metrics: distances, by name or as objects.
-        levels: noise levels, from high to low.
+        levels: noise levels, from high to low; those of ``along`` where that is given.
+        along: what `compare` found of the same models along their own trajectories. The models are then asked at its noise levels, for its
+            labels, and the result holds the drift (see `drift`) and ``along_distance (pair, t, metric)`` beside it.
 
     Returns:
         ``distance``, ``null`` and scores as in a comparison, along ``t`` of the pairs' alignments; kind ``"frozen comparison"``.
 
     Raises:
-        UserError: fewer than two models or states, too few images, shapes or schedules that do not meet.
+        UserError: fewer than two models or states, too few images, shapes or schedules that do not meet, a comparison of other models.
     """
+    check_arguments(models, noise, metrics, images)
+    count, levels = counted(count=count, levels=levels)
     noise = noise or SharedNoise(0)
     if len(models) < 2 or any(m.noise_shape != images.shape for m in models):
         raise UserError(
             f"a frozen comparison needs two or more models of {images.shape} images, the shape of {images.name!r}."
         )
+    for model in models:
+        check_diffusion(model)
     if not 2 <= count <= len(images):
         raise UserError(
             f"{count} states were asked for and {images.name!r} has {len(images)} images; choose between 2 and that."
         )
+    if levels < 1:
+        raise UserError("a frozen comparison needs at least one noise level.")
     distances = [metric if isinstance(metric, Distance) else METRICS.build(metric) for metric in metrics]
     x0, eps = images.batch(torch.arange(count)), noise.draw(range(count), images.shape, stream="probe")
-    asked = agreed_labels(models, count)
+    steps, kept, labels = levels, torch.arange(levels), None
+    if along is not None:
+        _check_same(along, models, distances)
+        steps, labels = provenance(along)["sampler"]["steps"], provenance(along).get("labels")
+        kept = kept_points(steps, along.sizes["t"])[:-1]  # the last is the image: no state to be asked about
+    asked = agreed_labels(models, count, labels)
 
     def answers(model: GenerativeModel, grid: Tensor) -> Trajectories:
         assert isinstance(model, DiffusionModel)
-        return Trajectories(model.name, _answers(model, x0, eps, grid[:-1], asked))
+        return Trajectories(model.name, _answers(model, x0, eps, grid[kept], asked))
 
-    walks = meetings(models, levels, torch.arange(levels), answers)
+    walks = meetings(models, steps, kept, answers)
     result = xr.Dataset(coords=coordinates([m.name for m in models], distances))
     t, log_snr = walks.axis
     result.coords["t"], result.coords["log_snr"] = t, ("t", log_snr)
     add_pairs(result, walks, distances, None if asked is None else labels_of(range(count), asked))
     add_robust(result, distances)
-    result.attrs.update(kinds_of_interval(len(models)))
+    if along is not None:
+        result = result.merge(drift(along, result))
+    result.attrs.update(kinds_of_interval(len(models)), note=NOTE)
     return with_provenance(
         result,
         "frozen comparison",
@@ -91,6 +116,25 @@ def compare_frozen(
         images={"name": images.name, "fingerprint": images.fingerprint, "used": count},
         device=str(models[0].device),
     )
+
+
+def _check_same(along: xr.Dataset, models: Sequence[DiffusionModel], distances: Sequence[Distance]) -> None:
+    """Raise `UserError` unless that is the whole comparison of these diffusion models with these metrics."""
+    along = whole(along)
+    if along.attrs["kind"] != "comparison":
+        raise UserError(
+            f"along is what compare() found of the same models, not a result of kind {along.attrs['kind']!r}."
+        )
+    names, theirs = [model.name for model in models], [str(name) for name in along["model"].values]
+    if names != theirs:
+        raise UserError(
+            f"the comparison is of {', '.join(theirs)} and the models are {', '.join(names)}; give the same in one order."
+        )
+    for distance in distances:
+        if distance.name not in along["metric"].values:
+            raise UserError(
+                f"the comparison did not measure {distance.name!r}; compare with that metric, or leave it out here."
+            )
 
 
 @torch.no_grad()
@@ -110,18 +154,46 @@ def _answers(model: DiffusionModel, x0: Tensor, eps: Tensor, times: Tensor, aske
     return torch.stack(rows)
 
 
-def drift(along: xr.Dataset, frozen: xr.Dataset, metric: str = "mse") -> xr.DataArray:
-    """Share of the distance along own trajectories that the functions alone do not make: 1 - frozen / along, per pair and noise level.
+def drift(along: xr.Dataset, frozen: xr.Dataset) -> xr.Dataset:
+    """The share of the distance along own trajectories that the functions alone do not make: 1 - frozen / along.
 
-    The frozen distances are interpolated in log-SNR to the levels at which the pair met in the comparison: NaN at levels outside theirs,
-    and levels that are outside for every pair are left out.
+    0: where the models go makes no difference. 1: asked about the same states they agree. Below 0: they differ more about the same states
+    than along trajectories of their own. Both distances are means, over noise and over states that were drawn apart, so the interval (95 %,
+    these models) adds their relative variances and is symmetric in log(frozen / along).
+
+    Args:
+        along, frozen: a comparison and a frozen comparison of the same pairs at the same noise levels, as `compare_frozen` makes with
+            ``along``. Levels of ``along`` behind the last of ``frozen`` (the images) are left out.
+
+    Returns:
+        ``drift`` and ``along_distance`` with their intervals, each ``(pair, t, metric)``. The drift is NaN for no distance, and where
+        the models do not differ along their trajectories (below 1e-12, which float32 cannot tell from 0).
+
+    Raises:
+        UserError: other pairs, metrics or noise levels.
     """
-    own = along["distance"].sel(metric=metric).mean("sample").transpose("pair", "t")
-    still = frozen["distance"].sel(metric=metric).mean("sample").transpose("pair", "t")
-    met, shown = (x["pair_log_snr"].transpose("pair", "t").values for x in (along, frozen))
-    rows = [
-        np.interp(at, levels, row, left=np.nan, right=np.nan)  # log-SNR rises along t
-        for at, levels, row in zip(met, shown, still.values, strict=True)
-    ]
-    share = 1 - xr.DataArray(np.array(rows), dims=("pair", "t"), coords=own.coords) / own
-    return share.dropna("t", how="all")
+    metrics = frozen["metric"].values
+    if not set(metrics) <= set(along["metric"].values) or list(along["pair"].values) != list(frozen["pair"].values):
+        raise UserError(
+            "drift is of one set of pairs and metrics; give compare_frozen the comparison of the same models (along=...)."
+        )
+    order = ("pair", "t", "metric", "sample")
+    own = along.sel(metric=metrics).isel(t=slice(frozen.sizes["t"]))
+    levels = [x["pair_log_snr"].transpose("pair", "t").values for x in (own, frozen)]
+    if levels[0].shape != levels[1].shape or not np.allclose(levels[0], levels[1]):
+        raise UserError(
+            "the two comparisons are at different noise levels; give compare_frozen the comparison itself (along=...)."
+        )
+    walked, still = (x["distance"].transpose(*order).values.astype(np.float64) for x in (own, frozen))
+    with np.errstate(all="ignore"):  # models without a distance have no share of it: NaN
+        ratio = still.mean(-1) / walked.mean(-1)
+        variances = [x.var(-1, ddof=1) / x.shape[-1] / x.mean(-1) ** 2 for x in (walked, still)]
+        total = variances[0] + variances[1]
+        freedom = total**2 / (variances[0] ** 2 / (walked.shape[-1] - 1) + variances[1] ** 2 / (still.shape[-1] - 1))
+        half = stats.t.ppf(0.975, freedom) * np.sqrt(total)
+        defined = (walked.mean(-1) > ROUNDING) & np.array([is_scored(frozen, str(metric)) for metric in metrics])
+        values = [np.where(defined, 1 - ratio * np.exp(sign * half), np.nan) for sign in (0, 1, -1)]
+    result, dims = xr.Dataset(coords={name: frozen[name] for name in ("pair", "t", "metric")}), ("pair", "t", "metric")
+    add_interval(result, "drift", dims, Interval(*values))
+    add_interval(result, "along_distance", dims, mean_interval(walked))
+    return result

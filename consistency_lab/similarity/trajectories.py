@@ -161,7 +161,7 @@ def meetings(
     """The walks of models and of their pairs.
 
     Args:
-        models: two or more.
+        models: one or more.
         steps: of every grid.
         kept: indices of the grid points at which estimates are kept ``(T,)``; the last grid point alone where a model has no path.
         estimates: what a model makes on a grid; the grid is empty for a model that makes an image in one go.
@@ -195,7 +195,9 @@ def meetings(
         sides.append((place(a, alignment.first), place(b, alignment.second)))
         t.append(alignment.t[kept])
         log_snr.append(alignment.log_snr[kept])
-    return Walks(every, owners, grids, sides, torch.stack(t), torch.stack(log_snr))
+    empty = torch.empty(0, len(kept), dtype=torch.float64)  # of the pairs of one model
+    at, level = (torch.stack(rows) if rows else empty for rows in (t, log_snr))
+    return Walks(every, owners, grids, sides, at, level)
 
 
 def restricted(walks: Sequence[Trajectories], samples: Sequence[int]) -> list[Trajectories]:

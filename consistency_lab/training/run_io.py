@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -243,7 +243,7 @@ def _train_in(
         seconds = saved["seconds"]
         pending += [{key: loss.to(loop.device) for key, loss in losses.items()} for losses in saved.get("pending", [])]
     run.truncate_log(loop.step)
-    for step, path in _snapshot_files(run):
+    for step, path in snapshot_files(run):
         if step > loop.step:  # by a run that was killed after its last checkpoint: it is written again
             path.unlink()
     snapshots = set(snapshot_steps(loop.settings))
@@ -312,17 +312,19 @@ def final_weights(run: Run, weights: str) -> tuple[Weights, Path]:
         ) from error
 
 
-def snapshots_of(run: Run) -> Iterator[tuple[int, Weights, Path]]:
-    """The averaged weights that were kept along a run, first to last: (step, weights, file)."""
-    for step, path in _snapshot_files(run):
-        yield step, load_tensors(path)[0], path
+def snapshots_of(run: Run, steps: Container[int] | None = None) -> Iterator[tuple[int, Weights, Path]]:
+    """The averaged weights that were kept along a run, first to last: (step, weights, file); those of some steps, or all."""
+    for step, path in snapshot_files(run):
+        if steps is None or step in steps:
+            yield step, load_tensors(path)[0], path
 
 
 def _save_snapshot(run: Run, step: int, weights: Weights) -> None:
     save_tensors(_snapshots(run) / f"step-{step:07d}.safetensors", weights, {"step": step})
 
 
-def _snapshot_files(run: Run) -> list[tuple[int, Path]]:
+def snapshot_files(run: Run) -> list[tuple[int, Path]]:
+    """The steps at which weights were kept along a run, first to last, and their files."""
     paths = sorted(_snapshots(run).glob("step-*.safetensors"))
     return [(int(path.stem.removeprefix("step-")), path) for path in paths]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from consistency_lab.training.run_io import (
     final_weights,
     finished_run,
     run_spec,
+    snapshot_files,
     snapshots_of,
     train_in_store,
     train_unkept,
@@ -357,20 +358,20 @@ def load_model(
     return DiffusionModel(name or run.name, denoiser.to(place).eval(), facts, classes=classes, folder=run.folder)
 
 
-def load_snapshots(model: DiffusionModel) -> Iterator[tuple[int, DiffusionModel]]:
+def load_snapshots(model: DiffusionModel, steps: Container[int] | None = None) -> Iterator[tuple[int, DiffusionModel]]:
     """The model as it was along its training run: (step, model with that step's averaged weights), first to last.
+
+    Args:
+        model: trained with a store (``snapshots`` of its settings says how many are kept).
+        steps: those that are wanted, of `kept_steps`; all by default.
 
     Raises:
         UserError: the model was not loaded from a run folder.
     """
-    if model.folder is None:
-        raise UserError(
-            f"{model.name!r} was trained without a store, so no weights were kept along the way; train it with store=...."
-        )
-    run = Run.open(model.folder)
+    run = _kept_run(model)
     base: Any = getattr(model.denoiser, "inner", model.denoiser)  # of a guided one
     own = isinstance(base, NetworkDenoiser) and is_own(settings_of(run.spec).network)
-    for step, tensors, path in snapshots_of(run):
+    for step, tensors, path in snapshots_of(run, steps):
         denoiser = build_denoiser(run.spec, base.network if own else None)
         load_weights(denoiser.network, tensors, str(path))
         facts = {**model.facts, "steps": step}
@@ -378,6 +379,19 @@ def load_snapshots(model: DiffusionModel) -> Iterator[tuple[int, DiffusionModel]
             step,
             DiffusionModel(f"{model.name}@{step}", denoiser.to(model.device).eval(), facts, classes=model.classes),
         )
+
+
+def kept_steps(model: DiffusionModel) -> list[int]:
+    """The steps at which the weights of a model were kept along its run. Raises `UserError` for one without a run folder."""
+    return [step for step, _ in snapshot_files(_kept_run(model))]
+
+
+def _kept_run(model: DiffusionModel) -> Run:
+    if model.folder is None:
+        raise UserError(
+            f"{model.name!r} was trained without a store, so no weights were kept along the way; train it with store=...."
+        )
+    return Run.open(model.folder)
 
 
 def training_curves(models: Sequence[DiffusionModel]) -> xr.Dataset:

@@ -6,7 +6,7 @@ from consistency_lab.cli import main
 from consistency_lab.cli.listing import CHOICES, LISTS
 from consistency_lab.data.sources import load_images
 from consistency_lab.loading import KINDS
-from consistency_lab.paper.quality import set_classifier
+from consistency_lab.similarity.quality import set_classifier
 from consistency_lab.store.results import load_result
 from consistency_lab.store.runs import Store
 

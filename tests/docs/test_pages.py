@@ -27,6 +27,12 @@ SAMPLING = cl.Sampler(steps=3)
 LIMITS = {
     "train": TRAINING,
     "compare": {"count": 8, "levels": 4, "sampler": SAMPLING},
+    "compare_frozen": {"count": 8},
+    "compare_representations": {"count": 8},
+    "compare_snapshots": {"count": 4, "sampler": SAMPLING},
+    "measure_quality": {"count": 20, "sampler": SAMPLING},
+    "measure_reproducibility": {"count": 8, "sampler": SAMPLING},
+    "set_classifier": {"steps": 5},
     "probe_difficulty": {"count": 4, "bins": 4, "detail": 2},
     "probe_landscape": {"count": 4, "bins": 3, "points": 5},
     "probe_curvature": {"count": 4, "bins": 2, "eigenvalues": 1, "probes": 2, "steps": 4, "products": 6},

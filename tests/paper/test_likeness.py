@@ -13,12 +13,13 @@ from consistency_lab.diffusion.references import GaussianDenoiser
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import StoreError, UserError
-from consistency_lab.paper import likeness, quality
+from consistency_lab.paper import likeness
 from consistency_lab.paper.emergence import emergence_table
 from consistency_lab.paper.pairs import every_pair_sentence, pair_table
 from consistency_lab.paper.protocol import Classifier, Protocol
-from consistency_lab.paper.quality import quality_table, set_classifier
 from consistency_lab.paper.rows import Rows
+from consistency_lab.similarity import quality
+from consistency_lab.similarity.quality import measure_quality, set_classifier
 from consistency_lab.store.runs import Store
 from consistency_lab.studies.fleet import Family, Fleet, train_fleet
 from consistency_lab.training.run_io import snapshot_steps
@@ -96,7 +97,7 @@ def test_rows_are_kept_and_go_on(digits, classifier, tmp_path, monkeypatch):
     assert (table["outside"].dropna() < 0.2).all()
     # Three families with their quality, one pair of families, and the pairs of two shapes of noise.
     assert len(rows) == 9
-    for name in ("protocol.compare", "likeness.quality_table"):
+    for name in ("protocol.compare", "likeness.measure_quality"):
         monkeypatch.setattr(f"consistency_lab.paper.{name}", lambda *_, **__: pytest.fail("computed twice"))
     again = likeness.likeness_table(families, *digits, Rows(tmp_path / "rows.jsonl"), RULER, classifier=judge)
     again = again.set_index("family")
@@ -105,7 +106,7 @@ def test_rows_are_kept_and_go_on(digits, classifier, tmp_path, monkeypatch):
 
 def test_quality_tells_real_images_gaussians_and_copies_apart(digits, classifier):
     models = family("clean", digits, 0.0)[:1]
-    table = quality_table(models, *digits, classifier, count=200)
+    table = measure_quality(models, digits[1], classifier, training=digits[0], count=200)
     frechet = table["value"].isel(measure=0)
     assert "digits classifier features" in str(table["measure"].values[0])
     assert (
@@ -130,7 +131,9 @@ def test_small_families_and_foreign_files_are_refused(digits, classifier, tmp_pa
 def test_a_classifier_is_trained_once(tmp_path, monkeypatch):
     digits, store = load_images("digits"), Store(tmp_path)
     first = set_classifier(digits, store, steps=20)
-    monkeypatch.setattr("consistency_lab.paper.quality.train_classifier", lambda *_, **__: pytest.fail("trained twice"))
+    monkeypatch.setattr(
+        "consistency_lab.similarity.quality.train_classifier", lambda *_, **__: pytest.fail("trained twice")
+    )
     x = digits.all()[:5]
     assert torch.equal(first.features(x), set_classifier(digits, store, steps=20).features(x))
 

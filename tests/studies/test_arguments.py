@@ -16,12 +16,12 @@ from consistency_lab.paper.emergence import emergence_table
 from consistency_lab.paper.likeness import likeness_table
 from consistency_lab.paper.pairs import pair_table
 from consistency_lab.paper.protocol import Protocol
-from consistency_lab.paper.quality import quality_table, set_classifier
 from consistency_lab.paper.race.running import Watch
 from consistency_lab.paper.race.table import finals_table, race_table
 from consistency_lab.paper.rows import Rows
 from consistency_lab.paper.sizes import size_sweep
 from consistency_lab.paper.why import Why
+from consistency_lab.similarity.quality import measure_quality, set_classifier
 from consistency_lab.store.runs import Store
 from consistency_lab.store.shapes import shape_of
 from consistency_lab.studies.alignment import aligned
@@ -54,7 +54,7 @@ def test_models_are_no_strings(tmp_path):
         lambda: contrast_subject("unet-s0", IMAGES),
         lambda: aligned("unet-s0", MODEL),
         lambda: aligned(MODEL, "unet-s0"),
-        lambda: quality_table(["unet-s0"], IMAGES, IMAGES, JUDGE),
+        lambda: measure_quality(["unet-s0"], IMAGES, JUDGE),
         lambda: Family.of("unet", ["unet-s0"]),
     )
     refused("a family is a list of models", lambda: Family.of("unet", "unet-s0"), lambda: Family.of("unet", []))
@@ -73,8 +73,8 @@ def test_image_sets_are_no_strings(tmp_path):
         lambda: probe_connectivity(MODEL, MODEL, IMAGES, "digits"),
         lambda: contrast_subject(VAE_MODEL, "digits"),
         lambda: set_classifier("digits", store),
-        lambda: quality_table([MODEL], "digits", IMAGES, JUDGE),
-        lambda: quality_table([MODEL], IMAGES, "digits", JUDGE),
+        lambda: measure_quality([MODEL], "digits", JUDGE),
+        lambda: measure_quality([MODEL], IMAGES, JUDGE, training="digits"),
         lambda: Fleet("digits", {}, store),
         lambda: train_fleet("digits", {"a": SETTINGS}, store),
         lambda: size_sweep("digits", [4], SETTINGS, store, rows),

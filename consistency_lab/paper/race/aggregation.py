@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from consistency_lab.paper.quality import GAUSSIAN, MEMORISER
 from consistency_lab.paper.race.contestants import Contestant
 from consistency_lab.paper.race.crossing import arrival
 from consistency_lab.paper.race.running import EVALUATIONS, Watch
+from consistency_lab.similarity.quality import GAUSSIAN, MEMORISER
 from consistency_lab.store.results import with_provenance
 
 SUSTAINED = 0.1  # of the control's run: how long a target must be held

@@ -9,10 +9,10 @@ import pandas as pd
 import xarray as xr
 
 from consistency_lab.errors import UserError
-from consistency_lab.paper.quality import GAUSSIAN, MEMORISER
 from consistency_lab.paper.race.aggregation import SUSTAINED, qualifies
 from consistency_lab.paper.race.crossing import arrival
 from consistency_lab.paper.race.table import race_table
+from consistency_lab.similarity.quality import GAUSSIAN, MEMORISER
 
 FRACTIONS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 

@@ -20,12 +20,12 @@ from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.references import closed_form
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.quality import frechet_distance, moments
-from consistency_lab.paper.quality import FLOOR, GAUSSIAN, MEAN, MEMORISER, reference_samples
 from consistency_lab.paper.race.aggregation import gathered
 from consistency_lab.paper.race.contestants import Contestant
 from consistency_lab.paper.race.parallel_runs import run_all
 from consistency_lab.paper.race.running import RaceRun, Watch, recorded
 from consistency_lab.paper.rows import Rows
+from consistency_lab.similarity.quality import FLOOR, GAUSSIAN, MEAN, MEMORISER, reference_samples
 
 TARGETS = (
     0.3,

@@ -15,7 +15,6 @@ from consistency_lab.data.sources import load_images
 from consistency_lab.devices import measuring
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
-from consistency_lab.paper.quality import set_classifier
 from consistency_lab.paper.race.contestant_sets import (
     FIXED,
     FOLLOWING,
@@ -29,6 +28,7 @@ from consistency_lab.paper.race.race import FOLLOWED, TARGETS, Live, race
 from consistency_lab.paper.race.running import RaceRun, Watch, evaluation_steps, recorded
 from consistency_lab.paper.rows import Rows
 from consistency_lab.recipe import Recipe
+from consistency_lab.similarity.quality import set_classifier
 from consistency_lab.store.runs import Store
 from consistency_lab.studies.cost import seconds_per_step
 from consistency_lab.training.settings import TrainingSettings
