@@ -10,7 +10,7 @@ import xarray as xr
 from _common import Drawn, Source, main, said
 from _stored import curves
 
-from consistency_lab.intervals import as_value, interval_names, interval_of
+from consistency_lab.intervals import as_value, interval_of
 from consistency_lab.paper.plots import studies
 from consistency_lab.plots import probe_frames
 
@@ -29,8 +29,8 @@ def frame_of(result: xr.Dataset) -> pd.DataFrame:
     known["log_snr"] = known["log_snr"].replace(np.inf, np.nan)
     half = probe_frames.switches(result)
     half = half[half["name"] == model].assign(quantity="half")
-    half = half.assign(**as_value(interval_of(half, "t")))
-    both = pd.concat([known, half.drop(columns=interval_names("t"))], ignore_index=True)
+    half = half.drop(columns="t").assign(**as_value(interval_of(half, "t")))
+    both = pd.concat([known, half], ignore_index=True)
     both = both[both["part"].isin(bands.index)].assign(words=both["part"].map(bands))
     return both[["part", "t", "log_snr", "value", "low", "high", "quantity", "words"]].reset_index(drop=True)
 

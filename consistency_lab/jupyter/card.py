@@ -74,5 +74,5 @@ def _html(result: xr.Dataset, sentence: str, figure: str) -> str:
 
 def _numbers(result: xr.Dataset) -> list[tuple[str, str]]:
     """Every single number of a result that has an interval."""
-    known = {name: ends for name, ends in generic.single(result).items() if not math.isnan(ends[0])}
+    known = {name: ends for name, ends in generic.single(result).items() if not math.isnan(ends.estimate)}
     return [(name, with_interval(*ends)) for name, ends in known.items() if name in estimates(result)]

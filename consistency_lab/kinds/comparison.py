@@ -123,8 +123,7 @@ def _rows(table: pd.DataFrame) -> list[tuple[str, str, str, str]]:
     """Name, distance, score and the score's kind of interval, as text."""
     rows = []
     for row in table.to_dict("records"):
-        distance = with_interval(*interval_of(row, "distance"))
-        score = score_text(*interval_of(row, "score"))
+        distance, score = with_interval(*interval_of(row, "distance")), score_text(*interval_of(row, "score"))
         rows.append((str(row["name"]), distance, score, str(row["interval"])))
     return rows
 
@@ -220,12 +219,8 @@ def _models(ds: xr.Dataset, facts: words.Facts) -> dict[str, Any]:
         samples = ds["outside"].transpose("model", "sample").values
         columns.append(("share of pixels outside [−1.5, 1.5]", _intervals(samples)))
         data = f" (data: {number(float(ds['data_spread']))})" if "data_spread" in ds else ""
-        columns.append(
-            (
-                f"standard deviation of pixels{data}",
-                [with_interval(*row) for row in zip(*interval_of(ds, "spread"), strict=True)],
-            )
-        )
+        spreads = [with_interval(*each) for each in zip(*interval_of(ds, "spread"), strict=True)]
+        columns.append((f"standard deviation of pixels{data}", spreads))
     return {"names": names, "columns": columns}
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from consistency_lab.intervals import add_interval, estimates, interval_of
 from consistency_lab.kinds.base import Drawing, Facts, Kind, Note, Part, Section
-from consistency_lab.kinds.numbers import OVER_IMAGES, interval_text, number, plain, records, with_interval
+from consistency_lab.kinds.numbers import OVER_IMAGES, interval_text, number, records, single_numbers, with_interval
 from consistency_lab.kinds.views import ALL, Control, View
 from consistency_lab.plots import curvature as spectra
 from consistency_lab.plots import frames, landscapes, probes, reading
@@ -57,7 +57,7 @@ class Landscape(Kind):
             )
 
     def numbers(self, ds: xr.Dataset) -> dict[str, Any]:
-        return _single(ds)
+        return {"numbers": single_numbers(ds)}
 
     def section(self, ds: xr.Dataset) -> Section:
         why = {} if reading.is_between(ds) else {"barrier": "a barrier needs two models"}
@@ -90,7 +90,7 @@ class Plane(Kind):
         )
 
     def numbers(self, ds: xr.Dataset) -> dict[str, Any]:
-        return _single(ds)
+        return {"numbers": single_numbers(ds)}
 
     def section(self, ds: xr.Dataset) -> Section:
         return _section(ds, "a plane in weight space", self.figures(ds), _numbers(ds, PLANE_NUMBERS, {}))
@@ -138,18 +138,13 @@ def _path(ds: xr.Dataset, otherwise: str) -> str:
     return str(ds.attrs.get("path", otherwise))
 
 
-def _single(ds: xr.Dataset) -> dict[str, Any]:
-    """The numbers without dimensions."""
-    return {"numbers": {str(name): plain(x.item()) for name, x in ds.data_vars.items() if not x.dims}}
-
-
 def _section(ds: xr.Dataset, otherwise: str, figures: Iterator[Drawing], numbers: list[tuple[str, str]]) -> Section:
     """The section of a line or plane."""
     path, model = _path(ds, otherwise), str(ds.attrs.get("model", ""))
     parts: list[Part] = [f"Around {model}."] if model and model not in path else []
     parts += figures
     if numbers:
-        intervals = bool({"curvature", "curvature_x"} & set(estimates(ds)))
+        intervals = {"curvature", "curvature_x"} & set(estimates(ds))
         note = "On one frozen batch; 95 % intervals over its images."
         parts += [Facts(numbers), Note(note if intervals else "Each is one number on one frozen batch: no interval.")]
     return Section(f"Loss landscape: {path}", parts)
@@ -198,7 +193,7 @@ def _line_at(ds: xr.Dataset, level: float | None) -> tuple[Figure, str]:
     """The loss along a line over all noise levels, or at one of them."""
     path = _path(ds, "a line in weight space")
     if level is None:
-        bend = with_interval(*interval_of(ds, "curvature", float("nan")))
+        bend = with_interval(*interval_of(ds, "curvature", np.nan))
         said = f"loss along {path}, all noise levels; second derivative at the model {bend}."
         return probes.landscape(ds), said
     here = ds.sel(t=level, drop=True)

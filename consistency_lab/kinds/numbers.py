@@ -39,9 +39,9 @@ def with_interval(value: float, low: float, high: float, digits: int = 3) -> str
     return f"{number(value, digits)} [{number(low, digits)}, {number(high, digits)}]"
 
 
-def interval_text(ds: xr.Dataset, name: str) -> str:
-    """`with_interval` of a variable without dimensions, or of one entry of it."""
-    return with_interval(*(np.asarray(part).item() for part in interval_of(ds, name)))
+def interval_text(container: Any, name: str) -> str:
+    """`with_interval` of the one number of that name that a part of a result, or a row, holds."""
+    return with_interval(*(np.asarray(part).item() for part in interval_of(container, name)))
 
 
 def score_text(value: float, low: float, high: float) -> str:
@@ -51,6 +51,11 @@ def score_text(value: float, low: float, high: float) -> str:
     # + 0.0 takes the minus off a rounded zero.
     parts = [f"{round(part, 3) + 0.0:.3f}".replace("-", "−") for part in (value, low, high)]
     return parts[0] if math.isnan(low) or math.isnan(high) else f"{parts[0]} [{parts[1]}, {parts[2]}]"
+
+
+def single_numbers(ds: xr.Dataset) -> dict[str, float | None]:
+    """The numbers of a result that have no dimensions, as strict JSON."""
+    return {str(name): plain(x.item()) for name, x in ds.data_vars.items() if not x.dims}
 
 
 def plain(value: Any) -> Any:

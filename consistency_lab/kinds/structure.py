@@ -8,9 +8,8 @@ from typing import Any
 import xarray as xr
 from matplotlib.figure import Figure
 
-from consistency_lab.intervals import interval_of
 from consistency_lab.kinds.base import Drawing, Kind, Section, Table
-from consistency_lab.kinds.numbers import records, with_interval
+from consistency_lab.kinds.numbers import interval_text, records, with_interval
 from consistency_lab.kinds.views import Control, View
 from consistency_lab.plots import probe_frames, reading
 from consistency_lab.plots import structure as levels
@@ -38,7 +37,7 @@ class Structure(Kind):
     def section(self, ds: xr.Dataset) -> Section:
         table = probe_frames.switches(ds)
         rows = [
-            (_SAID.get(row["what"], row["what"]), row["name"], with_interval(*interval_of(row, "t")))
+            (_SAID.get(row["what"], row["what"]), row["name"], interval_text(row, "t"))
             for row in table[table["part"].isin(["", "mse"])].to_dict("records")
         ]
         title = "Which noise level decides the image? " + ", ".join(reading.names(ds, "model"))

@@ -14,8 +14,7 @@ Line = tuple[str, str, object]  # name, colour, dashes
 
 def long_frame(ds: xr.Dataset, variable: str, /, **columns: str) -> pd.DataFrame:
     """A variable as rows: its dimensions, ``value``, ``low``, ``high`` (NaN without an interval), and constant columns before them."""
-    table = generic.frame(ds, variable)
-    return table.reindex(columns=[*ds[variable].dims, *generic.ENDS]).assign(**columns)
+    return generic.frame(ds, variable).assign(**columns)
 
 
 def styles(names: list[str]) -> list[Line]:

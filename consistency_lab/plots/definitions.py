@@ -74,10 +74,9 @@ def agreement_matrix(table: pd.DataFrame, known: list[str]) -> Figure:
     figure, axes = new_figure(1.9 + 0.72 * len(known), 1.5 + 0.46 * len(known))
     ax, size = axes[0, 0], len(known)
     for row in table.to_dict("records"):
-        x, y = known.index(row["first"]), known.index(row["second"]) - 1
-        rho = interval_of(row, "rho")
+        x, y, rho = known.index(row["first"]), known.index(row["second"]) - 1, interval_of(row, "rho")
         if np.isfinite(rho.estimate):
-            cell(ax, x, y, rho, _TWO_SIDED((row["rho"] + 1) / 2), sign="+")
+            cell(ax, x, y, rho, _TWO_SIDED((rho.estimate + 1) / 2), sign="+")
         else:
             empty_cell(ax, x, y)
     named(ax, range(size - 1), known[:-1], known[1:])

@@ -98,11 +98,6 @@ def _numbers(ordered: Sequence[tuple[Kind, xr.Dataset]]) -> dict[str, Any]:
     return {"headline": first, "results": entries}
 
 
-def _single(ds: xr.Dataset) -> dict[str, float | None]:
-    """The numbers of a result that have no dimensions."""
-    return {str(name): plain(x.item()) for name, x in ds.data_vars.items() if not x.dims}
-
-
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([HERE, KINDS_HERE]),
