@@ -10,6 +10,7 @@ import xarray as xr
 from _common import Drawn, Source, main, said
 from _stored import curves
 
+from consistency_lab.intervals import as_value, interval_of
 from consistency_lab.paper.plots import studies
 from consistency_lab.plots import probe_frames
 
@@ -26,8 +27,9 @@ def frame_of(result: xr.Dataset) -> pd.DataFrame:
     bands = parts[parts["of"] == "band"]["words"].str.replace("band", "frequency")
     known = table[(table["quantity"] == "fixed") & (table["name"] == model)].assign(quantity="known")
     known["log_snr"] = known["log_snr"].replace(np.inf, np.nan)
-    half = probe_frames.switches(result).rename(columns={"t": "value"})
+    half = probe_frames.switches(result)
     half = half[half["name"] == model].assign(quantity="half")
+    half = half.drop(columns="t").assign(**as_value(interval_of(half, "t")))
     both = pd.concat([known, half], ignore_index=True)
     both = both[both["part"].isin(bands.index)].assign(words=both["part"].map(bands))
     return both[["part", "t", "log_snr", "value", "low", "high", "quantity", "words"]].reset_index(drop=True)

@@ -10,6 +10,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from consistency_lab.errors import UserError
+from consistency_lab.intervals import estimates
 from consistency_lab.jupyter.still import figure_html
 from consistency_lab.kinds.numbers import with_interval
 from consistency_lab.kinds.registry import kind_of
@@ -72,6 +73,6 @@ def _html(result: xr.Dataset, sentence: str, figure: str) -> str:
 
 
 def _numbers(result: xr.Dataset) -> list[tuple[str, str]]:
-    """Every single number of a result that has an interval: among its attributes, or without dimensions."""
-    known = {name: ends for name, ends in generic.single(result).items() if not math.isnan(ends[0])}
-    return [(name, with_interval(*ends)) for name, ends in known.items() if f"{name}_low" in {*result.attrs, *result}]
+    """Every single number of a result that has an interval."""
+    known = {name: ends for name, ends in generic.single(result).items() if not math.isnan(ends.estimate)}
+    return [(name, with_interval(*ends)) for name, ends in known.items() if name in estimates(result)]

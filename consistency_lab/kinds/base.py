@@ -11,7 +11,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from consistency_lab.errors import UserError
-from consistency_lab.kinds.numbers import plain, records, with_interval
+from consistency_lab.intervals import estimates
+from consistency_lab.kinds.numbers import records, single_numbers, with_interval
 from consistency_lab.kinds.views import Control, View
 from consistency_lab.plots import generic
 
@@ -104,7 +105,7 @@ class Kind:
     def figures(self, ds: xr.Dataset) -> Iterator[Drawing]:
         """The figures (`consistency_lab.kinds.base.Drawing`), the one that says most first; each is drawn when it is asked for."""
         for name in generic.drawn(ds):
-            intervals = " Bands and bars: from low to high." if f"{name}_low" in ds else " No interval is known."
+            intervals = " Bands and bars: from low to high." if name in estimates(ds) else " No interval is known."
             alt = f"{ds.attrs['kind']}: {generic.said(ds, name)}"
             yield Drawing(name, generic.figure(ds, name), generic.frame(ds, name), f"{alt}.", f"{alt}.{intervals}")
         if numbers := generic.single(ds):
@@ -121,21 +122,18 @@ class Kind:
     def numbers(self, ds: xr.Dataset) -> dict[str, Any]:
         """What the report's JSON file holds of it, beside its kind and provenance; strict JSON (`kinds.numbers.plain`)."""
         rows = {name: records(generic.frame(ds, name)) for name in generic.drawn(ds)}
-        single = {
-            name: dict(zip(("value", "low", "high"), ends, strict=True)) for name, ends in generic.single(ds).items()
-        }
-        return {"numbers": plain(single), "rows": rows}
+        return {"numbers": single_numbers(ds), "rows": rows}
 
     def section(self, ds: xr.Dataset) -> Section:
         """What a report shows of it: drawings, tables, facts, notes and paragraphs (`consistency_lab.kinds.base`) in their order."""
         kind = str(ds.attrs["kind"])
         named = dict(generic.single(ds))
-        for name in generic.estimates(ds):
+        for name in generic.variables(ds):
             named |= dict(generic.entries(ds, name))
         rows = [(name, with_interval(*ends)) for name, ends in named.items()]
         rows += [
             (name, generic.said(ds, name).removeprefix(f"{name} "))
-            for name in generic.estimates(ds)
+            for name in generic.variables(ds)
             if not generic.entries(ds, name)
         ]
         title = kind[:1].upper() + kind[1:] + (f": {ds.attrs['model']}" if "model" in ds.attrs else "")

@@ -9,8 +9,9 @@ from typing import Any
 import xarray as xr
 from matplotlib.figure import Figure
 
+from consistency_lab.intervals import interval_of
 from consistency_lab.kinds.base import Drawing, Kind, Section, Table
-from consistency_lab.kinds.numbers import OVER_IMAGES, interval_text, number, plain, records
+from consistency_lab.kinds.numbers import OVER_IMAGES, interval_text, number, records, single_numbers
 from consistency_lab.kinds.views import Control, View
 from consistency_lab.plots import connectivity as paths
 from consistency_lab.plots import probe_frames, reading
@@ -30,10 +31,9 @@ class Connectivity(Kind):
         )
 
     def numbers(self, ds: xr.Dataset) -> dict[str, Any]:
-        single = {name: plain(float(x)) for name, x in ds.data_vars.items() if not x.dims}
         return {
             "rows": records(probe_frames.connectivity(ds)),
-            "numbers": single,
+            "numbers": single_numbers(ds),
             "barriers": records(probe_frames.barriers(ds)),
         }
 
@@ -41,9 +41,9 @@ class Connectivity(Kind):
         rows = [(f"barrier, {path}", interval_text(ds.sel(path=path), "barrier")) for path in reading.names(ds, "path")]
         rows.append(("loss of answering with the data mean", interval_text(ds, "mean_loss")))
         rows.append(("consistency of the images", interval_text(ds, "consistency")))
-        rows.append(("distance of the weights", number(ds.attrs.get("weight_distance", math.nan))))
-        if "aligned_weight_distance" in ds.attrs:
-            rows.append(("distance of the weights after alignment", number(ds.attrs["aligned_weight_distance"])))
+        rows.append(("distance of the weights", number(interval_of(ds, "weight_distance", math.nan).estimate)))
+        if "aligned_weight_distance" in ds:
+            rows.append(("distance of the weights after alignment", number(float(ds["aligned_weight_distance"]))))
         else:
             rows.append(("alignment", str(ds.attrs.get("alignment", "not recorded"))))
         return Section(

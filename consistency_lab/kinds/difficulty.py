@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from consistency_lab.intervals import interval_of
 from consistency_lab.kinds.base import Drawing, Kind, Part, Section, Table
 from consistency_lab.kinds.numbers import OVER_IMAGES, interval_text, records, with_interval
 from consistency_lab.kinds.views import Control, View
@@ -99,11 +101,10 @@ def _definitions(ds: xr.Dataset) -> list[tuple[str, ...]]:
     ds = with_void_marked(ds)
     rows: list[tuple[str, ...]] = []
     for row in difficulty_table(ds).to_dict("records"):
-        told = (
-            f"{row['peak_from']:.2f} to {row['peak_to']:.2f}" if row["peak_from"] == row["peak_from"] else "no interval"
-        )
+        _, low, high = interval_of(row, "peak_t")
+        told = f"{low:.2f} to {high:.2f}" if low == low else "no interval"
         peak = f"{row['peak_t']:.2f} ({told})" if row["defined"] else "undefined"
-        share = with_interval(row["share_below"], row["share_low"], row["share_high"])
+        share = interval_text(row, "share_below")
         meaning = str(ds["definition_meaning"].sel(definition=row["definition"]).values)
         rows.append((row["definition"], peak, share, f"{row['uniform_below']:.2f}", meaning))
     return rows
@@ -116,27 +117,25 @@ def _measures(ds: xr.Dataset) -> list[str]:
     return [f"{unit} error" for unit in reading.names(ds, "units")]
 
 
-def _measure(ds: xr.Dataset, measure: str) -> tuple[xr.Dataset, str]:
-    """``value``, ``value_low`` and ``value_high`` along t, and their unit."""
+def _measure(ds: xr.Dataset, measure: str) -> tuple[xr.Dataset, str, str]:
+    """What holds the measure along t, under which name, and its unit."""
     if "profile" in ds:
         one = with_void_marked(ds).sel(definition=measure)
-        names, unit = reading.bounds("profile"), str(one["definition_unit"].values)
-    else:
-        one, unit = ds.isel(units=_measures(ds).index(measure)), "mean square over pixels"
-        names = ("error_mean", "error_low", "error_high")
-    return one[list(names)].rename(dict(zip(names, reading.bounds("value"), strict=True))), unit
+        return one, "profile", str(one["definition_unit"].values)
+    return ds.isel(units=_measures(ds).index(measure)), "error_mean", "mean square over pixels"
 
 
 @themed
 def _along_t(ds: xr.Dataset, measure: str, t: float) -> Figure:
     """One measure of difficulty along t with its interval, the time that is asked about marked."""
-    values, unit = _measure(ds, measure)
+    one, name, unit = _measure(ds, measure)
+    value, low, high = interval_of(one, name)
     figure, axes = new_figure(7.6, 3.2)
     ax = axes[0, 0]
-    ax.fill_between(ds["t"], values["value_low"], values["value_high"], color=SAME, alpha=0.18, lw=0)
-    ax.plot(ds["t"], values["value"], color=SAME)
+    ax.fill_between(ds["t"], low, high, color=SAME, alpha=0.18, lw=0)
+    ax.plot(ds["t"], value, color=SAME)
     ax.axvline(t, color=MUTED, lw=1)
-    if bool((values["value_low"] > 0).all()):
+    if np.all(low > 0):
         ax.set_yscale("log")
     ax.set_title(f"{measure} of {reading.model_of(ds)}")
     ax.set_ylabel(unit)
@@ -146,6 +145,6 @@ def _along_t(ds: xr.Dataset, measure: str, t: float) -> Figure:
 
 def _at_t(ds: xr.Dataset, measure: str, t: float) -> str:
     """The measure at one time with its interval."""
-    values, unit = _measure(ds, measure)
-    text = interval_text(values.sel(t=t), "value")
+    one, name, unit = _measure(ds, measure)
+    text = interval_text(one.sel(t=t), name)
     return f"{measure} of {reading.model_of(ds)} at t = {t:.2f}: {text} ({unit}; {OVER_IMAGES})."

@@ -9,8 +9,9 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from consistency_lab.intervals import add_interval, estimates, interval_of
 from consistency_lab.kinds.base import Drawing, Facts, Kind, Note, Part, Section
-from consistency_lab.kinds.numbers import OVER_IMAGES, interval_text, number, plain, records, with_interval
+from consistency_lab.kinds.numbers import OVER_IMAGES, interval_text, number, records, single_numbers, with_interval
 from consistency_lab.kinds.views import ALL, Control, View
 from consistency_lab.plots import curvature as spectra
 from consistency_lab.plots import frames, landscapes, probes, reading
@@ -56,7 +57,7 @@ class Landscape(Kind):
             )
 
     def numbers(self, ds: xr.Dataset) -> dict[str, Any]:
-        return _single(ds)
+        return {"numbers": single_numbers(ds)}
 
     def section(self, ds: xr.Dataset) -> Section:
         why = {} if reading.is_between(ds) else {"barrier": "a barrier needs two models"}
@@ -89,7 +90,7 @@ class Plane(Kind):
         )
 
     def numbers(self, ds: xr.Dataset) -> dict[str, Any]:
-        return _single(ds)
+        return {"numbers": single_numbers(ds)}
 
     def section(self, ds: xr.Dataset) -> Section:
         return _section(ds, "a plane in weight space", self.figures(ds), _numbers(ds, PLANE_NUMBERS, {}))
@@ -137,29 +138,24 @@ def _path(ds: xr.Dataset, otherwise: str) -> str:
     return str(ds.attrs.get("path", otherwise))
 
 
-def _single(ds: xr.Dataset) -> dict[str, Any]:
-    """Every number among the attributes."""
-    return {"numbers": {name: plain(value) for name, value in ds.attrs.items() if isinstance(value, int | float)}}
-
-
 def _section(ds: xr.Dataset, otherwise: str, figures: Iterator[Drawing], numbers: list[tuple[str, str]]) -> Section:
     """The section of a line or plane."""
     path, model = _path(ds, otherwise), str(ds.attrs.get("model", ""))
     parts: list[Part] = [f"Around {model}."] if model and model not in path else []
     parts += figures
     if numbers:
-        intervals = any(f"{name}_low" in ds.attrs for name in ("curvature", "curvature_x"))
+        intervals = {"curvature", "curvature_x"} & set(estimates(ds))
         note = "On one frozen batch; 95 % intervals over its images."
         parts += [Facts(numbers), Note(note if intervals else "Each is one number on one frozen batch: no interval.")]
     return Section(f"Loss landscape: {path}", parts)
 
 
 def _numbers(ds: xr.Dataset, names: Mapping[str, str], why: dict[str, str]) -> list[tuple[str, str]]:
-    """Numbers among the attributes with their intervals, or why they are undefined."""
+    """Numbers with their intervals, or why they are undefined."""
     found = []
     for name, title in names.items():
-        if name in ds.attrs:
-            value, low, high = (float(ds.attrs.get(f"{name}{end}", np.nan)) for end in ("", "_low", "_high"))
+        if name in ds:
+            value, low, high = map(float, interval_of(ds, name))
             reason = why.get(name.removeprefix("relative_")) or "the line is too short or the loss not finite"
             text = with_interval(value, low, high) if np.isfinite(low) else number(value)
             found += _at_other_reaches(ds, name, title)
@@ -171,7 +167,7 @@ def _reach(ds: xr.Dataset, name: str) -> str:
     """How far from the model a number was taken that depends on it; nothing for the others."""
     if name not in landscapes.REACHES or not np.isfinite(reach := landscapes.reach_of(ds, name)):
         return ""
-    said = landscapes.REACHES[name][0] in ds.attrs
+    said = landscapes.REACHES[name][0] in ds
     return f" on ±{reach:.2g}{'' if said else ' (an older result: on this span alone)'}"
 
 
@@ -197,13 +193,12 @@ def _line_at(ds: xr.Dataset, level: float | None) -> tuple[Figure, str]:
     """The loss along a line over all noise levels, or at one of them."""
     path = _path(ds, "a line in weight space")
     if level is None:
-        value, low, high = (float(ds.attrs.get(f"curvature{end}", np.nan)) for end in ("", "_low", "_high"))
-        said = f"loss along {path}, all noise levels; second derivative at the model {with_interval(value, low, high)}."
+        bend = with_interval(*interval_of(ds, "curvature", np.nan))
+        said = f"loss along {path}, all noise levels; second derivative at the model {bend}."
         return probes.landscape(ds), said
     here = ds.sel(t=level, drop=True)
-    nothing = here["loss"] * np.nan  # results of an earlier version have no interval at single levels
-    ends = ("", "_low", "_high")
-    one = ds[["loss"]].assign({f"loss{end}": here.get(f"loss_by_t{end}", nothing) for end in ends})
+    one = ds[["loss"]]
+    add_interval(one, "loss", ("position",), interval_of(here, "loss_by_t"))  # without one in an earlier version
     one.attrs["path"] = f"{path}, t = {level:.2g}"
     said = f"loss along {path} at t = {level:.2f}"
     if "curvature_by_t" in here:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from consistency_lab.intervals import interval_of
 from consistency_lab.plots import frames, reading
 from consistency_lab.similarity.quantities import unit_of
 
@@ -38,10 +39,9 @@ def with_interval(value: float, low: float, high: float, digits: int = 3) -> str
     return f"{number(value, digits)} [{number(low, digits)}, {number(high, digits)}]"
 
 
-def interval_text(ds: xr.Dataset, name: str) -> str:
-    """`with_interval` of a variable without dimensions, or of one entry of it."""
-    value, low, high = (float(ds[f"{name}{end}"].item()) for end in ("", "_low", "_high"))
-    return with_interval(value, low, high)
+def interval_text(container: Any, name: str) -> str:
+    """`with_interval` of the one number of that name that a part of a result, or a row, holds."""
+    return with_interval(*(np.asarray(part).item() for part in interval_of(container, name)))
 
 
 def score_text(value: float, low: float, high: float) -> str:
@@ -51,6 +51,11 @@ def score_text(value: float, low: float, high: float) -> str:
     # + 0.0 takes the minus off a rounded zero.
     parts = [f"{round(part, 3) + 0.0:.3f}".replace("-", "−") for part in (value, low, high)]
     return parts[0] if math.isnan(low) or math.isnan(high) else f"{parts[0]} [{parts[1]}, {parts[2]}]"
+
+
+def single_numbers(ds: xr.Dataset) -> dict[str, float | None]:
+    """The numbers of a result that have no dimensions, as strict JSON."""
+    return {str(name): plain(x.item()) for name, x in ds.data_vars.items() if not x.dims}
 
 
 def plain(value: Any) -> Any:
@@ -129,8 +134,7 @@ def headline(ds: xr.Dataset, metric: str | None = None) -> Headline:
     table = {row["group"]: row for row in frames.overview(ds, metric).to_dict("records") if row["group"] != "pair"}
 
     def values(group: str, what: str) -> tuple[float, float, float]:
-        row = table[group]
-        return float(row[what]), float(row[f"{what}_low"]), float(row[f"{what}_high"])
+        return tuple(map(float, interval_of(table[group], what)))  # type: ignore[return-value]
 
     score, low, high = values("family", "score")
     return Headline(
@@ -157,7 +161,7 @@ def _typical(ds: xr.Dataset, metric: str) -> dict[str, Any]:
     if "family_trimmed_score" not in ds:
         return {}
     one = ds.isel(t=-1).sel(metric=metric)
-    trimmed = tuple(float(one[f"family_trimmed_score{end}"]) for end in ("", "_low", "_high"))
+    trimmed = tuple(interval_of(one, "family_trimmed_score"))
     return {"trimmed": trimmed, "median": float(one["family_median_score"])}
 
 
@@ -166,7 +170,7 @@ def odd_one_out(ds: xr.Dataset, metric: str) -> str:
     if "odd" not in ds:
         return ""
     one = ds.isel(t=-1).sel(metric=metric)
-    index, rise, low, high = (float(one[name]) for name in ("odd", "odd_rise", "odd_rise_low", "odd_rise_high"))
+    index, (rise, low, high) = float(one["odd"]), map(float, interval_of(one, "odd_rise"))
     if index < 0 or math.isnan(rise):
         return ""
     name, without = reading.names(ds, "model")[int(index)], float(one["without_score"][int(index)])

@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from consistency_lab.kinds.base import Drawing, Kind, Section, Table
-from consistency_lab.kinds.numbers import records, with_interval
+from consistency_lab.kinds.numbers import interval_text, records, with_interval
 from consistency_lab.kinds.views import Control, View
 from consistency_lab.plots import probe_frames, reading
 from consistency_lab.plots import structure as levels
@@ -37,7 +37,7 @@ class Structure(Kind):
     def section(self, ds: xr.Dataset) -> Section:
         table = probe_frames.switches(ds)
         rows = [
-            (_SAID.get(row["what"], row["what"]), row["name"], with_interval(row["t"], row["low"], row["high"]))
+            (_SAID.get(row["what"], row["what"]), row["name"], interval_text(row, "t"))
             for row in table[table["part"].isin(["", "mse"])].to_dict("records")
         ]
         title = "Which noise level decides the image? " + ", ".join(reading.names(ds, "model"))

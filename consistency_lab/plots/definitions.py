@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from consistency_lab.intervals import Interval
+from consistency_lab.intervals import interval_of
 from consistency_lab.plots import probe_frames, reading
 from consistency_lab.plots.cells import cell, empty_cell, named
 from consistency_lab.plots.theme import MUTED, NULL, SAME, new_figure, note, themed, time_axis
@@ -74,10 +74,9 @@ def agreement_matrix(table: pd.DataFrame, known: list[str]) -> Figure:
     figure, axes = new_figure(1.9 + 0.72 * len(known), 1.5 + 0.46 * len(known))
     ax, size = axes[0, 0], len(known)
     for row in table.to_dict("records"):
-        x, y = known.index(row["first"]), known.index(row["second"]) - 1
-        rho = Interval(row["rho"], row["low"], row["high"])
+        x, y, rho = known.index(row["first"]), known.index(row["second"]) - 1, interval_of(row, "rho")
         if np.isfinite(rho.estimate):
-            cell(ax, x, y, rho, _TWO_SIDED((row["rho"] + 1) / 2), sign="+")
+            cell(ax, x, y, rho, _TWO_SIDED((rho.estimate + 1) / 2), sign="+")
         else:
             empty_cell(ax, x, y)
     named(ax, range(size - 1), known[:-1], known[1:])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -11,6 +10,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from consistency_lab.intervals import Interval, as_value, interval_of, is_bound
 from consistency_lab.plots.theme import (
     DASHES,
     MUTED,
@@ -29,49 +29,41 @@ MOST_CELLS = 20_000  # of a variable that is drawn: beyond are images and raw sa
 MOST_NAMED = 8  # lines that eyes can tell apart
 MOST_ROWS = 24
 MOST_LISTED = 12  # entries of a variable that a table says one by one
-ENDS = {"value": "", "low": "_low", "high": "_high"}
-Bounds = tuple[float, float, float]
 
 
-def estimates(ds: xr.Dataset) -> list[str]:
+def variables(ds: xr.Dataset) -> list[str]:
     """The variables of numbers that have dimensions, ends of intervals left out."""
     return [
-        str(name)
-        for name, each in ds.data_vars.items()
-        if each.dims and _is_number(each) and not _is_end(ds, str(name))
+        str(name) for name, each in ds.data_vars.items() if each.dims and _is_number(each) and not _is_end(ds, name)
     ]
 
 
 def drawn(ds: xr.Dataset) -> list[str]:
-    """Those of `estimates` that a figure has a place for."""
-    return [name for name in estimates(ds) if ds[name].size <= MOST_CELLS]
+    """Those of `variables` that a figure has a place for."""
+    return [name for name in variables(ds) if ds[name].size <= MOST_CELLS]
 
 
-def single(ds: xr.Dataset) -> dict[str, Bounds]:
-    """The numbers without dimensions, variables or attributes, as (value, low, high); NaN for ends that are not known."""
-    known = {str(name): float(x) for name, x in ds.attrs.items() if isinstance(x, int | float)}
-    known |= {str(name): float(x) for name, x in ds.data_vars.items() if not x.dims and _is_number(x)}
-    ends = {name: (known.get(f"{name}_low", math.nan), known.get(f"{name}_high", math.nan)) for name in known}
-    return {
-        name: (value, *ends[name])
-        for name, value in known.items()
-        if not any(name.endswith(end) and name.removesuffix(end) in known for end in ("_low", "_high"))
-    }
+def single(ds: xr.Dataset) -> dict[str, Interval]:
+    """The numbers without dimensions, with their intervals; NaN for ends that are not known."""
+    known = (
+        name for name, each in ds.data_vars.items() if not each.dims and _is_number(each) and not _is_end(ds, name)
+    )
+    return {str(name): Interval(*map(float, interval_of(ds, str(name)))) for name in known}
 
 
 def frame(ds: xr.Dataset, name: str) -> pd.DataFrame:
-    """A row a cell: a column per dimension, then value, and low and high where they are known."""
-    columns = {column: ds[f"{name}{end}"] for column, end in ENDS.items() if f"{name}{end}" in ds}
-    table = xr.Dataset({column: each.variable for column, each in columns.items()}, {d: ds[d] for d in ds[name].dims})
-    return table.to_dataframe(dim_order=list(table["value"].dims)).reset_index()
+    """A row a cell: a column per dimension, then value, low and high."""
+    one = ds[name]
+    parts = {key: (one.dims, part) for key, part in as_value(interval_of(ds, name)).items()}
+    return xr.Dataset(parts, {dim: ds[dim] for dim in one.dims}).to_dataframe(dim_order=list(one.dims)).reset_index()
 
 
-def entries(ds: xr.Dataset, name: str) -> list[tuple[str, Bounds]]:
-    """Every entry of a variable in words, with its value, low and high; none of one of more than `MOST_LISTED`."""
+def entries(ds: xr.Dataset, name: str) -> list[tuple[str, Interval]]:
+    """Every entry of a variable in words, with its interval; none of one of more than `MOST_LISTED`."""
     if ds[name].size > MOST_LISTED:
         return []
-    table = frame(ds, name).reindex(columns=[*ds[name].dims, *ENDS])
-    ends = table[list(ENDS)].astype(float).itertuples(index=False, name=None)
+    table = frame(ds, name)
+    ends = (Interval(*each) for each in table[list(as_value(Interval(0, 0, 0)))].itertuples(index=False))
     return [
         (f"{name}, {entry}", each)
         for entry, each in zip(_entries(table, list(map(str, ds[name].dims))), ends, strict=True)
@@ -126,13 +118,13 @@ def figure(ds: xr.Dataset, name: str) -> Figure:
     return made
 
 
-def points_frame(numbers: Mapping[str, Bounds]) -> pd.DataFrame:
+def points_frame(numbers: Mapping[str, Interval]) -> pd.DataFrame:
     """Columns name, value, low, high."""
-    return pd.DataFrame([(name, *ends) for name, ends in numbers.items()], columns=["name", *ENDS])
+    return pd.DataFrame([{"name": name, **as_value(ends)} for name, ends in numbers.items()])
 
 
 @themed
-def points(numbers: Mapping[str, Bounds]) -> Figure:
+def points(numbers: Mapping[str, Interval]) -> Figure:
     """The first `MOST_LISTED` of single numbers with their intervals, each on an axis of its own."""
     numbers = dict(list(numbers.items())[:MOST_LISTED])
     made, axes = new_figure(5.2, 0.25 + 0.6 * len(numbers), len(numbers), 1)
@@ -149,8 +141,8 @@ def _is_number(values: xr.DataArray) -> bool:
     return values.dtype.kind in "fiub"
 
 
-def _is_end(ds: xr.Dataset, name: str) -> bool:
-    return any(name.endswith(end) and name.removesuffix(end) in ds.data_vars for end in ("_low", "_high"))
+def _is_end(ds: xr.Dataset, name: Hashable) -> bool:
+    return is_bound(name) and str(name).rpartition("_")[0] in ds
 
 
 def _entries(table: pd.DataFrame, dims: list[str]) -> list[str]:
@@ -171,8 +163,7 @@ def _lines(ax: Axes, table: pd.DataFrame, along: str) -> list[tuple[float, str, 
     ends = []
     for i, (name, line) in enumerate(table.groupby("entry", sort=False)):
         line, colour = line.sort_values(along, ascending=along != "t"), SERIES[i % len(SERIES)]
-        if "low" in line and "high" in line:
-            ax.fill_between(line[along], line["low"], line["high"], color=colour, alpha=0.18, lw=0)
+        ax.fill_between(line[along], line["low"], line["high"], color=colour, alpha=0.18, lw=0)
         ax.plot(line[along], line["value"], color=colour, ls=DASHES[i % len(DASHES)])
         ends.append((float(line["value"].iloc[-1]), str(name), colour))
     ax.margins(x=0)
@@ -210,7 +201,7 @@ def _rows(table: pd.DataFrame, label: str) -> Figure:
     made, axes = new_figure(7.2, 0.7 + 0.24 * len(table))
     ax = axes[0, 0]
     for y, row in enumerate(table.to_dict("records")):
-        ax.plot([row.get("low", math.nan), row.get("high", math.nan)], [y, y], color=SAME, lw=1.8)
+        ax.plot([row["low"], row["high"]], [y, y], color=SAME, lw=1.8)
         ax.plot(row["value"], y, "o", color=SAME, ms=5)
     ax.set_yticks(range(len(table)), list(table["entry"]))
     ax.set_ylim(len(table) - 0.5, -0.5)
