@@ -38,7 +38,7 @@ def fetch(remote: Remote, folder: Path) -> Path:
             try:
                 return Path(pooch.retrieve(url, remote.known, remote.name, folder, downloader=downloader))
             except requests.HTTPError as error:
-                failures.append(f"{url} (HTTP {error.response.status_code})")
+                failures.append(f"{url} (HTTP {getattr(error.response, 'status_code', 'error')})")
             except requests.RequestException as error:
                 failures.append(f"{url} ({type(error).__name__})")
             except ValueError:
