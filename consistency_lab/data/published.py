@@ -130,7 +130,7 @@ def _idx_set(place: Place, idx: IdxSet, split: str, view: View) -> ImageSet:
     for file in (f"{prefixes[split]}-images-idx3-ubyte", f"{prefixes[split]}-labels-idx1-ubyte"):
         found = place.first(f"{folder}/{file}{suffix}".lstrip("/") for folder in idx.folders for suffix in ("", ".gz"))
         path = found or place.fetch(idx.remote(file), idx.folders[0])
-        arrays.append(read_idx(path, f"sha256:{idx.files[file][1]}"))
+        arrays.append(read_idx(path, f"sha256:{idx.files[file]}"))
     name = f"{idx.name}/{split}"
     pixels = view.apply(as_pixels(arrays[0], name), name)
     return ImageSet(f"{name}{view}", pixels, as_labels(arrays[1], name), idx.class_names)
