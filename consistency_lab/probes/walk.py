@@ -110,8 +110,7 @@ def mean_gradients(module: nn.Module, loss: SampleLoss, batches: Sequence[Frozen
                     raise UserError(
                         "the loss does not depend on the parameters of the module; probe the module that it uses."
                     )
-                found = torch.autograd.grad(value, parameters, allow_unused=True)
+                found = torch.autograd.grad(value, parameters, materialize_grads=True)
             for sum_, gradient in zip(total, found, strict=True):
-                if gradient is not None:
-                    sum_.add_(gradient)
+                sum_.add_(gradient)
         yield total
