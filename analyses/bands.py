@@ -10,6 +10,7 @@ import xarray as xr
 from _common import Drawn, Source, main, said
 from _stored import curves
 
+from consistency_lab.intervals import as_value, interval_of
 from consistency_lab.paper.plots import studies
 from consistency_lab.plots import probe_frames
 
@@ -28,7 +29,8 @@ def frame_of(result: xr.Dataset) -> pd.DataFrame:
     half = probe_frames.switches(result)
     half = half[(half["name"] == model) & half["what"].str.startswith("half of ")]
     half = half.assign(part=half["what"].str.removeprefix("half of ").str.removesuffix(" known"), quantity="half")
-    half = half[half["part"].str.startswith("band")].rename(columns={"t": "value"})
+    half = half[half["part"].str.startswith("band")]
+    half = half.assign(**as_value(interval_of(half, "t")))
     return pd.concat([known, half[["part", "quantity", "value", "low", "high"]]], ignore_index=True)
 
 

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Denoiser": "diffusion.denoiser",
     "DiffusionModel": "diffusion.model",
+    "Estimate": "diffusion.sampling",
     "GANSettings": "contrast.settings",
     "GaussianDenoiser": "diffusion.references",
     "ImageSet": "data.imageset",
@@ -26,8 +28,11 @@ _HOMES = {
     "MomentumSchedule": "training.momentum",
     "NETWORKS": "networks.registry",
     "NetworkDenoiser": "diffusion.denoiser",
+    "NextLevel": "diffusion.sampling",
     "OptimalDenoiser": "diffusion.references",
+    "Prediction": "diffusion.denoiser",
     "Recipe": "recipe",
+    "SAMPLERS": "diffusion.sampling",
     "SCHEDULES": "diffusion.schedule",
     "Sampler": "diffusion.sampling",
     "SharedNoise": "diffusion.noise",
@@ -104,12 +109,12 @@ if TYPE_CHECKING:
     from consistency_lab.contrast.vae import train_vae
     from consistency_lab.data.imageset import ImageSet
     from consistency_lab.data.sources import load_images
-    from consistency_lab.diffusion.denoiser import NetworkDenoiser
+    from consistency_lab.diffusion.denoiser import Denoiser, NetworkDenoiser, Prediction
     from consistency_lab.diffusion.loss import denoising_loss
     from consistency_lab.diffusion.model import DiffusionModel
     from consistency_lab.diffusion.noise import SharedNoise
     from consistency_lab.diffusion.references import GaussianDenoiser, OptimalDenoiser
-    from consistency_lab.diffusion.sampling import Sampler, sample_path
+    from consistency_lab.diffusion.sampling import SAMPLERS, Estimate, NextLevel, Sampler, sample_path
     from consistency_lab.diffusion.schedule import SCHEDULES
     from consistency_lab.errors import UserError
     from consistency_lab.interop.export import export_diffusers

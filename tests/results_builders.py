@@ -86,8 +86,8 @@ def comparison(models=4, samples=48, shown=8, times=11, size=8, channels=1, near
         "score_low": (("pair", "t", "metric"), score - width),
         "score_high": (("pair", "t", "metric"), np.minimum(score + width, 1)),
         "family_score": (("t", "metric"), family),
-        "family_low": (("t", "metric"), family - 0.08),
-        "family_high": (("t", "metric"), np.minimum(family + 0.08, 1)),
+        "family_score_low": (("t", "metric"), family - 0.08),
+        "family_score_high": (("t", "metric"), np.minimum(family + 0.08, 1)),
         "images": (("model", "shown", "t", "channel", "row", "column"), _to_pixels(x[:, :shown], channels, size)),
     }
     ends = np.argsort(distance[:, -1, :, 0].mean(0))
@@ -196,8 +196,8 @@ def difficulty(samples=32, seed=0):
         "error": ((*dims, "sample"), error),
         "reference_error": (("reference", *dims, "sample"), reference),
         "error_mean": (dims, error.mean(-1)),
-        "error_low": (dims, error.mean(-1) * 0.9),
-        "error_high": (dims, error.mean(-1) * 1.1),
+        "error_mean_low": (dims, error.mean(-1) * 0.9),
+        "error_mean_high": (dims, error.mean(-1) * 1.1),
         "excess": (("reference", *dims), excess),
         "excess_low": (("reference", *dims), excess - 0.05 * np.abs(excess)),
         "excess_high": (("reference", *dims), excess + 0.05 * np.abs(excess)),
@@ -230,14 +230,14 @@ def landscape(between=True):
         "loss_by_t": (("position", "t"), by_t),
         "loss_low": ("position", loss * 0.93),
         "loss_high": ("position", loss * 1.07),
+        "curvature": 0.8,
+        "roughness": 0.02,
+        "barrier": 0.41 if between else float("nan"),
     }
     attrs = {
         "kind": "landscape",
         "model": "unet seed 0",
         "path": "unet seed 0 to unet seed 1" if between else "random direction, filter-normalised",
-        "curvature": 0.8,
-        "roughness": 0.02,
-        "barrier": 0.41 if between else float("nan"),
         "provenance": json.dumps({"samples": 64, "device": "cpu", "versions": VERSIONS}),
     }
     return xr.Dataset(variables, {"position": position, "t": t}, attrs)

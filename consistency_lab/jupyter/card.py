@@ -9,6 +9,7 @@ from html import escape
 import xarray as xr
 from matplotlib.figure import Figure
 
+from consistency_lab.intervals import estimates, interval_of
 from consistency_lab.jupyter.still import figure_html
 from consistency_lab.jupyter.views import view_of
 from consistency_lab.markup import bullets, table
@@ -71,11 +72,7 @@ def _html(result: xr.Dataset, sentence: str, figure: str) -> str:
 
 
 def _numbers(result: xr.Dataset) -> list[tuple[str, str]]:
-    """Every single number of a result that has an interval: among its attributes, or without dimensions."""
-    known = {str(name): float(value) for name, value in result.attrs.items() if isinstance(value, int | float)}
-    known |= {str(name): float(x) for name, x in result.data_vars.items() if not x.dims and x.dtype.kind == "f"}
-    rows = []
-    for name, value in known.items():
-        if f"{name}_low" in known and not math.isnan(value):
-            rows.append((name, with_interval(value, known[f"{name}_low"], known.get(f"{name}_high", math.nan))))
-    return rows
+    """Every single number of a result that has an interval."""
+    single = {str(name): float(x) for name, x in result.data_vars.items() if not x.dims and x.dtype.kind == "f"}
+    known = [name for name in estimates(single) if not math.isnan(single[name])]
+    return [(name, with_interval(*interval_of(single, name))) for name in known]

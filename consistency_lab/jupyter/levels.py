@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from consistency_lab.intervals import add_interval, interval_of
 from consistency_lab.plots import connectivity as paths
 from consistency_lab.plots import curvature as spectra
 from consistency_lab.plots import landscapes, probe_frames, probes, reading
@@ -14,14 +16,12 @@ from consistency_lab.probes.profiles import with_void_marked
 from consistency_lab.reports.numbers import with_interval
 
 Drawn = tuple[Figure, str]
-ENDS = ("", "_low", "_high")
 OVER_IMAGES = "95 % intervals over images"
 
 
-def _text(ds: xr.Dataset, name: str, ends: tuple[str, str, str] = ENDS) -> str:
-    """A number of a result, whatever holds it, with its interval."""
-    value, low, high = (float(ds[f"{name}{end}"].item()) for end in ends)
-    return with_interval(value, low, high)
+def _text(ds: xr.Dataset, name: str) -> str:
+    """The one number of that name that a part of a result holds, with its interval."""
+    return with_interval(*(np.asarray(part).item() for part in interval_of(ds, name)))
 
 
 def measures(ds: xr.Dataset) -> list[str]:
@@ -31,27 +31,25 @@ def measures(ds: xr.Dataset) -> list[str]:
     return [f"{unit} error" for unit in reading.names(ds, "units")]
 
 
-def _measure(ds: xr.Dataset, measure: str) -> tuple[xr.Dataset, str]:
-    """``value``, ``low`` and ``high`` along t, and their unit."""
+def _measure(ds: xr.Dataset, measure: str) -> tuple[xr.Dataset, str, str]:
+    """What holds the measure along t, under which name, and its unit."""
     if "profile" in ds:
         one = with_void_marked(ds).sel(definition=measure)
-        names, unit = [f"profile{end}" for end in ENDS], str(one["definition_unit"].values)
-    else:
-        one, unit = ds.sel(units=measure.removesuffix(" error")), "mean square over pixels"
-        names = ["error_mean", "error_low", "error_high"]
-    return one[names].rename(dict(zip(names, ("value", "low", "high"), strict=True))), unit
+        return one, "profile", str(one["definition_unit"].values)
+    return ds.sel(units=measure.removesuffix(" error")), "error_mean", "mean square over pixels"
 
 
 @themed
 def along_t(ds: xr.Dataset, measure: str, t: float) -> Figure:
     """One measure of difficulty along t with its interval, the time that is asked about marked."""
-    values, unit = _measure(ds, measure)
+    one, name, unit = _measure(ds, measure)
+    value, low, high = interval_of(one, name)
     figure, axes = new_figure(7.6, 3.2)
     ax = axes[0, 0]
-    ax.fill_between(ds["t"], values["low"], values["high"], color=SAME, alpha=0.18, lw=0)
-    ax.plot(ds["t"], values["value"], color=SAME)
+    ax.fill_between(ds["t"], low, high, color=SAME, alpha=0.18, lw=0)
+    ax.plot(ds["t"], value, color=SAME)
     ax.axvline(t, color=MUTED, lw=1)
-    if bool((values["low"] > 0).all()):
+    if np.all(low > 0):
         ax.set_yscale("log")
     ax.set_title(f"{measure} of {reading.model_of(ds)}")
     ax.set_ylabel(unit)
@@ -61,9 +59,8 @@ def along_t(ds: xr.Dataset, measure: str, t: float) -> Figure:
 
 def at_t(ds: xr.Dataset, measure: str, t: float) -> str:
     """The measure at one time with its interval."""
-    values, unit = _measure(ds, measure)
-    here = values.sel(t=t)
-    text = _text(here, "", ("value", "low", "high"))
+    one, name, unit = _measure(ds, measure)
+    text = _text(one.sel(t=t), name)
     return f"{measure} of {reading.model_of(ds)} at t = {t:.2f}: {text} ({unit}; {OVER_IMAGES})."
 
 
@@ -87,12 +84,12 @@ def line(ds: xr.Dataset, level: float | None) -> Drawn:
     """The loss along a line over all noise levels, or at one of them."""
     path = str(ds.attrs.get("path", "a line in weight space"))
     if level is None:
-        value, low, high = (float(ds.attrs.get(f"curvature{end}", float("nan"))) for end in ENDS)
-        said = f"loss along {path}, all noise levels; second derivative at the model {with_interval(value, low, high)}."
+        bend = with_interval(*interval_of(ds, "curvature", float("nan")))
+        said = f"loss along {path}, all noise levels; second derivative at the model {bend}."
         return probes.landscape(ds), said
     here = ds.sel(t=level, drop=True)
-    nothing = here["loss"] * float("nan")  # results of an earlier version have no interval at single levels
-    one = ds[["loss"]].assign({f"loss{end}": here.get(f"loss_by_t{end}", nothing) for end in ENDS})
+    one = ds[["loss"]]
+    add_interval(one, "loss", ("position",), interval_of(here, "loss_by_t"))  # without one in an earlier version
     one.attrs["path"] = f"{path}, t = {level:.2g}"
     said = f"loss along {path} at t = {level:.2f}"
     if "curvature_by_t" in here:

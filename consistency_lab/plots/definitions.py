@@ -10,6 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from consistency_lab.intervals import interval_of
 from consistency_lab.plots import probe_frames, reading
 from consistency_lab.plots.theme import GRID, MUTED, NULL, SAME, ink_on, new_figure, note, themed, time_axis
 from consistency_lab.probes.profiles import difficulty_correlations, difficulty_table
@@ -74,7 +75,7 @@ def agreement_matrix(table: pd.DataFrame, known: list[str]) -> Figure:
     ax, size = axes[0, 0], len(known)
     for row in table.to_dict("records"):
         x, y = known.index(row["first"]), known.index(row["second"])
-        _cell(ax, x, y - 1, row["rho"], row["low"], row["high"])
+        _cell(ax, x, y - 1, *interval_of(row, "rho"))
     ax.set_xlim(-0.5, size - 1.5)
     ax.set_ylim(size - 1.5, -0.5)
     ax.set_xticks(range(size - 1), known[:-1], rotation=38, ha="right", rotation_mode="anchor")

@@ -12,6 +12,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from consistency_lab.intervals import interval_of
 from consistency_lab.plots import frames, reading
 from consistency_lab.plots.theme import (
     CEILING,
@@ -58,7 +59,7 @@ def scores(ds: xr.Dataset, metric: str) -> Figure:
             across = ax.get_yaxis_transform()
             ax.text(0.02, y, "undefined", style="italic", color=MUTED, va="center", transform=across)
             continue
-        ends = [row[f"{value}_low"], row[f"{value}_high"]]
+        _, *ends = interval_of(row, value)
         ax.plot(ends, [y, y], color=colour, lw=2.4 if strong else 1.6, zorder=2)
         filled, size = (colour, 6.5) if strong else ("none", 5.0)
         ax.plot(row[value], y, mark, color=colour, ms=size, mfc=filled, zorder=3)
@@ -70,7 +71,7 @@ def scores(ds: xr.Dataset, metric: str) -> Figure:
     if value == "score":
         ax.axvline(0, color=NULL, lw=1)
         ax.axvline(1, color=MUTED, lw=1, ls=(0, (2, 2)))
-        lows = table["score_low"].to_numpy(dtype=float)
+        lows = interval_of(table, "score").low
         ax.set_xlim(min(-0.04, np.nanmin(np.append(lows, drawn), initial=0.0) - 0.03), 1.03)
         ax.set_xlabel(f"consistency score, {metric}  (0 = other noise, 1 = same image)")
     else:
@@ -82,7 +83,7 @@ def scores(ds: xr.Dataset, metric: str) -> Figure:
 def heatmap(ds: xr.Dataset, metric: str) -> Figure:
     """Each model with each model and, apart, with each reference: the score, or the mean of a metric without scores."""
     ds = reading.need(ds, "comparison")
-    table, *bounds = (frames.matrix(ds, metric, end) for end in ("", "_low", "_high"))
+    table, *bounds = (frames.matrix(ds, metric, part) for part in frames.PARTS)
     low, high = (bound.to_numpy(dtype=float) for bound in bounds)
     models = list(table.index)
     references = [name for name in table.columns if name not in models]

@@ -23,7 +23,7 @@ from consistency_lab.diffusion.model import DiffusionModel, check_diffusion, des
 from consistency_lab.diffusion.noise import SharedNoise, check_noise
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
-from consistency_lab.intervals import Array, Interval, mean_interval
+from consistency_lab.intervals import Array, Interval, add_interval, mean_interval, stacked, without_bounds
 from consistency_lab.metrics.bands import BandError, principal_components
 from consistency_lab.metrics.base import SquaredDistance
 from consistency_lab.metrics.copy_detection import proportion_bounds
@@ -34,7 +34,6 @@ from consistency_lab.store.results import with_provenance
 
 BANDS = (0.0, 0.125, 0.25, 0.5, 1.0)  # edges of frequency bands, as shares of the corner frequency
 COMPONENTS = (4, 16, 64)  # where groups of principal components end
-MEMORYLESS = ("ddim", "heun")  # samplers whose next state depends on the state alone
 ALIKE = 1e-4  # root mean square distance below which two images cannot be told apart, so that nearness means nothing
 
 
@@ -151,10 +150,10 @@ def _check(models: Sequence[DiffusionModel], images: ImageSet, count: int, sampl
             )
     if count < 3 or levels < 3:
         raise UserError(f"a structure probe needs at least 3 samples and 3 levels, not {count} and {levels}.")
-    if sampler.method not in MEMORYLESS:
+    if sampler.stochastic or sampler.memory:
         raise UserError(
             f"the sampler {sampler.method!r} draws noise or remembers its last step, which a handoff would lose; "
-            f"use {' or '.join(MEMORYLESS)}."
+            "use ddim or heun."
         )
 
 
@@ -187,9 +186,8 @@ def _add_explained(
         found["correlation"].append([_up_to_one(correlation(e, e[-1]).interval) for e, _ in rows])
         found["fixed_t"].append([crossing(own, share) for _, share in rows])
     for name, intervals in found.items():
-        for i, end in enumerate(("", "_low", "_high")):
-            values = np.stack([np.stack([one[i] for one in row]) for row in intervals])
-            result[f"{name}{end}"] = (dims[: values.ndim], values)
+        values = stacked(stacked(row) for row in intervals)
+        add_interval(result, name, dims[: values.estimate.ndim], values)
     whole = parts[0]
     final = [whole.embed(walk.x0[-1]) for walk in courses]
     apart = [
@@ -222,15 +220,14 @@ def _add_whose(
     for (first, second, apart), own in zip(found, times, strict=True):
         n = int(apart.sum())
         if n < 3:
-            nothing = np.full(len(own), np.nan)
-            nearer.append((nothing, nothing, nothing))
-            relative.append(Interval(nothing, nothing, nothing))
-            switch.append(Interval(*[np.array(np.nan)] * 3))
+            nearer.append(without_bounds(np.full(len(own), np.nan)))
+            relative.append(nearer[-1])
+            switch.append(without_bounds(np.nan))
             continue
         a, b = first[:, apart], second[:, apart]
         counts = (a < b).sum(1)
         bounds = np.array([proportion_bounds(int(c), n) for c in counts])
-        nearer.append((counts / n, bounds[:, 0], bounds[:, 1]))
+        nearer.append(Interval(counts / n, bounds[:, 0], bounds[:, 1]))
         share = a / (a + b)
         relative.append(mean_interval(share))
         # The first side wins as t falls: what reaches one half is 1 - d1 / (d1 + d2).
@@ -242,8 +239,7 @@ def _add_whose(
         ("relative", relative, (dim, "t")),
         ("switch_t", switch, (dim,)),
     ):
-        for i, end in enumerate(("", "_low", "_high")):
-            result[f"{prefix}_{name}{end}"] = (dims, np.stack([row[i] for row in rows]))
+        add_interval(result, f"{prefix}_{name}", dims, stacked(rows))
     for name, i in (("to_first", 0), ("to_second", 1)):
         result[f"{prefix}_{name}"] = ((dim, "t", "sample"), np.stack([row[i] for row in found]).astype(np.float32))
     result[f"{prefix}_apart"] = ((dim,), np.array([row[2].mean() for row in found]))

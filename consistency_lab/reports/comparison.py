@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from consistency_lab.intervals import mean_interval
+from consistency_lab.intervals import interval_of, mean_interval
 from consistency_lab.plots import frames, reading, similarity
 from consistency_lab.plots.gallery import gallery as still
 from consistency_lab.reports import words
@@ -86,8 +86,7 @@ def _rows(table: pd.DataFrame) -> list[tuple[str, str, str, str]]:
     """Name, distance, score and the score's kind of interval, as text."""
     rows = []
     for row in table.to_dict("records"):
-        distance = with_interval(row["distance"], row["distance_low"], row["distance_high"])
-        score = score_text(row["score"], row["score_low"], row["score_high"])
+        distance, score = with_interval(*interval_of(row, "distance")), score_text(*interval_of(row, "score"))
         rows.append((str(row["name"]), distance, score, str(row["interval"])))
     return rows
 
@@ -169,10 +168,12 @@ def _models(ds: xr.Dataset, facts: words.Facts) -> dict[str, Any]:
     if "outside" in ds:
         samples = ds["outside"].transpose("model", "sample").values
         columns.append(("share of pixels outside [−1.5, 1.5]", _intervals(samples)))
-        ends = [ds[f"spread{end}"].values.tolist() for end in ("", "_low", "_high")]
         data = f" (data: {number(float(ds['data_spread']))})" if "data_spread" in ds else ""
         columns.append(
-            (f"standard deviation of pixels{data}", [with_interval(*row) for row in zip(*ends, strict=True)])
+            (
+                f"standard deviation of pixels{data}",
+                [with_interval(*each) for each in zip(*interval_of(ds, "spread"), strict=True)],
+            )
         )
     return {"names": names, "columns": columns}
 

@@ -116,12 +116,10 @@ def _numbers(ordered: Sequence[tuple[str, xr.Dataset]]) -> dict[str, Any]:
             entry["rows"], entry["switches"] = records(probe_frames.structure(ds)), records(probe_frames.switches(ds))
         elif kind == "connectivity":
             entry["rows"] = records(probe_frames.connectivity(ds))
-            entry["numbers"] = {name: plain(float(x)) for name, x in ds.data_vars.items() if not x.dims}
+            entry["numbers"] = _single(ds)
             entry["barriers"] = records(probe_frames.barriers(ds))
         elif kind in ("landscape", "plane"):
-            entry["numbers"] = {
-                name: plain(value) for name, value in ds.attrs.items() if isinstance(value, int | float)
-            }
+            entry["numbers"] = _single(ds)
         elif kind == "race":
             entry["rows"], entry["finals"] = records(race_table(ds)), records(finals_table(ds))
         elif kind == "timesteps":
@@ -134,6 +132,11 @@ def _numbers(ordered: Sequence[tuple[str, xr.Dataset]]) -> dict[str, Any]:
         entries.append(entry)
     first = next((entry["headline"] for entry in entries if entry["kind"] == "comparison"), None)
     return {"headline": first, "results": entries}
+
+
+def _single(ds: xr.Dataset) -> dict[str, float | None]:
+    """The numbers of a result that have no dimensions."""
+    return {str(name): plain(x.item()) for name, x in ds.data_vars.items() if not x.dims}
 
 
 def _environment() -> jinja2.Environment:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from consistency_lab.intervals import estimates, interval_of
 from consistency_lab.plots import curvature as spectra
 from consistency_lab.plots import frames, landscapes, probes, reading
 from consistency_lab.plots.surface import surface
@@ -78,7 +79,7 @@ def _landscape(
     ds: xr.Dataset, key: str, path: str, pictures: list[Picture], numbers: list[tuple[str, str]]
 ) -> dict[str, Any]:
     """The section of a line or plane."""
-    intervals = any(f"{name}_low" in ds.attrs for name in ("curvature", "curvature_x"))
+    intervals = bool({"curvature", "curvature_x"} & set(estimates(ds)))
     return {
         "kind": "landscape",
         "key": key,
@@ -92,11 +93,11 @@ def _landscape(
 
 
 def _numbers(ds: xr.Dataset, names: Mapping[str, str], why: dict[str, str]) -> list[tuple[str, str]]:
-    """Numbers among the attributes with their intervals, or why they are undefined."""
+    """Numbers with their intervals, or why they are undefined."""
     found = []
     for name, title in names.items():
-        if name in ds.attrs:
-            value, low, high = (float(ds.attrs.get(f"{name}{end}", np.nan)) for end in ("", "_low", "_high"))
+        if name in ds:
+            value, low, high = map(float, interval_of(ds, name))
             reason = why.get(name.removeprefix("relative_")) or "the line is too short or the loss not finite"
             text = with_interval(value, low, high) if np.isfinite(low) else number(value)
             found += _at_other_reaches(ds, name, title)
@@ -108,7 +109,7 @@ def _reach(ds: xr.Dataset, name: str) -> str:
     """How far from the model a number was taken that depends on it; nothing for the others."""
     if name not in landscapes.REACHES or not np.isfinite(reach := landscapes.reach_of(ds, name)):
         return ""
-    said = landscapes.REACHES[name][0] in ds.attrs
+    said = landscapes.REACHES[name][0] in ds
     return f" on ±{reach:.2g}{'' if said else ' (an older result: on this span alone)'}"
 
 

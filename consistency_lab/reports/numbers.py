@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from consistency_lab.intervals import interval_of
 from consistency_lab.plots import frames, reading
 from consistency_lab.similarity.quantities import unit_of
 
@@ -121,8 +122,7 @@ def headline(ds: xr.Dataset, metric: str | None = None) -> Headline:
     table = {row["group"]: row for row in frames.overview(ds, metric).to_dict("records") if row["group"] != "pair"}
 
     def values(group: str, what: str) -> tuple[float, float, float]:
-        row = table[group]
-        return float(row[what]), float(row[f"{what}_low"]), float(row[f"{what}_high"])
+        return tuple(map(float, interval_of(table[group], what)))  # type: ignore[return-value]
 
     score, low, high = values("family", "score")
     return Headline(
@@ -149,7 +149,7 @@ def _typical(ds: xr.Dataset, metric: str) -> dict[str, Any]:
     if "family_trimmed_score" not in ds:
         return {}
     one = ds.isel(t=-1).sel(metric=metric)
-    trimmed = tuple(float(one[f"family_trimmed_score{end}"]) for end in ("", "_low", "_high"))
+    trimmed = tuple(interval_of(one, "family_trimmed_score"))
     return {"trimmed": trimmed, "median": float(one["family_median_score"])}
 
 
@@ -158,7 +158,7 @@ def odd_one_out(ds: xr.Dataset, metric: str) -> str:
     if "odd" not in ds:
         return ""
     one = ds.isel(t=-1).sel(metric=metric)
-    index, rise, low, high = (float(one[name]) for name in ("odd", "odd_rise", "odd_rise_low", "odd_rise_high"))
+    index, (rise, low, high) = float(one["odd"]), map(float, interval_of(one, "odd_rise"))
     if index < 0 or math.isnan(rise):
         return ""
     name, without = reading.names(ds, "model")[int(index)], float(one["without_score"][int(index)])

@@ -6,6 +6,7 @@ from typing import Any
 
 import xarray as xr
 
+from consistency_lab.intervals import interval_of
 from consistency_lab.plots import connectivity as paths
 from consistency_lab.plots import definitions, probe_frames, reading
 from consistency_lab.plots import structure as levels
@@ -24,11 +25,10 @@ def definitions_of(ds: xr.Dataset, key: str) -> Section | None:
     table, model = difficulty_table(ds), reading.model_of(ds)
     rows = []
     for row in table.to_dict("records"):
-        told = (
-            f"{row['peak_from']:.2f} to {row['peak_to']:.2f}" if row["peak_from"] == row["peak_from"] else "no interval"
-        )
+        peak_at = interval_of(row, "peak_t")
+        told = f"{peak_at.low:.2f} to {peak_at.high:.2f}" if peak_at.low == peak_at.low else "no interval"
         peak = f"{row['peak_t']:.2f} ({told})" if row["defined"] else "undefined"
-        share = with_interval(row["share_below"], row["share_low"], row["share_high"])
+        share = with_interval(*interval_of(row, "share_below"))
         meaning = str(ds["definition_meaning"].sel(definition=row["definition"]).values)
         rows.append((row["definition"], peak, share, f"{row['uniform_below']:.2f}", meaning))
     curves = picture(
@@ -56,7 +56,7 @@ def structure(ds: xr.Dataset, key: str) -> Section:
     whole = table[~table["what"].str.startswith("half of") | (table["what"] == "half of mse known")]
     words = {"half of mse known": "half of the image is known"}
     rows = [
-        (words.get(row["what"], row["what"]), row["name"], with_interval(row["t"], row["low"], row["high"]))
+        (words.get(row["what"], row["what"]), row["name"], with_interval(*interval_of(row, "t")))
         for row in whole.to_dict("records")
     ]
     figure = picture(
@@ -85,9 +85,9 @@ def connectivity(ds: xr.Dataset, key: str) -> Section:
     rows = [(f"barrier, {path}", _text(ds.sel(path=path), "barrier")) for path in reading.names(ds, "path")]
     rows.append(("loss of answering with the data mean", _text(ds, "mean_loss")))
     rows.append(("consistency of the images", _text(ds, "consistency")))
-    rows.append(("distance of the weights", number(ds.attrs["weight_distance"])))
-    if "aligned_weight_distance" in ds.attrs:
-        rows.append(("distance of the weights after alignment", number(ds.attrs["aligned_weight_distance"])))
+    rows.append(("distance of the weights", number(float(ds["weight_distance"]))))
+    if "aligned_weight_distance" in ds:
+        rows.append(("distance of the weights after alignment", number(float(ds["aligned_weight_distance"]))))
     else:
         rows.append(("alignment", str(ds.attrs["alignment"])))
     figure = picture(
@@ -109,5 +109,4 @@ def connectivity(ds: xr.Dataset, key: str) -> Section:
 
 
 def _text(ds: xr.Dataset, name: str) -> str:
-    value, low, high = (float(ds[f"{name}{end}"]) for end in ("", "_low", "_high"))
-    return with_interval(value, low, high)
+    return with_interval(*interval_of(ds, name))

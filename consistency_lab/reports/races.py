@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from consistency_lab.intervals import interval_of
 from consistency_lab.paper.race.table import finals_table, race_table
 from consistency_lab.plots import race as drawn
 from consistency_lab.plots import timesteps as audits
@@ -103,7 +104,7 @@ def audit(ds: xr.Dataset, key: str) -> dict[str, Any]:
 
 def _times(row: Mapping[Any, Any], prefix: str) -> str:
     """A speed-up with its interval, or what censored runs leave of it."""
-    value, low, high, bound = (row[prefix + name] for name in ("speedup", "low", "high", "bound"))
+    (value, low, high), bound = interval_of(row, f"{prefix}speedup"), row[f"{prefix}bound"]
     if bound == "unknown":
         return "unknown: neither always arrived"
     if bound:
@@ -112,7 +113,7 @@ def _times(row: Mapping[Any, Any], prefix: str) -> str:
 
 
 def _end(row: Mapping[Any, Any], name: str) -> str:
-    value, low, high = (float(row.get(f"{name}{end}", np.nan)) for end in ("", "_low", "_high"))
+    value, low, high = map(float, interval_of(row, name))
     if not np.isfinite(value):
         return "none"
     return with_interval(value, low, high) if np.isfinite(low) else number(value)

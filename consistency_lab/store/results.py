@@ -22,6 +22,7 @@ import xarray as xr
 
 from consistency_lab.errors import StoreError
 from consistency_lab.store.atomic import as_path, atomic_write
+from consistency_lab.store.migration import migrated
 from consistency_lab.store.shapes import shape_of
 from consistency_lab.store.spec import MEASURES_VERSION, NUMERICS_VERSION
 
@@ -80,7 +81,7 @@ def save_result(ds: xr.Dataset, path: str | os.PathLike[str]) -> None:
 
 
 def load_result(path: str | os.PathLike[str]) -> xr.Dataset:
-    """A dataset that `save_result` wrote, in memory.
+    """A dataset that `save_result` wrote, in memory; one of an earlier version gets the names of this one (`store.migration`).
 
     Args:
         path: the ``.nc`` file.
@@ -102,7 +103,7 @@ def load_result(path: str | os.PathLike[str]) -> xr.Dataset:
     for name, variable in stored.variables.items():
         stored[name] = _restored(variable)
     stored.encoding = {}
-    return stored
+    return migrated(stored)
 
 
 def with_provenance(ds: xr.Dataset, kind: str, **facts: Any) -> xr.Dataset:

@@ -16,6 +16,7 @@ import xarray as xr
 
 from consistency_lab.choices import printable
 from consistency_lab.errors import UserError
+from consistency_lab.store.migration import migrated
 
 # What a part may choose among. Along every other dimension scores, means or intervals were taken, and they are of all of it.
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -41,7 +42,7 @@ def shape_of(ds: xr.Dataset) -> str:
 
 
 def whole(ds: object) -> xr.Dataset:
-    """The result with every dimension that it had when it was made, in that order.
+    """The result with every dimension that it had when it was made, in that order, and the names of this version.
 
     A dimension of which one entry was selected (``r.sel(metric="mse")``, ``r.isel(t=-1)``) comes back with a length of 1; a variable that
     was repeated along a foreign one (``xr.concat``) is taken once; a comparison's times are put in their order, noise first. Results of
@@ -51,7 +52,7 @@ def whole(ds: object) -> xr.Dataset:
         UserError: what is no result, and a part whose numbers do not belong together: fewer samples, models or pairs than its scores are
             of, a comparison without t = 0, a dimension that was averaged away or a coordinate that was dropped.
     """
-    ds = _result(ds)
+    ds = migrated(_result(ds))
     kind = str(ds.attrs["kind"])
     shape = _recorded(ds)
     if shape is None:

@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 
 import consistency_lab as cl
+from consistency_lab.intervals import interval_of
 from consistency_lab.jupyter.sample_view import sample_sentence, sample_view
 from consistency_lab.jupyter.still import Still
 from consistency_lab.jupyter.views import ALL, VIEWS, view_of
@@ -122,7 +123,7 @@ def test_a_comparison_of_final_images_alone_has_points_with_intervals(subject):
 def test_a_sentence_has_the_score_and_interval_of_the_result(results):
     ds = results.comparison(models=4)
     t = float(ds["t"][6])
-    value, low, high = (float(ds[f"family_{part}"].sel(metric="mse")[6]) for part in ("score", "low", "high"))
+    value, low, high = interval_of(ds.sel(metric="mse").isel(t=6), "family_score")
     assert f"{value:.3f} [{low:.3f}, {high:.3f}]" in sample_sentence(ds, t, 0, "mse")
 
 
@@ -130,7 +131,7 @@ def test_difficulty_with_and_without_definitions(results, subject):
     bare = results.difficulty()
     measure, _, picture = cl.explore(bare).children
     assert [value for _, value in measure.options] == ["eps error", "x0 error", "v error"]
-    low, high = (float(bare[f"error_{end}"].sel(units="eps")[8]) for end in ("low", "high"))
+    _, low, high = interval_of(bare.sel(units="eps").isel(t=8), "error_mean")
     assert f"[{low:.3g}, {high:.3g}]" in picture.value
     found = cl.probe_difficulty(*subject, count=4, bins=3, detail=2)
     assert "KL rate" in [value for _, value in cl.explore(found).children[0].options]
@@ -207,7 +208,7 @@ def test_a_card_says_headline_numbers_provenance_and_data(results):
     assert "numerics" not in html
     assert "torch 2.6.0" in html
     assert "xr-wrap" in html  # xarray's own, for what the card leaves out
-    line = cl.show(results.landscape().assign_attrs(curvature_low=0.7, curvature_high=0.9))
+    line = cl.show(results.landscape().assign(curvature_low=0.7, curvature_high=0.9))
     assert "0.8 [0.7, 0.9]" in line._repr_html_()
 
 

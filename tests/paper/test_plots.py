@@ -13,10 +13,16 @@ from consistency_lab.plots.theme import NULL
 
 
 def score(value, **more):
-    return {"mse_score": value, "mse_low": value - 0.1, "mse_high": value + 0.1, "mse_null": 0.5, **more}
+    return {"mse_score": value, "mse_score_low": value - 0.1, "mse_score_high": value + 0.1, "mse_null": 0.5, **more}
 
 
-CURVE = {"t": [1.0, 0.0], "log_snr": [-9.0, None], "score": [0.1, 0.9], "low": [0.0, 0.8], "high": [0.2, None]}
+CURVE = {
+    "t": [1.0, 0.0],
+    "log_snr": [-9.0, None],
+    "score": [0.1, 0.9],
+    "score_low": [0.0, 0.8],
+    "score_high": [0.2, None],
+}
 
 
 @pytest.fixture

@@ -123,9 +123,7 @@ def test_models_stand_on_one_axis():
 def test_an_older_result_is_shown_with_the_span_it_had_and_marked():
     line = line_landscape(subject(0, 3), points=5, span=0.5)
     old = line.drop_vars([name for name in line.variables if name.startswith(("roughness_on", "predictiveness_at"))])
-    old = old.drop_vars(["span", "distance"])
-    for name in ("roughness_span", "predictiveness_distance"):
-        del old.attrs[name]
+    old = old.drop_vars(["span", "distance", "roughness_span", "predictiveness_distance"])
     assert landscapes.reach_of(old, "roughness") == landscapes.reach_of(line, "roughness") == 0.5
     assert landscapes.reach_of(old, "predictiveness") == landscapes.reach_of(line, "predictiveness") == 0.05
     assert not landscapes.reach_frame(old)["said"].any()
