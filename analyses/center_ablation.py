@@ -7,8 +7,8 @@ import pandas as pd
 from _common import Drawn, Source, main, said
 
 from consistency_lab.intervals import interval_of
+from consistency_lab.paper.plots.race import speedups
 from consistency_lab.paper.race.table import race_table
-from consistency_lab.plots.race import speedups
 
 
 def sentence(table: pd.DataFrame) -> str:

@@ -8,8 +8,8 @@ import pandas as pd
 from _common import Drawn, Source, listed, main, said
 
 from consistency_lab.intervals import interval_of
+from consistency_lab.paper.plots.race import curves, curves_frame, shown, speedups
 from consistency_lab.paper.race.table import fastest, race_table
-from consistency_lab.plots.race import curves, curves_frame, shown, speedups
 
 CLAIMED = ("paper", "recipe")
 

@@ -24,6 +24,8 @@ _HOMES = {
     "GANSettings": "contrast.settings",
     "GaussianDenoiser": "diffusion.references",
     "ImageSet": "data.imageset",
+    "KINDS": "kinds.registry",
+    "Kind": "kinds.base",
     "METRICS": "metrics.distances",
     "MomentumSchedule": "training.momentum",
     "NETWORKS": "networks.registry",
@@ -123,6 +125,8 @@ if TYPE_CHECKING:
     from consistency_lab.interop.wrapping import check_wrapping
     from consistency_lab.jupyter.card import show
     from consistency_lab.jupyter.explore import explore
+    from consistency_lab.kinds.base import Kind
+    from consistency_lab.kinds.registry import KINDS
     from consistency_lab.loading import load
     from consistency_lab.metrics.distances import METRICS
     from consistency_lab.networks.registry import NETWORKS

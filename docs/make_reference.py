@@ -36,6 +36,7 @@ ROOMS = {
     "studies": "Probes of pairs, of GANs and of VAEs",
     "recipe": "Recipes",
     "store": "Store and results",
+    "kinds": "Kinds of result",
     "reports": "The page",
     "jupyter": "Notebooks",
     "errors": "Errors",

@@ -106,8 +106,8 @@ def write_results(results: dict[str, xr.Dataset], out: Path, title: str) -> None
 
 def print_headline(comparison: xr.Dataset) -> None:
     from consistency_lab.intervals import interval_of
+    from consistency_lab.kinds.numbers import headline, score_text
     from consistency_lab.plots.frames import overview
-    from consistency_lab.reports.numbers import headline, score_text
 
     head = headline(comparison)
     print(f"\n{head.sentence}\n")

@@ -144,8 +144,8 @@ class Race(Common):
         print(table[shown].to_string(index=False, na_rep="", float_format=lambda x: f"{x:.3f}"))
 
     def _write(self, result: xr.Dataset) -> None:
+        from consistency_lab.paper import kinds
         from consistency_lab.paper.race.table import finals_table, race_table
-        from consistency_lab.plots.figures import figures_of
         from consistency_lab.plots.save import save_figure
         from consistency_lab.store.results import save_frame, save_result
 
@@ -153,8 +153,8 @@ class Race(Common):
         save_result(result, start.with_name(f"{start.name}.nc"))
         save_frame(race_table(result), start.with_name(f"{start.name}.csv"))
         save_frame(finals_table(result), start.with_name(f"{start.name}-finals.csv"))
-        for name, figure, frame in figures_of(result):
-            save_figure(figure, start.with_name(f"{start.name}-{name}"), frame)
+        for each in kinds.Race().figures(result):
+            save_figure(each.figure, start.with_name(f"{start.name}-{each.name}"), each.frame)
 
 
 def _print_race(result: xr.Dataset) -> None:

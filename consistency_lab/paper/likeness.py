@@ -124,11 +124,13 @@ def family_values(
 
     For each metric ``score`` with its interval (over models and noise), ``distance``, ``median_distance``, ``null``, ``ceiling``, the score
     with each closed-form denoiser ``to_*``, and ``along_t``; ``residual_after_*``, the score of what is left when a closed-form denoiser's
-    images are taken away; ``nearest``, the median squared distance to the nearest training image.
+    images are taken away; ``curves`` and ``references``: of which metrics there is a curve along t, and of which denoisers a residual;
+    ``nearest``, the median squared distance to the nearest training image.
     """
     whole = protocol.compare(models, images, ceiling)
     last = whole.isel(t=-1)
-    values: dict[str, Any] = {}
+    references = [str(name) for name in last["reference"].values] if "residual_score" in last else []
+    values: dict[str, Any] = {"curves": list(protocol.names) if whole.sizes["t"] > 1 else [], "references": references}
     for metric in protocol.names:
         part = last.sel(metric=metric)
         values |= _numbers(metric, interval_of(part, "family_score"), part["distance"], part["null"])
@@ -138,7 +140,7 @@ def family_values(
             values[f"{metric}_to_{reference}"] = float(part["reference_score"].sel(reference=reference).mean())
         if whole.sizes["t"] > 1:
             values[f"{metric}_along_t"] = _along(whole.sel(metric=metric))
-    for reference in last["reference"].values if "residual_score" in last else []:
+    for reference in references:
         values[f"residual_after_{reference}"] = float(last["residual_score"].sel(reference=reference).mean())
         with_it = last.isel(metric=0).sel(reference=reference)
         values |= as_columns(f"to_{reference}", interval_of(with_it, "reference_mean_score"))  # of mean distances

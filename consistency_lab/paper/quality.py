@@ -119,6 +119,7 @@ def quality_table(
     return with_provenance(
         result,
         "quality",
+        choices=("row", "measure"),
         models=[described(model) for model in models],
         samples=count,
         noise_seed=noise.seed,

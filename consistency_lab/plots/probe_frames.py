@@ -52,19 +52,39 @@ def structure(ds: xr.Dataset) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def parts(ds: xr.Dataset) -> pd.DataFrame:
+    """What the parts of an image are: columns part, of ("image", "band" or "components"), words ("band 0 to 0.125")."""
+    rows = []
+    for i, name in enumerate(names(ds, "part")):
+        if "part_of" in ds.coords:
+            of, *ends = str(ds["part_of"].values[i]), float(ds["part_first"][i]), float(ds["part_last"][i])
+        else:
+            of, *ends = older_part(name)
+        rows.append((name, of, "whole image" if of == "image" else f"{of} {ends[0]:g} to {ends[1]:g}"))
+    return pd.DataFrame(rows, columns=["part", "of", "words"])
+
+
+def older_part(name: str) -> tuple[str, float, float]:
+    """What the name of a part says ("band-0-0.125"), for results and rows of versions that said it nowhere else."""
+    if name == "mse":
+        return "image", np.nan, np.nan
+    kind, first, last = name.split("-")
+    return {"pc": "components"}.get(kind, kind), float(first), float(last)
+
+
 def switches(ds: xr.Dataset) -> pd.DataFrame:
-    """Where half is fixed, and where the image changes sides: columns what, name, t, t_low, t_high."""
+    """Where half is fixed, and where the image changes sides: columns what, part (empty for the latter), name, t, t_low, t_high."""
     ds = need(ds, "structure", *interval_names("fixed_t", "swap_switch_t"))
     rows = []
     for i, model in enumerate(names(ds, "model")):
         for j, part in enumerate(names(ds, "part")):
             half = as_columns("t", interval_of(ds.isel(model=i, part=j), "fixed_t"))
-            rows.append({"what": f"half of {part} known", "name": model, **half})
+            rows.append({"what": f"half of {part} known", "part": part, "name": model, **half})
     for what, kind, dim in (("noise swapped", "swap", "model"), ("handed over", "handoff", "handoff")):
         for i, name in enumerate(names(ds, dim)):
             switch = as_columns("t", interval_of(ds.isel({dim: i}), f"{kind}_switch_t"))
-            rows.append({"what": what, "name": name, **switch})
-    return pd.DataFrame(rows, columns=["what", "name", *interval_names("t")])
+            rows.append({"what": what, "part": "", "name": name, **switch})
+    return pd.DataFrame(rows, columns=["what", "part", "name", *interval_names("t")])
 
 
 def connectivity(ds: xr.Dataset) -> pd.DataFrame:

@@ -153,7 +153,9 @@ def curvature_spectrum(
     result.attrs.update(model=subject.name, units=subject.units)
     result.attrs["scale"] = "filter norms" if scaled else "weights"
     facts = {"seed": seed, "probes": probes, "steps": steps, "products": products, "parameters": parameters or "all"}
-    return with_provenance(result, "curvature", **subject.provenance(), **facts)
+    return with_provenance(
+        result, "curvature", choices=("operator", "part", "end", "rank"), **subject.provenance(), **facts
+    )
 
 
 def most_products(probes: int, steps: int, products: int) -> int:

@@ -124,6 +124,7 @@ def probe_difficulty(
     return with_provenance(
         result,
         "difficulty",
+        choices=("units", "definition", "reference"),
         model=described(model),
         images={"name": images.name, "fingerprint": images.fingerprint, "used": count, "detail": min(detail, count)},
         references_fitted_to=pool.name,

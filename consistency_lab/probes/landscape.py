@@ -160,7 +160,7 @@ def line_landscape(
     if towards is None:
         result = result.assign_coords(span=[span * share for share in SPANS])
         add_interval(result, "roughness_on", ("span",), _roughness_on_spans(subject, direction, span, line, by_image))
-    return with_provenance(result, "landscape", path=path, **subject.provenance(), **facts)
+    return with_provenance(result, "landscape", choices=("t",), path=path, **subject.provenance(), **facts)
 
 
 def _roughness_on_spans(

@@ -143,7 +143,7 @@ def plane_landscape(
         roughness_span=float(max(np.ptp(x), np.ptp(y))) / 2,
         axes_cosine=dot(*axes) / (norm(axes[0]) * norm(axes[1])),
     )
-    return with_provenance(result, "plane", path=path, **subject.provenance(), **facts)
+    return with_provenance(result, "plane", choices=("t",), path=path, **subject.provenance(), **facts)
 
 
 def plane_numbers(x: np.ndarray, y: np.ndarray) -> dict[str, Callable[[Array], float]]:

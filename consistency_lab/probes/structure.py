@@ -24,7 +24,7 @@ from consistency_lab.diffusion.noise import SharedNoise, check_noise
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
 from consistency_lab.intervals import Array, Interval, add_interval, mean_interval, stacked, without_bounds
-from consistency_lab.metrics.bands import BandError, principal_components
+from consistency_lab.metrics.bands import BandError, ComponentError, principal_components
 from consistency_lab.metrics.base import SquaredDistance
 from consistency_lab.metrics.copy_detection import proportion_bounds
 from consistency_lab.metrics.pixels import MeanSquaredError
@@ -61,7 +61,8 @@ def probe_structure(
     Returns:
         A structure result along ``t``, the models' own time (the mean, where their schedules differ; ``model_log_snr`` and
         ``handoff_log_snr`` say which levels those are). Per model ``fixed (model, part, t)`` and ``correlation`` of the x0
-        estimate with the final image, for all of it (``mse``) and by band; ``fixed_t`` where half is fixed; ``distance (model, t,
+        estimate with the final image, for all of it (``mse``), by band of frequencies and by group of principal components (``part_of``,
+        ``part_first`` and ``part_last`` along ``part`` say which); ``fixed_t`` where half is fixed; ``distance (model, t,
         sample)`` and its null; ``swap_nearer`` and ``swap_relative (model, t)``: whose image it is when the noise is exchanged at t, and
         ``swap_switch_t`` where the two are even. With two models or more the same of ``handoff (handoff, t)``. All with 95 % intervals
         over samples.
@@ -114,6 +115,7 @@ def probe_structure(
     return with_provenance(
         result,
         "structure",
+        choices=("model", "handoff", "part", "t"),
         models=[described(m) for m in models],
         samples=count,
         partner_offset=away,
@@ -177,6 +179,8 @@ def _add_explained(
     result: xr.Dataset, courses: Sequence[Course], parts: Sequence[SquaredDistance], times: Sequence[Array]
 ) -> None:
     result.coords["part"] = [part.name for part in parts]
+    for name, facts in zip(("part_of", "part_first", "part_last"), zip(*map(_said, parts), strict=True), strict=True):
+        result.coords[name] = ("part", list(facts))
     result.attrs.update({f"note_{part.name}": part.note for part in parts if part.note})
     dims = ("model", "part", "t")
     found: dict[str, list[list[Interval]]] = {"fixed": [], "correlation": [], "fixed_t": []}
@@ -195,6 +199,15 @@ def _add_explained(
     ]
     result["distance"] = (("model", "t", "sample"), torch.stack(apart).float().numpy())
     result["distance_null"] = (("model", "sample"), torch.stack([whole.null(f, f) for f in final]).float().numpy())
+
+
+def _said(part: SquaredDistance) -> tuple[str, float, float]:
+    """What a part is one of ("image", "band", "components"), and its first and last frequency or component; NaN for the image."""
+    if isinstance(part, BandError):
+        return "band", part.low, part.high
+    if isinstance(part, ComponentError):
+        return "components", float(part.first), float(part.last)
+    return "image", np.nan, np.nan
 
 
 def _up_to_one(interval: Interval) -> Interval:

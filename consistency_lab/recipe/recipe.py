@@ -144,7 +144,7 @@ class Recipe:
         result = xr.Dataset({"density": ("t", np.array(density))}, coords={"t": np.array(t)})
         result.attrs.update(title=title, reasons=json.dumps(self.reasons), settings=json.dumps(self.changes))
         facts = {"changes": self.changes, "reasons": list(self.reasons), "draws": self.draws}
-        return with_provenance(result, "recipe", **facts)
+        return with_provenance(result, "recipe", choices=(), **facts)
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON. Raises `StoreError` if that cannot be done."""

@@ -159,7 +159,7 @@ def compare(
         facts["device"] = str(diffusion[0].device)
     if images is not None:
         facts["data"] = {"name": images.name, "fingerprint": images.fingerprint, "images": len(images)}
-    return with_provenance(result, "comparison", **facts)
+    return with_provenance(result, "comparison", choices=("metric", "t", "reference"), **facts)
 
 
 def _check(models: Sequence[GenerativeModel], count: int, images: ImageSet | None) -> None:

@@ -84,6 +84,7 @@ def compare_frozen(
     return with_provenance(
         result,
         "frozen comparison",
+        choices=("metric", "t"),
         models=[described(model) for model in models],
         samples=count,
         noise_seed=noise.seed,

@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +106,17 @@ def load_result(path: str | os.PathLike[str]) -> xr.Dataset:
     return migrated(stored)
 
 
-def with_provenance(ds: xr.Dataset, kind: str, **facts: Any) -> xr.Dataset:
+def with_provenance(ds: xr.Dataset, kind: str, *, choices: Sequence[str] | None = None, **facts: Any) -> xr.Dataset:
     """A copy that says what it is: ``attrs["kind"]``, and ``attrs["provenance"]``, facts and `environment()` as JSON.
 
     ``attrs["shape"]`` says what it holds, so that a part of it is known for one (`store.shapes.whole`).
 
-    A fact replaces an entry of the environment with the same name; say ``device`` where a GPU is present.
+    Args:
+        ds: the numbers. kind: what they are; reports and notebooks show it as its `Kind` says.
+        choices: the dimensions of which a part may take some entries. Along every other one scores, means or intervals were taken, and
+            they are of all of it: a part is refused. None: any may be chosen.
+        **facts: what made it, as JSON can hold it. A fact replaces an entry of the environment with the same name; say ``device`` where a
+            GPU is present.
 
     Raises:
         StoreError: a fact is not JSON.
@@ -122,7 +127,7 @@ def with_provenance(ds: xr.Dataset, kind: str, **facts: Any) -> xr.Dataset:
         raise StoreError(
             f"the provenance cannot be written as JSON ({error}); give numbers, texts, lists and dicts."
         ) from None
-    return ds.assign_attrs(kind=kind, provenance=text, shape=shape_of(ds))
+    return ds.assign_attrs(kind=kind, provenance=text, shape=shape_of(ds, choices))
 
 
 def provenance(ds: xr.Dataset) -> dict[str, Any]:

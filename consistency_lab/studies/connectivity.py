@@ -122,6 +122,7 @@ def probe_connectivity(
     return with_provenance(
         result,
         "connectivity",
+        choices=("path", "t"),
         models=[described(m) for m in (a, b)],
         images={"name": held_out.name, "fingerprint": held_out.fingerprint, "used": count},
         data={"name": images.name, "fingerprint": images.fingerprint, "images": len(images)},

@@ -396,4 +396,4 @@ def training_curves(models: Sequence[DiffusionModel]) -> xr.Dataset:
     result = xr.Dataset(
         {"loss": (("model", "step"), loss)}, coords={"model": list(records), "step": np.array(steps, dtype=np.int32)}
     )
-    return with_provenance(result, "training", models=[described(model) for model in models])
+    return with_provenance(result, "training", choices=("model",), models=[described(model) for model in models])

@@ -31,7 +31,7 @@ LIMITS = {
     "probe_landscape": {"count": 4, "bins": 3, "points": 5},
     "probe_curvature": {"count": 4, "bins": 2, "eigenvalues": 1, "probes": 2, "steps": 4, "products": 6},
 }
-REGISTRIES = (cl.NETWORKS, cl.TIMESTEPS, cl.METRICS, cl.SCHEDULES, cl.SAMPLERS)
+REGISTRIES = (cl.KINDS, cl.NETWORKS, cl.TIMESTEPS, cl.METRICS, cl.SCHEDULES, cl.SAMPLERS)
 
 
 def blocks(text, *languages):

@@ -87,6 +87,8 @@ def test_rows_are_kept_and_go_on(digits, classifier, tmp_path, monkeypatch):
     assert table.loc["clean | noisy", "p_any"] == pytest.approx(1 / 35)  # the smallest there is for 4 + 4 models
     assert table.loc["clean | noisy", "assignments"] == 35
     assert table.loc["clean", "frechet_low"] <= table.loc["clean", "frechet"] <= table.loc["clean", "frechet_high"]
+    assert table.loc["clean", "curves"] == list(RULER.names)
+    assert table.loc["straw", "curves"] == []
     along = table.loc["clean", "mse_along_t"]
     assert len(along["score"]) == len(along["t"]) == 3
     assert along["score"][-1] == table.loc["clean", "mse_score"]

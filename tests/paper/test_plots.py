@@ -105,6 +105,17 @@ def test_curves_of_families_keep_what_is_undefined(rows):
     assert frames.metrics_of(frames.families(found)) == ["mse"]
 
 
+def test_a_row_says_of_what_it_holds_curves_and_residuals(rows):
+    said = {"mse_along_t": CURVE, "drift_along_t": 0.1, "residual_after_all": 0.2, "residual_after_gaussian": 0.3}
+    found = add(rows, "family", score(0.9, **said, curves=["mse"], references=["gaussian"]), family="a", models=["a"])
+    table = frames.families(found)
+    assert (frames.metrics_of(table), frames.references_of(table)) == (["mse"], ["gaussian"])
+    assert list(table["diffusion"]) == [True]
+    older = add(rows, "family", score(0.9, mse_along_t=CURVE, residual_after_gaussian=0.3), family="b", models=["b"])
+    table = frames.families([row for row in older if row["spec"]["family"] == "b"])
+    assert (frames.metrics_of(table), frames.references_of(table)) == (["mse"], ["gaussian"])
+
+
 def test_probes_keep_networks_apart(rows):
     for part in ("generator", "discriminator"):
         found = add(rows, "why", {"roughness": 0.1}, probe="line", family="gan", models=["1"], part=part)

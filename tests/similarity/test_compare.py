@@ -10,8 +10,8 @@ from consistency_lab.diffusion.references import ConstantDenoiser, GaussianDenoi
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
+from consistency_lab.kinds.numbers import headline
 from consistency_lab.plots.reading import warnings
-from consistency_lab.reports.numbers import headline
 from consistency_lab.similarity.compare import compare
 from consistency_lab.store.results import load_result, provenance, save_result
 

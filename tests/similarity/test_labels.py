@@ -12,9 +12,9 @@ from consistency_lab.diffusion.references import GaussianDenoiser
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
+from consistency_lab.kinds.words import compared, facts_of, methods
 from consistency_lab.plots.frames import overview
 from consistency_lab.plots.reading import warnings
-from consistency_lab.reports.words import compared, facts_of, methods
 from consistency_lab.similarity.compare import compare
 from consistency_lab.similarity.frozen import compare_frozen
 from consistency_lab.store.results import provenance

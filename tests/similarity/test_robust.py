@@ -11,9 +11,9 @@ from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.references import GaussianDenoiser
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.diffusion.schedule import SCHEDULES
+from consistency_lab.kinds.numbers import headline
 from consistency_lab.plots.frames import overview
 from consistency_lab.plots.reading import warnings
-from consistency_lab.reports.numbers import headline
 from consistency_lab.similarity.compare import compare
 from consistency_lab.similarity.robust import held_by_one
 from consistency_lab.similarity.statistics import family_score, pairs_of

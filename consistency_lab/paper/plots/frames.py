@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +83,8 @@ def families(rows: Sequence[Row], kind: str = "family") -> pd.DataFrame:
         spec, values = row["spec"], row["values"]
         own = [each["values"] for each in qualities if each["spec"]["models"] == spec["models"]]
         facts = {"family": spec["family"], "models": len(spec["models"]), "step": spec.get("step")}
-        facts["diffusion"] = any(key.endswith("_along_t") for key in values)
-        table.append({**facts, **values, **(own[-1] if own else {})})
+        said = {**_said_by_names(values), **values}
+        table.append({**facts, "diffusion": bool(said["curves"]), **said, **(own[-1] if own else {})})
     frame = pd.DataFrame(table)
     frame["fit"] = pd.Series([None] * len(frame), dtype=object)
     if "frechet" in frame and frame["diffusion"].any():
@@ -159,9 +160,16 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 
+def _said_by_names(values: Mapping[str, Any]) -> dict[str, list[str]]:
+    """``curves`` and ``references`` of rows of versions that said them in the names of their values alone."""
+    curves = [name.removesuffix("_along_t") for name in values if name.endswith("_along_t")]
+    residuals = [name.removeprefix("residual_after_") for name in values if name.startswith("residual_after_")]
+    return {"curves": curves, "references": residuals}
+
+
 def metrics_of(table: pd.DataFrame) -> list[str]:
-    """The metrics of a table of families, in the order of its columns."""
-    return [name.removesuffix("_along_t") for name in map(str, table) if name.endswith("_along_t")]
+    """The metrics of whose scores a table of families has curves over noise levels."""
+    return sorted(set(chain.from_iterable(table["curves"])))
 
 
 def along_t(table: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -178,7 +186,7 @@ def along_t(table: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 def references_of(table: pd.DataFrame) -> list[str]:
     """The closed-form denoisers that a table of families was compared with."""
-    return [name.removeprefix("residual_after_") for name in map(str, table) if name.startswith("residual_after_")]
+    return sorted(set(chain.from_iterable(table["references"])))
 
 
 def probe_rows(rows: Sequence[Row], probe: str) -> list[Row]:

@@ -7,9 +7,9 @@ import xarray as xr
 
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
+from consistency_lab.kinds.registry import figures_of
+from consistency_lab.paper.plots import race
 from consistency_lab.paper.race.table import race_table
-from consistency_lab.plots import race
-from consistency_lab.plots.figures import figures_of
 from consistency_lab.reports.html import report
 from consistency_lab.training.timesteps.audit import audit_timesteps
 

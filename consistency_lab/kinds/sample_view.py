@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from consistency_lab.intervals import interval_of
+from consistency_lab.kinds.gallery import shown_samples
+from consistency_lab.kinds.numbers import number, score_text
 from consistency_lab.plots import frames, reading
 from consistency_lab.plots.gallery import gallery_rows, show_image
 from consistency_lab.plots.theme import INK, MUTED, NULL, SAME, label_lines, themed, time_axis
-from consistency_lab.reports.gallery import shown_samples
-from consistency_lab.reports.numbers import number, score_text
 from consistency_lab.similarity.quantities import higher_is_alike
 
 LOOKS: dict[str, tuple[str, Any]] = {"family": (SAME, "-"), "null": (NULL, (0, (6, 2)))}

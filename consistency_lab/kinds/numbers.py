@@ -14,6 +14,8 @@ from consistency_lab.intervals import interval_of
 from consistency_lab.plots import frames, reading
 from consistency_lab.similarity.quantities import unit_of
 
+OVER_IMAGES = "95 % intervals over images"
+
 
 def number(value: float, digits: int = 3) -> str:
     """A value to ``digits`` significant digits, with a true minus sign; "undefined" for NaN."""
@@ -35,6 +37,11 @@ def with_interval(value: float, low: float, high: float, digits: int = 3) -> str
     if math.isnan(low) or math.isnan(high):
         return f"{number(value, digits)} (no interval)"
     return f"{number(value, digits)} [{number(low, digits)}, {number(high, digits)}]"
+
+
+def interval_text(ds: xr.Dataset, name: str) -> str:
+    """`with_interval` of a variable without dimensions, or of one entry of it."""
+    return with_interval(*(np.asarray(part).item() for part in interval_of(ds, name)))
 
 
 def score_text(value: float, low: float, high: float) -> str:

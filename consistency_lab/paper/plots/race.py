@@ -95,19 +95,13 @@ def curves(ds: xr.Dataset) -> Figure:
     return figure
 
 
-def speedups_frame(ds: xr.Dataset) -> pd.DataFrame:
-    """`race_table` of the last target: what the figure draws."""
-    ds = need(ds, "race", "crossing", "censored", "role")
-    return race_table(ds)
-
-
 @themed
 def speedups(ds: xr.Dataset) -> Figure:
     """How many times sooner than each kind of control each contestant reached the last target, with 95 % intervals over seeds.
 
     An arrow is a bound that censored runs leave; a cross stands where nothing is known.
     """
-    table = speedups_frame(ds)
+    table = race_table(need(ds, "race", "crossing", "censored", "role"))
     panels = list(dict.fromkeys(table["against"]))
     names = list(dict.fromkeys(table["contestant"]))
     figure, axes = new_figure(3.0 + 2.3 * len(panels), 1.3 + 0.22 * len(names), 1, len(panels), sharey=True)
