@@ -45,6 +45,12 @@ def whole(what: str, value: object, least: int = 0, most: int | None = None) -> 
     return number
 
 
+def require_positive(**options: object) -> None:
+    """Raise a `UserError` that names the first option that is not a whole number of at least 1."""
+    for name, value in options.items():
+        whole(name, value, 1)
+
+
 def above_zero(what: str, value: object) -> float:
     """A finite number above 0, as a float. Raises `UserError`, "{what} above 0, not ...", for anything else."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < float(value) < float("inf"):

@@ -92,23 +92,7 @@ class List:
     Example: consistency-lab list networks "unet*"
     """
 
-    what: tyro.conf.Positional[
-        Literal[
-            "networks",
-            "generators",
-            "discriminators",
-            "autoencoders",
-            "datasets",
-            "metrics",
-            "samplers",
-            "schedules",
-            "predictions",
-            "timesteps",
-            "weightings",
-            "momentum",
-            "optimizers",
-        ]
-    ] = "networks"
+    what: tyro.conf.Positional[Literal[tuple(LISTS)]] = "networks"  # type: ignore[valid-type]
     """what to list"""
     pattern: tyro.conf.Positional[str] = "*"
     """shell pattern that names must match"""

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from consistency_lab.choices import Registry
+from consistency_lab.choices import Registry, require_positive
 from consistency_lab.errors import UserError
-from consistency_lab.networks.blocks import ImageNetwork, require_multiple, require_positive
+from consistency_lab.networks.blocks import ImageNetwork, require_multiple
 from consistency_lab.networks.registry import NETWORKS
 
 Shape = tuple[int, int, int]

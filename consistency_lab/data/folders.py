@@ -136,19 +136,15 @@ def _files_below(folder: Path) -> list[str]:
     def unreadable(error: OSError) -> None:
         raise UserError(f"cannot read {error.filename}: {error.strerror or error}.")
 
-    def identity(path: str) -> tuple[int, int]:
-        found = os.stat(path)
-        return found.st_dev, found.st_ino
-
     names: list[str] = []
-    above = {os.fspath(folder): frozenset([identity(os.fspath(folder))])}
+    above = {os.fspath(folder): frozenset([os.path.realpath(folder)])}
     for root, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
         for file in (Path(root, name) for name in files):
             if file.is_file():
                 names.append(file.relative_to(folder).as_posix())
             elif file.is_symlink():
                 raise UserError(f"{file} is a link to {os.readlink(file)}, which is not there; mend or remove it.")
-        inside = {name: identity(os.path.join(root, name)) for name in folders}
+        inside = {name: os.path.realpath(os.path.join(root, name)) for name in folders}
         folders[:] = [name for name in folders if inside[name] not in above[root]]
         above |= {os.path.join(root, name): above[root] | {inside[name]} for name in folders}
     return names

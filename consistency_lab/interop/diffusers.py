@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -96,21 +97,6 @@ def import_diffusers(
     return _model(_own_network(layout), layout, scheduler, device, name)
 
 
-def import_unet(path: str | os.PathLike[str]) -> UNet:
-    """The U-Net of a ``UNet2DModel`` folder as ours, on the CPU; our t is their timestep ``1000 t - 1``.
-
-    The weights are equal to the bit, and no scheduler is read.
-
-    Raises:
-        UserError: a part that is missing, or a network that ours cannot represent.
-        StoreError: weights that are truncated or belong to another architecture.
-    """
-    network = _own_network(read_layout(path))
-    if not isinstance(network, UNet):
-        raise UserError(f"{path} holds a {type(network).__name__}, not a U-Net; read it with import_diffusers.")
-    return network
-
-
 def _own_network(layout: Layout) -> ImageNetwork:
     tensors, _ = load_tensors(layout.weights)
     config = layout.config
@@ -136,8 +122,8 @@ def _own_network(layout: Layout) -> ImageNetwork:
 def _scheduler(layout: Layout, schedule: str | Choice | Schedule | None, predicts: str | None) -> Scheduler:
     if predicts is not None:
         PREDICTIONS.build(predicts)  # a misspelt one is refused before weights are read
-    if schedule is not None and predicts is not None:
-        known = as_schedule(schedule)
+    known = None if schedule is None else as_schedule(schedule)
+    if known is not None and predicts is not None:
         return Scheduler(known, predicts, discrete_steps(known), {"scheduler": "given by the caller"})
     if layout.scheduler is None:
         raise UserError(
@@ -145,10 +131,9 @@ def _scheduler(layout: Layout, schedule: str | Choice | Schedule | None, predict
             "there, or give both, such as schedule='linear' and predicts='eps' for DDPM's."
         )
     read = read_scheduler(read_json(layout.scheduler), layout.scheduler)
-    if schedule is not None:
-        known = as_schedule(schedule)
-        read = Scheduler(known, read.predicts, discrete_steps(known), read.facts)
-    return read if predicts is None else Scheduler(read.schedule, predicts, read.timesteps, read.facts)
+    if known is not None:
+        return replace(read, schedule=known, timesteps=discrete_steps(known))
+    return read if predicts is None else replace(read, predicts=predicts)
 
 
 def require_diffusers() -> ModuleType:

@@ -15,6 +15,7 @@ from typing import Any
 
 from consistency_lab.errors import StoreError, UserError
 from consistency_lab.interop.pickles import is_pickle, refuse_pickle
+from consistency_lab.store.atomic import cannot
 
 CONFIG = "config.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -132,8 +133,6 @@ def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             target.rmdir()
         os.replace(temporary, target)
     except OSError as error:
-        raise StoreError(
-            f"cannot write {target} ({(error.strerror or str(error)).lower()}); choose a place that is writable."
-        ) from error
+        raise cannot("write", target, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

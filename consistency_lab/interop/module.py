@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -84,16 +85,8 @@ class ModuleNetwork(ImageNetwork):
 
     def with_time_map(self, time_map: TimeMap) -> ModuleNetwork:
         """The same module that is given another time."""
-        same = ModuleNetwork(
-            self.module,
-            self.shape,
-            time_map,
-            classes=self.classes,
-            null_label=self.null_label,
-            learned_variance=self.learned_variance,
-            call=self.call,
-        )
-        same._place = self._place
+        same = copy.copy(self)
+        same.time_map = time_map
         return same
 
     def body(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:

@@ -94,7 +94,8 @@ def read_scheduler(config: Mapping[str, Any], where: object) -> Scheduler:
     kind = config.get("_class_name")
     facts = {"scheduler": kind, **{key: config[key] for key in _RECORDED if key in config}}
     if kind == OUR_SCHEDULER:
-        return Scheduler(_recorded_schedule(config), _prediction(config), TIMESTEPS, facts)
+        predicts = str(PREDICTIONS.resolve(str(config.get("prediction_type"))))
+        return Scheduler(_recorded_schedule(config), predicts, TIMESTEPS, facts)
     if kind not in _READABLE or config.get("use_flow_sigmas"):
         raise UserError(
             f"{where} describes a {kind or 'scheduler without a class'}, whose schedule cannot be read (these can: "
@@ -139,11 +140,6 @@ def _schedule_of_betas(config: Mapping[str, Any], where: object) -> TableVP:
         known = ("linear", "scaled_linear", "sigmoid", "squaredcos_cap_v2")
         raise unknown_name(f"beta_schedule in {where}", str(kind), known)
     return TableVP(np.cumsum(np.log1p(-betas)), spec=f"{kind}({given}steps={steps})")
-
-
-def _prediction(config: Mapping[str, Any]) -> str:
-    """What an export of ours says that the network predicts."""
-    return str(PREDICTIONS.resolve(str(config.get("prediction_type"))))
 
 
 def _recorded_schedule(config: Mapping[str, Any], table: TableVP | None = None) -> Schedule:

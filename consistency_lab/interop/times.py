@@ -24,35 +24,29 @@ def timestep_index(t: Tensor, steps: int) -> Tensor:
     return torch.where((index - nearest).abs() < _SNAP, nearest, index)
 
 
-def _images_wide(times: Tensor) -> Tensor:
-    return times[:, None, None, None]
-
-
 def _shaped(time_map: TimeMap, broadcast: bool) -> TimeMap:
-    return (lambda t: _images_wide(time_map(t))) if broadcast else time_map
+    return (lambda t: time_map(t)[:, None, None, None]) if broadcast else time_map
 
 
-def _unit(schedule: Schedule, *, broadcast: bool = False) -> TimeMap:
-    return _shaped(lambda t: t, broadcast)
-
-
-def _reversed(schedule: Schedule, *, broadcast: bool = False) -> TimeMap:
-    return _shaped(lambda t: 1 - t, broadcast)
+def _time(of: Callable[[Tensor, Schedule], Tensor], schedule: Schedule, *, broadcast: bool = False) -> TimeMap:
+    return _shaped(lambda t: of(t, schedule), broadcast)
 
 
 def _index(schedule: Schedule, *, integer: bool = False, broadcast: bool = False) -> TimeMap:
     time_map = partial(timestep_index, steps=discrete_steps(schedule))
-    if integer:
-        return _shaped(lambda t: time_map(t).round().long().clamp_min(0), broadcast)
-    return _shaped(time_map, broadcast)
-
-
-def _sigma(schedule: Schedule, *, broadcast: bool = False) -> TimeMap:
-    return _shaped(lambda t: schedule.sigma(t).to(t.dtype), broadcast)
+    return _shaped((lambda t: time_map(t).round().long().clamp_min(0)) if integer else time_map, broadcast)
 
 
 # Builders are given the schedule in the module's own units. ``broadcast``: (B, 1, 1, 1) in place of (B,).
-TIMES: Registry[TimeMap] = Registry("time", {"unit": _unit, "reversed": _reversed, "index": _index, "sigma": _sigma})
+TIMES: Registry[TimeMap] = Registry(
+    "time",
+    {
+        "unit": partial(_time, lambda t, schedule: t),
+        "reversed": partial(_time, lambda t, schedule: 1 - t),
+        "index": _index,
+        "sigma": partial(_time, lambda t, schedule: schedule.sigma(t).to(t.dtype)),
+    },
+)
 
 
 def as_time_map(time: str | Choice | TimeMap, schedule: Schedule) -> TimeMap:

@@ -17,7 +17,7 @@ import torch
 
 from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.devices import measuring
-from consistency_lab.diffusion.denoiser import Denoiser, GuidedDenoiser, NetworkDenoiser, per_sample
+from consistency_lab.diffusion.denoiser import Denoiser, GuidedDenoiser, NetworkDenoiser
 from consistency_lab.diffusion.loss import denoising_loss
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, check_diffusion
 from consistency_lab.errors import UserError
@@ -247,9 +247,7 @@ def _worse_than_zeros(
 ) -> bool:
     worse = []
     for level, own in zip(levels, error, strict=True):
-        t = wrapped.schedule.time_from_log_snr(level).expand(len(batch.x0)).to(batch.x0.device)
-        alpha, sigma = (per_sample(scale(t), batch.x0) for scale in (wrapped.schedule.alpha, wrapped.schedule.sigma))
-        x_t = alpha * batch.x0 + sigma * batch.eps
+        _, alpha, sigma, x_t = batch.at(wrapped.schedule, level)
         zeros = wrapped.parametrisation.estimate(x_t, torch.zeros_like(x_t), alpha, sigma).eps
         worse.append(not own <= 1.5 * float((zeros - batch.eps).pow(2).mean()))
     return bool(np.mean(worse) > 0.7)

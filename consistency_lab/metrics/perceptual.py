@@ -140,7 +140,7 @@ def random_network(trunk: str, seed: int = 0) -> Any:
         ) from None
     except RuntimeError:  # "operator torchvision::nms does not exist"
         raise UserError(
-            f"torchvision {_version('torchvision')} was built for another torch than {_version('torch')}; "
+            f"torchvision {metadata.version('torchvision')} was built for another torch than {metadata.version('torch')}; "
             "install versions of torch and torchvision that were released together."
         ) from None
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
@@ -165,10 +165,3 @@ def _load_trunk(trunk: torch.nn.Module, file: Path, name: str) -> None:
             )
         chosen[key] = found.float()
     trunk.load_state_dict(chosen)
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "(not installed)"

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.base import RANGE, Distance, SquaredDistance, check_images
+from consistency_lab.metrics.neighbours import squared_distances
 
 
 class MeanSquaredError(SquaredDistance):
@@ -61,8 +62,7 @@ def nearest(images: Tensor, candidates: Tensor, chunk: int = 4096) -> tuple[Tens
     index = torch.zeros(len(flat), dtype=torch.long, device=flat.device)
     for first in range(0, len(candidates), chunk):
         block = candidates[first : first + chunk].to(flat.device).double().flatten(1)
-        squares = (flat.pow(2).sum(1, keepdim=True) + block.pow(2).sum(1) - 2 * flat @ block.T).clamp_min(0.0)
-        smallest, where = squares.min(1)
+        smallest, where = squared_distances(flat, block).min(1)
         closer = smallest < best
         best, index = torch.where(closer, smallest, best), torch.where(closer, where + first, index)
     # The expansion above rounds; the winner's distance is computed again from the difference itself.

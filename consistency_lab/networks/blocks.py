@@ -193,13 +193,6 @@ def require_multiple(shape: tuple[int, int, int], multiple: int, reason: str) ->
         )
 
 
-def require_positive(**options: int) -> None:
-    """Raise a `UserError` that names the first option that is not a whole number of at least 1."""
-    for name, value in options.items():
-        if not isinstance(value, int) or value < 1:
-            raise UserError(f"{name}={value!r} is not usable; give a whole number of at least 1.")
-
-
 def require_sequences(**options: Sequence[float]) -> None:
     """Raise a `UserError` that names the first option that is not a list or tuple; note that ``(1)`` is a number."""
     for name, value in options.items():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from consistency_lab.networks.blocks import ImageNetwork, SelfAttention, TimeEmbedding, require_positive, zeroed
+from consistency_lab.choices import require_positive
+from consistency_lab.networks.blocks import ImageNetwork, SelfAttention, TimeEmbedding, zeroed
 from consistency_lab.networks.patches import Patches, grid_positions
 
 

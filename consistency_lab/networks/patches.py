@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from consistency_lab.choices import require_positive
 from consistency_lab.errors import UserError
-from consistency_lab.networks.blocks import require_multiple, require_positive
+from consistency_lab.networks.blocks import require_multiple
 
 
 class Patches(nn.Module):

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from consistency_lab.choices import require_positive
 from consistency_lab.errors import UserError
 from consistency_lab.networks.blocks import (
     ImageNetwork,
     SelfAttention,
     TimeEmbedding,
     require_multiple,
-    require_positive,
     require_sequences,
     zeroed,
 )

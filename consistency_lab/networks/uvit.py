@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from consistency_lab.choices import require_positive
 from consistency_lab.errors import UserError
-from consistency_lab.networks.blocks import ImageNetwork, SelfAttention, TimeEmbedding, require_positive, zeroed
+from consistency_lab.networks.blocks import ImageNetwork, SelfAttention, TimeEmbedding, zeroed
 from consistency_lab.networks.patches import Patches
 
 

@@ -73,11 +73,6 @@ def random_axes(model: nn.Module, seed: int = 0, count: int = 1, *, one_dimensio
     return RandomAxes(axes, filters, left_out)
 
 
-def random_direction(model: nn.Module, seed: int = 0) -> Direction:
-    """The first of `random_axes`."""
-    return random_axes(model, seed).axes[0]
-
-
 def as_filters(weights: Tensor) -> Tensor:
     """A parameter as its filters ``(filters, elements)``; a tensor of fewer than two dimensions is one filter."""
     return weights.reshape(len(weights), -1) if weights.dim() > 1 else weights.reshape(1, -1)

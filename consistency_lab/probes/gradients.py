@@ -49,13 +49,8 @@ def gradient_moments(module: nn.Module, loss: SampleLoss, tensors: Sequence[Tens
     for i in range(count):
         with differentiating():
             value = loss(module, *(x[i : i + 1] for x in tensors)).sum()
-            gradients = torch.autograd.grad(value, parameters, allow_unused=True)
-        flat = torch.cat(
-            [
-                (torch.zeros_like(p) if g is None else g).flatten().float()
-                for p, g in zip(parameters, gradients, strict=True)
-            ]
-        )
+            gradients = torch.autograd.grad(value, parameters, materialize_grads=True)
+        flat = torch.cat([gradient.flatten().float() for gradient in gradients])
         sums[i % groups] += flat
         by_weight += flat**2 / count
         squares[i % groups] += float(flat.double().pow(2).sum())

@@ -84,9 +84,7 @@ def noise_swapped(
 
     At the highest level, where an estimate is little more than the data mean, this is nearly trajectory 2; at t = 0 it is the image of 1.
     """
-    states = first.x0 + (second.y - second.x0)
-    rows = [finished(model, y, first.images, sampler, times[k:]) for y, k in zip(states, kept.tolist(), strict=True)]
-    return torch.stack(rows)
+    return handed_over(first._replace(y=first.x0 + (second.y - second.x0)), model, sampler, times, kept)
 
 
 def _steps(

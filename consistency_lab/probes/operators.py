@@ -16,8 +16,6 @@ from consistency_lab.networks.reentrant import differentiating
 from consistency_lab.probes.directions import as_filters
 from consistency_lab.probes.subject import Split, Subject
 
-Gradients = Sequence[Tensor | None]
-
 
 class CurvatureOperator(ABC):
     """A symmetric matrix of second derivatives of the mean loss of a subject: ``operator @ V`` for ``V`` ``(P,)`` or ``(P, k)``.
@@ -86,9 +84,8 @@ class CurvatureOperator(ABC):
         pieces = column.split([p.numel() for p in self.weights])
         return [piece.reshape(p.shape) for piece, p in zip(pieces, self.weights, strict=True)]
 
-    def _flat(self, gradients: Gradients) -> Tensor:
-        pairs = zip(gradients, self.weights, strict=True)
-        return torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten() for g, p in pairs])
+    def _flat(self, gradients: Sequence[Tensor]) -> Tensor:
+        return torch.cat([gradient.flatten() for gradient in gradients])
 
 
 class Hessian(CurvatureOperator):
@@ -106,7 +103,7 @@ class Hessian(CurvatureOperator):
             ]
             if pairs:  # else the loss is linear in the weights
                 outputs, vectors = zip(*pairs, strict=True)
-                found = torch.autograd.grad(outputs, self.weights, vectors, retain_graph=True, allow_unused=True)
+                found = torch.autograd.grad(outputs, self.weights, vectors, retain_graph=True, materialize_grads=True)
                 result[:, k] += self._flat(found)
 
 
@@ -147,7 +144,7 @@ class GaussNewton(CurvatureOperator):
             outputs, vectors = zip(*pairs, strict=True)
             (pushed,) = torch.autograd.grad(outputs, dual, vectors, retain_graph=True)
             (bent,) = torch.autograd.grad(slope, end, pushed, retain_graph=True)
-            found = torch.autograd.grad(output, self.weights, bent, retain_graph=True, allow_unused=True)
+            found = torch.autograd.grad(output, self.weights, bent, retain_graph=True, materialize_grads=True)
             result[:, k] += self._flat(found)
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 import loss_landscapes
 import numpy as np
 import torch
-from loss_landscapes.metrics import Metric
 from torch import Tensor, nn
 
 from consistency_lab.devices import measuring
@@ -75,20 +74,6 @@ def losses_along(
     return losses_at(model, loss, batch, [direction], [[x] for x in positions], settle)
 
 
-class _LossPerSample(Metric):
-    """What loss-landscapes calls at every point of a walk."""
-
-    def __init__(self, loss: SampleLoss, batch: FrozenBatch, settle: Settle | None):
-        super().__init__()
-        self.loss, self.batch, self.settle = loss, batch, settle
-
-    def __call__(self, model_wrapper: loss_landscapes.ModelWrapper) -> np.ndarray:
-        if self.settle is not None:
-            self.settle()
-        with torch.no_grad():
-            return self.batch.losses(model_wrapper.modules[0], self.loss).double().cpu().numpy()
-
-
 def losses_between(
     start: nn.Module, end: nn.Module, loss: SampleLoss, batch: FrozenBatch, steps: int, settle: Settle | None = None
 ) -> Tensor:
@@ -97,12 +82,15 @@ def losses_between(
     This is loss-landscapes' linear interpolation: it walks by adding up equal steps, so its points are off by a rounding each. Both modules
     are left as they were.
     """
+
+    def losses(model_wrapper: loss_landscapes.ModelWrapper) -> np.ndarray:
+        if settle is not None:
+            settle()
+        return batch.losses(model_wrapper.modules[0], loss).double().cpu().numpy()
+
     # Not on copies: those of a TorchScript have parameters that cannot be moved.
-    with measuring(), untouched(start), untouched(end):
-        values = loss_landscapes.linear_interpolation(
-            start, end, _LossPerSample(loss, batch, settle), steps, deepcopy_model=False
-        )
-    return torch.from_numpy(np.asarray(values, dtype=np.float64))
+    with measuring(), untouched(start), untouched(end), torch.no_grad():
+        return torch.from_numpy(loss_landscapes.linear_interpolation(start, end, losses, steps, deepcopy_model=False))
 
 
 def mean_gradients(module: nn.Module, loss: SampleLoss, batches: Sequence[FrozenBatch]) -> Iterator[Direction]:
@@ -122,8 +110,7 @@ def mean_gradients(module: nn.Module, loss: SampleLoss, batches: Sequence[Frozen
                     raise UserError(
                         "the loss does not depend on the parameters of the module; probe the module that it uses."
                     )
-                found = torch.autograd.grad(value, parameters, allow_unused=True)
+                found = torch.autograd.grad(value, parameters, materialize_grads=True)
             for sum_, gradient in zip(total, found, strict=True):
-                if gradient is not None:
-                    sum_.add_(gradient)
+                sum_.add_(gradient)
         yield total

@@ -5,12 +5,13 @@ A file is whole or absent (`atomic`), and a damaged one is reported in one sente
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import pickle
 from collections import OrderedDict, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,23 +53,15 @@ def load_tensors(
     Raises:
         StoreError: the file is missing, truncated or no safetensors file.
     """
-    _check_exists(path)
-    try:
-        with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
-            metadata = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 (it is no dict)
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise _damaged(path, "safetensors file") from error
+    with _reading(path, "safetensors file"), safetensors.safe_open(path, "pt", device=str(device)) as file:
+        metadata = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
+        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 (it is no dict)
 
 
 def check_tensors(path: str | os.PathLike[str]) -> None:
     """Raise `StoreError` if a safetensors file is missing, truncated or no safetensors file; reads its header and length only."""
-    _check_exists(path)
-    try:
-        with safetensors.safe_open(path, framework="pt"):
-            pass
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise _damaged(path, "safetensors file") from error
+    with _reading(path, "safetensors file"), safetensors.safe_open(path, "pt"):
+        pass
 
 
 def save_state(path: str | os.PathLike[str], state: object) -> None:
@@ -85,11 +78,8 @@ def save_state(path: str | os.PathLike[str], state: object) -> None:
 
 def load_state(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Any:
     """What `save_state` was given, its tensors on ``device``. Raises `StoreError` if the file is missing or damaged."""
-    _check_exists(path)
-    try:
+    with _reading(path, "training state"):
         return torch.load(path, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise _damaged(path, "training state") from error
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], what: str = "the checkpoint") -> None:
@@ -121,13 +111,23 @@ def _misfit(what: str, why: str) -> StoreError:
     )
 
 
-def _check_exists(path: str | os.PathLike[str]) -> None:
+@contextlib.contextmanager
+def _reading(path: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """What readers raise for a file that is missing or damaged, in one sentence."""
     if not Path(path).is_file():
         raise StoreError(f"there is no file {path}; give the path of a checkpoint.")
-
-
-def _damaged(path: str | os.PathLike[str], what: str) -> StoreError:
-    return StoreError(f"{path} is truncated or is not a {what}; remove it, or restore it from a copy.")
+    try:
+        yield
+    except (
+        safetensors.SafetensorError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+    ) as error:
+        raise StoreError(f"{path} is truncated or is not a {what}; remove it, or restore it from a copy.") from error
 
 
 def _check_loadable(value: object, where: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -98,58 +99,35 @@ def run_demo(
         say(f"training {name}: {settings.steps} steps of {settings.batch} images")
         models[name] = train(images, name=name, settings=settings, **how)
     pilot = models[plan.pilot]
-    cached = _Cache(
-        store,
-        force,
-        {
-            "plan": dataclasses.asdict(plan),
-            "seed": seed,
-            "device": pilot.device.type,
-            "threads": torch.get_num_threads(),
-        },
-    )
+    facts = {
+        "plan": dataclasses.asdict(plan),
+        "seed": seed,
+        "device": pilot.device.type,
+        "threads": torch.get_num_threads(),
+    }
+    results: dict[str, xr.Dataset] = {}
+
+    def keep(name: str, models: Sequence[DiffusionModel], compute: Callable[[], xr.Dataset]) -> None:
+        """The result of that name, by what it is computed from: the plan, and the runs of the models."""
+        spec = {**facts, "result": name, "models": [model.facts["run"] for model in models]}
+        results[name] = store.result("result", name, spec, compute, force=force)
+
     say("comparing all pairs under shared noise")
     family = list(models.values())
     sampler = Sampler(**plan.sampler)
     noise = SharedNoise(seed)
-    results = {
-        "comparison": cached(
-            "comparison", family, lambda: compare(family, noise, count=plan.count, sampler=sampler, images=images)
-        ),
-    }
+    keep("comparison", family, lambda: compare(family, noise, count=plan.count, sampler=sampler, images=images))
     say("probing difficulty and landscape")
     for model in (family[0], pilot) if family[0] is not pilot else (pilot,):
-        results[f"difficulty-{model.name}"] = cached(
-            f"difficulty-{model.name}",
-            [model],
-            lambda m=model: probe_difficulty(m, held_out, training_images=images),  # type: ignore[misc]
-        )
-        results[f"landscape-{model.name}"] = cached(
-            f"landscape-{model.name}",
-            [model],
-            lambda m=model: probe_landscape(m, held_out),  # type: ignore[misc]
-        )
-    results["landscape-between"] = cached(
-        "landscape-between", family[:2], lambda: probe_landscape(family[0], held_out, towards=family[1])
-    )
+        difficulty = partial(probe_difficulty, model, held_out, training_images=images)
+        keep(f"difficulty-{model.name}", [model], difficulty)
+        keep(f"landscape-{model.name}", [model], partial(probe_landscape, model, held_out))
+    keep("landscape-between", family[:2], lambda: probe_landscape(family[0], held_out, towards=family[1]))
     recipe = Recipe.from_findings(results[f"difficulty-{plan.pilot}"], results[f"landscape-{plan.pilot}"])
     results["recipe"] = recipe.to_dataset(f"recipe from {plan.pilot}")
     say(f"training {plan.pilot} with the recipe")
     taught = train(images, name=f"{plan.pilot}-recipe", settings=plan.runs[plan.pilot], recipe=recipe, **how)
-    results[f"difficulty-{taught.name}"] = cached(
-        f"difficulty-{taught.name}", [taught], lambda: probe_difficulty(taught, held_out, training_images=images)
-    )
+    keep(f"difficulty-{taught.name}", [taught], lambda: probe_difficulty(taught, held_out, training_images=images))
     models[taught.name] = taught
     results["training"] = training_curves(list(models.values()))
     return DemoResults(models, results, recipe)
-
-
-class _Cache:
-    """Results by what they were computed from: the plan, and the runs of the models."""
-
-    def __init__(self, store: Store, force: bool, facts: dict[str, Any]):
-        self.store, self.force, self.facts = store, force, facts
-
-    def __call__(self, name: str, models: Sequence[DiffusionModel], compute: Callable[[], xr.Dataset]) -> xr.Dataset:
-        spec = {**self.facts, "result": name, "models": [model.facts["run"] for model in models]}
-        return self.store.result("result", name, spec, compute, force=self.force)

@@ -184,7 +184,7 @@ def test_bfloat16_trains(images):
     [
         ({"generator": "stylegan"}, "unknown generator 'stylegan'"),
         ({"generator": "latent(latnet=3)"}, "Did you mean 'latent'"),
-        ({"generator": "latent(latent=0)"}, "latent=0 is not usable"),
+        ({"generator": "latent(latent=0)"}, "latent is a whole number of 1 or more, not 0"),
         ({"generator": "latent(width=6)"}, "multiple of 4"),
         ({"generator": "image(network='unett')"}, "Did you mean 'unet'"),
         ({"discriminator": "mlp"}, "unknown discriminator"),

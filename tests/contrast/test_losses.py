@@ -10,7 +10,7 @@ from consistency_lab.contrast.networks import VAE, ConvDecoder, ConvEncoder
 from consistency_lab.contrast.vae import train_vae
 from consistency_lab.data.sources import load_images
 from consistency_lab.errors import UserError
-from consistency_lab.probes.directions import random_direction
+from consistency_lab.probes.directions import random_axes
 from consistency_lab.probes.frozen import FrozenBatch, check_deterministic
 from consistency_lab.probes.landscape import losses_along
 
@@ -89,7 +89,7 @@ def test_every_part_can_be_probed(models, images, kind, part):
     parts = probe_parts(models[kind], images, 12, part=part)
     batch = FrozenBatch(parts.tensors, chunk=5)
     check_deterministic(parts.module, parts.loss, batch)
-    direction = random_direction(parts.module, 0)
+    direction = random_axes(parts.module, 0).axes[0]
     rows = losses_along(parts.module, parts.loss, batch, direction, [-1.0, 0.0, 1.0])
     assert rows.shape == (3, 12)
     with torch.no_grad():

@@ -104,7 +104,7 @@ def test_settings_survive_the_spec(images):
     ("settings", "message"),
     [
         ({"autoencoder": "vq"}, "unknown autoencoder 'vq'"),
-        ({"autoencoder": "conv(latent=0)"}, "latent=0 is not usable"),
+        ({"autoencoder": "conv(latent=0)"}, "latent is a whole number of 1 or more, not 0"),
         ({"beta": 0.0}, "beta must be above 0"),
         ({"penalty": 0.1}, "unknown training setting 'penalty'"),
         ({"batch": 500}, "larger than the 100 images"),

@@ -11,9 +11,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torchvision.datasets import CIFAR10, CIFAR100
 
 from consistency_lab.data import formats, published
-from consistency_lab.data.catalogue import CIFAR10, CIFAR100, FASHION_MNIST, MNIST
+from consistency_lab.data.catalogue import FASHION_MNIST, MNIST
 from consistency_lab.data.sources import load_images
 from consistency_lab.errors import UserError
 
@@ -27,7 +28,7 @@ def small_mnist(real: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> dict[
     for prefix, count in (("train", 12), ("t10k", 5)):
         contents[f"{prefix}-images-idx3-ubyte"] = real.idx(RANDOM.integers(0, 256, (count, 28, 28), dtype=np.uint8))
         contents[f"{prefix}-labels-idx1-ubyte"] = real.idx(np.arange(count, dtype=np.uint8) % 10)
-    sums = {name: (real.sha256(gzip.compress(each, mtime=0)), real.sha256(each)) for name, each in contents.items()}
+    sums = {name: real.sha256(each) for name, each in contents.items()}
     monkeypatch.setattr(published, "MNIST", replace(MNIST, files=sums))
     return contents
 
@@ -68,7 +69,7 @@ def test_mnist_is_downloaded_when_it_is_not_there(
     asked = []
 
     def fetch(remote: published.Remote, folder: Path) -> Path:
-        asked.append((remote.name, remote.sha256, folder))
+        asked.append((remote.name, remote.known, folder))
         folder.mkdir(exist_ok=True)
         (folder / remote.name).write_bytes(gzip.compress(small_mnist[remote.name.removesuffix(".gz")], mtime=0))
         return folder / remote.name
@@ -79,6 +80,7 @@ def test_mnist_is_downloaded_when_it_is_not_there(
     assert len(load_images("mnist", split="test")) == 5
     assert [name for name, _, _ in asked] == ["t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"]
     assert all(folder == Path("data/mnist") for _, _, folder in asked)
+    assert asked[0][1] == "md5:9fb629c4189551a2d022fa330f9573f3", "what MNIST's authors published"
     load_images("mnist", split="test")
     assert len(asked) == 2
 
@@ -87,33 +89,35 @@ def test_mnist_is_downloaded_when_it_is_not_there(
 def small_cifar(
     real: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Path, bool], dict[str, np.ndarray]]:
-    """Write a small CIFAR-10 and CIFAR-100, extracted or packed, and put their checksums into the catalogue."""
+    """Write a small CIFAR-10 and CIFAR-100, extracted or packed, and put their checksums where torchvision has them."""
 
     def write(root: Path, packed: bool) -> dict[str, np.ndarray]:
         arrays: dict[str, np.ndarray] = {}
-        for attribute, cifar in (("CIFAR10", CIFAR10), ("CIFAR100", CIFAR100)):
+        for cifar in (CIFAR10, CIFAR100):
             contents = {}
-            for batch in (name for names in cifar.batches.values() for name in names):
+            for batch, _ in (*cifar.train_list, *cifar.test_list):
                 arrays[batch] = RANDOM.integers(0, 256, (4, 3072), dtype=np.uint8)
                 entry = {"data": arrays[batch], "filenames": ["a.png"] * 4}
-                if attribute == "CIFAR10":
+                if cifar is CIFAR10:
                     entry |= {"labels": [3, 1, 9, 0]}
                 else:
                     entry |= {"fine_labels": [99, 0, 5, 7], "coarse_labels": [19, 0, 1, 2]}
                 contents[batch] = real.pickle(entry)
             names = {"label_names": [f"class{i}" for i in range(10)]}
-            if attribute == "CIFAR100":
+            if cifar is CIFAR100:
                 names = {
                     f"{level}_label_names": [f"{level}{i}" for i in range(n)]
                     for level, n in (("fine", 100), ("coarse", 20))
                 }
-            contents[cifar.names_file] = real.pickle(names)
-            archive = save(root, cifar.folder, contents, packed)
+            contents[cifar.meta["filename"]] = real.pickle(names)
+            archive = save(root, cifar.base_folder, contents, packed)
             md5 = {batch: real.md5(content) for batch, content in contents.items()}
-            sums = replace(cifar, md5=md5, archive=replace(cifar.archive, sha256=real.sha256(archive)))
-            monkeypatch.setattr(published, attribute, sums)
+            for batches in ("train_list", "test_list"):
+                monkeypatch.setattr(cifar, batches, [[name, md5[name]] for name, _ in getattr(cifar, batches)])
+            monkeypatch.setattr(cifar, "meta", cifar.meta | {"md5": md5[cifar.meta["filename"]]})
+            monkeypatch.setattr(cifar, "tgz_md5", real.md5(archive))
             if packed:
-                (root / cifar.archive.name).write_bytes(archive)
+                (root / cifar.filename).write_bytes(archive)
         return arrays
 
     def save(root: Path, folder: str, contents: dict[str, bytes], packed: bool) -> bytes:
@@ -157,7 +161,7 @@ def test_spoilt_cifar_is_named_and_never_unpickled(
     small_cifar: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: bool
 ) -> None:
     small_cifar(tmp_path, packed)
-    file = tmp_path / (CIFAR10.archive.name if packed else f"{CIFAR10.folder}/data_batch_3")
+    file = tmp_path / (CIFAR10.filename if packed else f"{CIFAR10.base_folder}/data_batch_3")
     opened: list[bytes] = []
     unpickler = formats._ArraysOnly
 

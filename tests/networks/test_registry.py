@@ -223,7 +223,7 @@ def test_unknown_names_and_options_say_what_exists():
     ],
 )
 def test_options_that_must_be_counts(choice):
-    with pytest.raises(UserError, match="give a whole number"):
+    with pytest.raises(UserError, match="a whole number"):
         build_network(choice, SHAPE)
 
 

@@ -4,7 +4,7 @@ from torch import nn
 
 from consistency_lab.errors import UserError
 from consistency_lab.networks.registry import build_network
-from consistency_lab.probes.directions import as_filters, dot, norm, plane_through, random_axes, random_direction
+from consistency_lab.probes.directions import as_filters, dot, norm, plane_through, random_axes
 
 
 def network():
@@ -13,13 +13,13 @@ def network():
 
 def test_directions_have_the_models_filter_norms():
     model = network()
-    direction = random_direction(model, seed=1)
+    direction = random_axes(model, seed=1).axes[0]
     for parameter, d in zip(model.parameters(), direction, strict=True):
         if parameter.dim() <= 1:
             assert (d == 0).all()
         else:
             assert torch.allclose(d.flatten(1).norm(dim=1), parameter.detach().flatten(1).norm(dim=1), rtol=1e-5)
-    again, other = random_direction(model, seed=1), random_direction(model, seed=2)
+    again, other = (random_axes(model, seed=seed).axes[0] for seed in (1, 2))
     assert all(torch.equal(x, y) for x, y in zip(direction, again, strict=True))
     assert abs(dot(direction, other) / norm(direction) / norm(other)) < 0.1
     values = torch.cat([d.flatten() for d in direction if d.dim() > 1])
