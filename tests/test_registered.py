@@ -1,10 +1,7 @@
 """What is registered is tested: the tests of a registry are collected with an entry that no list in them names."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
-from registered import entries
+from registered import asked_of, entries, module_of
 
 from consistency_lab.choices import Registry
 from consistency_lab.diffusion.schedule import SCHEDULES
@@ -24,23 +21,12 @@ SUITES = {
 }
 
 
-def collected(suite):
-    """Every value that the tests of a module are parametrised with."""
-    spec = importlib.util.spec_from_file_location("collected", Path(__file__).parent / suite)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    for thing in vars(module).values():
-        for mark in getattr(thing, "pytestmark", ()):
-            if mark.name == "parametrize":
-                yield from mark.args[1]
-
-
 @pytest.mark.parametrize("suite", SUITES)
 def test_a_new_entry_runs_the_tests_of_its_registry(suite, monkeypatch):
-    assert "of my own" not in list(collected(suite))
+    assert not list(asked_of(module_of(suite), "of my own"))
     registry, like = SUITES[suite]
     monkeypatch.setitem(registry._builders, "of my own", registry.builder(like))
-    assert "of my own" in list(collected(suite))
+    assert list(asked_of(module_of(suite), "of my own"))
 
 
 def test_variants_stand_for_what_they_are_variants_of():

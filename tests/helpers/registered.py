@@ -1,6 +1,9 @@
-"""What a test that holds for everything registered is run with."""
+"""What a test that holds for everything registered is run with, and the tests of a module that are run with an entry."""
 
-from inspect import Parameter
+import importlib.util
+from inspect import Parameter, isfunction
+from itertools import product
+from pathlib import Path
 
 from consistency_lab.choices import Choice
 
@@ -19,3 +22,28 @@ def entries(registry, variants=(), without=()):
         needed = [option for option, default in registry.options(name).items() if default is Parameter.empty]
         assert not needed, f"the {registry.kind} {name!r} needs {needed}: give the tests of its registry a variant"
     return [*others, *variants]
+
+
+def module_of(path):
+    """A module of tests, executed anew: it sees what is registered now. ``path`` is below ``tests/``."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, Path(__file__).parents[1] / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def asked_of(module, entry):
+    """Every test of a module that is parametrised with an entry, and all sets of arguments that it is run with for it."""
+    for name, test in vars(module).items():
+        if not name.startswith("test_") or not isfunction(test):
+            continue
+        marks = [mark for mark in getattr(test, "pytestmark", ()) if mark.name == "parametrize"]
+        if not any(entry in mark.args[1] for mark in marks):
+            continue
+        ways = [[entry] if entry in mark.args[1] else mark.args[1] for mark in marks]
+        names = [[mark.args[0]] if isinstance(mark.args[0], str) else mark.args[0] for mark in marks]
+        for chosen in product(*ways):
+            arguments = {}
+            for keys, value in zip(names, chosen, strict=True):
+                arguments.update(zip(keys, [value] if len(keys) == 1 else value, strict=True))
+            yield test, arguments
