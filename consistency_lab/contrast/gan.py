@@ -78,7 +78,7 @@ class AdversarialLoop:
         return TrainingStep(self.step, loss.detach().mean(), *self.descents["generator"].rates, parts)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on; together with the settings and the data it gives that step to the bit."""
+        """Everything that the next step depends on; together with the settings and the data it gives that step bit for bit."""
         return {
             "step": self.step,
             "module": self.module.state_dict(),
@@ -151,7 +151,7 @@ def train_gan(
     Args:
         images: the training set; height and width multiples of 4.
         name: how tables call the model; ``gan-GENERATOR-sSEED`` by default.
-        store: where runs are kept; with one, the same spec is never trained twice and a stopped run goes on. Without, nothing is kept.
+        store: where runs are stored; with one, the same spec is never trained twice and a stopped run resumes. Without, nothing is stored.
         device: ``"cpu"``, ``"cuda"``, ...; by default a GPU where there is one.
         force: train again although the store has the run.
         progress: show a progress bar; by default on a terminal only.

@@ -28,7 +28,7 @@ class Remote:
 def fetch(remote: Remote, folder: Path) -> Path:
     """The file in ``folder``, downloaded if it is not there.
 
-    What arrives lies in ``<name>.part`` until it is complete, so that the next attempt or mirror goes on where this one
+    What arrives lies in ``<name>.part`` until it is complete, so that the next attempt or mirror continues where this one
     broke off; it gets its name only if its SHA-256 is right. Processes that want the same file wait for the first.
 
     Raises `UserError` if no mirror delivers it or the folder cannot be written.

@@ -51,7 +51,7 @@ def gathered(source: Any, name: str) -> tuple[Any, torch.Tensor | None]:
 def _say_what_it_does(loader: DataLoader, count: int, name: str) -> None:
     said = []
     if isinstance(loader.sampler, RandomSampler | SubsetRandomSampler | WeightedRandomSampler):
-        said.append("draws its images anew each time, so that every call makes another set")
+        said.append("draws new images each time, so that every call makes another set")
     if isinstance(loader.sampler, Sized) and loader.drop_last and count < len(loader.sampler):
         said.append(f"leaves out {len(loader.sampler) - count} of {len(loader.sampler)} images (drop_last)")
     if said:

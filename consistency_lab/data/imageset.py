@@ -40,7 +40,7 @@ def check_set(images: object) -> None:
 class ImageSet:
     """Images, their labels where they exist, and a name.
 
-    Large sets stay uint8 (a byte a value, also on a GPU); `batch` makes floats of the few images that are asked for.
+    Large sets stay uint8 (one byte per value, also on a GPU); `batch` makes floats of the few images that are asked for.
 
     Args:
         name: what reports call the set.
@@ -98,7 +98,7 @@ class ImageSet:
         Args:
             array: the images.
             name: what reports call the set.
-            labels: one whole number an image; when left out, those of a source that hands out (image, whole number).
+            labels: one whole number per image; when left out, those of a source that hands out (image, whole number).
             value_range: (lo, hi), the values that become -1 and 1; may be left out for bytes that are not all nearly black, and for floats
                 in [-1, 1] of which some are negative.
             class_names: see `ImageSet`.
@@ -170,7 +170,7 @@ class ImageSet:
         return digest.hexdigest()
 
     def take(self, indices: Any, name: str) -> ImageSet:
-        """The images at ``indices``, in that order, as a set of its own; the classes stay."""
+        """The images at ``indices``, in that order, as a separate set; the classes stay."""
         chosen = self._positions(indices)
         labels = None if self.labels is None else self.labels[chosen]
         return ImageSet(name, self.pixels[chosen], labels, self.class_names)

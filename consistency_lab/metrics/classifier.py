@@ -127,7 +127,7 @@ def train_classifier(
     length: int = 64,
     device: str | torch.device = "cpu",
 ) -> SmallClassifier:
-    """Train a `SmallClassifier`; a function of its arguments (to the bit on one machine, at one thread count).
+    """Train a `SmallClassifier`; a function of its arguments (bit for bit on one machine, at one thread count).
 
     Args:
         images: ``(N, C, H, W)`` float32 in [-1, 1].

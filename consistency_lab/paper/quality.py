@@ -83,7 +83,7 @@ def quality_table(
         noise: ``SharedNoise(1)`` by default.
         sampler: of diffusion models and references; ``Sampler()`` by default.
         references: what `reference_samples` gives for the same arguments, where it is at hand.
-        count: samples a row; a Frechet distance depends on it, so every row has as many. The floor has as many as there are images.
+        count: samples per row; a Frechet distance depends on it, so every row has as many. The floor has as many as there are images.
 
     Returns:
         ``value``, ``low``, ``high (row, measure)`` and ``covered (row)``, the classes with at least a tenth of an equal share.

@@ -1,6 +1,6 @@
 """All models asked about the same states: do their functions agree, apart from where their own trajectories take them?
 
-Along its own trajectory a model meets states that its earlier answers made. Here every model is shown x0 + s eps, the same for all,
+Along its own trajectory a model sees states that its earlier answers produced. Here every model is shown x0 + s eps, the same for all,
 rescaled by each schedule's alpha; what differs is the function alone.
 """
 
@@ -44,7 +44,7 @@ def compare_frozen(
     null vanishes and the score says little there; the distances do.
 
     Args:
-        models: two or more of one image shape. Two of different schedules meet at equal log-SNR, on the alignment of their pair.
+        models: two or more of one image shape. Two of different schedules are compared at equal log-SNR, on the alignment of their pair.
         images: whose first ``count`` are made noisy.
         noise: of the states, from its ``"probe"`` stream; ``SharedNoise(0)`` by default.
         count: states at each level.
@@ -55,7 +55,7 @@ def compare_frozen(
         ``distance``, ``null`` and scores as in a comparison, along ``t`` of the pairs' alignments; kind ``"frozen comparison"``.
 
     Raises:
-        UserError: fewer than two models or states, too few images, shapes or schedules that do not meet.
+        UserError: fewer than two models or states, too few images, shapes or schedules that share no noise level.
     """
     noise = noise or SharedNoise(0)
     if len(models) < 2 or any(m.noise_shape != images.shape for m in models):

@@ -46,7 +46,7 @@ def pairwise_distances(
         walked: their estimates.
         pairs: indices of two of them.
         distances: the metrics.
-        labels: what each sample was asked for ``(N,)``, two samples or more a label; None where nothing was.
+        labels: the label of each sample ``(N,)``, two samples or more per label; None without labels.
     """
     values, nulls, plain = [], [], []
     groups = groups_of(labels)
@@ -102,7 +102,7 @@ def add_pairs(
         result: gets the variables, and the coordinate ``pair_log_snr (pair, t)``: where each pair met.
         walks: of K models.
         distances: the metrics.
-        labels: what each sample was asked for ``(N,)``; the plain null and its scores, over all labels, then stand beside
+        labels: the label of each sample ``(N,)``; the plain null and its scores, over all labels, then stand beside
             (``plain_null``, ``plain_score``, ``family_plain_score``).
     """
     models = len(walks.own)

@@ -184,7 +184,7 @@ def _train_in(run: Run, loop: Loop, keep: Callable[[Weights], Weights], progress
     if state.exists():
         saved = load_state(state)
         if saved["threads"] != torch.get_num_threads() and loop.device.type == "cpu":
-            # Sums on a CPU depend on how they are divided: the resume is to the bit.
+            # Sums on a CPU depend on how they are divided: the resume is bit-exact.
             torch.set_num_threads(saved["threads"])
         loop.load_state_dict(saved["loop"])
         seconds = saved["seconds"]
@@ -214,7 +214,7 @@ def _train_in(run: Run, loop: Loop, keep: Callable[[Weights], Weights], progress
         except Stopped:
             save()
             where = f"at step {loop.step} of {loop.settings.steps}"
-            raise Stopped(f"training {run.name} stopped {where}; the same command goes on from there.") from None
+            raise Stopped(f"training {run.name} stopped {where}; the same command resumes from there.") from None
         seconds += time.monotonic() - started
         for kind, weights in (("ema", loop.average.weights), ("raw", loop.module.state_dict())):
             save_tensors(run.folder / _WEIGHTS[kind], keep(weights), {"spec": run.spec, "weights": kind})
@@ -227,7 +227,7 @@ def finished_run(run: Run | str | Path, kind: str) -> Run:
     run = run if isinstance(run, Run) else Run.open(run)
     if run.kind != kind or not run.done:
         raise UserError(
-            f"{run.folder} is not a finished {kind}; train it first (the same command goes on where it stopped)."
+            f"{run.folder} is not a finished {kind}; train it first (the same command resumes where it stopped)."
         )
     return run
 
@@ -246,7 +246,7 @@ def final_weights(run: Run, weights: str) -> tuple[Weights, Path]:
         return load_tensors(path)[0], path
     except StoreError as error:
         raise StoreError(
-            f"{str(error).partition(';')[0]}; train {run.name} again (the same command makes it anew)."
+            f"{str(error).partition(';')[0]}; train {run.name} again (the same command makes it again)."
         ) from error
 
 

@@ -192,7 +192,7 @@ def test_bad_input_is_one_clear_sentence(choice):
         network(x, t, torch.zeros(2, dtype=torch.long))
     with pytest.raises(UserError, match=r"takes images of shape \(2, 8, 8\), not \(2, 4, 8\)"):
         network(x[:, :, :4], t)
-    with pytest.raises(UserError, match="one time an image"):
+    with pytest.raises(UserError, match="one time per image"):
         network(x, t[:1])
     with pytest.raises(UserError, match=r"give \(channels, height, width\)"):
         build_network(choice, (8, 8))

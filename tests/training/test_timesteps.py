@@ -454,11 +454,11 @@ def test_values_of_a_density_are_numbers(values):
 
 @pytest.mark.parametrize("loss", [lambda t: np.full(len(t), np.nan), lambda t: 1.0, lambda t: t[:3]])
 def test_an_audit_plays_no_loss_that_is_none(loss):
-    with pytest.raises(UserError, match="one finite number a time: for 16 times"):
+    with pytest.raises(UserError, match="one finite number per time: for 16 times"):
         audit_timesteps(["loss_root"], SCHEDULES.build("linear"), 5, loss=loss, batch=16)
 
 
 def test_losses_that_do_not_belong_to_their_times_are_refused():
     for text in ("loss_root", "clusters"):
-        with pytest.raises(UserError, match="one loss a time"):
+        with pytest.raises(UserError, match="one loss per time"):
             build(text).update(torch.full((4,), 0.5), torch.tensor(1.0))

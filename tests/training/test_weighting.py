@@ -146,7 +146,7 @@ def test_an_objective_that_does_not_exist_is_refused(images):
         ),
         (lambda t: -t, "Own gave 32 of 32 samples"),
         (lambda t: 1 / (0 * t), "negative or not finite"),
-        (lambda t: t[:, None], r"one weight a time, a tensor of shape \(32,\), not \(32, 1\)"),
+        (lambda t: t[:, None], r"one weight per time, a tensor of shape \(32,\), not \(32, 1\)"),
         (lambda t: t.mean(), r"not \(\)"),
         (lambda t: 1.0, "not float"),
     ],

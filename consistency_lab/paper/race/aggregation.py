@@ -21,7 +21,7 @@ LOSS = "held-out loss"
 def qualifies(metric: str, trained: float, gaussian: float, memoriser: float) -> bool:
     """Whether a metric (the lower the better) may be a race's target: a trained model beats what needs no training.
 
-    The Gaussian's samples win in pixels whatever was learnt, so a distance of pixels never qualifies.
+    The Gaussian's samples win in pixels whatever was learned, so a distance of pixels never qualifies.
     """
     if "pixel" in metric.lower():
         return False
