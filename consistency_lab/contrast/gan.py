@@ -1,4 +1,4 @@
-"""From images to a GAN: generator and discriminator in turn, kept in a store like any training run."""
+"""From images to a GAN: generator and discriminator in turn, stored like any training run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fetching published files: several mirrors, resumed where a transfer broke off, believed only by their SHA-256."""
+"""Fetching published files: several mirrors, resumed where a transfer broke off, trusted only if their SHA-256 matches."""
 
 from __future__ import annotations
 

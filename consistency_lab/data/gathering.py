@@ -1,4 +1,4 @@
-"""From whatever hands out one image after the other to one array: a DataLoader, a torch data set, a list of PIL images or arrays."""
+"""From whatever yields images one after the other to one array: a DataLoader, a torch data set, a list of PIL images or arrays."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _logger = logging.getLogger(__name__)
 
 
 def gathered(source: Any, name: str) -> tuple[Any, torch.Tensor | None]:
-    """All images of a source as one tensor (N, ...), and their labels where it hands out (image, whole number); arrays as they are.
+    """All images of a source as one tensor (N, ...), and their labels where it yields (image, whole number); arrays as they are.
 
     Raises `UserError` for items that are no images, for images of several sizes or types, and for a source without items.
     """
@@ -78,7 +78,7 @@ def _is_picture(value: Any) -> bool:
 
 
 def _parted(item: Any, name: str) -> tuple[Any, Any]:
-    """The image and the label of an item or batch; None for what is no label."""
+    """The image and the label of an item or batch; None if there is no label."""
     if isinstance(item, dict):
         raise UserError(
             f"the items of {name!r} are dicts of {', '.join(map(str, item))}; give a list of their images, and labels=... of their labels."

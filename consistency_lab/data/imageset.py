@@ -98,7 +98,7 @@ class ImageSet:
         Args:
             array: the images.
             name: what reports call the set.
-            labels: one whole number per image; when left out, those of a source that hands out (image, whole number).
+            labels: one whole number per image; when left out, those of a source that yields (image, whole number).
             value_range: (lo, hi), the values that become -1 and 1; may be left out for bytes that are not all nearly black, and for floats
                 in [-1, 1] of which some are negative.
             class_names: see `ImageSet`.
@@ -155,7 +155,7 @@ class ImageSet:
         return _to_float(chosen if device is None else chosen.to(device))
 
     def all(self) -> torch.Tensor:
-        """Every image as float32 (N, C, H, W) in [-1, 1], a tensor of the caller's own."""
+        """Every image as float32 (N, C, H, W) in [-1, 1], a new tensor."""
         return _to_float(self.pixels)
 
     @cached_property

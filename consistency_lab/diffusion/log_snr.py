@@ -1,6 +1,6 @@
-"""Alignment by log-SNR: the noise levels at which two models are compared, whatever time each schedule calls them.
+"""Alignment by log-SNR: the noise levels at which two models are compared, whatever t each schedule assigns to them.
 
-An alignment depends on two schedules and on nothing else: exchanging them, or comparing their models in other company, changes nothing.
+An alignment depends on two schedules and on nothing else: exchanging them, or comparing their models together with others, changes nothing.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class SmallClassifier(nn.Module):
         return f"{self.data} classifier features"
 
     def features(self, images: Tensor) -> Tensor:
-        """Features ``(N, length)`` float32 of images ``(N, C, H, W)``, clamped to [-1, 1]. Each image by itself, whatever the batch.
+        """Features ``(N, length)`` float32 of images ``(N, C, H, W)``, clamped to [-1, 1]. Each image on its own, whatever the batch.
 
         Raises:
             UserError: images of another shape, or values that are not finite.

@@ -219,7 +219,7 @@ def _half_time_profiles(
     bins: int,
     groups: int,
 ) -> tuple[list[Profile], list[int]]:
-    """The convergence half-time at each t, and the steps of the checkpoints; nothing where a run folder kept fewer than two."""
+    """The convergence half-time at each t, and the steps of the checkpoints; nothing if a run folder has fewer than two."""
     given = snapshots is not None
     if snapshots is None:
         snapshots = load_snapshots(model) if model.folder is not None else []

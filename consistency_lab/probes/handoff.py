@@ -1,4 +1,4 @@
-"""Start with one model, or one noise, and go on with another from a noise level on."""
+"""Start with one model, or one noise, and continue with another from a noise level on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from consistency_lab.diffusion.sampling import Sampler, SamplerStep, sample_path
 
 
 class Course(NamedTuple):
-    """One model's way from noise to images, at the kept levels.
+    """One model's path from noise to images, at the kept levels.
 
     Attributes:
         y: ``x_t / alpha``, the state that all schedules share, ``(T, N, C, H, W)`` float64 on the CPU; the last is the image.

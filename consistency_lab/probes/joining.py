@@ -145,7 +145,7 @@ def to_settle(first: nn.Module, *others: nn.Module) -> list[_BatchNorm]:
 
 
 def settling(subject: Subject, *others: Subject) -> Settle | None:
-    """What makes a subject's running statistics those of its present weights, on its own batch; None where nothing is to be done.
+    """A function that recomputes a subject's running statistics for its present weights, on its own batch; None if there is nothing to do.
 
     Raises:
         UserError: a batch of one sample, which has no variance.

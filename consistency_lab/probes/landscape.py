@@ -69,7 +69,7 @@ def probe_landscape(
 
 
 def same_question(subject: Subject, model: DiffusionModel) -> Subject:
-    """The question that was put to one diffusion model, put to another."""
+    """The same question for another diffusion model."""
     check_diffusion(model)
     return subject.asked_of(model.denoiser, model.name, {"model": described(model)})
 

@@ -1,4 +1,4 @@
-"""Definitions of "hard" beside each other: each a curve over t with an interval, and how far they agree.
+"""Definitions of "hard" side by side: each a curve over t with an interval, and how far they agree.
 
 Every definition comes with the same kind of replicates: its curve with one group of images left out. Whatever is read off a curve, or off
 two of them, is read off the replicates too, and the delete-a-group jackknife (Shao & Wu 1989) gives its interval.

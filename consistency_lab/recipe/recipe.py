@@ -72,7 +72,7 @@ class Recipe:
             landscape: one or several of the same pilot: whether its loss is near a quadratic.
             curvature: of the same pilot. Without landscape and curvature momentum and learning rate stay as they are.
             weighting: what the density is used for.
-            density: ``"fixed"``, that of the findings; or ``"followed"``, which goes with the losses of the run itself.
+            density: ``"fixed"``, that of the findings; or ``"followed"``, updated during the run from its own losses.
             exponent: the root second moment is raised to it.
             momentum: ``"kept"``, that of the settings, so that density and annealing alone change, which raced faster; or ``"measured"``,
                 from the curvature, and without one MDLRC where the landscape is smooth, as the paper proposes.

@@ -1,6 +1,6 @@
-"""All models asked about the same states: do their functions agree, apart from where their own trajectories take them?
+"""All models evaluated on the same states: do their functions agree, apart from where their own trajectories take them?
 
-Along its own trajectory a model sees states that its earlier answers produced. Here every model is shown x0 + s eps, the same for all,
+Along its own trajectory a model sees states that its earlier answers produced. Here every model is given x0 + s eps, the same for all,
 rescaled by each schedule's alpha; what differs is the function alone.
 """
 
@@ -37,7 +37,7 @@ def compare_frozen(
     metrics: Sequence[str | Distance] = ("mse", "cosine"),
     levels: int = 14,
 ) -> xr.Dataset:
-    """How alike are the x0 estimates of models that are shown the same noisy images?
+    """How alike are the x0 estimates of models given the same noisy images?
 
     The null is the distance of one model's answer to another's answer about another noisy image, so that a score of 0 means no more
     alike than answers about different states. At high noise every good denoiser answers with the data mean, for every state: the

@@ -1,4 +1,4 @@
-"""What conditional models are asked for: one label for each image, the same for all models of a comparison.
+"""The labels given to conditional models: one for each image, the same for all models of a comparison.
 
 Images of one class are alike whatever noise they are made from. So the null of a comparison under labels is taken within them: other
 noise, the same label. The plain null, over all other noise and labels, counts what the label alone decides as agreement.
@@ -71,7 +71,7 @@ def labels_of(indices: Sequence[int], asked: Sequence[int]) -> np.ndarray:
 
 
 def mixed_warning(models: Sequence[GenerativeModel]) -> str:
-    """A sentence where some models are told a label and others are not; empty where that does not happen."""
+    """A sentence if some models are given a label and others are not; else empty."""
     told = [m.name for m in models if getattr(m, "classes", 0)]
     blind = [m.name for m in models if m.name not in told]
     if not told or not blind:

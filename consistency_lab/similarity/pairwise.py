@@ -85,7 +85,7 @@ def null_of(distance: Distance, a: torch.Tensor, b: torch.Tensor, groups: Sequen
 
 
 def scored(distances: Sequence[Distance], *values: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The values ``(..., metric)`` with NaN where a metric is shown and never scored."""
+    """The values ``(..., metric)`` with NaN where a metric is shown but never scored."""
     keep = np.array([d.scored for d in distances])
     return tuple(np.where(keep, x, np.nan) for x in values)
 

@@ -17,7 +17,7 @@ LEAST = 4  # models per family: with 3 + 3 there are ten ways to share the label
 
 
 class LabelTest(NamedTuple):
-    """What exchanging labels says.
+    """The result of exchanging labels.
 
     Attributes:
         statistic: mean distance between the families minus the mean within them, ``(*grid)``, in the distance's own units.

@@ -27,7 +27,7 @@ class Trajectories(NamedTuple):
 
 @dataclass(frozen=True)
 class Walk:
-    """How everybody samples in one comparison.
+    """How all models sample in one comparison.
 
     Attributes:
         noise: what they start from.

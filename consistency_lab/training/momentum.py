@@ -4,8 +4,8 @@ Demon (Chen et al. 1910.04952, equation 3): with tau = step / total steps and be
 
     beta(tau) = beta0 (1 - tau) / ((1 - beta0) + beta0 (1 - tau)).
 
-MDLRC (2404.07946, section 4.3) compensates the learning rate so that the weight of the newest gradient stays constant. What that means
-depends on how an optimizer keeps its gradients:
+MDLRC, momentum decay with learning-rate compensation (2404.07946, section 4.3), scales the learning rate so that the weight of the newest
+gradient stays constant. What that means depends on how an optimizer keeps its gradients:
 
 * averaging, m <- beta m + (1 - beta) g (Adam, AdamW, SGD with dampening = momentum): the newest gradient weighs lr (1 - beta), so
   lr(tau) = lr0 (1 - beta0) / (1 - beta(tau)). By substitution that is lr0 (1 - beta0 tau): a linear decay. Any claim for MDLRC therefore

@@ -1,4 +1,4 @@
-"""From images to a diffusion model: kept in a store, never trained twice, resumed after a stop."""
+"""From images to a diffusion model: stored, never trained twice, resumed after a stop."""
 
 from __future__ import annotations
 
