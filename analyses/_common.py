@@ -20,6 +20,7 @@ from PIL import Image
 from consistency_lab.contrast.settings import GANSettings, VAESettings
 from consistency_lab.data.sources import load_images
 from consistency_lab.errors import UserError
+from consistency_lab.intervals import interval_names, interval_of
 from consistency_lab.paper.plots import frames
 from consistency_lab.plots.save import save_figure
 from consistency_lab.plots.theme import MUTED
@@ -199,7 +200,7 @@ def said(value: float, low: float, high: float, digits: int = 3) -> str:
 
 def of(row: pd.Series, column: str, digits: int = 3) -> str:
     """A number of a row with its interval."""
-    return said(*(float(row[f"{column}{end}"]) for end in frames.ENDS), digits=digits)
+    return said(*interval_of(row, column), digits=digits)
 
 
 def listed(texts: Iterable[str]) -> str:
@@ -210,7 +211,7 @@ def listed(texts: Iterable[str]) -> str:
 
 def relation(first: pd.Series, second: pd.Series, column: str) -> str:
     """Whether the first row's interval lies "above" or "below" the second's, or "overlaps" it (or cannot be told)."""
-    bounds = [float(row[f"{column}{end}"]) for row in (first, second) for end in ("_low", "_high")]
+    bounds = [end for row in (first, second) for end in interval_of(row, column)[1:]]
     if not np.isfinite(bounds).all():
         return "cannot be told from"
     if bounds[0] > bounds[3]:
@@ -226,8 +227,9 @@ def by_metric(rows: Sequence[frames.Row]) -> dict[str, pd.DataFrame]:
 
 def hull(table: pd.DataFrame, column: str, kind: str) -> tuple[float, float] | None:
     """From the lowest to the highest end of the intervals of the rows of one of `KINDS`; None where there is none."""
-    known = table[table["kind"] == kind].dropna(subset=[f"{column}{end}" for end in frames.ENDS])
-    return None if known.empty else (float(known[f"{column}_low"].min()), float(known[f"{column}_high"].max()))
+    known = table[table["kind"] == kind].dropna(subset=interval_names(column))
+    _, low, high = interval_of(known, column)
+    return None if known.empty else (float(low.min()), float(high.max()))
 
 
 def against(table: pd.DataFrame, column: str) -> list[str]:

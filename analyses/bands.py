@@ -10,6 +10,7 @@ import xarray as xr
 from _common import Drawn, Source, main, said
 from _stored import curves
 
+from consistency_lab.intervals import as_value, interval_names, interval_of
 from consistency_lab.paper.plots import studies
 from consistency_lab.plots import probe_frames
 
@@ -22,24 +23,31 @@ def frame_of(result: xr.Dataset) -> pd.DataFrame:
     "half": the time at which that share is a half, in the same columns.
     """
     table, model = probe_frames.structure(result), str(result["model"].values[0])
-    own = table["part"].str.startswith("band") & (table["quantity"] == "fixed") & (table["name"] == model)
-    known = table[own][["part", "t", "log_snr", "value", "low", "high"]].assign(quantity="known")
+    parts = probe_frames.parts(result).set_index("part")
+    bands = parts[parts["of"] == "band"]["words"].str.replace("band", "frequency")
+    known = table[(table["quantity"] == "fixed") & (table["name"] == model)].assign(quantity="known")
     known["log_snr"] = known["log_snr"].replace(np.inf, np.nan)
     half = probe_frames.switches(result)
-    half = half[(half["name"] == model) & half["what"].str.startswith("half of ")]
-    half = half.assign(part=half["what"].str.removeprefix("half of ").str.removesuffix(" known"), quantity="half")
-    half = half[half["part"].str.startswith("band")].rename(columns={"t": "value"})
-    return pd.concat([known, half[["part", "quantity", "value", "low", "high"]]], ignore_index=True)
+    half = half[half["name"] == model].assign(quantity="half")
+    half = half.assign(**as_value(interval_of(half, "t")))
+    both = pd.concat([known, half.drop(columns=interval_names("t"))], ignore_index=True)
+    both = both[both["part"].isin(bands.index)].assign(words=both["part"].map(bands))
+    return both[["part", "t", "log_snr", "value", "low", "high", "quantity", "words"]].reset_index(drop=True)
 
 
-def plain(part: str) -> str:
-    """``band-0.25-0.5`` as words."""
-    return "frequency {} to {}".format(*part.split("-")[1:])
+def with_words(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with ``words`` for each band, which data of earlier versions say in the names of the parts alone."""
+    if "words" in table:
+        return table
+    return table.assign(
+        words=["frequency {1:g} to {2:g}".format(*probe_frames.older_part(part)) for part in table["part"]]
+    )
 
 
 def sentence(table: pd.DataFrame) -> str:
     """Neighbouring bands are told apart where their intervals do not overlap."""
     parts, earlier, later, pairs = [], 0, 0, 0
+    table = with_words(table)
     half = table[table["quantity"] == "half"]
     for name, own in half.groupby("name", sort=False):
         rows = own.dropna(subset=["value"]).to_dict("records")
@@ -47,8 +55,7 @@ def sentence(table: pd.DataFrame) -> str:
         earlier += sum(a["low"] > b["high"] for a, b in pairwise(rows))
         later += sum(a["high"] < b["low"] for a, b in pairwise(rows))
         times = (
-            f"t = {said(row['value'], row['low'], row['high'], 2)} ({plain(row['part'])})"
-            for row in (rows[0], rows[-1])
+            f"t = {said(row['value'], row['low'], row['high'], 2)} ({row['words']})" for row in (rows[0], rows[-1])
         )
         parts.append(f"{name} {' and '.join(times)}")
     return (
@@ -60,8 +67,8 @@ def sentence(table: pd.DataFrame) -> str:
 
 def produce(source: Source) -> Drawn:
     table = curves(source, "bands", "structure", frame_of)
-    drawn = table[table["quantity"] == "known"]
-    drawn = drawn.assign(panel=drawn["name"], name=drawn["part"].map(plain))
+    drawn = with_words(table[table["quantity"] == "known"])
+    drawn = drawn.assign(panel=drawn["name"], name=drawn["words"])
     labels = {
         family: f"{family}: share of the band\nthat is known (no unit)" for family in dict.fromkeys(table["name"])
     }

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 from _common import Drawn, Source, main, said
 
+from consistency_lab.intervals import interval_of
+from consistency_lab.paper.plots.race import speedups
 from consistency_lab.paper.race.table import race_table
-from consistency_lab.plots.race import speedups
 
 
 def sentence(table: pd.DataFrame) -> str:
@@ -17,18 +18,18 @@ def sentence(table: pd.DataFrame) -> str:
     if known.empty:
         return f"No center of CLTS reached the target in every seed{lost}."
     best = known.loc[known["speedup"].idxmax()]
-    low = best["low"]
+    low = best["speedup_low"]
     verdict = (
         "no interval there is"
         if not np.isfinite(low)
         else "sooner"
         if low > 1
         else "later"
-        if best["high"] < 1
+        if best["speedup_high"] < 1
         else "not told from 1"
     )
     return (
-        f"Of {len(known) + len(seeds)} centers, {best['contestant']} is fastest, {said(best['speedup'], low, best['high'])} times as fast "
+        f"Of {len(known) + len(seeds)} centers, {best['contestant']} is fastest, {said(*interval_of(best, 'speedup'))} times as fast "
         f"as uniform times to the target ({verdict}); it is the best of several, which flatters it{lost}."
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from _common import Drawn, Source, listed, main, of
 
+from consistency_lab.intervals import as_columns, interval_of, is_bound
 from consistency_lab.paper.plots import frames
 from consistency_lab.paper.plots.studies import scatter
 
@@ -34,16 +35,12 @@ def _each(part: pd.DataFrame) -> str:
 
 def produce(source: Source) -> Drawn:
     found, table = frames.probes(source.rows("why"), "connectivity"), []
-    paths = [
-        name.removeprefix("barrier_")
-        for name in found
-        if name.startswith("barrier_") and not name.endswith(("_low", "_high"))
-    ]
+    paths = [name.removeprefix("barrier_") for name in found if name.startswith("barrier_") and not is_bound(name)]
     for row in found.to_dict("records"):
         for path in paths:
             if pd.notna(row[f"barrier_{path}"]):
-                barrier = {f"barrier{end}": row[f"barrier_{path}{end}"] for end in frames.ENDS}
-                consistency = {f"consistency{end}": row[f"consistency{end}"] for end in frames.ENDS}
+                barrier = as_columns("barrier", interval_of(row, f"barrier_{path}"))
+                consistency = as_columns("consistency", interval_of(row, "consistency"))
                 table.append(
                     {"name": row["name"], "group": path, **barrier, **consistency, "mean_loss": row["mean_loss"]}
                 )

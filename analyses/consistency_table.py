@@ -7,6 +7,7 @@ from dataclasses import replace
 import pandas as pd
 from _common import METRICS, PRESETS, Drawn, Source, by_metric, main, of, relation
 
+from consistency_lab.intervals import as_columns, interval_of
 from consistency_lab.paper.plots import frames
 from consistency_lab.paper.plots.studies import Panel, forest
 
@@ -59,7 +60,7 @@ def over_sets(source: Source) -> pd.DataFrame:
             own = frames.families(replace(source, preset=preset).rows("likeness"))
         except frames.MissingRows:
             continue
-        scores = {f"score{end}": own[f"{METRIC}{end or '_score'}"] for end in frames.ENDS}
+        scores = as_columns("score", interval_of(own, f"{METRIC}_score"))
         facts = {"group": own["family"], "name": preset, "diffusion": own["diffusion"], "fit": own["fit"]}
         parts.append(pd.DataFrame({**facts, **scores}))
     table = pd.concat(parts, ignore_index=True)

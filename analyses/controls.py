@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from _common import Drawn, Source, main, of
 
+from consistency_lab.intervals import as_columns, interval_of
 from consistency_lab.paper.plots import frames
 from consistency_lab.paper.plots.studies import Panel, forest
 from consistency_lab.plots.reading import REFERENCE_NAMES
@@ -19,14 +20,14 @@ def table_of(own: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for row in own.to_dict("records"):
         facts = {"group": row["family"], "diffusion": row["diffusion"]}
-        score = {f"score{end}": row[f"{METRIC}{end or '_score'}"] for end in frames.ENDS}
+        score = as_columns("score", interval_of(row, f"{METRIC}_score"))
         lines.append({**facts, "role": "score", "name": SCORE, **score, "fit": row["fit"]})
         ceiling, null = row.get(f"{METRIC}_ceiling", np.nan), row[f"{METRIC}_null"]
         if pd.notna(ceiling):
             lines.append({**facts, "role": "ceiling", "name": CEILING, "score": 1 - ceiling / null})
         for reference in frames.references_of(own):
             if pd.notna(row.get(f"to_{reference}", np.nan)):
-                ends = {f"score{end}": row[f"to_{reference}{end}"] for end in frames.ENDS}
+                ends = as_columns("score", interval_of(row, f"to_{reference}"))
                 name = f"with the {REFERENCE_NAMES.get(reference, reference)}"
                 lines.append({**facts, "role": "reference", "name": name, **ends})
     table = pd.DataFrame(lines).reindex(

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from _common import Drawn, Source, main, nested
 
+from consistency_lab.intervals import interval_names
 from consistency_lab.paper.plots import frames
 from consistency_lab.paper.plots.studies import Panel, forest
 from consistency_lab.plots.definitions import agreement_matrix
@@ -14,9 +15,9 @@ from consistency_lab.probes.profiles import OVER_OPTIMAL, VOID
 
 def sentence(table: pd.DataFrame, ranks: pd.DataFrame) -> str:
     """Peaks with their ranges and in which units; definitions that are void have none."""
-    known, sure = table.dropna(subset=["peak"]), ranks.dropna(subset=["low"])
+    known, sure = table.dropna(subset=["peak"]), ranks.dropna(subset=["rho_low"])
     first, last = known.loc[known["peak"].idxmin()], known.loc[known["peak"].idxmax()]
-    alike, opposed = int((sure["low"] > 0).sum()), int((sure["high"] < 0).sum())
+    alike, opposed = int((sure["rho_low"] > 0).sum()), int((sure["rho_high"] < 0).sum())
     void = sorted({name for name in table["name"] if name == VOID})
     return (
         f"The hardest time is from {_peak(first)} to {_peak(last)} by definition; of {len(sure)} pairs of definitions over "
@@ -36,13 +37,13 @@ def without_void(row: dict[str, object], own: pd.DataFrame, ranks: pd.DataFrame)
     without it: on held-out ones it says nothing."""
     if "excess_over_optimal_on" in row and pd.notna(row["excess_over_optimal_on"]):
         return own, ranks
-    numbers = ["peak_t", "peak_from", "peak_to", "share_below", "share_low", "share_high"]
+    numbers = interval_names("peak_t", "share_below")
     old = own["definition"] == OVER_OPTIMAL
     own = own.astype(dict.fromkeys(numbers, float)).assign(definition=own["definition"].replace(OVER_OPTIMAL, VOID))
     own.loc[old, numbers] = np.nan
     both = ranks[["first", "second"]].eq(OVER_OPTIMAL).any(axis=1)
     ranks = ranks.replace({"first": {OVER_OPTIMAL: VOID}, "second": {OVER_OPTIMAL: VOID}})
-    ranks.loc[both, ["rho", "low", "high"]] = np.nan
+    ranks.loc[both, interval_names("rho")] = np.nan
     return own, ranks
 
 
@@ -50,10 +51,11 @@ def produce(source: Source) -> Drawn:
     parts, every, figures = [], [], {}
     for row in frames.probes(source.rows("why"), "difficulty").to_dict("records"):
         own, ranks = without_void(row, nested(row["definitions"]), nested(row["rank_correlations"]))
-        columns = {"peak_t": "peak", "peak_from": "peak_low", "peak_to": "peak_high"}
-        columns |= {"share_below": "share", "definition": "name"}
+        columns = {"definition": "name"} | dict(
+            zip(interval_names("peak_t", "share_below"), interval_names("peak", "share"), strict=True)
+        )
         parts.append(own.rename(columns=columns).assign(group=row["name"]))
-        every.append(ranks.astype(dict.fromkeys(("rho", "low", "high"), float)).assign(group=row["name"]))
+        every.append(ranks.astype(dict.fromkeys(interval_names("rho"), float)).assign(group=row["name"]))
         figures[f"agreement-{row['name']}"] = (agreement_matrix(every[-1], list(own["definition"])), every[-1])
     table = pd.concat(parts, ignore_index=True)
     panels = [

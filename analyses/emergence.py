@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from _common import Drawn, Source, main, of, said
 
+from consistency_lab.intervals import as_value, interval_of
 from consistency_lab.paper.plots import frames
 from consistency_lab.paper.plots.studies import curves
 from consistency_lab.plots.reading import REFERENCE_NAMES
@@ -17,7 +18,7 @@ def sentence(own: pd.DataFrame) -> str:
     parts, known = [], [name for name in frames.references_of(own) if name != "mean"]
     for name, line in own.sort_values("step").groupby("family", sort=False):
         first, last = line.iloc[0], line.iloc[-1]
-        early, late = (said(row["mse_score"], row["mse_low"], row["mse_high"]) for row in (first, last))
+        early, late = (said(*interval_of(row, "mse_score")) for row in (first, last))
         text = f"{name} scores {early} at step {first['step']:.0f} and {late} at step {last['step']:.0f}"
         for reference in known[:1]:
             values = line[f"to_{reference}"]
@@ -32,13 +33,13 @@ def sentence(own: pd.DataFrame) -> str:
 
 def produce(source: Source) -> Drawn:
     own = frames.families(source.rows("emergence"), "emergence")
-    parts = [_part(own, "score", ("mse_score", "mse_low", "mse_high"))]
+    parts = [_part(own, "score", "mse_score")]
     labels = {"score": "models with each other:\nscore, mse (no unit)"}
     for reference in frames.references_of(own):
         if reference == "mean":
             continue  # nothing is alike to it: it has no images of its own
         name = REFERENCE_NAMES.get(reference, reference)
-        parts.append(_part(own, reference, tuple(f"to_{reference}{end}" for end in frames.ENDS)))
+        parts.append(_part(own, reference, f"to_{reference}"))
         labels[reference] = f"with the {name}:\nscore, mse (no unit)"
     table = pd.concat(parts, ignore_index=True)
     low = min(-0.05, float(table["value"].min()))
@@ -48,8 +49,8 @@ def produce(source: Source) -> Drawn:
     return Drawn({"": (figure, table)}, sentence(own))
 
 
-def _part(own: pd.DataFrame, panel: str, columns: tuple[str, ...]) -> pd.DataFrame:
-    values = {name: own[column].astype(float) for name, column in zip(("value", "low", "high"), columns, strict=True)}
+def _part(own: pd.DataFrame, panel: str, column: str) -> pd.DataFrame:
+    values = as_value(part.astype(float) for part in interval_of(own, column))
     return pd.DataFrame({"panel": panel, "name": own["family"], "step": own["step"], **values})
 
 

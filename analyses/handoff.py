@@ -8,6 +8,7 @@ import xarray as xr
 from _common import Drawn, Source, main, of, relation
 from _stored import curves
 
+from consistency_lab.intervals import as_columns, interval_of
 from consistency_lab.paper.plots import frames, studies
 from consistency_lab.plots import probe_frames
 
@@ -31,9 +32,7 @@ def sentence(table: pd.DataFrame) -> str:
     """The control is the exchange of the noise: a model's mark is set after the noise's where its time lies below."""
     parts, after = [], 0
     for _, row in table.iterrows():
-        model, noise = (
-            pd.Series({f"t{end}": row[f"{key}{end}"] for end in frames.ENDS}) for key in ("handoff_t", "swap_t")
-        )
+        model, noise = (pd.Series(as_columns("t", interval_of(row, key))) for key in ("handoff_t", "swap_t"))
         told = relation(model, noise, "t")
         after += told == "lies below"
         parts.append(f"{row['name']} t = {of(model, 't', 2)}, which {told} that of the noise, t = {of(noise, 't', 2)}")

@@ -9,6 +9,7 @@ from _common import KINDS, Drawn, Source, claim, main, of
 from _stored import curves
 from matplotlib.figure import Figure
 
+from consistency_lab.intervals import interval_of
 from consistency_lab.paper.plots import frames
 from consistency_lab.paper.plots.studies import COLOURS, plain_ticks
 from consistency_lab.plots.curvature import density_frame
@@ -24,7 +25,7 @@ def frame_of(result: xr.Dataset) -> pd.DataFrame:
     table = density_frame(result)
     table = table[(table["operator"] == "hessian") & (table["part"] == "all")].iloc[::THINNED]
     loss, width = float(result["loss"][0]), float(result["width"].sel(operator="hessian", part="all"))
-    floor = 0.1 / float(result.attrs["parameters"]) / (width * np.sqrt(2 * np.pi))
+    floor = 0.1 / float(result["parameters"]) / (width * np.sqrt(2 * np.pi))
     table = table[table["density"] >= floor]
     ends = {
         name: np.clip(table["density"] + s * table["error"], floor, None) * loss
@@ -58,7 +59,7 @@ def draw(densities: pd.DataFrame, table: pd.DataFrame) -> Figure:
         ax.fill_between(line["eigenvalue"], line["low"], line["high"], color=colour, alpha=0.25, lw=0)
         ax.plot(line["eigenvalue"], line["value"], color=colour, lw=1.3)
         for end in ("top", "bottom"):
-            at, *between = (row[f"hessian_{end}{x}"] / row["loss"] for x in frames.ENDS)
+            at, *between = (x / row["loss"] for x in interval_of(row, f"hessian_{end}"))
             ax.plot(between, [low, low], color=MUTED, lw=3, solid_capstyle="butt", clip_on=False)
             ax.plot([at], [low], "|", color=MUTED, ms=11, mew=1.6, clip_on=False)
         ax.set_ylim(low, 2 * high)

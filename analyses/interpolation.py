@@ -10,6 +10,7 @@ import xarray as xr
 from _common import KINDS, Drawn, Source, claim, main, of
 from _stored import curves
 
+from consistency_lab.intervals import as_value, interval_of
 from consistency_lab.paper.plots import frames, studies
 
 EVEN = math.log(2)  # nats: the loss of a discriminator or generator that cannot tell real from made
@@ -20,9 +21,7 @@ def frame_of(line: xr.Dataset) -> pd.DataFrame:
     """``position, value, low, high``: the loss over the mean of the losses of the two models; ``ends``: that mean, in ``unit``."""
     at = line["position"].values
     ends = float(np.mean([line["loss"].values[np.argmin(abs(at - end))] for end in (0.0, 1.0)]))
-    values = {
-        name: line[key].values / ends for name, key in (("value", "loss"), ("low", "loss_low"), ("high", "loss_high"))
-    }
+    values = as_value(loss / ends for loss in interval_of(line, "loss"))
     return pd.DataFrame({"position": at, **values, "ends": ends, "unit": line.attrs["units"]})
 
 

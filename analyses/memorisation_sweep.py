@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from _common import Drawn, Source, main, of, relation
 
+from consistency_lab.intervals import as_columns, as_value, interval_of
 from consistency_lab.paper.plots import frames
 from consistency_lab.paper.plots.studies import curves
 
@@ -15,8 +16,8 @@ def sentence(table: pd.DataFrame) -> str:
     small, large = table.iloc[0], table.iloc[-1]
     gaps = []
     for row in (small, large):
-        ends = pd.Series({f"x{end}": row[f"within{end}"] for end in frames.ENDS})
-        other = pd.Series({f"x{end}": row[f"between{end}"] for end in frames.ENDS})
+        ends = pd.Series(as_columns("x", interval_of(row, "within")))
+        other = pd.Series(as_columns("x", interval_of(row, "between")))
         gaps.append(relation(other, ends, "x"))
     return (
         f"On {small['size']:.0f} images, models of disjoint sets score {of(small, 'between')}, which {gaps[0]} models of one set "
@@ -34,9 +35,7 @@ def produce(source: Source) -> Drawn:
     parts = []
     for panel, keys in (("score", list(NAMES)), ("copies", ["copies"])):
         for key in keys:
-            columns = {
-                column: wide[f"{key}{end}"] for column, end in zip(("value", "low", "high"), frames.ENDS, strict=True)
-            }
+            columns = as_value(interval_of(wide, key))
             parts.append(pd.DataFrame({"panel": panel, "name": NAMES.get(key, key), "size": wide["size"], **columns}))
     table = pd.concat(parts, ignore_index=True)
     labels = {"score": "consistency score, mse\n(no unit)", "copies": "share of samples\nthat copy (no unit)"}

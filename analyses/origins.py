@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from _common import Drawn, Source, listed, main, of, said
+from _common import Drawn, Source, listed, main, of
 
+from consistency_lab.intervals import as_columns, interval_of
 from consistency_lab.paper.plots import frames
 from consistency_lab.paper.plots.studies import Panel, forest
 from consistency_lab.plots.reading import REFERENCE_NAMES
@@ -19,7 +20,7 @@ def sentence(table: pd.DataFrame) -> str:
         itself = part["itself"].iloc[0]
         parts.append(
             f"{group} ({itself:.3g} among themselves) is nearest to the {best['name']}, "
-            f"{said(best['share'], best['share_low'], best['share_high'])}, and scores {of(best, 'residual')} on what is left of it"
+            f"{of(best, 'share')}, and scores {of(best, 'residual')} on what is left of it"
         )
     return "Of the closed forms, " + listed(parts) + "."
 
@@ -29,8 +30,8 @@ def produce(source: Source) -> Drawn:
     for row in own.to_dict("records"):
         for reference in frames.references_of(own):
             name = REFERENCE_NAMES.get(reference, f"{reference.split('(')[0]} denoiser")
-            share = {f"share{end}": row.get(f"to_{reference}{end}", np.nan) for end in frames.ENDS}
-            left = {f"residual{end}": row.get(f"residual_after_{reference}{end}", np.nan) for end in frames.ENDS}
+            share = as_columns("share", interval_of(row, f"to_{reference}", np.nan))
+            left = as_columns("residual", interval_of(row, f"residual_after_{reference}", np.nan))
             table.append(
                 {
                     "group": row["family"],

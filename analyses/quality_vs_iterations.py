@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 from _common import Drawn, Source, listed, main, said
 
+from consistency_lab.paper.plots.race import quality_frame, shown
 from consistency_lab.paper.plots.studies import curves
 from consistency_lab.paper.race.table import finals_table
-from consistency_lab.plots.race import quality_frame, shown
 
 
 def sentence(table: pd.DataFrame, qualified: bool) -> str:

@@ -7,8 +7,9 @@ from textwrap import fill
 import pandas as pd
 from _common import Drawn, Source, listed, main, said
 
+from consistency_lab.intervals import interval_of
+from consistency_lab.paper.plots.race import curves, curves_frame, shown, speedups
 from consistency_lab.paper.race.table import fastest, race_table
-from consistency_lab.plots.race import curves, curves_frame, shown, speedups
 
 CLAIMED = ("paper", "recipe")
 
@@ -18,12 +19,10 @@ def _ratio(row: dict[str, object]) -> str:
         return "unknown"
     told = (
         row["bound"] != "at most"
-        and pd.notna(row["low"])
-        and (float(str(row["low"])) > 1 or float(str(row["high"])) < 1)
+        and pd.notna(row["speedup_low"])
+        and (float(str(row["speedup_low"])) > 1 or float(str(row["speedup_high"])) < 1)
     )
-    return (
-        f"{row['bound']} {said(row['speedup'], row['low'], row['high'])}{'' if told else ', not told from 1'}".strip()
-    )  # type: ignore[arg-type]
+    return f"{row['bound']} {said(*interval_of(row, 'speedup'))}{'' if told else ', not told from 1'}".strip()  # type: ignore[arg-type]
 
 
 def sentence(table: pd.DataFrame, best: dict[str, tuple[str, int]]) -> str:

@@ -8,6 +8,7 @@ from _stored import committed, image_frame, images_of, short
 
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
+from consistency_lab.intervals import as_columns, interval_of
 from consistency_lab.paper.plots import frames
 from consistency_lab.plots import frames as comparison_frames
 from consistency_lab.plots.gallery import gallery, gallery_rows, grid
@@ -55,7 +56,7 @@ def drawn_by(source: Source, rows: list[frames.Row]) -> pd.DataFrame:
 
 def sentence(own: pd.DataFrame) -> str:
     """From the rows, of many more samples than are drawn."""
-    table = own.assign(**{f"score{end}": own[f"{METRIC}{end or '_score'}"] for end in frames.ENDS})
+    table = own.assign(**as_columns("score", interval_of(own, f"{METRIC}_score")))
     parts = [f"{row['family']} {of(row, 'score')}" for _, row in table.iterrows()]
     above = (table["score_low"] > 0) & table["diffusion"]
     others = (table["score_low"] > 0) & ~table["diffusion"]

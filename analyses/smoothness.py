@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from _common import KINDS, Drawn, Source, against, hull, listed, main
 
+from consistency_lab.intervals import interval_names, is_bound
 from consistency_lab.paper.plots import frames
 from consistency_lab.paper.plots.studies import Panel, forest
 from consistency_lab.paper.why import LINE_SPAN
@@ -30,10 +31,7 @@ def spread(found: pd.DataFrame, number: str, label: str) -> dict[str, str]:
     """
     if number != "roughness":
         return {number: label}
-    ends = tuple(end for end in frames.ENDS if end)
-    shorter = sorted(
-        {float(name.removeprefix(ON)) for name in found if name.startswith(ON) and not name.endswith(ends)}
-    )
+    shorter = sorted({float(name.removeprefix(ON)) for name in found if name.startswith(ON) and not is_bound(name)})
     known = found[SPAN].dropna() if SPAN in found else pd.Series(dtype=float)
     widest = float(known.iloc[0]) if len(known) else LINE_SPAN
     older = "" if len(known) == len(found) else "\n(older rows: on this span alone)"
@@ -71,7 +69,7 @@ def produce(source: Source) -> Drawn:
             continue
         found["kind"] = [source.kind(family) for family in found["family"]]
         for column, text in spread(found, number, label).items():
-            columns = [f"{column}{end}" for end in frames.ENDS]
+            columns = interval_names(column)
             part = found.set_index(["name", "kind"]).reindex(columns=columns).astype(float)
             table = part if table.empty else table.join(part, how="outer")
             panels.append(Panel(column, text, log=log))

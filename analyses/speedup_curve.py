@@ -7,6 +7,7 @@ import pandas as pd
 import xarray as xr
 from _common import Drawn, Source, listed, main
 
+from consistency_lab.intervals import interval_names
 from consistency_lab.paper.plots.studies import curves
 from consistency_lab.paper.race.curve import speedup_curve
 from consistency_lab.paper.race.table import AGAINST, fastest
@@ -14,7 +15,7 @@ from consistency_lab.paper.race.table import AGAINST, fastest
 ROLES = ("recipe", "density", "paper")
 COLUMNS = (
     *("fraction", "target_loss", "qualified", "contestant", "against", "control"),
-    *("crossing", "censored", "speedup", "low", "high", "bound"),
+    *("crossing", "censored", *interval_names("speedup"), "bound"),
 )
 CONTROLS = {"control": "uniform,\nconstant rate", "annealed": "the fastest uniform\nwith annealing"}
 
@@ -56,7 +57,7 @@ def sentence(table: pd.DataFrame, who: dict[str, str]) -> str:
 def _times(row: pd.Series) -> str:
     if row["bound"]:
         return "unknown" if row["bound"] == "unknown" else f"{row['bound']} {row['speedup']:.2f}"
-    return f"{row['speedup']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+    return f"{row['speedup']:.2f} [{row['speedup_low']:.2f}, {row['speedup_high']:.2f}]"
 
 
 def produce(source: Source) -> Drawn:
@@ -66,7 +67,7 @@ def produce(source: Source) -> Drawn:
     table = table[table["against"].isin([AGAINST[key] for key in CONTROLS])][list(COLUMNS)].reset_index(drop=True)
     # A bound is no estimate, and the race to a target that needs no training is none.
     shown = (table["bound"] == "") & table["qualified"]
-    columns = dict(zip(("value", "low", "high"), ("speedup", "low", "high"), strict=True))
+    columns = dict(zip(("value", "low", "high"), interval_names("speedup"), strict=True))
     drawn = pd.DataFrame({new: table[old].where(shown) for new, old in columns.items()})
     drawn = drawn.assign(panel=table["against"], name=table["contestant"], fraction=table["fraction"]).dropna(
         subset="value"

@@ -18,16 +18,23 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Denoiser": "diffusion.denoiser",
     "DiffusionModel": "diffusion.model",
+    "Estimate": "diffusion.sampling",
     "GANSettings": "contrast.settings",
     "GaussianDenoiser": "diffusion.references",
     "ImageSet": "data.imageset",
+    "KINDS": "kinds.registry",
+    "Kind": "kinds.base",
     "METRICS": "metrics.distances",
     "MomentumSchedule": "training.momentum",
     "NETWORKS": "networks.registry",
     "NetworkDenoiser": "diffusion.denoiser",
+    "NextLevel": "diffusion.sampling",
     "OptimalDenoiser": "diffusion.references",
+    "Prediction": "diffusion.denoiser",
     "Recipe": "recipe",
+    "SAMPLERS": "diffusion.sampling",
     "SCHEDULES": "diffusion.schedule",
     "Sampler": "diffusion.sampling",
     "SharedNoise": "diffusion.noise",
@@ -104,12 +111,12 @@ if TYPE_CHECKING:
     from consistency_lab.contrast.vae import train_vae
     from consistency_lab.data.imageset import ImageSet
     from consistency_lab.data.sources import load_images
-    from consistency_lab.diffusion.denoiser import NetworkDenoiser
+    from consistency_lab.diffusion.denoiser import Denoiser, NetworkDenoiser, Prediction
     from consistency_lab.diffusion.loss import denoising_loss
     from consistency_lab.diffusion.model import DiffusionModel
     from consistency_lab.diffusion.noise import SharedNoise
     from consistency_lab.diffusion.references import GaussianDenoiser, OptimalDenoiser
-    from consistency_lab.diffusion.sampling import Sampler, sample_path
+    from consistency_lab.diffusion.sampling import SAMPLERS, Estimate, NextLevel, Sampler, sample_path
     from consistency_lab.diffusion.schedule import SCHEDULES
     from consistency_lab.errors import UserError
     from consistency_lab.interop.export import export_diffusers
@@ -118,6 +125,8 @@ if TYPE_CHECKING:
     from consistency_lab.interop.wrapping import check_wrapping
     from consistency_lab.jupyter.card import show
     from consistency_lab.jupyter.explore import explore
+    from consistency_lab.kinds.base import Kind
+    from consistency_lab.kinds.registry import KINDS
     from consistency_lab.loading import load
     from consistency_lab.metrics.distances import METRICS
     from consistency_lab.networks.registry import NETWORKS

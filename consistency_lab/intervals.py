@@ -1,26 +1,34 @@
-"""95 % intervals: the delete-one jackknife along one axis and along two that cross, and t for means."""
+"""95 % intervals: the delete-one jackknife along one axis and along two that cross, and t for means; and the one form that they have.
+
+Wherever a number stands with its interval, in a result, a row or a table, the three are named ``X``, ``X_low`` and ``X_high``: written by
+`add_interval` and `as_columns`, read by `interval_of`. Tables of curves have one number in each row, whose name stands in another
+column: there the three are ``value``, ``low`` and ``high`` (`as_value`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
 
 Array = NDArray[np.float64]
 
+ENDS = ("", "_low", "_high")
+
 
 class Interval(NamedTuple):
-    """An estimate with the bounds of its 95 % interval; NaN where undefined. Arrays of one shape."""
+    """An estimate with the bounds of its 95 % interval; NaN where undefined. Arrays of one shape, or numbers."""
 
-    estimate: Array
-    low: Array
-    high: Array
+    estimate: Any
+    low: Any
+    high: Any
 
 
 def jackknife(estimate: Array, replicates: Array, level: float = 0.95) -> Interval:
@@ -81,13 +89,81 @@ def mean_interval(values: Array, axis: int = -1, degree: int = 1) -> Interval:
     n = values.shape[axis]
     mean = values.mean(axis)
     if n < 2:
-        return Interval(mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan))
+        return without_bounds(mean)
     with np.errstate(invalid="ignore"):  # the PSNR of equal images is infinite
         half = degree * stats.t.ppf(0.975, n - 1) * values.std(axis, ddof=1) / np.sqrt(n)
     return Interval(mean, mean - half, mean + half)
 
 
-def add_interval(result: xr.Dataset, name: str, dims: tuple[str, ...], interval: Interval) -> None:
+def without_bounds(estimate: Any) -> Interval:
+    """An estimate whose interval is not known: both bounds are NaN."""
+    estimate = np.asarray(estimate, dtype=np.float64)
+    return Interval(estimate, np.full_like(estimate, np.nan), np.full_like(estimate, np.nan))
+
+
+def stacked(intervals: Iterable[Iterable[Any]]) -> Interval:
+    """Intervals of one shape as one, ``(n, *shape)``."""
+    return Interval(*(np.stack([np.asarray(x) for x in each]) for each in zip(*intervals, strict=True)))
+
+
+def interval_names(*names: str) -> list[str]:
+    """``X``, ``X_low`` and ``X_high`` of each."""
+    return [f"{name}{end}" for name in names for end in ENDS]
+
+
+def estimates(names: Iterable[Any]) -> list[str]:
+    """Those names that have both ends of an interval among the others."""
+    known = [str(name) for name in names]
+    return [name for name in known if {f"{name}{end}" for end in ENDS} <= set(known)]
+
+
+def is_bound(name: object) -> bool:
+    """Whether it is the name of an end of an interval."""
+    return str(name).endswith(ENDS[1:])
+
+
+def add_interval(result: xr.Dataset, name: str, dims: tuple[str, ...], interval: Iterable[Any]) -> None:
     """Put ``name``, ``name_low`` and ``name_high`` into a result."""
-    for key, values in zip((name, f"{name}_low", f"{name}_high"), interval, strict=True):
+    for key, values in zip(interval_names(name), interval, strict=True):
         result[key] = (dims, values)
+
+
+def interval_of(
+    container: xr.Dataset | pd.DataFrame | pd.Series | Mapping[Any, Any], name: str, default: float | None = None
+) -> Interval:
+    """The number of that name with its interval, as the result or the row holds it; bounds that it lacks are NaN.
+
+    Args:
+        container: a result of which the caller has selected what it wants, a table, a row of one, or the values of a row.
+        name: of the estimate.
+        default: the estimate where the container has none of that name.
+
+    Returns:
+        Arrays with the container's dimensions; plain numbers where there are none.
+
+    Raises:
+        KeyError: no such estimate, and no default.
+    """
+    if default is not None and name not in container:
+        return Interval(*(_read(part) for part in without_bounds(default)))
+    estimate = _read(container[name])
+    ends = (container.get(key) for key in interval_names(name)[1:])
+    return Interval(estimate, *(estimate * np.nan if end is None else _read(end) for end in ends))
+
+
+def as_columns(name: str, interval: Iterable[Any]) -> dict[str, Any]:
+    """What `interval_of` reads, for rows of tables: ``{name: ..., name_low: ..., name_high: ...}``."""
+    return dict(zip(interval_names(name), map(_read, interval), strict=True))
+
+
+def as_value(interval: Iterable[Any]) -> dict[str, Any]:
+    """For tables with one number in a row, whose name stands in another column: ``{"value": ..., "low": ..., "high": ...}``."""
+    return dict(zip(("value", "low", "high"), map(_read, interval), strict=True))
+
+
+def _read(values: Any) -> Any:
+    """As an array, or as a number where it has no dimensions; None, which is how JSON says it, is NaN."""
+    found = np.asarray(values)
+    if found.dtype.kind == "O":
+        found = found.astype(np.float64)
+    return found if found.ndim else found.item()

@@ -36,6 +36,7 @@ ROOMS = {
     "studies": "Probes of pairs, of GANs and of VAEs",
     "recipe": "Recipes",
     "store": "Store and results",
+    "kinds": "Kinds of result",
     "reports": "The page",
     "jupyter": "Notebooks",
     "errors": "Errors",
@@ -62,9 +63,14 @@ def page() -> str:
 def entry(name: str, thing: Any) -> Iterator[str]:
     """The lines of one public name."""
     if isinstance(thing, Registry):
-        yield f"Every {thing.kind} by name, with its options and their defaults; `register(name, builder)` adds one."
+        own = type(thing).register is not Registry.register
+        adds = "register" if own else "register(name, builder)"
+        yield f"Every {thing.kind} by name, with its options and their defaults; `{adds}` adds one."
         yield ""
         yield from (f"* `{thing.describe(each)}`" for each in thing.names())
+        if own:
+            yield from ["", f"#### {name}.register", "", *code(f"register{signature(type(thing).register)}")]
+            yield from docstring(type(thing).register)
     elif isinstance(thing, dict):
         module = importlib.import_module(f"consistency_lab.{cl._HOMES[name]}")
         yield f"By name: {', '.join(f'`{key}`' for key in thing)} (in `{module.__name__}`)."

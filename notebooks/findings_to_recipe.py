@@ -54,14 +54,12 @@ curvature
 # %% [markdown]
 # ## Recipe
 #
-# `weighting="importance"` draws noisy times more often and weights the draws back, so that training still minimises
-# the uniform loss. `momentum="kept"` leaves momentum alone.
+# `draws="importance"` draws noisy times more often and weights the draws back, so that the loss that is minimised
+# stays the uniform one. Momentum stays as it is.
 
 # %%
 settings = cl.TrainingSettings(network="mlp", steps=STEPS)
-recipe = cl.Recipe.from_findings(
-    difficulty, curvature=curvature, weighting="importance", momentum="kept", settings=settings
-)
+recipe = cl.Recipe.from_findings(difficulty, curvature=curvature, draws="importance", settings=settings)
 recipe
 
 # %%

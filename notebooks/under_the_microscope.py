@@ -45,7 +45,7 @@ cl.explore(difficulty)
 # computed on training images: the optimal denoiser knows no others.)
 
 # %%
-cl.difficulty_table(difficulty)[["definition", "peak_t", "peak_from", "peak_to"]]
+cl.difficulty_table(difficulty)[["definition", "peak_t", "peak_t_low", "peak_t_high"]]
 
 # %% [markdown]
 # ## Structure

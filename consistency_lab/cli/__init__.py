@@ -48,14 +48,15 @@ COMMANDS: dict[str, type[Any]] = {
 
 
 def _parse(arguments: list[str]) -> Any:
-    """The command that the arguments ask for. A settings file gives the defaults of what trains, so it is looked for first."""
+    """The command that the arguments ask for. What gives the defaults of what trains (a file, a model) is looked for first."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--config")
+    for option in ("--config", "--start", "--store"):
+        early.add_argument(option)
     made: dict[str, Any] = {}
     for name in arguments[:1]:
-        asked, config = COMMANDS.get(name, object), early.parse_known_args(arguments[1:])[0].config
-        if config is not None and issubclass(asked, Training):
-            made[name] = asked(settings=asked().settings.read(config))
+        asked = COMMANDS.get(name, object)
+        if issubclass(asked, Training):
+            made[name] = asked.default(vars(early.parse_known_args(arguments[1:])[0]))
     kinds = tuple(
         Annotated[kind, tyro.conf.subcommand(name=name, default=made.get(name, kind()))]
         for name, kind in COMMANDS.items()

@@ -105,13 +105,14 @@ def write_results(results: dict[str, xr.Dataset], out: Path, title: str) -> None
 
 
 def print_headline(comparison: xr.Dataset) -> None:
+    from consistency_lab.intervals import interval_of
+    from consistency_lab.kinds.numbers import headline, score_text
     from consistency_lab.plots.frames import overview
-    from consistency_lab.reports.numbers import headline, score_text
 
     head = headline(comparison)
     print(f"\n{head.sentence}\n")
     for row in overview(comparison, head.metric).to_dict("records"):
-        print(f"  {row['name']:<40}  {score_text(row['score'], row['score_low'], row['score_high'])}")
+        print(f"  {row['name']:<40}  {score_text(*interval_of(row, 'score'))}")
 
 
 def print_cost(seconds: dict[str, tuple[float, float]]) -> None:

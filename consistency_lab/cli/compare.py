@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,9 @@ class Compare(Common):
     """distances"""
     lpips_weights: Path | None = None
     """file with the trunk's weights, for metrics such as lpips-squeeze"""
-    sampler: str = "ddim"
-    """ddim, heun, dpm++2m or ancestral, perhaps with options: ddim(clip=True)"""
-    sampler_steps: int | None = None
-    """steps of the sampler; 50 by default"""
-    clip: bool = False
-    """clamp each estimate of the image to [-1, 1]: for networks whose samples explode without; it makes models more alike"""
+    sampler: str = "ddim(steps=50)"
+    """ddim, heun, dpm++2m or ancestral, with options; ddim(clip=True) clamps each estimate of the image to [-1, 1]: for networks whose
+    samples explode without; it makes models more alike"""
     guidance: float | None = None
     """scale of classifier-free guidance, for the class-conditional models among them"""
     labels: str | None = None
@@ -66,11 +63,6 @@ class Compare(Common):
         from consistency_lab.store.atomic import ensure_writable
 
         sampler = Sampler.parse(self.sampler)
-        sampler = replace(
-            sampler,
-            steps=sampler.steps if self.sampler_steps is None else self.sampler_steps,
-            clip=self.clip or sampler.clip,
-        )
         if not self.metrics:
             raise UserError("--metrics needs at least one name, for example mse; see `consistency-lab list metrics`.")
         found = find(self.models, self.store)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -48,7 +50,9 @@ def _changed(run: Run) -> list[str]:
     if run.kind not in KINDS or "settings" not in run.spec:
         return []
     registries = {setting: imported(*LISTS[what]) for setting, what in CHOICES.items()}
-    return changed_settings(run.spec["settings"], KINDS[run.kind].settings(), registries)
+    said = changed_settings(run.spec["settings"], KINDS[run.kind].settings(), registries)
+    more = {"start": ("start", "steps"), "lr_scheduler": ("lr_scheduler", "name"), "stopped": ("stopped",)}
+    return [*said, *(f"{key}={reduce(getitem, path, run.spec)}" for key, path in more.items() if key in run.spec)]
 
 
 LISTS = {
@@ -122,15 +126,15 @@ class List:
 class Export:
     """Write a trained model in the layout of diffusers.
 
-    Example: consistency-lab export unet-s0 unet-for-diffusers
+    Example: consistency-lab export unet-s0 --out unet-for-diffusers
     """
 
     model: tyro.conf.Positional[str] = ""
     """name of a run in the store, or a run folder"""
-    out: tyro.conf.Positional[Path] = Path("exported")
-    """folder to make; it must not exist or be empty"""
     store: Path = Path("runs")
     """where names are looked up"""
+    out: Path = Path("exported")
+    """folder to make; it must not exist or be empty"""
 
     def run(self) -> None:
         from consistency_lab.diffusion.model import DiffusionModel

@@ -64,9 +64,10 @@ class Probe(Common):
         kind, title = result.attrs["kind"], f"{self.what.capitalize()} of {', '.join(self.models)}"
         write_results({f"{kind}-{result.attrs.get('model', self.models[0])}": result}, self.out, title)
         if self.what == "difficulty":
+            from consistency_lab.intervals import interval_names
             from consistency_lab.probes.profiles import difficulty_table
 
-            shown = ["definition", "peak_t", "peak_from", "peak_to", "share_below", "share_low", "share_high"]
+            shown = ["definition", *interval_names("peak_t", "share_below")]
             print(difficulty_table(result)[shown].to_string(index=False, float_format=lambda x: f"{x:.3f}"))
 
     def _check(self) -> None:

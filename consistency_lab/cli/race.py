@@ -60,10 +60,10 @@ class MakeRecipe:
         else:
             curvature = by_kind["curvature"][0] if by_kind["curvature"] else None
             options: dict[str, Any] = {
-                "weighting": self.draws,
+                "draws": self.draws,
                 "density": self.density,
                 "exponent": self.exponent,
-                "momentum": "measured" if self.measured_momentum else "kept",
+                "measured_momentum": self.measured_momentum,
                 "settings": self.settings,
             }
             recipe = Recipe.from_findings(
@@ -134,17 +134,18 @@ class Race(Common):
                 recipe.save(folder / f"recipe-{self.preset}-{use}.json")
 
     def _consistency(self, plan: Any, store: Store, rows: Any, device: Any) -> None:
+        from consistency_lab.intervals import interval_names
         from consistency_lab.paper.race.recipe_consistency import what_is_learnt
         from consistency_lab.store.results import save_frame
 
         table = what_is_learnt(plan, store, rows, device=device, say=print)
         save_frame(table, self.out / self.preset / "race-consistency.csv")
-        shown = ["family", "models", *(f"mse_{key}" for key in ("score", "low", "high")), "frechet"]
+        shown = ["family", "models", *interval_names("mse_score"), "frechet"]
         print(table[shown].to_string(index=False, na_rep="", float_format=lambda x: f"{x:.3f}"))
 
     def _write(self, result: xr.Dataset) -> None:
+        from consistency_lab.paper import kinds
         from consistency_lab.paper.race.table import finals_table, race_table
-        from consistency_lab.plots.figures import figures_of
         from consistency_lab.plots.save import save_figure
         from consistency_lab.store.results import save_frame, save_result
 
@@ -152,17 +153,26 @@ class Race(Common):
         save_result(result, start.with_name(f"{start.name}.nc"))
         save_frame(race_table(result), start.with_name(f"{start.name}.csv"))
         save_frame(finals_table(result), start.with_name(f"{start.name}-finals.csv"))
-        for name, figure, frame in figures_of(result):
-            save_figure(figure, start.with_name(f"{start.name}-{name}"), frame)
+        for each in kinds.Race().figures(result):
+            save_figure(each.figure, start.with_name(f"{start.name}-{each.name}"), each.frame)
 
 
 def _print_race(result: xr.Dataset) -> None:
+    from consistency_lab.intervals import interval_names
     from consistency_lab.paper.race.table import finals_table, race_table
 
     for metric, good in zip(result["metric"].values, result["qualified"].values, strict=True):
         print(f"{metric}: {'qualified as a target' if good else 'NOT qualified: what needs no training is as good'}")
     table = race_table(result)
     fastest = table[table["fastest"]]
-    names = ["contestant", "control", "speedup", "low", "high", "bound", "seconds_speedup", "pilot_speedup", "censored"]
+    names = [
+        "contestant",
+        "control",
+        *interval_names("speedup"),
+        "bound",
+        "seconds_speedup",
+        "pilot_speedup",
+        "censored",
+    ]
     print(fastest[names].to_string(index=False, na_rep="", float_format=lambda x: f"{x:.2f}"))
     print(finals_table(result).to_string(index=False, na_rep="", float_format=lambda x: f"{x:.4f}"))

@@ -95,6 +95,6 @@ class Study(Common):
 
 
 _SHOWN = (
-    *(f"{metric}_{end}" for metric in ("mse", "lpips") for end in ("score", "low", "high")),
+    *("mse_score", "lpips_score"),
     *("relative_curvature", "roughness", "relative_barrier", "hessian_relative_trace", "handoff_t", "barrier_"),
 )

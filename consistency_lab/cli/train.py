@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from consistency_lab.cli.common import Common, parse_numbers, print_json
 from consistency_lab.contrast.settings import GANSettings, VAESettings
+from consistency_lab.errors import UserError
 from consistency_lab.training.settings import LoopSettings, TrainingSettings
 
 
@@ -26,8 +28,8 @@ class Training(Common):
     """how tables call the model; by default after its network and seed: unet-s0, gan-dense-s0, vae-conv-s0"""
     seeds: str | None = None
     """several models: 0-3,7"""
-    out: Path = Path("runs")
-    """the store"""
+    store: Path = Path("runs")
+    """where models are kept"""
 
     def run(self) -> None:
         from consistency_lab.data.sources import load_images
@@ -39,15 +41,15 @@ class Training(Common):
         seeds = [self.settings.seed] if self.seeds is None else parse_numbers(self.seeds, "seeds")
         jobs = [self.settings.replace(seed=seed) for seed in seeds]
         names = [
-            f"{self.name}-s{job.seed}" if self.name and len(jobs) > 1 else self.name or kind.model_name(job)
+            f"{self.name}-s{job.seed}" if self.name and len(jobs) > 1 else self.name or self._default_name(job)
             for job in jobs
         ]
-        images, store = load_images(self.data, data_dir=self.data_dir), Store(self.out)
+        images, store = load_images(self.data, data_dir=self.data_dir), Store(self.store)
         store.check()
         if self.dry_run:
             place = resolve_device(self.device)
             for name, job in zip(names, jobs, strict=True):
-                run = store.run(kind.name, name, kind.spec(images, job, place))
+                run = store.run(kind.name, name, {**kind.spec(images, job, place), **self._more_spec()})
                 parameters = sum(p.numel() for p in kind.build(run.spec).parameters())
                 print_json(
                     {"name": name, "folder": str(run.folder), "done": run.done, "parameters": parameters, **run.spec}
@@ -55,8 +57,27 @@ class Training(Common):
             return
         for name, job in zip(names, jobs, strict=True):
             options: dict[str, Any] = {"device": self.device, "force": self.force, "progress": self.progress}
-            model = kind.train(images, settings=job, name=name, store=store, **options)
+            model = kind.train(images, settings=job, name=name, store=store, **options, **self._more())
             print(f"{model.name}: {model.folder}")
+
+    def _default_name(self, job: LoopSettings) -> str:
+        from consistency_lab.loading import kind_of
+
+        return kind_of(job).model_name(job)
+
+    def _more(self) -> dict[str, Any]:
+        """What training takes beside the settings."""
+        return {}
+
+    def _more_spec(self) -> dict[str, Any]:
+        """What that adds to a spec."""
+        return {}
+
+    @classmethod
+    def default(cls, given: Mapping[str, str | None]) -> Self:
+        """The command before its own options are read: the settings of a file, where one is given."""
+        config = given["config"]
+        return cls() if config is None else cls(settings=cls().settings.read(config))
 
 
 @dataclass(frozen=True)
@@ -69,6 +90,41 @@ class Train(Training):
     settings: TrainingSettings = field(default_factory=TrainingSettings)
     recipe: Path | None = None
     """a recipe (JSON of `consistency-lab recipe`), which overrides the settings that it derives"""
+    start: str | None = None
+    """go on from the weights of this model of the store, by its settings where none are given here; optimizer and average are fresh"""
+
+    @classmethod
+    def default(cls, given: Mapping[str, str | None]) -> Self:
+        start, config = given["start"], given["config"]
+        if start is None or config is not None:
+            return super().default(given)
+        from consistency_lab.store.runs import Store
+
+        try:
+            run = Store(given["store"] or cls().store).find(start, kind="model")
+        except UserError:  # said when it runs: parsing needs no store
+            return cls()
+        return cls(settings=TrainingSettings.from_spec(run.spec["settings"]).with_one_seed())
+
+    def _default_name(self, job: LoopSettings) -> str:
+        from consistency_lab.training.starting import starting_run
+        from consistency_lab.training.train import KIND, continued_name
+
+        if self.start is None or not isinstance(job, TrainingSettings):
+            return super()._default_name(job)
+        run = starting_run(self.start, self.store, KIND)
+        return continued_name(run.name, run.spec, job)
+
+    def _more(self) -> dict[str, Any]:
+        return {} if self.start is None else {"start": self.start}
+
+    def _more_spec(self) -> dict[str, Any]:
+        from consistency_lab.training.starting import start_spec, starting_run
+        from consistency_lab.training.train import KIND, load_model
+
+        if self.start is None:
+            return {}
+        return {"start": start_spec(load_model(starting_run(self.start, self.store, KIND), device="cpu"))}
 
     def run(self) -> None:
         if self.recipe is None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from consistency_lab.data.imageset import ImageSet
-from consistency_lab.training.loop import Batch, EpochOrder, stream_generator
+from consistency_lab.training.loop import Batch, ShuffledImages, stream_generator
 from consistency_lab.training.settings import LoopSettings
 
 
@@ -35,12 +35,11 @@ class NoisedBatches:
         draws: int,
         device: torch.device,
     ):
-        self.order = EpochOrder(len(images), settings.batch, settings.seeds["order"], images.name)
-        self.images, self.device, self.draws = images.to(device), device, draws
+        self.images, self.device, self.draws = ShuffledImages(images, settings, device), device, draws
         self.shape, self.seed = (settings.batch, *noise_shape), settings.seeds["noise"]
 
     def batch(self, step: int) -> Batch:
-        x0 = self.images.batch(self.order(step).to(self.device))
+        x0, _ = self.images(step)
         noise = [self._noise(self.draws * step + draw) for draw in range(self.draws)]
         return Batch((x0, *noise), torch.ones(len(x0), dtype=torch.float32, device=self.device))
 

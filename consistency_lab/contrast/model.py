@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from consistency_lab.contrast.networks import GAN, VAE
-from consistency_lab.devices import measuring, plain_defaults
+from consistency_lab.devices import measuring, plain_defaults, resolve_device
 from consistency_lab.diffusion.model import chunks, model_table
 from consistency_lab.diffusion.noise import SharedNoise
 
@@ -39,6 +39,11 @@ class ContrastModel:
     @property
     def device(self) -> torch.device:
         return next(self.module.parameters()).device
+
+    def to(self, device: str | torch.device) -> Self:
+        """The model itself with its weights on another device, as torch modules do. Raises `UserError` if there is none of that name."""
+        self.module.to(resolve_device(device))
+        return self
 
     @plain_defaults()
     def generate(self, noise: SharedNoise, indices: Sequence[int]) -> Tensor:

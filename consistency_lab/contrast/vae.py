@@ -17,7 +17,7 @@ from consistency_lab.contrast.run_io import DESCENT, load_contrast, trained_mode
 from consistency_lab.contrast.settings import VAESettings
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import plain_defaults, resolve_device
-from consistency_lab.networks.registry import initialised
+from consistency_lab.networks.initialising import initialised
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
 from consistency_lab.training.loop import TrainingLoop

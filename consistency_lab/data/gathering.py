@@ -1,4 +1,4 @@
-"""From whatever yields images one after the other to one array: a DataLoader, a torch data set, a list of PIL images or arrays."""
+"""From whatever yields images one after the other to one array: a DataLoader, a data set, a list of PIL images or arrays."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from torch.utils.data import (
 from consistency_lab.errors import UserError
 
 _logger = logging.getLogger(__name__)
+# What data sets of Hugging Face call them.
+_IMAGE, _LABEL = ("image", "img", "pixel_values"), ("label", "labels", "fine_label")
 
 
 def gathered(source: Any, name: str) -> tuple[Any, torch.Tensor | None]:
@@ -35,7 +37,7 @@ def gathered(source: Any, name: str) -> tuple[Any, torch.Tensor | None]:
         images = _joined(torch.cat, [_tensor(images, name) for images, _ in batches], name)
         _say_what_it_does(source, len(images), name)
         return images, _labels([label for images, labels in batches for label in _each(labels, len(images))])
-    if isinstance(source, Dataset) or (isinstance(source, list | tuple) and source and _is_item(source[0])):
+    if _is_dataset(source) or (isinstance(source, list | tuple) and source and _is_item(source[0])):
         items = [_parted(item, name) for item in _items(source)]
         if not items:
             raise UserError(f"the data set of {name!r} has no items; give at least one image.")
@@ -43,6 +45,9 @@ def gathered(source: Any, name: str) -> tuple[Any, torch.Tensor | None]:
         return images, _labels([label for _, label in items])
     if isinstance(source, Iterator):
         return gathered(list(source), name)
+    if isinstance(source, dict):
+        keys = list(map(str, source))
+        raise UserError(f"{name!r} was given a dict of {', '.join(keys) or 'nothing'}; give one of its parts.")
     if _is_picture(source):
         raise UserError(f"{name!r} was given one picture; give a list of pictures, or load_images(FOLDER).")
     return source, None
@@ -60,9 +65,18 @@ def _say_what_it_does(loader: DataLoader, count: int, name: str) -> None:
         )
 
 
+def _is_dataset(source: Any) -> bool:
+    """A torch data set, or one of its shape, such as Hugging Face's: a length, and an item at each position."""
+    if isinstance(source, Dataset):
+        return True
+    shaped = all(hasattr(type(source), name) for name in ("__len__", "__getitem__"))
+    known = list | tuple | dict | str | bytes | range | torch.Tensor | np.ndarray
+    return shaped and not isinstance(source, known) and not hasattr(source, "__array__")
+
+
 def _items(source: Any) -> Iterable[Any]:
     # By position where there is a length: iterating over __getitem__ ends only where that raises IndexError.
-    indexed = isinstance(source, Dataset) and not isinstance(source, IterableDataset)
+    indexed = _is_dataset(source) and not isinstance(source, IterableDataset)
     return (source[i] for i in range(len(source))) if indexed else source
 
 
@@ -80,9 +94,13 @@ def _is_picture(value: Any) -> bool:
 def _parted(item: Any, name: str) -> tuple[Any, Any]:
     """The image and the label of an item or batch; None if there is no label."""
     if isinstance(item, dict):
-        raise UserError(
-            f"the items of {name!r} are dicts of {', '.join(map(str, item))}; give a list of their images, and labels=... of their labels."
-        )
+        found = [next((item[key] for key in keys if key in item), None) for keys in (_IMAGE, _LABEL)]
+        if found[0] is None:
+            raise UserError(
+                f"the items of {name!r} are dicts of {', '.join(map(str, item))}, none of them {' or '.join(_IMAGE)}; give a list of their "
+                "images, and labels=[...] of their labels."
+            )
+        return found[0], found[1]
     if not isinstance(item, list | tuple):
         return item, None
     if not item:

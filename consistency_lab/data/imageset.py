@@ -90,7 +90,8 @@ class ImageSet:
     ) -> ImageSet:
         """Images from a numpy array or torch tensor of shape (N, H, W), (N, H, W, C) or (N, C, H, W).
 
-        Also from a ``DataLoader``, a torch data set, or a list of tensors, arrays or PIL images, read through once.
+        Also from a ``DataLoader``, a data set of torch, torchvision or Hugging Face, or a list of tensors, arrays or PIL images, read
+        through once. Their items are images, (image, label), or dicts with an ``"image"`` or ``"img"`` and perhaps a ``"label"``.
 
         uint8 is taken as 0..255 and stays uint8, everything else becomes float32. Floats in [0, 1], as torchvision's ``ToTensor`` makes
         them, are so often given without a word that they are refused rather than taken for the bright half of [-1, 1].
@@ -174,6 +175,13 @@ class ImageSet:
         chosen = self._positions(indices)
         labels = None if self.labels is None else self.labels[chosen]
         return ImageSet(name, self.pixels[chosen], labels, self.class_names)
+
+    def mirrored(self) -> ImageSet:
+        """These images and then their mirror images, left to right: the data of a run that was trained with ``flip=True``."""
+        labels = None if self.labels is None else self.labels.repeat(2)
+        return ImageSet(
+            f"{self.name}, mirrored", torch.cat([self.pixels, self.pixels.flip(-1)]), labels, self.class_names
+        )
 
     def split(self, *sizes: int, seed: int = 0) -> tuple[ImageSet, ...]:
         """Disjoint random parts of the given sizes; images left over belong to none.

@@ -28,7 +28,13 @@ UNITS = ("eps", "x0", "v", "flow")
 
 @dataclass(frozen=True)
 class Prediction:
-    """One estimate at one noise level, in every unit. All tensors are ``(B, C, H, W)``; alpha and sigma broadcast to them."""
+    """One estimate at one noise level, in every unit; made by `of`.
+
+    Attributes:
+        x_t: the noisy state ``alpha x0 + sigma eps``, ``(B, C, H, W)``.
+        alpha, sigma: of the noise level; they broadcast to the state.
+        x0, eps: the clean image and the noise, as they are estimated.
+    """
 
     x_t: Tensor
     alpha: Tensor
@@ -36,16 +42,37 @@ class Prediction:
     x0: Tensor
     eps: Tensor
 
+    @classmethod
+    def of(cls, x_t: Tensor, output: Tensor, units: str, alpha: Tensor, sigma: Tensor) -> Prediction:
+        """From an estimate in one of the units.
+
+        Args:
+            x_t: the noisy state ``(B, C, H, W)``.
+            output: the estimate, shaped as the state.
+            units: ``"eps"``, ``"x0"``, ``"v"``, ``"flow"`` or ``"score"``.
+            alpha, sigma: of the noise level; they broadcast to the state.
+
+        Raises:
+            UserError: unknown units.
+        """
+        if units not in _CONVERSIONS:
+            raise unknown_name("prediction", units, _CONVERSIONS)
+        x0, eps = _CONVERSIONS[units](x_t, output, alpha, sigma)
+        return cls(x_t, alpha, sigma, x0, eps)
+
     @property
     def v(self) -> Tensor:
+        """``alpha eps - sigma x0``."""
         return self.alpha * self.eps - self.sigma * self.x0
 
     @property
     def flow(self) -> Tensor:
+        """``eps - x0``."""
         return self.eps - self.x0
 
     @property
     def score(self) -> Tensor:
+        """``-eps / sigma``."""
         return -self.eps / self.sigma
 
     def in_units(self, units: str) -> Tensor:
@@ -92,14 +119,6 @@ def per_sample(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(-1, *[1] * (like.dim() - 1))
 
 
-def convert(x_t: Tensor, output: Tensor, units: str, alpha: Tensor, sigma: Tensor) -> Prediction:
-    """An estimate given in ``units``, in every unit. Raises `UserError` for unknown units."""
-    if units not in _CONVERSIONS:
-        raise unknown_name("prediction", units, _CONVERSIONS)
-    x0, eps = _CONVERSIONS[units](x_t, output, alpha, sigma)
-    return Prediction(x_t, alpha, sigma, x0, eps)
-
-
 class Parametrisation(ABC):
     """What a network receives and what its output means. All tensors are ``(B, C, H, W)``; alpha and sigma broadcast to them."""
 
@@ -118,7 +137,7 @@ class Direct(Parametrisation):
         self.units = units
 
     def estimate(self, x_t: Tensor, output: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction:
-        return convert(x_t, output, self.units, alpha, sigma)
+        return Prediction.of(x_t, output, self.units, alpha, sigma)
 
 
 class EDMPreconditioning(Parametrisation):
@@ -154,7 +173,7 @@ PREDICTIONS: Registry[Parametrisation] = Registry(
 
 
 class Denoiser(nn.Module, ABC):
-    """Anything that estimates the clean image from a noisy one: trained, wrapped or in closed form.
+    """Anything that estimates the clean image from a noisy one: trained, wrapped or in closed form. Subclasses write `predict`.
 
     Attributes:
         schedule: the noise schedule whose times and states it understands.
@@ -179,11 +198,21 @@ class Denoiser(nn.Module, ABC):
             )
         times = self.schedule.check(t).to(x_t.device).expand(len(x_t))
         alpha, sigma = per_sample(self.schedule.alpha(times), x_t), per_sample(self.schedule.sigma(times), x_t)
-        return self._predict(x_t, times, alpha, sigma, cond)
+        return self.predict(x_t, times, alpha, sigma, cond)
 
     @abstractmethod
-    def _predict(self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> Prediction:
-        """``t`` is ``(B,)`` float64; alpha and sigma broadcast to ``x_t``."""
+    def predict(self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> Prediction:
+        """The estimate at one noise level; what comes in has been checked.
+
+        Args:
+            x_t: the noisy states ``(B, C, H, W)``.
+            t: their times ``(B,)``, float64.
+            alpha, sigma: of the schedule at those times, ``(B, 1, 1, 1)`` in the dtype of ``x_t``.
+            cond: class labels ``(B,)``, or None.
+
+        Returns:
+            ``Prediction.of(x_t, output, units, alpha, sigma)``.
+        """
 
 
 class NetworkDenoiser(Denoiser):
@@ -203,7 +232,7 @@ class NetworkDenoiser(Denoiser):
         self.parametrisation = PREDICTIONS.build(predicts)
         self.network, self.schedule, self.shape, self.predicts = network, schedule, shape, str(predicts)
 
-    def _predict(self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> Prediction:
+    def predict(self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> Prediction:
         shown = self.parametrisation.network_input(x_t, alpha, sigma, self.schedule)
         output = self.network(shown, t.to(x_t.dtype), cond)
         # Under autocast the output is bfloat16: conversions divide by alpha and sigma and are done in the state's precision.
@@ -227,8 +256,8 @@ class GuidedDenoiser(Denoiser):
         self.inner, self.scale, self.origin = inner, scale, inner.origin
         self.schedule, self.shape = inner.schedule, inner.shape
 
-    def _predict(self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> Prediction:
+    def predict(self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> Prediction:
         if cond is None:
             raise UserError("a guided denoiser needs a label for every image.")
         free, bound = self.inner(x_t, t), self.inner(x_t, t, cond)
-        return convert(x_t, free.eps + self.scale * (bound.eps - free.eps), "eps", alpha, sigma)
+        return Prediction.of(x_t, free.eps + self.scale * (bound.eps - free.eps), "eps", alpha, sigma)

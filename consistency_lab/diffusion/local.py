@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from consistency_lab.diffusion.denoiser import Denoiser, Prediction, convert
+from consistency_lab.diffusion.denoiser import Denoiser, Prediction
 from consistency_lab.diffusion.schedule import Schedule
 from consistency_lab.errors import UserError
 
@@ -62,14 +62,14 @@ class LocalDenoiser(Denoiser):
         """Side of the window at a noise level; below the first given level the first side."""
         return [side for start, side in self.steps if start <= log_snr or start == self.steps[0][0]][-1]
 
-    def _predict(self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> Prediction:
+    def predict(self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> Prediction:
         state, level = x_t.double() / self.schedule.alpha(t).reshape(-1, 1, 1, 1), self.schedule.noise_to_signal(t)
         x0 = torch.empty_like(state)
         sides = [self.side(value) for value in self.schedule.log_snr(t).tolist()]
         for side in sorted(set(sides)):
             rows = torch.tensor([i for i, own in enumerate(sides) if own == side], device=state.device)
             x0[rows] = self._posterior_mean(state[rows], level[rows], side)
-        return convert(x_t, x0.to(x_t.dtype), "x0", alpha, sigma)
+        return Prediction.of(x_t, x0.to(x_t.dtype), "x0", alpha, sigma)
 
     def _posterior_mean(self, state: Tensor, level: Tensor, side: int) -> Tensor:
         """``state`` (B, C, H, W) and ``level`` (B,), float64: a streaming softmax over the images, at every pixel."""

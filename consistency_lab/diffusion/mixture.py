@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from consistency_lab.data.synthetic import GaussianMixture
-from consistency_lab.diffusion.denoiser import Denoiser, Prediction, convert
+from consistency_lab.diffusion.denoiser import Denoiser, Prediction
 from consistency_lab.diffusion.schedule import Schedule
 
 
@@ -39,7 +39,7 @@ class MixtureDenoiser(Denoiser):
         self.register_buffer("axes", axes)  # (K, D, D), columns
         self.register_buffer("weights", law.weights)  # (K,)
 
-    def _predict(self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> Prediction:
+    def predict(self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> Prediction:
         state = (x_t.double() / self.schedule.alpha(t).to(x_t.device).reshape(-1, 1, 1, 1)).flatten(1)
         level = self.schedule.noise_to_signal(t).to(x_t.device).reshape(-1, 1, 1)
         apart = torch.einsum("bkd,kde->bke", state[:, None] - self.means, self.axes)  # along each component's axes
@@ -47,4 +47,4 @@ class MixtureDenoiser(Denoiser):
         logits = -0.5 * (apart**2 / total + torch.log(2 * math.pi * total)).sum(2) + torch.log(self.weights)
         each = self.means + torch.einsum("bke,kde->bkd", self.variances / total * apart, self.axes)
         x0 = torch.einsum("bk,bkd->bd", torch.softmax(logits, 1), each)
-        return convert(x_t, x0.reshape(x_t.shape).to(x_t.dtype), "x0", alpha, sigma)
+        return Prediction.of(x_t, x0.reshape(x_t.shape).to(x_t.dtype), "x0", alpha, sigma)

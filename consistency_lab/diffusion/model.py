@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from consistency_lab.devices import measuring, plain_defaults
+from consistency_lab.devices import measuring, plain_defaults, resolve_device
 from consistency_lab.diffusion.denoiser import Denoiser, GuidedDenoiser
 from consistency_lab.diffusion.noise import SharedNoise, check_noise
 from consistency_lab.diffusion.sampling import Sampler, SamplerStep, sample_path, start_state
@@ -62,7 +62,7 @@ class DiffusionModel:
         name: how tables and figures call it.
         denoiser: in eval mode, on the device on which it is to be used.
         facts: provenance for results: network, parameters, seeds, steps, which weights (``"ema"`` or ``"raw"``), ...
-        sampler: how `generate` samples when it is not told.
+        sampler: how `generate` samples when it is not told, as a `Sampler` or in text.
         classes: number of labels of a class-conditional model, 0 for any other. Image i is generated with the label i mod classes unless
             it is told otherwise.
         folder: the run folder that it was loaded from; None where there is none.
@@ -71,9 +71,12 @@ class DiffusionModel:
     name: str
     denoiser: Denoiser
     facts: Mapping[str, Any] = field(default_factory=dict)
-    sampler: Sampler = field(default_factory=Sampler)
+    sampler: Sampler | str = field(default_factory=Sampler)
     classes: int = 0
     folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sampler", Sampler.of(self.sampler))
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
@@ -85,6 +88,11 @@ class DiffusionModel:
         """Where its weights are."""
         tensors = [*self.denoiser.parameters(), *self.denoiser.buffers()]
         return tensors[0].device if tensors else torch.device("cpu")
+
+    def to(self, device: str | torch.device) -> Self:
+        """The model itself with its weights on another device, as torch modules do. Raises `UserError` if there is none of that name."""
+        self.denoiser.to(resolve_device(device))
+        return self
 
     def path(
         self,
@@ -102,7 +110,7 @@ class DiffusionModel:
             yield from sample_path(
                 self.denoiser,
                 start,
-                self.sampler if sampler is None else Sampler.of(sampler),
+                self.sampler if sampler is None else sampler,
                 times=times,
                 path_noise=(noise, indices),
                 cond=self.labels(indices, labels),
@@ -120,13 +128,16 @@ class DiffusionModel:
         turn = range(self.classes) if asked is None else asked
         return torch.tensor([turn[i % len(turn)] for i in indices], device=self.device)
 
-    def guided(self, scale: float) -> DiffusionModel:
-        """The model with classifier-free guidance of that scale. Raises `UserError` for a model without labels."""
+    def guided(self, guidance: float) -> DiffusionModel:
+        """The model with classifier-free guidance of that scale (1: as trained). Raises `UserError` for a model without labels."""
         if not self.classes:
             raise UserError(f"{self.name!r} has no labels to be guided by; train it with conditional=True.")
-        facts = {**self.facts, "guidance": scale}
+        facts = {**self.facts, "guidance": guidance}
         return replace(
-            self, name=f"{self.name}-cfg{scale:g}", denoiser=GuidedDenoiser(self.denoiser, scale).eval(), facts=facts
+            self,
+            name=f"{self.name}-cfg{guidance:g}",
+            denoiser=GuidedDenoiser(self.denoiser, guidance).eval(),
+            facts=facts,
         )
 
     def generate(

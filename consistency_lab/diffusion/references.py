@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from consistency_lab.choices import Registry
-from consistency_lab.diffusion.denoiser import Denoiser, Prediction, convert
+from consistency_lab.diffusion.denoiser import Denoiser, Prediction
 from consistency_lab.diffusion.local import LocalDenoiser
 from consistency_lab.diffusion.schedule import Schedule
 from consistency_lab.errors import UserError
@@ -54,13 +54,13 @@ class GaussianDenoiser(Denoiser):
         centred = flat - flat.mean(0)
         return cls(flat.mean(0).reshape(images.shape[1:]), centred.T @ centred / len(flat), schedule)
 
-    def _predict(self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> Prediction:
+    def predict(self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> Prediction:
         # Filter in float64: at low noise the gain is 1 - s^2 / variance, and its error would be divided by s again.
         level = (self.schedule.noise_to_signal(t) ** 2)[:, None]
         centred = (x_t.double() / self.schedule.alpha(t).reshape(-1, 1, 1, 1)).flatten(1) - self.mean
         gain = self.variances / (self.variances + level)
         x0 = self.mean + ((centred @ self.axes) * gain) @ self.axes.T
-        return convert(x_t, x0.reshape(x_t.shape).to(x_t.dtype), "x0", alpha, sigma)
+        return Prediction.of(x_t, x0.reshape(x_t.shape).to(x_t.dtype), "x0", alpha, sigma)
 
     def flow_map(self, x_t: Tensor, t: float) -> Tensor:
         """The exact solution at t = 0 of the probability-flow ODE through ``x_t`` ``(B, C, H, W)``, float64.
@@ -94,10 +94,10 @@ class OptimalDenoiser(Denoiser):
         self.schedule, self.shape = schedule, (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
         self.register_buffer("images", images.flatten(1).float())
 
-    def _predict(self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> Prediction:
+    def predict(self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> Prediction:
         state = (x_t.double() / self.schedule.alpha(t).reshape(-1, 1, 1, 1)).flatten(1)
         x0 = self._posterior_mean(state, self.schedule.noise_to_signal(t)[:, None])
-        return convert(x_t, x0.reshape(x_t.shape).to(x_t.dtype), "x0", alpha, sigma)
+        return Prediction.of(x_t, x0.reshape(x_t.shape).to(x_t.dtype), "x0", alpha, sigma)
 
     def _posterior_mean(self, state: Tensor, level: Tensor) -> Tensor:
         """``state`` (B, D) and its noise ``level`` (B, 1), both float64."""
@@ -131,8 +131,8 @@ class ConstantDenoiser(Denoiser):
         self.schedule, self.shape = schedule, (int(image.shape[0]), int(image.shape[1]), int(image.shape[2]))
         self.register_buffer("image", image)
 
-    def _predict(self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> Prediction:
-        return convert(x_t, self.image.to(x_t.dtype).expand_as(x_t), "x0", alpha, sigma)
+    def predict(self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> Prediction:
+        return Prediction.of(x_t, self.image.to(x_t.dtype).expand_as(x_t), "x0", alpha, sigma)
 
 
 def closed_form(name: str, images: Tensor, schedule: Schedule) -> Denoiser:

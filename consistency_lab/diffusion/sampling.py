@@ -43,6 +43,7 @@ class Sampler:
             noise of the grid, s = sigma / alpha, to 0. With n steps s ~ 1/n on ``flow``, a constant on ``edm``, and there Heun's image is
             of second order as a whole (measured 2.0 and 2.1; DPM-Solver++ 1.7 and 2.1). On ``linear`` and ``cosine`` s ~ 1/sqrt(n), the
             last step dominates, and both fall to first order or less (Heun 1.2, DPM-Solver++ 0.5 to 0.7 from 200 to 800 steps).
+            Or the name of a step of your own (`SAMPLERS.register`).
         steps: steps of the solver.
         clip: clamp each x0 estimate to [-1, 1]. Off by default: it makes models more alike than they are. It is recorded.
     """
@@ -84,73 +85,128 @@ class Sampler:
     @property
     def stochastic(self) -> bool:
         """Whether it draws noise along the way (which is shared too)."""
-        return self.method == "ancestral"
+        return SAMPLERS.build(self.method).stochastic
+
+    @property
+    def memory(self) -> bool:
+        """Whether a step uses the estimate of the step before it."""
+        return SAMPLERS.build(self.method).memory
 
     def evaluations(self, steps: int | None = None) -> int:
-        """Network evaluations (NFE) an image costs, in ``steps`` steps or the sampler's own."""
+        """Network evaluations (NFE) an image costs, in ``steps`` steps or the sampler's own; the last step evaluates no next level."""
         steps = self.steps if steps is None else steps
-        return 2 * steps - 1 if self.method == "heun" else steps
+        return SAMPLERS.build(self.method).evaluations * (steps - 1) + 1
 
 
 def _sampler(kind: type[Sampler], method: str, *, steps: int = Sampler.steps, clip: bool = Sampler.clip) -> Sampler:
     return kind(method, steps, clip)
 
 
-class _Estimate(NamedTuple):
-    """A denoiser's answer at one level: ``s = sigma / alpha`` and the two estimates, float64."""
+class Estimate(NamedTuple):
+    """A denoiser's answer at one noise level, float64: what a sampler's step starts from.
+
+    Attributes:
+        s: ``sigma / alpha`` of the level, a scalar tensor.
+        x0: the clean image as it is estimated there, ``(B, C, H, W)``, clamped where the sampler clips.
+        eps: the noise that belongs to it, so that the state is ``alpha (x0 + s eps)``.
+    """
 
     s: Tensor
     x0: Tensor
     eps: Tensor
 
 
-class _Walk(NamedTuple):
-    """What an update may use besides the estimate at hand: the next level, another evaluation, the last estimate, path noise."""
+class NextLevel(NamedTuple):
+    """Where a sampler's step goes, and what it may use on the way.
 
-    next_alpha: Tensor
-    next_s: Tensor
-    evaluate: Callable[[Tensor], _Estimate]  # at the next time
-    previous: _Estimate | None
+    Attributes:
+        alpha, s: of the next noise level, scalar tensors; at the last step ``s`` is 0.
+        evaluate: the denoiser's `Estimate` of a state ``(B, C, H, W)`` at the next level; not at the last step.
+        previous: the estimate of the step before; None at the first step.
+        path: draws the shared noise of this step, ``(B, C, H, W)`` standard normal.
+    """
+
+    alpha: Tensor
+    s: Tensor
+    evaluate: Callable[[Tensor], Estimate]
+    previous: Estimate | None
     path: Callable[[], Tensor]
 
 
-# Updates are written for y = x / alpha, in which every schedule's probability-flow ODE is dy/ds = eps. They return the next x.
+Step = Callable[[Estimate, NextLevel], Tensor]
+"""One step of a sampler: the estimate at this level and the next level in, the state ``(B, C, H, W)`` at the next level out."""
 
 
-def _ddim(here: _Estimate, walk: _Walk) -> Tensor:
-    return walk.next_alpha * (here.x0 + walk.next_s * here.eps)
+@dataclass(frozen=True)
+class SamplingMethod:
+    """A step, and what must be known of it before it is taken."""
+
+    step: Step
+    stochastic: bool = False
+    memory: bool = False
+    evaluations: int = 1
 
 
-def _heun(here: _Estimate, walk: _Walk) -> Tensor:
-    if float(walk.next_s) == 0.0:
-        return walk.next_alpha * here.x0
-    slope = 0.5 * (here.eps + walk.evaluate(_ddim(here, walk)).eps)
-    return walk.next_alpha * (here.x0 + here.s * here.eps + (walk.next_s - here.s) * slope)
+class SamplerRegistry(Registry[SamplingMethod]):
+    """Steps of samplers by name."""
+
+    def register(  # type: ignore[override]
+        self, name: str, step: Step, *, stochastic: bool = False, memory: bool = False, evaluations: int = 1
+    ) -> None:
+        """Add a sampler.
+
+        Args:
+            name: how `Sampler` calls it.
+            step: ``step(here, to) -> state``: an `Estimate` at this noise level and the `NextLevel` in, the next state out.
+            stochastic: the step draws ``to.path()``.
+            memory: the step uses ``to.previous``.
+            evaluations: of the network a step, this level's own included.
+
+        Raises:
+            UserError: the name is taken, or the step is no function.
+        """
+        if not callable(step):
+            raise UserError(f"the step of the sampler {name!r} is a function of (here, to), not {step!r}.")
+        super().register(name, partial(SamplingMethod, step, stochastic, memory, evaluations))
 
 
-def _dpm_2m(here: _Estimate, walk: _Walk) -> Tensor:
-    if walk.previous is None or float(walk.next_s) == 0.0:
-        return _ddim(here, walk)
-    step, last = torch.log(here.s / walk.next_s), torch.log(walk.previous.s / here.s)  # in lambda = log(alpha / sigma)
-    x0 = here.x0 + 0.5 * step / last * (here.x0 - walk.previous.x0)
-    ratio = walk.next_s / here.s
-    return walk.next_alpha * (ratio * (here.x0 + here.s * here.eps) + (1 - ratio) * x0)
+# Steps are written for y = x / alpha, in which every schedule's probability-flow ODE is dy/ds = eps. They return the next x.
 
 
-def _ancestral(here: _Estimate, walk: _Walk) -> Tensor:
+def _ddim(here: Estimate, to: NextLevel) -> Tensor:
+    return to.alpha * (here.x0 + to.s * here.eps)
+
+
+def _heun(here: Estimate, to: NextLevel) -> Tensor:
+    if float(to.s) == 0.0:
+        return to.alpha * here.x0
+    slope = 0.5 * (here.eps + to.evaluate(_ddim(here, to)).eps)
+    return to.alpha * (here.x0 + here.s * here.eps + (to.s - here.s) * slope)
+
+
+def _dpm_2m(here: Estimate, to: NextLevel) -> Tensor:
+    if to.previous is None or float(to.s) == 0.0:
+        return _ddim(here, to)
+    step, last = torch.log(here.s / to.s), torch.log(to.previous.s / here.s)  # in lambda = log(alpha / sigma)
+    x0 = here.x0 + 0.5 * step / last * (here.x0 - to.previous.x0)
+    ratio = to.s / here.s
+    return to.alpha * (ratio * (here.x0 + here.s * here.eps) + (1 - ratio) * x0)
+
+
+def _ancestral(here: Estimate, to: NextLevel) -> Tensor:
     # The posterior q(x_s | x_t, x0): DDIM's equation 16 with eta = 1.
-    kept = walk.next_s**2 / here.s
+    kept = to.s**2 / here.s
     mean = here.x0 + kept * here.eps
-    if float(walk.next_s) > 0.0:
-        mean = mean + torch.sqrt(walk.next_s**2 - kept**2) * walk.path()
-    return walk.next_alpha * mean
+    if float(to.s) > 0.0:
+        mean = mean + torch.sqrt(to.s**2 - kept**2) * to.path()
+    return to.alpha * mean
 
 
-Update = Callable[[_Estimate, _Walk], Tensor]
-SAMPLERS: Registry[Update] = Registry(
-    "sampler",
-    {"ddim": lambda: _ddim, "heun": lambda: _heun, "dpm++2m": lambda: _dpm_2m, "ancestral": lambda: _ancestral},
-)
+SAMPLERS = SamplerRegistry("sampler", {})
+SAMPLERS.register("ddim", _ddim)
+SAMPLERS.register("heun", _heun, evaluations=2)
+SAMPLERS.register("dpm++2m", _dpm_2m, memory=True)
+SAMPLERS.register("ancestral", _ancestral, stochastic=True)
 
 
 def start_state(denoiser: Denoiser, noise: Tensor, t: float | None = None) -> Tensor:
@@ -166,7 +222,7 @@ def start_state(denoiser: Denoiser, noise: Tensor, t: float | None = None) -> Te
 def sample_path(
     denoiser: Denoiser,
     start: Tensor,
-    sampler: Sampler,
+    sampler: Sampler | str,
     *,
     times: Tensor | None = None,
     path_noise: tuple[SharedNoise, Sequence[int]] | None = None,
@@ -177,7 +233,7 @@ def sample_path(
     Args:
         denoiser: what estimates the clean image.
         start: ``x_t`` at the first time, ``(B, C, H, W)``; `start_state` makes it from noise.
-        sampler: the method; its ``steps`` give the grid unless ``times`` does.
+        sampler: the method, as a `Sampler` or in text; its ``steps`` give the grid unless ``times`` does.
         times: decreasing times, the last being 0; the schedule's own grid by default.
         path_noise: the shared noise and the image indices that a stochastic sampler draws from.
         cond: class labels ``(B,)``.
@@ -188,6 +244,7 @@ def sample_path(
     Raises:
         UserError: a stochastic sampler without path noise, or times that do not decrease to 0.
     """
+    sampler = Sampler.of(sampler)
     if sampler.stochastic and path_noise is None:
         raise UserError(
             f"the sampler {sampler.method!r} is stochastic: give it path noise, (SharedNoise(seed), indices)."
@@ -195,32 +252,45 @@ def sample_path(
     times = denoiser.schedule.grid(sampler.steps) if times is None else times.double()
     if len(times) < 2 or float(times[-1]) != 0.0 or bool((times.diff() >= 0).any()):
         raise UserError("the times of a sampler must decrease strictly and end at 0.")
-    schedule, update = denoiser.schedule, SAMPLERS.build(sampler.method)
+    schedule, method = denoiser.schedule, SAMPLERS.build(sampler.method)
     dtype = next((p.dtype for p in denoiser.parameters()), torch.float64)
     x, previous = start.double(), None
 
-    def evaluate(state: Tensor, t: float) -> _Estimate:
+    def evaluate(state: Tensor, t: float) -> Estimate:
         prediction = denoiser(state.to(dtype), t, cond)
         x0, eps, s = prediction.x0.double(), prediction.eps.double(), schedule.noise_to_signal(t).to(state.device)
         if sampler.clip:
             x0 = x0.clamp(-1.0, 1.0)
             eps = (state / schedule.alpha(t).to(state.device) - x0) / s
-        return _Estimate(s, x0, eps)
+        return Estimate(s, x0, eps)
 
     def increment(start_time: float, end_time: float) -> Tensor:
-        assert path_noise is not None  # only stochastic samplers ask, and they were refused above without it
+        if (
+            path_noise is None or not method.stochastic
+        ):  # what is not said to be stochastic is taken for a function of its start
+            raise UserError(f"the sampler {sampler.method!r} draws noise; register it with stochastic=True.")
         noise, indices = path_noise
         return noise.increment(indices, x.shape[1:], start_time, end_time, x.device).double()
 
     for t, after in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
         here = evaluate(x, t)
         yield SamplerStep(t, x, here.x0)
-        walk = _Walk(
+        to = NextLevel(
             schedule.alpha(after).to(x.device),
             schedule.noise_to_signal(after).to(x.device),
             partial(evaluate, t=after),
-            previous,
+            previous if method.memory else None,
             partial(increment, t, after),
         )
-        x, previous = update(here, walk), here
+        x, previous = _checked(method.step(here, to), x, sampler.method), here
     yield SamplerStep(0.0, x, x)
+
+
+def _checked(state: object, like: Tensor, method: str) -> Tensor:
+    """What a step returned. Raises `UserError` unless it is the next state."""
+    if not isinstance(state, Tensor) or state.shape != like.shape:
+        given = tuple(state.shape) if isinstance(state, Tensor) else f"a {type(state).__name__}"
+        raise UserError(
+            f"a step of the sampler {method!r} returned {given}; return the next state, {tuple(like.shape)}."
+        )
+    return state

@@ -20,6 +20,7 @@ from consistency_lab.interop.module import ModuleNetwork
 from consistency_lab.interop.schedules import write_scheduler
 from consistency_lab.networks.blocks import ImageNetwork
 from consistency_lab.networks.diffusers_keys import diffusers_config, to_diffusers_state
+from consistency_lab.networks.own import is_own
 from consistency_lab.networks.registry import NETWORKS
 from consistency_lab.networks.unet import UNet
 from consistency_lab.store.checkpoint import save_tensors
@@ -86,7 +87,7 @@ def _choice(model: DiffusionModel, network: ImageNetwork) -> Choice:
     recorded = model.facts.get("spec", {}).get("settings", {}).get("network") or model.facts.get("choice")
     if isinstance(recorded, Mapping):
         recorded = Choice(recorded["name"], {key: value for key, value in recorded.items() if key != "name"})
-    if recorded is None:
+    if recorded is None or is_own(recorded):
         raise UserError(
             f"the options of the network {type(network).__name__} of {model.name!r} are not recorded, so it could not "
             "be built again; export a model that train or load_model returned, or give DiffusionModel "

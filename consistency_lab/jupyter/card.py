@@ -9,12 +9,14 @@ from html import escape
 import xarray as xr
 from matplotlib.figure import Figure
 
+from consistency_lab.errors import UserError
+from consistency_lab.intervals import estimates
 from consistency_lab.jupyter.still import figure_html
-from consistency_lab.jupyter.views import view_of
+from consistency_lab.kinds.numbers import with_interval
+from consistency_lab.kinds.registry import kind_of
+from consistency_lab.kinds.words import facts_of, machine
 from consistency_lab.markup import bullets, table
-from consistency_lab.plots.figures import figures_of
-from consistency_lab.reports.numbers import headline, with_interval
-from consistency_lab.reports.words import facts_of, machine
+from consistency_lab.plots import generic
 from consistency_lab.store.shapes import whole
 
 
@@ -24,7 +26,7 @@ class Card:
 
     Attributes:
         figure: the first figure of the result.
-        sentence: the headline of a comparison, or the first number of another result, with intervals.
+        sentence: the headline of the result, with intervals.
         html: the card as a notebook shows it.
     """
 
@@ -45,20 +47,20 @@ def show(result: xr.Dataset) -> Card:
     In a notebook it is shown as the last line of a cell; after ``%load_ext consistency_lab`` results show themselves so.
 
     Args:
-        result: of any kind that a report knows.
+        result: of any kind (`KINDS`).
 
     Returns:
         A card with ``figure`` and ``sentence``; in a notebook also warnings, numbers with intervals, how the result was made, and the data.
 
     Raises:
-        UserError: something that is no result, or one of a kind that is not known.
+        UserError: something that is no result, or holds no numbers.
     """
     result = whole(result)
-    view = view_of(result)
-    first = headline(result) if result.attrs["kind"] == "comparison" else None
-    name, figure, _ = next(iter(figures_of(result)))
-    sentence = first.sentence if first else view.draw(**view.settled({}))[1]
-    return Card(figure, sentence, _html(result, sentence, figure_html(figure, f"{name}: {sentence}")))
+    kind = kind_of(result)
+    first, sentence = next(iter(kind.figures(result)), None), kind.sentence(result)
+    if first is None:
+        raise UserError(f"this result of kind {result.attrs['kind']!r} has no figure to show.")
+    return Card(first.figure, sentence, _html(result, sentence, figure_html(first.figure, f"{first.name}: {sentence}")))
 
 
 def _html(result: xr.Dataset, sentence: str, figure: str) -> str:
@@ -71,11 +73,6 @@ def _html(result: xr.Dataset, sentence: str, figure: str) -> str:
 
 
 def _numbers(result: xr.Dataset) -> list[tuple[str, str]]:
-    """Every single number of a result that has an interval: among its attributes, or without dimensions."""
-    known = {str(name): float(value) for name, value in result.attrs.items() if isinstance(value, int | float)}
-    known |= {str(name): float(x) for name, x in result.data_vars.items() if not x.dims and x.dtype.kind == "f"}
-    rows = []
-    for name, value in known.items():
-        if f"{name}_low" in known and not math.isnan(value):
-            rows.append((name, with_interval(value, known[f"{name}_low"], known.get(f"{name}_high", math.nan))))
-    return rows
+    """Every single number of a result that has an interval."""
+    known = {name: ends for name, ends in generic.single(result).items() if not math.isnan(ends[0])}
+    return [(name, with_interval(*ends)) for name, ends in known.items() if name in estimates(result)]

@@ -8,7 +8,9 @@ from typing import Any
 import xarray as xr
 
 from consistency_lab.jupyter.still import Still, figure_html
-from consistency_lab.jupyter.views import Control, View, view_of
+from consistency_lab.kinds.registry import kind_of
+from consistency_lab.kinds.views import Control, View
+from consistency_lab.store.shapes import whole
 
 NO_WIDGETS = "For sliders: pip install 'consistency-lab[jupyter]'. Another view: explore(result, {})."
 
@@ -21,16 +23,17 @@ def explore(result: xr.Dataset, **start: Any) -> Any:
     the result holds.
 
     Args:
-        result: of any kind that a report knows.
+        result: of any kind (`KINDS`).
         **start: where the controls stand first, for example ``t=0.5, metric="mse"``; a number goes to the nearest one that there is.
 
     Returns:
         An ipywidgets box; without ipywidgets a `Still`, the figure at the start with its sentence.
 
     Raises:
-        UserError: something that is no result or of an unknown kind, a control that it does not have, or a value that one cannot take.
+        UserError: something that is no result or holds no numbers, a control that it does not have, or a value that one cannot take.
     """
-    view = view_of(result)
+    result = whole(result)
+    view = kind_of(result).view(result)
     chosen = view.settled(start)
     try:
         import ipywidgets

@@ -11,6 +11,8 @@ from typing import Any
 import xarray as xr
 
 from consistency_lab.jupyter.card import show
+from consistency_lab.kinds.base import Kind
+from consistency_lab.kinds.registry import kind_of
 
 
 def load(ipython: Any) -> None:
@@ -28,8 +30,13 @@ def _formatter(ipython: Any) -> Any:
 
 
 def dataset_html(ds: xr.Dataset) -> str:
-    """The card of a result; xarray's own HTML for any other dataset, and for a part of a result that has no card of its own."""
+    """The card of a result; xarray's own HTML for any other dataset, and for a part of a result that has no card of its own.
+
+    A dataset of a kind that nobody registered is a result if it says what made it: other people's datasets may have a ``kind`` as well.
+    """
     try:
-        return show(ds)._repr_html_()
+        if "provenance" in ds.attrs or type(kind_of(ds)) is not Kind:
+            return show(ds)._repr_html_()
     except Exception:  # a part of a result may lack whatever its figures ask for, and a display must not fail
-        return str(ds._repr_html_())
+        pass
+    return str(ds._repr_html_())

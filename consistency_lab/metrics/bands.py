@@ -73,8 +73,10 @@ class ComponentError(SquaredDistance):
 
     unit = "squared image units, range [-1, 1]: a share of mse"
 
-    def __init__(self, directions: Tensor, name: str, note: str):
-        self.directions, self.name, self.note = directions, name, note
+    def __init__(self, directions: Tensor, first: int, note: str):
+        """``directions`` are components as columns; ``first`` is the number of the first, counted from 1."""
+        self.directions, self.first, self.last, self.note = directions, first, first + directions.shape[1] - 1, note
+        self.name = f"pc-{self.first}-{self.last}"
 
     def embed(self, images: Tensor) -> Tensor:
         flat = check_images(images).double().flatten(1)
@@ -114,7 +116,7 @@ def principal_components(images: Tensor, edges: Sequence[int], data: str = "the 
     return [
         ComponentError(
             directions[:, start:end],
-            f"pc-{start + 1}-{end}",
+            start + 1,
             f"principal components {start + 1} to {end} of {data}, {100 * float(shares[start:end].sum()):.3g} % of its variance",
         )
         for start, end in pairwise([0, *ends])

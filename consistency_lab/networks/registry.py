@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import torch
-
 from consistency_lab.choices import Choice, Registry
-from consistency_lab.devices import plain_defaults
 from consistency_lab.networks.blocks import ImageNetwork
 from consistency_lab.networks.dit import DiT
+from consistency_lab.networks.initialising import initialised
 from consistency_lab.networks.mlp import MLP
+from consistency_lab.networks.own import is_own, refuse_own
 from consistency_lab.networks.unet import UNet
 from consistency_lab.networks.uvit import UViT
 
@@ -55,17 +52,9 @@ def build_network(choice: str | Choice, shape: tuple[int, int, int], classes: in
         The network on the CPU in float32, ``network(x, t, cond)`` -> shaped as x.
 
     Raises:
-        UserError: an unknown name or option, or options and image sizes that do not fit together.
+        UserError: an unknown name or option, options and image sizes that do not fit together, or a network of the user's own.
     """
+    if is_own(choice):
+        raise refuse_own(Choice.parse(choice))
     with initialised(seed):
         return NETWORKS.build(choice, shape, classes)
-
-
-@contextmanager
-def initialised(seed: int) -> Iterator[None]:
-    """Modules that are made inside are float32 and on the CPU, with initial weights of this seed; the global random state is left as
-    it was."""
-    # The default CPU generator is seeded directly: torch.manual_seed would reset the generators of every GPU as well.
-    with torch.random.fork_rng(devices=[]), plain_defaults():
-        torch.default_generator.manual_seed(seed)
-        yield

@@ -22,7 +22,7 @@ from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
-from consistency_lab.intervals import Interval, mean_interval
+from consistency_lab.intervals import Interval, as_columns, interval_of, mean_interval
 from consistency_lab.paper.pairs import pair_table
 from consistency_lab.paper.protocol import Classifier, Protocol
 from consistency_lab.paper.quality import FLOOR, GAUSSIAN, MEMORISER, quality_table, reference_samples
@@ -58,7 +58,7 @@ def likeness_table(
         say: is told what happens.
 
     Returns:
-        One row per family or pair of families: ``family``, for each metric ``score, low, high, distance, null``, and for families
+        One row per family or pair: ``family``, for each metric ``score`` with its interval, ``distance, null``, and for families
         ``frechet`` with its interval over models, ``covered`` and ``fit``: whether a contrast model is no straw man, its Frechet
         distance at most `WORST_QUALITY` times the best diffusion family's and `LEAST_COVERED` of the classes covered; ``outside``, the
         largest share of a model's final pixels beyond [-1.5, 1.5], where a score means little if it is large. For pairs of
@@ -122,29 +122,28 @@ def family_values(
 ) -> dict[str, Any]:
     """What a row says of models of one family.
 
-    For each metric ``score, low, high`` (over models and noise), ``distance``, ``median_distance``, ``null``, ``ceiling``, the score with
-    each closed-form denoiser ``to_*``, and ``along_t``; ``residual_after_*``, the score of what is left when a closed-form denoiser's
-    images are taken away; ``nearest``, the median squared distance to the nearest training image.
+    For each metric ``score`` with its interval (over models and noise), ``distance``, ``median_distance``, ``null``, ``ceiling``, the score
+    with each closed-form denoiser ``to_*``, and ``along_t``; ``residual_after_*``, the score of what is left when a closed-form denoiser's
+    images are taken away; ``curves`` and ``references``: of which metrics there is a curve along t, and of which denoisers a residual;
+    ``nearest``, the median squared distance to the nearest training image.
     """
     whole = protocol.compare(models, images, ceiling)
     last = whole.isel(t=-1)
-    values: dict[str, Any] = {}
+    references = [str(name) for name in last["reference"].values] if "residual_score" in last else []
+    values: dict[str, Any] = {"curves": list(protocol.names) if whole.sizes["t"] > 1 else [], "references": references}
     for metric in protocol.names:
         part = last.sel(metric=metric)
-        interval = Interval(*(part[f"family_{key}"].values for key in ("score", "low", "high")))
-        values |= _numbers(metric, interval, part["distance"], part["null"])
+        values |= _numbers(metric, interval_of(part, "family_score"), part["distance"], part["null"])
         if "ceiling" in last:
             values[f"{metric}_ceiling"] = float(part["ceiling"].mean())
         for reference in last["reference"].values if "reference_score" in last else []:
             values[f"{metric}_to_{reference}"] = float(part["reference_score"].sel(reference=reference).mean())
         if whole.sizes["t"] > 1:
             values[f"{metric}_along_t"] = _along(whole.sel(metric=metric))
-    for reference in last["reference"].values if "residual_score" in last else []:
+    for reference in references:
         values[f"residual_after_{reference}"] = float(last["residual_score"].sel(reference=reference).mean())
-        for end in ("", "_low", "_high"):  # of the models' mean distance to it, over noise
-            values[f"to_{reference}{end}"] = float(
-                last[f"reference_mean_score{end}"].isel(metric=0).sel(reference=reference)
-            )
+        with_it = last.isel(metric=0).sel(reference=reference)
+        values |= as_columns(f"to_{reference}", interval_of(with_it, "reference_mean_score"))  # of mean distances
     values["nearest"] = float(last["nearest_distance"].median())
     return values
 
@@ -152,7 +151,7 @@ def family_values(
 def _along(one: xr.Dataset) -> dict[str, list[float]]:
     """The curve of a family over noise levels, for figures: lists over t."""
     curve = {"t": one["t"].values, "log_snr": one["log_snr"].values}
-    curve |= {key: one[f"family_{key}"].values for key in ("score", "low", "high")}
+    curve |= as_columns("score", interval_of(one, "family_score"))
     curve |= {key: one[key].mean(("pair", "sample")).values for key in ("distance", "null")}
     return {key: [float(x) if np.isfinite(x) else None for x in values] for key, values in curve.items()}  # type: ignore[misc]
 
@@ -170,16 +169,14 @@ def _between(first: Family, second: Family, protocol: Protocol) -> dict[str, Any
         values |= _numbers(metric, interval, part["distance"], part["null"])
     if min(len(ours), len(theirs)) >= LEAST:
         test = family_test(whole, [model.name for model in ours])
-        values |= {"p_any": test.attrs["p_any"], "assignments": test.attrs["assignments"]}
+        values |= {"p_any": float(test["p_any"]), "assignments": int(test["assignments"])}
         values |= {f"{metric}_p": float(test["p"].isel(t=-1).sel(metric=metric)) for metric in protocol.names}
     return values
 
 
 def _numbers(metric: str, interval: Interval, distance: xr.DataArray, null: xr.DataArray) -> dict[str, float]:
     return {
-        f"{metric}_score": float(interval.estimate),
-        f"{metric}_low": float(interval.low),
-        f"{metric}_high": float(interval.high),
+        **as_columns(f"{metric}_score", interval),
         f"{metric}_distance": float(distance.mean()),
         f"{metric}_median_distance": float(distance.median()),
         f"{metric}_null": float(null.mean()),
@@ -213,11 +210,8 @@ def _quality(
     table = quality_table(models, images, held_out, judge, noise=noise, **options)
     frechet = table.isel(measure=0)
     own = frechet.sel(row=[model.name for model in models])
-    mean = mean_interval(own["value"].values)
     values: dict[str, Any] = {
-        "frechet": float(mean.estimate),
-        "frechet_low": float(mean.low),
-        "frechet_high": float(mean.high),
+        **as_columns("frechet", mean_interval(own["value"].values)),
         "frechet_worst": float(own["value"].max()),
         "covered": int(own["covered"].min()),
     }

@@ -22,6 +22,7 @@ from consistency_lab.diffusion.references import closed_form
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.diffusion.schedule import SCHEDULES, Schedule
 from consistency_lab.errors import UserError
+from consistency_lab.intervals import add_interval
 from consistency_lab.metrics.classifier import SmallClassifier, classes_covered, train_classifier
 from consistency_lab.metrics.quality import Reference, measure
 from consistency_lab.store.checkpoint import load_tensors, save_tensors
@@ -70,7 +71,7 @@ def quality_table(
     *,
     noise: SharedNoise | None = None,
     count: int = 1000,
-    sampler: Sampler | None = None,
+    sampler: Sampler | str | None = None,
     references: Mapping[str, Tensor] | None = None,
 ) -> xr.Dataset:
     """Frechet and kernel distance, precision, recall, density and coverage of each model and of the four references.
@@ -86,7 +87,7 @@ def quality_table(
         count: samples per row; a Frechet distance depends on it, so every row has as many. The floor has as many as there are images.
 
     Returns:
-        ``value``, ``low``, ``high (row, measure)`` and ``covered (row)``, the classes with at least a tenth of an equal share.
+        ``value (row, measure)`` with its interval and ``covered (row)``, the classes with at least a tenth of an equal share.
 
     Raises:
         UserError: what is no model, image set or noise.
@@ -110,14 +111,15 @@ def quality_table(
     names = [each.name for each in next(iter(rows.values()))]
     values = np.array([[(m.value, m.low, m.high) for m in row] for row in rows.values()])
     result = xr.Dataset(
-        {key: (("row", "measure"), values[..., i]) for i, key in enumerate(("value", "low", "high"))},
         coords={"row": list(rows), "measure": names},
     )
+    add_interval(result, "value", ("row", "measure"), np.moveaxis(values, -1, 0))
     covered = [classes_covered(classifier.predict(x), len(classifier.head.bias)) for x in samples.values()]
     result["covered"] = ("row", np.array(covered, dtype=np.int32))
     return with_provenance(
         result,
         "quality",
+        choices=("row", "measure"),
         models=[described(model) for model in models],
         samples=count,
         noise_seed=noise.seed,
@@ -127,7 +129,7 @@ def quality_table(
 
 
 def reference_samples(
-    images: ImageSet, schedule: Schedule, noise: SharedNoise, count: int, sampler: Sampler | None = None
+    images: ImageSet, schedule: Schedule, noise: SharedNoise, count: int, sampler: Sampler | str | None = None
 ) -> dict[str, Tensor]:
     """What a trained model is told apart from: name -> images."""
     made = {FLOOR: images.all()[:count]}

@@ -9,6 +9,7 @@ from typing import Any
 
 from consistency_lab.errors import StoreError
 from consistency_lab.store.atomic import atomic_write
+from consistency_lab.store.migration import migrated_values
 from consistency_lab.store.spec import NUMERICS_VERSION, content_hash, files_named
 
 
@@ -32,12 +33,16 @@ class Rows:
         if self.path.exists():
             try:
                 rows = [json.loads(line) for line in self.path.read_text("utf-8").splitlines() if line.strip()]
-                self._rows = {row["key"]: row for row in rows}
+                self._rows = {row["key"]: {**row, "values": migrated_values(row["values"])} for row in rows}
             except (OSError, ValueError, KeyError, TypeError):
                 raise StoreError(f"{self.path} is not a file of rows (one JSON object a line); move it away.") from None
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def finished(self) -> list[dict[str, Any]]:
+        """``key``, ``spec`` and ``values`` of every row, by the names of this version."""
+        return list(self._rows.values())
 
     def key(self, spec: Mapping[str, Any]) -> str:
         files = files_named(spec)

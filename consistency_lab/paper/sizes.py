@@ -19,7 +19,7 @@ from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
-from consistency_lab.intervals import mean_interval
+from consistency_lab.intervals import as_columns, mean_interval
 from consistency_lab.loading import Model
 from consistency_lab.metrics.distances import nearest
 from consistency_lab.paper.rows import Rows
@@ -87,7 +87,7 @@ def size_sweep(
                 )
             return _measure([list(fleet.values()) for fleet in fleets], halves, sampler, count, noise_seed)
 
-        spec = {"row": "size", "size": size, **common, "data": images.fingerprint, "settings": vars(settings)}
+        spec = {"row": "size", "size": size, **common, "data": images.fingerprint, "settings": settings.facts()}
         table.append({"size": size, **rows.row(spec, compute)})
     return pd.DataFrame(table)
 
@@ -116,15 +116,9 @@ def _measure(
     copied = (np.stack(own) < COPY * np.stack(other)).mean(0)  # per noise, over models
     copies = mean_interval(copied)
     return {
-        "between": float(between.estimate),
-        "between_low": float(between.low),
-        "between_high": float(between.high),
-        "within": float(within.estimate),
-        "within_low": float(within.low),
-        "within_high": float(within.high),
+        **as_columns("between", between),
+        **as_columns("within", within),
         "nearest_own": float(np.median(own)),
         "nearest_other": float(np.median(other)),
-        "copies": float(copies.estimate),
-        "copies_low": float(copies.low),
-        "copies_high": float(copies.high),
+        **as_columns("copies", copies),
     }

@@ -20,6 +20,7 @@ from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import unknown_name
+from consistency_lab.intervals import Interval, as_columns, interval_names, interval_of
 from consistency_lab.paper.rows import Rows
 from consistency_lab.probes.curvature import curvature_spectrum
 from consistency_lab.probes.difficulty import probe_difficulty
@@ -42,7 +43,6 @@ CURVATURE: dict[str, Any] = {"eigenvalues": 2, "probes": 3, "steps": 25, "produc
 DIFFICULTY: dict[str, Any] = {"bins": 20, "detail": 32}
 STRUCTURE: dict[str, Any] = {"sampler": Sampler(steps=50), "levels": 14}
 CONNECTIVITY: dict[str, Any] = {"bins": 10, "points": 21, "steps": 300, "samples": 128, "sampler": Sampler(steps=25)}
-_ENDS = ("", "_low", "_high")
 Question = tuple[str, Family, str | None]
 """Probe, family, and the network of a GAN."""
 
@@ -196,26 +196,25 @@ def values_of(result: xr.Dataset) -> dict[str, Any]:
 
 
 def _of_line(result: xr.Dataset) -> dict[str, Any]:
-    """The attributes, and what depends on the reach at each of them: ``roughness_on_0.05``, ``predictiveness_at_0.05``."""
-    values = {key: value for key, value in result.attrs.items() if isinstance(value, int | float)}
+    """Single numbers, and what depends on the reach at each of them: ``roughness_on_0.05``, ``predictiveness_at_0.05``."""
+    values = {str(key): value.item() for key, value in result.data_vars.items() if not value.dims}
     for name, over in (("roughness_on", "span"), ("predictiveness_at", "distance")):
         if name in result:
             for i, reach in enumerate(result[over].values):
-                values |= {f"{name}_{reach:g}{end}": float(result[f"{name}{end}"][i]) for end in _ENDS}
+                values |= as_columns(f"{name}_{reach:g}", interval_of(result.isel({over: i}), name))
     return values
 
 
 def _of_curvature(result: xr.Dataset) -> dict[str, Any]:
     """Over all samples; ``relative_trace``: the trace over the loss at the model; ``negative_share``: of the eigenvalues' density."""
-    values: dict[str, Any] = {"parameters": result.attrs["parameters"], "loss": float(result["loss"][0])}
+    values: dict[str, Any] = {"parameters": int(result["parameters"]), "loss": float(result["loss"][0])}
     for operator in result["operator"].values:
         one = result.sel(operator=operator).isel(part=0)
-        for end in _ENDS:
-            for side in ("top", "bottom"):
-                values[f"{operator}_{side}{end}"] = float(one[f"eigenvalue{end}"].sel(end=side, rank=1))
-            values[f"{operator}_trace{end}"] = float(one[f"trace{end}"])
-            values[f"{operator}_relative_trace{end}"] = values[f"{operator}_trace{end}"] / values["loss"]
-            values[f"{operator}_relative_top{end}"] = values[f"{operator}_top{end}"] / values["loss"]
+        found = {side: interval_of(one.sel(end=side, rank=1), "eigenvalue") for side in ("top", "bottom")}
+        found["trace"] = interval_of(one, "trace")
+        found |= {f"relative_{x}": Interval(*(end / values["loss"] for end in found[x])) for x in ("trace", "top")}
+        for name, number in found.items():
+            values |= as_columns(f"{operator}_{name}", number)
         values[f"{operator}_top_converged"] = bool(one["converged"].sel(end="top", rank=1))
         grid, density = one["grid"].values, one["density"].values
         values[f"{operator}_negative_share"] = float(
@@ -236,21 +235,18 @@ def _of_difficulty(result: xr.Dataset) -> dict[str, Any]:
 
 def _of_structure(result: xr.Dataset) -> dict[str, Any]:
     """Where half of the image is fixed, and where it changes sides: means over the models (or directions) of a pair."""
-    values = {}
     whole = result.sel(part=result["part"].values[0])
-    for end in _ENDS:
-        values[f"half_known_t{end}"] = float(whole[f"fixed_t{end}"].mean())
-        values[f"swap_t{end}"] = float(result[f"swap_switch_t{end}"].mean())
-        values[f"handoff_t{end}"] = float(result[f"handoff_switch_t{end}"].mean())
+    values: dict[str, Any] = {}
+    for name, variable in (("half_known_t", "fixed_t"), ("swap_t", "swap_switch_t"), ("handoff_t", "handoff_switch_t")):
+        values |= as_columns(name, (whole[end].mean() for end in interval_names(variable)))
     return values
 
 
 def _of_connectivity(result: xr.Dataset) -> dict[str, Any]:
-    values = {f"mean_loss{end}": float(result[f"mean_loss{end}"]) for end in _ENDS if f"mean_loss{end}" in result}
-    for end in _ENDS:
-        values[f"consistency{end}"] = float(result[f"consistency{end}"])
-        for path in result["path"].values:
-            values[f"barrier_{path}{end}"] = float(result[f"barrier{end}"].sel(path=path))
+    values = as_columns("mean_loss", interval_of(result, "mean_loss"))
+    values |= as_columns("consistency", interval_of(result, "consistency"))
+    for path in result["path"].values:
+        values |= as_columns(f"barrier_{path}", interval_of(result.sel(path=path), "barrier"))
     return values
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from consistency_lab.intervals import interval_names, interval_of
 from consistency_lab.plots import probe_frames, reading
 from consistency_lab.plots.theme import DASHES, MUTED, NULL, SERIES, label_lines, new_figure, themed, time_axis
 
@@ -12,7 +14,7 @@ from consistency_lab.plots.theme import DASHES, MUTED, NULL, SERIES, label_lines
 @themed
 def connectivity(ds: xr.Dataset) -> Figure:
     """Loss along each path with a 95 % interval over images (left); the barrier of each path at each noise level (right)."""
-    ds = reading.need(ds, "connectivity", "mean_loss", *reading.bounds("consistency"))
+    ds = reading.need(ds, "connectivity", "mean_loss", *interval_names("consistency"))
     table = probe_frames.connectivity(ds)
     figure, axes = new_figure(9.2, 3.3, 1, 2)
     left, right = axes[0]
@@ -38,14 +40,14 @@ def connectivity(ds: xr.Dataset) -> Figure:
     right.set_title("barrier by noise level")
     right.set_ylabel("loss above the chord (eps units)")
     right.axhline(0, color=MUTED, lw=0.8)
-    right.set_ylim(bottom=min(0.0, float(ds["barrier_by_t_low"].min())))
+    right.set_ylim(bottom=min(0.0, float(np.min(interval_of(ds, "barrier_by_t").low))))
     time_axis(right, ds["t"].values)
     label_lines(right, ends, size=8)
-    score = [float(ds[f"consistency{end}"]) for end in ("", "_low", "_high")]
+    score = interval_of(ds, "consistency")
     figure.suptitle(
-        f"consistency of their images {score[0]:.3f} [{score[1]:.3f}, {score[2]:.3f}]",
+        f"consistency of their images {score.estimate:.3f} [{score.low:.3f}, {score.high:.3f}]",
         fontsize=9,
-        color=NULL if score[0] < 0.5 else MUTED,
+        color=NULL if score.estimate < 0.5 else MUTED,
         x=0.02,
         ha="left",
     )

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from consistency_lab.intervals import as_value, interval_of
 from consistency_lab.plots.reading import model_of, names, need
 from consistency_lab.plots.theme import DASHES, MUTED, NULL, SAME, new_figure, note, themed
 
@@ -38,16 +39,12 @@ def number_frame(ds: xr.Dataset) -> pd.DataFrame:
             common = {"operator": operator, "part": part, "t": float(one["t"])}
             for end in names(ds, "end"):
                 for rank in ds["rank"].values:
-                    ends = [float(one[f"eigenvalue{x}"].sel(end=end, rank=rank)) for x in ("", "_low", "_high")]
-                    converged = bool(one["converged"].sel(end=end, rank=rank) == 1)
-                    rows.append({**common, "quantity": f"{end} {rank}", **_bounds(ends), "converged": converged})
-            ends = [float(one[f"trace{x}"]) for x in ("", "_low", "_high")]
-            rows.append({**common, "quantity": "trace", **_bounds(ends), "converged": True})
+                    here = one.sel(end=end, rank=rank)
+                    value, converged = as_value(interval_of(here, "eigenvalue")), bool(here["converged"] == 1)
+                    rows.append({**common, "quantity": f"{end} {rank}", **value, "converged": converged})
+            value = as_value(interval_of(one, "trace"))
+            rows.append({**common, "quantity": "trace", **value, "converged": True})
     return pd.DataFrame(rows)
-
-
-def _bounds(ends: list[float]) -> dict[str, float]:
-    return dict(zip(("value", "low", "high"), ends, strict=True))
 
 
 @themed
@@ -57,7 +54,7 @@ def spectrum(ds: xr.Dataset) -> Figure:
     table, numbers = density_frame(ds), number_frame(ds)
     operators = names(ds, "operator")
     figure, axes = new_figure(3.9 * len(operators) + 0.3, 2.9, 1, len(operators))
-    size = float(ds.attrs.get("parameters", 1))
+    size = float(ds.get("parameters", 1))
     for ax, operator in zip(axes[0], operators, strict=True):
         title, colour, _ = LOOKS[operator]
         line = table[(table["operator"] == operator) & (table["part"] == "all")]

@@ -8,10 +8,11 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
+from consistency_lab.intervals import interval_of
 from consistency_lab.plots import probe_frames, reading
-from consistency_lab.plots.theme import GRID, MUTED, NULL, SAME, ink_on, new_figure, note, themed, time_axis
+from consistency_lab.plots.cells import cell, empty_cell, named
+from consistency_lab.plots.theme import MUTED, NULL, SAME, new_figure, note, themed, time_axis
 from consistency_lab.probes.profiles import difficulty_correlations, difficulty_table
 
 COLUMNS = 4
@@ -73,26 +74,12 @@ def agreement_matrix(table: pd.DataFrame, known: list[str]) -> Figure:
     figure, axes = new_figure(1.9 + 0.72 * len(known), 1.5 + 0.46 * len(known))
     ax, size = axes[0, 0], len(known)
     for row in table.to_dict("records"):
-        x, y = known.index(row["first"]), known.index(row["second"])
-        _cell(ax, x, y - 1, row["rho"], row["low"], row["high"])
-    ax.set_xlim(-0.5, size - 1.5)
-    ax.set_ylim(size - 1.5, -0.5)
-    ax.set_xticks(range(size - 1), known[:-1], rotation=38, ha="right", rotation_mode="anchor")
-    ax.set_yticks(range(size - 1), known[1:])
-    ax.tick_params(length=0)
-    ax.grid(visible=False)
-    ax.spines[:].set_visible(False)
+        x, y = known.index(row["first"]), known.index(row["second"]) - 1
+        rho = interval_of(row, "rho")
+        if np.isfinite(rho.estimate):
+            cell(ax, x, y, rho, _TWO_SIDED((row["rho"] + 1) / 2), sign="+")
+        else:
+            empty_cell(ax, x, y)
+    named(ax, range(size - 1), known[:-1], known[1:])
     ax.set_title("do two definitions order the times alike?\nSpearman's ρ [95 % over images]")
     return figure
-
-
-def _cell(ax: Axes, x: float, y: float, rho: float, low: float, high: float) -> None:
-    if not np.isfinite(rho):
-        ax.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor="none", edgecolor=GRID, hatch="////"))
-        return
-    colour = _TWO_SIDED((rho + 1) / 2)
-    ax.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=colour, edgecolor="none"))
-    ink = ink_on(colour)
-    ax.text(x, y - 0.13, f"{rho + 0.0:+.2f}".replace("-", "−"), ha="center", va="center", fontsize=8, color=ink)
-    ends = f"{low + 0.0:.2f} to {high + 0.0:.2f}".replace("-", "−") if np.isfinite(low) else "no interval"
-    ax.text(x, y + 0.24, ends, ha="center", va="center", fontsize=5.5, color=ink)

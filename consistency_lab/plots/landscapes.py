@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from consistency_lab.errors import UserError
-from consistency_lab.plots.reading import bounds, model_of, need
+from consistency_lab.intervals import as_value, interval_names, interval_of
+from consistency_lab.plots.reading import model_of, need
 from consistency_lab.plots.theme import DASHES, MUTED, SAME, SERIES, label_lines, new_figure, note, themed
 
 # Losses over the loss at the model; beyond the last it is all steep.
@@ -37,15 +38,12 @@ NUMBERS = {
 
 def gradient_frame(ds: xr.Dataset) -> pd.DataFrame:
     """Columns quantity ("cosine", "change"), position, value, low, high; the model itself, at 0, included."""
-    ds = need(ds, "landscape", *bounds("gradient_cosine", "gradient_change"))
+    ds = need(ds, "landscape", *interval_names("gradient_cosine", "gradient_change"))
     parts = []
     for name, at_model in (("cosine", 1.0), ("change", 0.0)):
-        key = f"gradient_{name}"
-        values = {end: ds[f"{key}{end}"].values for end in ("", "_low", "_high")}
-        frame = pd.DataFrame({"quantity": name, "position": np.append(ds["gradient_position"].values, 0.0)})
-        for column, end in (("value", ""), ("low", "_low"), ("high", "_high")):
-            frame[column] = np.append(values[end], at_model)
-        parts.append(frame.sort_values("position"))
+        position = np.append(ds["gradient_position"].values, 0.0)
+        values = as_value(np.append(part, at_model) for part in interval_of(ds, f"gradient_{name}"))
+        parts.append(pd.DataFrame({"quantity": name, "position": position, **values}).sort_values("position"))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -147,7 +145,7 @@ def _corners(ax: Axes, ds: xr.Dataset, names: bool) -> None:
             ax.annotate(str(name), (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7, color="#101318")
 
 
-# Numbers that depend on how far from the model one looks: the attribute that says it, the variable and coordinate with other reaches.
+# Numbers that depend on how far from the model one looks: the variable that says it, the variable and coordinate with other reaches.
 REACHES = {
     "roughness": ("roughness_span", "roughness_on", "span"),
     "predictiveness": ("predictiveness_distance", "predictiveness_at", "distance"),
@@ -157,8 +155,8 @@ REACHES = {
 def reach_of(ds: xr.Dataset, name: str) -> float:
     """How far from the model the number of that name was taken; of an older result, which does not say, read off its positions."""
     said, _, _ = REACHES[name]
-    if said in ds.attrs:
-        return float(ds.attrs[said])
+    if said in ds:
+        return float(ds[said])
     if name == "predictiveness":
         return float(np.abs(ds["gradient_position"]).min()) if "gradient_position" in ds.coords else float("nan")
     axes = [ds[axis].values for axis in ("position", "x", "y") if axis in ds.coords]
@@ -176,11 +174,9 @@ def reach_frame(ds: xr.Dataset) -> pd.DataFrame:
         if variable in ds:
             for i, other in enumerate(ds[over].values.tolist()):
                 if other != reach:
-                    ends = [float(ds[f"{variable}{end}"][i]) for end in ("", "_low", "_high")]
-                    rows.append((name, other, True, *ends))
-        if name in ds.attrs:
-            ends = [float(ds.attrs.get(f"{name}{end}", np.nan)) for end in ("", "_low", "_high")]
-            rows.append((name, reach, said in ds.attrs, *ends))
+                    rows.append((name, other, True, *interval_of(ds.isel({over: i}), variable)))
+        if name in ds:
+            rows.append((name, reach, said in ds, *interval_of(ds, name)))
     return pd.DataFrame(rows, columns=["quantity", "reach", "said", "value", "low", "high"])
 
 
@@ -195,14 +191,12 @@ def smoothness_frame(results: Sequence[xr.Dataset]) -> pd.DataFrame:
         who = {"model": model_of(ds), "path": str(ds.attrs.get("path", ""))}
         reaches = reach_frame(ds)
         for name in NUMBERS:
-            if name in REACHES and name in ds.attrs:
+            if name in REACHES and name in ds:
                 found: list[dict[Any, Any]] = (
                     reaches[reaches["quantity"] == name].drop(columns="said").to_dict("records")
                 )
             else:
-                ends = [float(ds.attrs.get(f"{name}{end}", np.nan)) for end in ("", "_low", "_high")]
-                values = dict(zip(("value", "low", "high"), ends, strict=True))
-                found = [{"quantity": name, "reach": np.nan, **values}]
+                found = [{"quantity": name, "reach": np.nan, **as_value(interval_of(ds, name, np.nan))}]
             rows += [who | row for row in found]
     if not rows:
         raise UserError("there is nothing to draw: give at least one landscape result.")
@@ -214,7 +208,7 @@ def smoothness(results: Sequence[xr.Dataset]) -> Figure:
     """Landscapes of several models on one axis: the loss over the loss at the model, and the numbers that have no scale in them."""
     if not results:
         raise UserError("there is nothing to draw: give at least one landscape result.")
-    results = [need(ds, "landscape", "loss", "loss_low", "loss_high") for ds in results]
+    results = [need(ds, "landscape", *interval_names("loss")) for ds in results]
     figure, axes = new_figure(
         12.6, 2.2 + 0.35 * len(results), 1, 1 + len(NUMBERS), width_ratios=[1.5, *[1] * len(NUMBERS)]
     )

@@ -7,6 +7,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from consistency_lab.intervals import interval_of
 from consistency_lab.plots import frames, reading
 from consistency_lab.plots.theme import (
     DASHES,
@@ -78,7 +79,7 @@ def landscape(ds: xr.Dataset) -> Figure:
     path = str(ds.attrs.get("path", "position on the line"))
     whole = table[table["name"] == "all t"]
     ax = axes[0, 0]
-    ax.fill_between(whole["position"], whole["low"], whole["high"], color=SAME, alpha=0.18, lw=0)
+    ax.fill_between(whole["position"], *interval_of(whole, "loss")[1:], color=SAME, alpha=0.18, lw=0)
     ax.plot(whole["position"], whole["loss"], color=SAME, label="all t")
     ax.set_title("all timesteps, 95 % over images" if bins else "mean, 95 % over images")
     if bins:

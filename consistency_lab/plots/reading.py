@@ -45,11 +45,6 @@ def need(ds: xr.Dataset, kind: str, *variables: str) -> xr.Dataset:
     return ds
 
 
-def bounds(*names: str) -> tuple[str, ...]:
-    """The variables of numbers and of the ends of their intervals."""
-    return tuple(f"{name}{end}" for name in names for end in ("", "_low", "_high"))
-
-
 def check_metric(ds: xr.Dataset, metric: str) -> None:
     """Raise `UserError` with the nearest name unless the comparison has this metric."""
     if metric not in names(ds, "metric"):

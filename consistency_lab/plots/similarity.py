@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
+from consistency_lab.intervals import Interval, interval_of
 from consistency_lab.plots import frames, reading
+from consistency_lab.plots.cells import cell, empty_cell, named
 from consistency_lab.plots.theme import (
     CEILING,
-    GRID,
     MUTED,
     NULL,
     REFERENCE,
     SAME,
-    ink_on,
     label_lines,
     new_figure,
     note,
@@ -58,7 +55,7 @@ def scores(ds: xr.Dataset, metric: str) -> Figure:
             across = ax.get_yaxis_transform()
             ax.text(0.02, y, "undefined", style="italic", color=MUTED, va="center", transform=across)
             continue
-        ends = [row[f"{value}_low"], row[f"{value}_high"]]
+        _, *ends = interval_of(row, value)
         ax.plot(ends, [y, y], color=colour, lw=2.4 if strong else 1.6, zorder=2)
         filled, size = (colour, 6.5) if strong else ("none", 5.0)
         ax.plot(row[value], y, mark, color=colour, ms=size, mfc=filled, zorder=3)
@@ -70,7 +67,7 @@ def scores(ds: xr.Dataset, metric: str) -> Figure:
     if value == "score":
         ax.axvline(0, color=NULL, lw=1)
         ax.axvline(1, color=MUTED, lw=1, ls=(0, (2, 2)))
-        lows = table["score_low"].to_numpy(dtype=float)
+        lows = interval_of(table, "score").low
         ax.set_xlim(min(-0.04, np.nanmin(np.append(lows, drawn), initial=0.0) - 0.03), 1.03)
         ax.set_xlabel(f"consistency score, {metric}  (0 = other noise, 1 = same image)")
     else:
@@ -82,61 +79,33 @@ def scores(ds: xr.Dataset, metric: str) -> Figure:
 def heatmap(ds: xr.Dataset, metric: str) -> Figure:
     """Each model with each model and, apart, with each reference: the score, or the mean of a metric without scores."""
     ds = reading.need(ds, "comparison")
-    table, *bounds = (frames.matrix(ds, metric, end) for end in ("", "_low", "_high"))
-    low, high = (bound.to_numpy(dtype=float) for bound in bounds)
+    table, *bounds = (frames.matrix(ds, metric, part) for part in frames.PARTS)
+    found = Interval(*(each.to_numpy(dtype=float) for each in (table, *bounds)))
     models = list(table.index)
     references = [name for name in table.columns if name not in models]
     scored = is_scored(ds, metric)
     places = [i + (0.35 if i >= len(models) else 0.0) for i in range(table.shape[1])]
-    cell = 0.66 if table.shape[1] <= 8 else 0.6
+    side = 0.66 if table.shape[1] <= 8 else 0.6
     # Room for the names, in inches: a letter is 0.08 wide, and those below are tilted by 38 degrees.
     beside, below = 0.5 + 0.08 * max(map(len, models)), 0.35 + 0.055 * max(map(len, table.columns))
-    width, height = beside + cell * (places[-1] + 1), 0.65 + cell * len(models) + below
+    width, height = beside + side * (places[-1] + 1), 0.65 + side * len(models) + below
     figure, axes = new_figure(max(5.0, width), height)
     ax = axes[0, 0]
-    values = table.to_numpy(dtype=float)
-    finite = values[np.isfinite(values)]
+    finite = found.estimate[np.isfinite(found.estimate)]
     norm = Normalize(0.0, 1.0) if scored else Normalize(*((finite.min(), finite.max()) if len(finite) else (0, 1)))
-    for i, row in enumerate(values):
-        for place, j, value in zip(places, range(len(row)), row, strict=True):
-            ends = (float(low[i, j]), float(high[i, j]))
-            _cell(ax, place, i, value, ends, norm, same=i == j, digits=2 if scored else 1)
-    ax.set_xlim(-0.5, places[-1] + 0.5)
-    ax.set_ylim(len(models) - 0.5, -0.5)
+    for (i, j), value in np.ndenumerate(found.estimate):
+        if np.isfinite(value):
+            one = Interval(*(part[i, j] for part in found))
+            cell(ax, places[j], i, one, _BLUES(float(np.clip(norm(value), 0, 1))), digits=2 if scored else 1)
+        elif i == j:
+            empty_cell(ax, places[j], i, "·", hatch="", size=9)
+        else:
+            empty_cell(ax, places[j], i)
+    named(ax, places, models + references, models)
     ax.set_aspect("equal")
-    ax.set_xticks(places, models + references, rotation=38, ha="right", rotation_mode="anchor")
-    ax.set_yticks(range(len(models)), models)
-    ax.tick_params(length=0)
-    ax.grid(visible=False)
-    ax.spines[:].set_visible(False)
     what = "consistency score at t = 0 (no unit)" if scored else "mean at t = 0"
     ax.set_title(f"{what}\n{metric if scored else reading.quantity(ds, metric)}")
     return figure
-
-
-def _cell(
-    ax: Axes, x: float, y: float, value: float, ends: tuple[float, float], norm: Normalize, same: bool, digits: int
-) -> None:
-    if np.isfinite(value):
-        colour = _BLUES(float(np.clip(norm(value), 0, 1)))
-        ax.add_patch(Rectangle((x - 0.48, y - 0.48), 0.96, 0.96, facecolor=colour, edgecolor="none"))
-        # + 0.0: no minus before zero
-        text, *bounds = (f"{round(float(end), digits) + 0.0:.{digits}f}".replace("-", "−") for end in (value, *ends))
-        ink = ink_on(colour)
-        middle: dict[str, Any] = {"ha": "center", "va": "center"}
-        ax.text(x, y - 0.1, text, fontsize=8.5, color=ink, **middle)
-        ax.text(
-            x,
-            y + 0.24,
-            " to ".join(bounds) if np.isfinite(ends).all() else "no interval",
-            fontsize=5,
-            color=ink,
-            **middle,
-        )
-        return
-    hatch = "" if same else "////"
-    ax.add_patch(Rectangle((x - 0.48, y - 0.48), 0.96, 0.96, facecolor="none", edgecolor=GRID, hatch=hatch))
-    ax.text(x, y, "·" if same else "undefined", ha="center", va="center", fontsize=9 if same else 5.5, color=MUTED)
 
 
 @themed

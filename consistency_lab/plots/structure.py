@@ -19,12 +19,12 @@ def structure(ds: xr.Dataset) -> Figure:
     """Upper: share of the final image that the x0 estimate explains, by band and principal components. Lower: whose image it is."""
     ds = reading.need(ds, "structure")
     table = probe_frames.structure(ds)
-    models, parts = reading.names(ds, "model"), reading.names(ds, "part")
+    models, parts = reading.names(ds, "model"), probe_frames.parts(ds)
     figure, axes = new_figure(9.2, 6.4, 2, 2, sharex=True)
     fixed = table[(table["quantity"] == "fixed") & (table["name"] == models[0])]
-    groups = (("band", "by spatial frequency"), ("pc", "by principal component"))
-    for ax, (prefix, title) in zip(axes[0], groups, strict=True):
-        _fixed(ax, fixed, [p for p in parts if p == "mse" or p.startswith(prefix)])
+    groups = (("band", "by spatial frequency"), ("components", "by principal component"))
+    for ax, (of, title) in zip(axes[0], groups, strict=True):
+        _fixed(ax, fixed, parts[parts["of"].isin(["image", of])])
         ax.set_title(f"known of the image, {title}")
         time_axis(ax, ds["t"].values, ds["log_snr"].values, labels=False)
     axes[0, 0].set_ylabel(f"share of variance explained\nby the x0 estimate of {models[0]}")
@@ -44,25 +44,17 @@ def structure(ds: xr.Dataset) -> Figure:
     return figure
 
 
-def _fixed(ax: Axes, table: pd.DataFrame, parts: list[str]) -> None:
-    for i, part in enumerate(parts):
-        line = table[table["part"] == part]
-        colour = INK if part == "mse" else SERIES[i % len(SERIES)]
+def _fixed(ax: Axes, table: pd.DataFrame, parts: pd.DataFrame) -> None:
+    for i, part in enumerate(parts.itertuples()):
+        line, whole = table[table["part"] == part.part], part.of == "image"
+        colour = INK if whole else SERIES[i % len(SERIES)]
         ax.fill_between(line["t"], line["low"], line["high"], color=colour, alpha=0.07, lw=0)
-        width, dashes = 2.2 if part == "mse" else 1.5, DASHES[i % len(DASHES)]
-        ax.plot(line["t"], line["value"], color=colour, ls=dashes, lw=width, label=_plain(part))
+        width, dashes = 2.2 if whole else 1.5, DASHES[i % len(DASHES)]
+        ax.plot(line["t"], line["value"], color=colour, ls=dashes, lw=width, label=str(part.words))
     ax.set_ylim(FLOOR, 1.03)
     ax.axhline(0, color=MUTED, lw=0.8)
-    if parts:
+    if len(parts):
         ax.legend(loc="lower right", fontsize=7.5, frameon=False)
-
-
-def _plain(part: str) -> str:
-    """``band-0.25-0.5`` as words."""
-    if part == "mse":
-        return "whole image"
-    kind, low, high = part.split("-")
-    return f"components {low} to {high}" if kind == "pc" else f"band {low} to {high}"
 
 
 def _whose(ax: Axes, table: pd.DataFrame, kind: str) -> None:

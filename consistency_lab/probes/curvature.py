@@ -16,7 +16,7 @@ from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import measuring, plain_defaults
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.errors import UserError, unknown_name
-from consistency_lab.intervals import Array, Interval, mean_interval
+from consistency_lab.intervals import Array, Interval, add_interval, as_columns, mean_interval, stacked
 from consistency_lab.probes.lanczos import Eigenpairs, extreme_eigenpairs, quadrature
 from consistency_lab.probes.operators import OPERATORS, CurvatureOperator
 from consistency_lab.probes.subject import Subject, check_subjects, diffusion_subject
@@ -147,13 +147,15 @@ def curvature_spectrum(
         result[key] = (("operator", "part", *dims), values.reshape(*shape, *values.shape[1:]))
     single = [p.times.item() if p.times is not None and key != "all" else np.nan for key, p in parts.items()]
     result = result.assign_coords(t=("part", single))
-    loss = np.array([mean_interval(part.losses().mean(0).numpy()) for part in parts.values()])
-    for key, column in zip(("loss", "loss_low", "loss_high"), loss.T, strict=True):
-        result[key] = ("part", column)
-    result.attrs.update(model=subject.name, units=subject.units, parameters=operator.size)
+    losses = stacked(mean_interval(part.losses().mean(0).numpy()) for part in parts.values())
+    add_interval(result, "loss", ("part",), losses)
+    result["parameters"] = ((), operator.size)
+    result.attrs.update(model=subject.name, units=subject.units)
     result.attrs["scale"] = "filter norms" if scaled else "weights"
     facts = {"seed": seed, "probes": probes, "steps": steps, "products": products, "parameters": parameters or "all"}
-    return with_provenance(result, "curvature", **subject.provenance(), **facts)
+    return with_provenance(
+        result, "curvature", choices=("operator", "part", "end", "rank"), **subject.provenance(), **facts
+    )
 
 
 def most_products(probes: int, steps: int, products: int) -> int:
@@ -191,34 +193,32 @@ def _spectrum(
         ends = extreme_eigenpairs(watched(operator), eigenvalues, steps=2 * steps, seed=seed)
         nodes = quadrature(watched(operator), probes=probes, steps=steps, seed=seed + 1)
         traced = trace(pieces, shares, products=products, seed=seed + 2)
-    found = {"eigenvalue": [pairs.values for pairs in ends], "residual": [pairs.residuals for pairs in ends]}
-    found["converged"] = [pairs.converged.astype(np.float64) for pairs in ends]
-    for side, values in zip(("low", "high"), zip(*(_over_blocks(pieces, p) for p in ends), strict=True), strict=True):
-        found[f"eigenvalue_{side}"] = list(values)
+    bounded = stacked(map(partial(_padded, length=eigenvalues), _over_blocks(pieces, pairs)) for pairs in ends)
     width = WIDTH * float(np.nanmax(nodes.nodes) - np.nanmin(nodes.nodes)) or 1e-12
     grid = nodes.grid(POINTS, width)
     density, squares = nodes.density(grid, width), operator.size * nodes.moments(2)
     half = _half_width(traced.parts, traced.error)
     return {
-        **{key: np.stack([_padded(v, eigenvalues) for v in values]) for key, values in found.items()},
+        **as_columns("eigenvalue", bounded),
+        "residual": np.stack([_padded(pairs.residuals, eigenvalues) for pairs in ends]),
+        "converged": np.stack([_padded(pairs.converged.astype(np.float64), eigenvalues) for pairs in ends]),
         "grid": grid,
         "density": density.mean(0),
         "density_error": _error(density),
         "width": np.array(width),
-        "trace": np.array(traced.value),
+        **as_columns("trace", (traced.value, traced.value - half, traced.value + half)),
         "trace_error": np.array(traced.error),
-        "trace_low": traced.value - half,
-        "trace_high": traced.value + half,
         "square": squares.mean(),
         "square_error": _error(squares),
     }
 
 
-def _over_blocks(pieces: Sequence[CurvatureOperator], pairs: Eigenpairs) -> tuple[Array, Array]:
-    """The bounds of ``v^T H v`` over blocks of images, around the eigenvalues."""
+def _over_blocks(pieces: Sequence[CurvatureOperator], pairs: Eigenpairs) -> Interval:
+    """The eigenvalues, with the bounds of ``v^T H v`` over blocks of images around them."""
     quotients = np.stack([(pairs.vectors * (p @ pairs.vectors)).double().sum(0).cpu().numpy() for p in pieces], 1)
     spread = mean_interval(quotients)
-    return pairs.values - (spread.estimate - spread.low), pairs.values + (spread.high - spread.estimate)
+    low, high = pairs.values - (spread.estimate - spread.low), pairs.values + (spread.high - spread.estimate)
+    return Interval(pairs.values, low, high)
 
 
 def _half_width(parts: Array, error: float) -> Array:

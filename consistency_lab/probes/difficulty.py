@@ -24,7 +24,7 @@ from consistency_lab.diffusion.loss import denoising_loss, noisy_state, truth
 from consistency_lab.diffusion.model import DiffusionModel, described
 from consistency_lab.diffusion.references import closed_form
 from consistency_lab.errors import UserError
-from consistency_lab.intervals import Array, Interval, mean_interval
+from consistency_lab.intervals import Array, Interval, add_interval, mean_interval, stacked, without_bounds
 from consistency_lab.probes.convergence import half_times
 from consistency_lab.probes.frozen import FrozenBatch, check_deterministic, frozen_grid, untouched
 from consistency_lab.probes.gradients import adam_moments, gradient_moments
@@ -68,7 +68,7 @@ def probe_difficulty(
         bins: noise levels, centres of equal cells in t.
         seed: of the noise.
         training_images: what the references and the rate of the marginals are fitted to, and whose first ``count`` the excess over the
-            optimal denoiser is taken on; ``images`` by default.
+            optimal denoiser is taken on; ``images`` by default. Of a model that was trained with ``flip=True``: its set's ``mirrored()``.
         detail: how many of the images serve what costs more: gradients, and the errors of the checkpoints.
         snapshots: two or more (step, model) along the training run, in rising order; those of the model's run folder by default. Where that
             kept fewer, there is no half-time.
@@ -116,18 +116,15 @@ def probe_difficulty(
         },
         attrs={"model": model.name},
     )
-    for name, values in zip(("error_mean", "error_low", "error_high"), mean_interval(error), strict=True):
-        result[name] = (("units", "t"), values)
-    over = [mean_interval(each) for each in excess]
-    for k, end in enumerate(("", "_low", "_high")):
-        result[f"excess{end}"] = (("reference", "units", "t"), np.stack([each[k] for each in over]))
-    for name, values in zip(("noise_scale", "noise_scale_low", "noise_scale_high"), scale, strict=True):
-        result[name] = ("t", values)
+    add_interval(result, "error_mean", ("units", "t"), mean_interval(error))
+    add_interval(result, "excess", ("reference", "units", "t"), stacked(mean_interval(each) for each in excess))
+    add_interval(result, "noise_scale", ("t",), scale)
     result["adam_second_moment"] = ("t", adam)
     add_profiles(result, [*profiles, *learnt, *gradient])
     return with_provenance(
         result,
         "difficulty",
+        choices=("units", "definition", "reference"),
         model=described(model),
         images={"name": images.name, "fingerprint": images.fingerprint, "used": count, "detail": min(detail, count)},
         references_fitted_to=pool.name,
@@ -185,7 +182,7 @@ def _gradient_profiles(
     nothing = np.full(bins, np.nan)
     parameters = [p for p in model.denoiser.parameters() if p.is_floating_point()]
     if not parameters:
-        return [], Interval(nothing, nothing, nothing), nothing
+        return [], without_bounds(nothing), nothing
     for parameter in parameters:
         parameter.requires_grad_(True)
     count = len(batch) // bins

@@ -16,7 +16,7 @@ from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.model import DiffusionModel, check_diffusion, described
 from consistency_lab.errors import UserError
-from consistency_lab.intervals import Array, Interval, add_interval, mean_interval
+from consistency_lab.intervals import Array, Interval, add_interval, mean_interval, stacked
 from consistency_lab.probes.directions import Direction, difference, norm, random_axes
 from consistency_lab.probes.joining import Settle, own_losses, settling
 from consistency_lab.probes.smoothness import (
@@ -27,7 +27,6 @@ from consistency_lab.probes.smoothness import (
     curvature,
     distances,
     gradient_smoothness,
-    named,
     over_images,
     roughness,
 )
@@ -101,12 +100,12 @@ def line_landscape(
 
     Returns:
         A landscape result: ``loss (position)`` and, where there are noise levels, ``loss_by_t (position, t)`` and ``curvature_by_t (t)``;
-        ``gradient_cosine`` and ``gradient_change`` along the line (see `gradient_smoothness`). Numbers in the attributes: ``curvature``
+        ``gradient_cosine`` and ``gradient_change`` along the line (see `gradient_smoothness`). Single numbers: ``curvature``
         (second derivative at the model, loss per squared position), ``relative_curvature`` (the same over the loss at the model),
         ``roughness`` (root mean square deviation from the best quadratic, as a share of the line's range), ``barrier`` (highest loss
         between two models above the straight line between theirs; NaN on a random line), ``relative_barrier`` (over the mean of theirs),
         those of `gradient_smoothness`, and ``direction_norm``. Two of them depend on how far one looks, so that they are given at several
-        reaches: ``roughness_on (span)``, on a random line, and ``predictiveness_at (distance)``; the attributes ``roughness_span`` and
+        reaches: ``roughness_on (span)``, on a random line, and ``predictiveness_at (distance)``; ``roughness_span`` and
         ``predictiveness_distance`` say which of these ``roughness`` and ``predictiveness`` are. All have 95 % intervals over images, named
         ``..._low`` and ``..._high``.
 
@@ -149,19 +148,19 @@ def line_landscape(
         result = result.assign_coords(t=subject.times.numpy())
         add_interval(result, "loss_by_t", ("position", "t"), mean_interval(by_t))
         bends = [over_images(partial(curvature, line), by_t[:, i]) for i in range(subject.levels)]
-        add_interval(result, "curvature_by_t", ("t",), Interval(*np.array(bends).T))
-    result.attrs.update(model=subject.name, path=path, direction_norm=norm(direction), units=subject.units)
+        add_interval(result, "curvature_by_t", ("t",), stacked(bends))
+    result.attrs.update(model=subject.name, path=path, units=subject.units)
     result.attrs["towards"] = "" if towards is None else towards.name
-    for name, statistic in line_numbers(line, towards is not None).items():
-        result.attrs.update(named(name, over_images(statistic, by_image)))
-    for name, number in numbers.items():
-        result.attrs.update(named(name, number))
+    found = {name: over_images(f, by_image) for name, f in line_numbers(line, towards is not None).items()}
+    for name, number in {**found, **numbers}.items():
+        add_interval(result, name, (), number)
     add_interval(result, "predictiveness_at", ("distance",), reached)
-    result.attrs.update(roughness_span=float(np.ptp(line)) / 2, predictiveness_distance=float(result["distance"][0]))
+    reaches = {"roughness_span": float(np.ptp(line)) / 2, "predictiveness_distance": float(result["distance"][0])}
+    result = result.assign({"direction_norm": norm(direction), **reaches})
     if towards is None:
         result = result.assign_coords(span=[span * share for share in SPANS])
         add_interval(result, "roughness_on", ("span",), _roughness_on_spans(subject, direction, span, line, by_image))
-    return with_provenance(result, "landscape", path=path, **subject.provenance(), **facts)
+    return with_provenance(result, "landscape", choices=("t",), path=path, **subject.provenance(), **facts)
 
 
 def _roughness_on_spans(
@@ -175,7 +174,7 @@ def _roughness_on_spans(
         images = losses.numpy().reshape(ON_SPAN, subject.levels, subject.count).mean(1)
         found.append(over_images(partial(roughness, piece), images))
     found.append(over_images(partial(roughness, line), by_image))
-    return Interval(*np.array(found).T)
+    return stacked(found)
 
 
 def line_numbers(line: np.ndarray, between: bool) -> dict[str, Callable[[Array], float]]:

@@ -17,7 +17,7 @@ from consistency_lab.intervals import Array, add_interval, mean_interval
 from consistency_lab.probes.directions import dot, norm, plane_through, random_axes
 from consistency_lab.probes.joining import own_losses, settling
 from consistency_lab.probes.landscape import same_question
-from consistency_lab.probes.smoothness import curvature, named, over_images, roughness
+from consistency_lab.probes.smoothness import curvature, over_images, roughness
 from consistency_lab.probes.subject import Subject, check_subjects, diffusion_subject
 from consistency_lab.probes.walk import losses_at
 from consistency_lab.store.results import with_provenance
@@ -135,12 +135,15 @@ def plane_landscape(
         result = result.assign_coords(t=subject.times.numpy())
         values = by_t[: len(grid)].reshape(*shape, subject.levels, subject.count)
         add_interval(result, "loss_by_t", ("y", "x", "t"), mean_interval(values))
-    result.attrs.update(model=subject.name, path=path, units=subject.units, direction_norm=norm(axes[0]))
-    result.attrs["roughness_span"] = float(max(np.ptp(x), np.ptp(y))) / 2
-    result.attrs["axes_cosine"] = dot(*axes) / (norm(axes[0]) * norm(axes[1]))
+    result.attrs.update(model=subject.name, path=path, units=subject.units)
     for name, statistic in plane_numbers(x, y).items():
-        result.attrs.update(named(name, over_images(statistic, on_grid)))
-    return with_provenance(result, "plane", path=path, **subject.provenance(), **facts)
+        add_interval(result, name, (), over_images(statistic, on_grid))
+    result = result.assign(
+        direction_norm=norm(axes[0]),
+        roughness_span=float(max(np.ptp(x), np.ptp(y))) / 2,
+        axes_cosine=dot(*axes) / (norm(axes[0]) * norm(axes[1])),
+    )
+    return with_provenance(result, "plane", choices=("t",), path=path, **subject.provenance(), **facts)
 
 
 def plane_numbers(x: np.ndarray, y: np.ndarray) -> dict[str, Callable[[Array], float]]:

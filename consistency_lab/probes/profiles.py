@@ -17,7 +17,16 @@ import xarray as xr
 from scipy import stats
 
 from consistency_lab.errors import StoreError, UserError
-from consistency_lab.intervals import Array, Interval, jackknife
+from consistency_lab.intervals import (
+    Array,
+    Interval,
+    add_interval,
+    as_columns,
+    interval_names,
+    jackknife,
+    stacked,
+    without_bounds,
+)
 from consistency_lab.store.results import provenance
 from consistency_lab.store.shapes import whole
 
@@ -62,7 +71,7 @@ def interval(estimate: Array, without: Array) -> Interval:
     """The 95 % interval of a statistic from its replicates; NaN where there are fewer than two groups."""
     estimate = np.asarray(estimate, dtype=np.float64)
     if len(without) < 2:
-        return Interval(estimate, np.full_like(estimate, np.nan), np.full_like(estimate, np.nan))
+        return without_bounds(estimate)
     return jackknife(estimate, without)
 
 
@@ -71,18 +80,16 @@ def add_profiles(result: xr.Dataset, profiles: Sequence[Profile]) -> None:
     result.coords["definition"] = [p.name for p in profiles]
     result.coords["definition_unit"] = ("definition", [p.unit for p in profiles])
     result.coords["definition_meaning"] = ("definition", [p.meaning for p in profiles])
-    ends = zip(*(interval(p.estimate, p.without) for p in profiles), strict=True)
-    for name, rows in zip(("profile", "profile_low", "profile_high"), ends, strict=True):
-        result[name] = (("definition", "t"), np.stack(rows))
+    add_interval(result, "profile", ("definition", "t"), stacked(interval(p.estimate, p.without) for p in profiles))
     result["profile_without"] = (("definition", "group", "t"), np.stack([p.without for p in profiles]))
 
 
 def difficulty_table(result: xr.Dataset) -> pd.DataFrame:
     """Which definition calls which time hard: one row per definition.
 
-    Columns: definition, unit; peak_t, where the curve is highest, and peak_from to peak_to, from the first to the last time that cannot be
-    told apart from it, so that the true peak is among them in 95 % of cases (`_peak`; NaN for a single image); share_below with its 95 %
-    interval, the share of the curve's area (of what lies above 0) at t < 0.5, and uniform_below, what a flat curve would have there;
+    Columns: definition, unit; peak_t, where the curve is highest, and peak_t_low to peak_t_high, from the first to the last time that
+    cannot be told apart from it, which hold the true peak in 95 % of cases (`_peak`; NaN for a single image); share_below with its
+    95 % interval, the share of the curve's area (of what lies above 0) at t < 0.5, and uniform_below, what a flat curve would have there;
     defined, the share of times at which the definition has a value.
 
     Raises:
@@ -96,16 +103,16 @@ def difficulty_table(result: xr.Dataset) -> pd.DataFrame:
         known = np.isfinite(values)
         row = {"definition": str(name), "unit": str(one["definition_unit"].values), "defined": known.mean()}
         if known.any():
-            row |= dict(zip(("peak_t", "peak_from", "peak_to"), _peak(t, values, replicates), strict=True))
+            row |= as_columns("peak_t", _peak(t, values, replicates))
         share = _statistic(partial(_share_below, t), values, replicates)
-        row |= dict(zip(("share_below", "share_low", "share_high"), np.clip(share, 0.0, 1.0), strict=True))
+        row |= as_columns("share_below", np.clip(share, 0.0, 1.0))
         rows.append({**row, "uniform_below": float((t[known] < HALF).mean()) if known.any() else np.nan})
-    columns = ["definition", "unit", "peak_t", "peak_from", "peak_to", "share_below", "share_low", "share_high"]
-    return pd.DataFrame(rows, columns=[*columns, "uniform_below", "defined"])
+    numbers = interval_names("peak_t", "share_below")
+    return pd.DataFrame(rows, columns=["definition", "unit", *numbers, "uniform_below", "defined"])
 
 
 def difficulty_correlations(result: xr.Dataset) -> pd.DataFrame:
-    """How far two definitions order the times alike: columns first, second, rho, low, high, times.
+    """How far two definitions order the times alike: columns first, second, rho, rho_low, rho_high, times.
 
     rho is Spearman's rank correlation over the times at which both are defined. Its interval is over images: neighbouring times are no
     independent draws, so that the usual p-value would be wrong. Where no group of images changes the order of any two times it has no
@@ -127,7 +134,7 @@ def difficulty_correlations(result: xr.Dataset) -> pd.DataFrame:
         )
         names = [str(result["definition"].values[i]) for i in (a, b)]
         rows.append([*names, *np.clip(found, -1.0, 1.0), int(both.sum())])
-    return pd.DataFrame(rows, columns=["first", "second", "rho", "low", "high", "times"])
+    return pd.DataFrame(rows, columns=["first", "second", *interval_names("rho"), "times"])
 
 
 def with_void_marked(result: xr.Dataset) -> xr.Dataset:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from consistency_lab.devices import measuring
-from consistency_lab.intervals import Array, Interval, jackknife
+from consistency_lab.intervals import Array, Interval, jackknife, without_bounds
 from consistency_lab.probes.directions import Direction, norm
 from consistency_lab.probes.frozen import untouched
 from consistency_lab.probes.joining import Settle
@@ -70,14 +70,9 @@ def over_images(statistic: Callable[[Array], float], losses: Array) -> Interval:
     n = losses.shape[1]
     estimate = np.array(statistic(losses.mean(1)))
     if n < 2:
-        return Interval(estimate, np.array(np.nan), np.array(np.nan))
+        return without_bounds(estimate)
     without = (losses.sum(1, keepdims=True) - losses) / (n - 1)
     return jackknife(estimate, np.array([statistic(column) for column in without.T]))
-
-
-def named(name: str, interval: Interval) -> dict[str, float]:
-    """As attributes of a result: ``name``, ``name_low``, ``name_high``."""
-    return dict(zip((name, f"{name}_low", f"{name}_high"), map(float, interval), strict=True))
 
 
 def gradient_smoothness(
@@ -157,5 +152,5 @@ def _interval(values: Array) -> Interval:
     """From ``(..., 1 + blocks)``."""
     estimate, replicates = values[..., 0], np.moveaxis(values[..., 1:], -1, 0)
     if len(replicates) < 2:
-        return Interval(estimate, np.full_like(estimate, np.nan), np.full_like(estimate, np.nan))
+        return without_bounds(estimate)
     return jackknife(estimate, replicates)

@@ -23,8 +23,8 @@ from consistency_lab.diffusion.model import DiffusionModel, check_diffusion, des
 from consistency_lab.diffusion.noise import SharedNoise, check_noise
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
-from consistency_lab.intervals import Array, Interval, mean_interval
-from consistency_lab.metrics.bands import BandError, principal_components
+from consistency_lab.intervals import Array, Interval, add_interval, mean_interval, stacked, without_bounds
+from consistency_lab.metrics.bands import BandError, ComponentError, principal_components
 from consistency_lab.metrics.base import SquaredDistance
 from consistency_lab.metrics.copy_detection import proportion_bounds
 from consistency_lab.metrics.pixels import MeanSquaredError
@@ -34,7 +34,6 @@ from consistency_lab.store.results import with_provenance
 
 BANDS = (0.0, 0.125, 0.25, 0.5, 1.0)  # edges of frequency bands, as shares of the corner frequency
 COMPONENTS = (4, 16, 64)  # where groups of principal components end
-MEMORYLESS = ("ddim", "heun")  # samplers whose next state depends on the state alone
 ALIKE = 1e-4  # root mean square distance below which two images cannot be told apart, so that nearness means nothing
 
 
@@ -62,7 +61,8 @@ def probe_structure(
     Returns:
         A structure result along ``t``, the models' own time (the mean, where their schedules differ; ``model_log_snr`` and
         ``handoff_log_snr`` say which levels those are). Per model ``fixed (model, part, t)`` and ``correlation`` of the x0
-        estimate with the final image, for all of it (``mse``) and by band; ``fixed_t`` where half is fixed; ``distance (model, t,
+        estimate with the final image, for all of it (``mse``), by band of frequencies and by group of principal components (``part_of``,
+        ``part_first`` and ``part_last`` along ``part`` say which); ``fixed_t`` where half is fixed; ``distance (model, t,
         sample)`` and its null; ``swap_nearer`` and ``swap_relative (model, t)``: whose image it is when the noise is exchanged at t, and
         ``swap_switch_t`` where the two are even. With two models or more the same of ``handoff (handoff, t)``. All with 95 % intervals
         over samples.
@@ -115,6 +115,7 @@ def probe_structure(
     return with_provenance(
         result,
         "structure",
+        choices=("model", "handoff", "part", "t"),
         models=[described(m) for m in models],
         samples=count,
         partner_offset=away,
@@ -151,10 +152,10 @@ def _check(models: Sequence[DiffusionModel], images: ImageSet, count: int, sampl
             )
     if count < 3 or levels < 3:
         raise UserError(f"a structure probe needs at least 3 samples and 3 levels, not {count} and {levels}.")
-    if sampler.method not in MEMORYLESS:
+    if sampler.stochastic or sampler.memory:
         raise UserError(
             f"the sampler {sampler.method!r} draws noise or remembers its last step, which a handoff would lose; "
-            f"use {' or '.join(MEMORYLESS)}."
+            "use ddim or heun."
         )
 
 
@@ -178,6 +179,8 @@ def _add_explained(
     result: xr.Dataset, courses: Sequence[Course], parts: Sequence[SquaredDistance], times: Sequence[Array]
 ) -> None:
     result.coords["part"] = [part.name for part in parts]
+    for name, facts in zip(("part_of", "part_first", "part_last"), zip(*map(_said, parts), strict=True), strict=True):
+        result.coords[name] = ("part", list(facts))
     result.attrs.update({f"note_{part.name}": part.note for part in parts if part.note})
     dims = ("model", "part", "t")
     found: dict[str, list[list[Interval]]] = {"fixed": [], "correlation": [], "fixed_t": []}
@@ -187,9 +190,8 @@ def _add_explained(
         found["correlation"].append([_up_to_one(correlation(e, e[-1]).interval) for e, _ in rows])
         found["fixed_t"].append([crossing(own, share) for _, share in rows])
     for name, intervals in found.items():
-        for i, end in enumerate(("", "_low", "_high")):
-            values = np.stack([np.stack([one[i] for one in row]) for row in intervals])
-            result[f"{name}{end}"] = (dims[: values.ndim], values)
+        values = stacked(stacked(row) for row in intervals)
+        add_interval(result, name, dims[: values.estimate.ndim], values)
     whole = parts[0]
     final = [whole.embed(walk.x0[-1]) for walk in courses]
     apart = [
@@ -197,6 +199,15 @@ def _add_explained(
     ]
     result["distance"] = (("model", "t", "sample"), torch.stack(apart).float().numpy())
     result["distance_null"] = (("model", "sample"), torch.stack([whole.null(f, f) for f in final]).float().numpy())
+
+
+def _said(part: SquaredDistance) -> tuple[str, float, float]:
+    """What a part is one of ("image", "band", "components"), and its first and last frequency or component; NaN for the image."""
+    if isinstance(part, BandError):
+        return "band", part.low, part.high
+    if isinstance(part, ComponentError):
+        return "components", float(part.first), float(part.last)
+    return "image", np.nan, np.nan
 
 
 def _up_to_one(interval: Interval) -> Interval:
@@ -222,15 +233,14 @@ def _add_whose(
     for (first, second, apart), own in zip(found, times, strict=True):
         n = int(apart.sum())
         if n < 3:
-            nothing = np.full(len(own), np.nan)
-            nearer.append((nothing, nothing, nothing))
-            relative.append(Interval(nothing, nothing, nothing))
-            switch.append(Interval(*[np.array(np.nan)] * 3))
+            nearer.append(without_bounds(np.full(len(own), np.nan)))
+            relative.append(nearer[-1])
+            switch.append(without_bounds(np.nan))
             continue
         a, b = first[:, apart], second[:, apart]
         counts = (a < b).sum(1)
         bounds = np.array([proportion_bounds(int(c), n) for c in counts])
-        nearer.append((counts / n, bounds[:, 0], bounds[:, 1]))
+        nearer.append(Interval(counts / n, bounds[:, 0], bounds[:, 1]))
         share = a / (a + b)
         relative.append(mean_interval(share))
         # The first side wins as t falls: what reaches one half is 1 - d1 / (d1 + d2).
@@ -242,8 +252,7 @@ def _add_whose(
         ("relative", relative, (dim, "t")),
         ("switch_t", switch, (dim,)),
     ):
-        for i, end in enumerate(("", "_low", "_high")):
-            result[f"{prefix}_{name}{end}"] = (dims, np.stack([row[i] for row in rows]))
+        add_interval(result, f"{prefix}_{name}", dims, stacked(rows))
     for name, i in (("to_first", 0), ("to_second", 1)):
         result[f"{prefix}_{name}"] = ((dim, "t", "sample"), np.stack([row[i] for row in found]).astype(np.float32))
     result[f"{prefix}_apart"] = ((dim,), np.array([row[2].mean() for row in found]))

@@ -15,7 +15,7 @@ signal-to-noise ratio G_i^2 / v_i for all weights that is largest for
 the norm in Adam's own metric (``adam_second_moment`` of `probe_difficulty`). It matters: in a U-Net the plain norm hardly falls with t,
 since it is that of few loud weights.
 
-The field ``weighting`` says which of two things that density is used for:
+The field ``draws`` says which of two things that density is used for:
 
 * ``"importance"``: with those weights. The objective stays the uniform loss; only the noise of its gradient falls.
 * ``"objective"``: without, as the paper does. The loss that is minimised is then E_p[L_t]: hard times count for more.
@@ -38,7 +38,7 @@ H is the measured top eigenvalue of the Hessian, h the mean one, trace / paramet
 by a constant, so what it asks for can depend on ratios of curvature alone: a stiffer top direction asks for more momentum, twice the
 whole Hessian for the same. A smooth, well-conditioned landscape asks for little, which is the paper's argument for less of it. (Adam does
 not descend in the metric of this kappa. On the digits' MLP it came to .954, and the race with it was slower than with the usual .9: see
-docs/results.md. So ``momentum="kept"``, which leaves it alone, is what a recipe does unless it is told otherwise.)
+docs/results.md. So a recipe leaves it alone unless it is told otherwise, by ``measured_momentum=True``.)
 
 **Annealing.** At a rate eta a direction of curvature h forgets the noise of its gradients in 1 / (eta h) steps and keeps a variance in
 proportion to eta. Under a linear decay over I steps it follows the falling rate until s steps are left with s^2 eta h / I = 1, at

@@ -18,8 +18,7 @@ FLOOR = 0.1
 SMOOTH = 0.05
 MOST_MOMENTUM = 0.99
 
-Weighting = Literal["objective", "importance"]
-Momentum = Literal["measured", "kept"]
+Draws = Literal["objective", "importance"]
 Use = Literal["fixed", "followed"]
 
 
@@ -48,7 +47,7 @@ def read_curvature(result: xr.Dataset) -> Curvature:
     Raises:
         UserError: no eigenvalue, trace or number of parameters, or one that did not converge.
     """
-    if not {"eigenvalue", "trace"} <= set(result.data_vars) or "parameters" not in result.attrs:
+    if not {"eigenvalue", "trace", "parameters"} <= set(result.data_vars):
         raise UserError(
             "a recipe needs the top eigenvalue, the trace and the number of parameters of a curvature result, and this one does not have "
             "them; make one with probe_curvature."
@@ -59,7 +58,7 @@ def read_curvature(result: xr.Dataset) -> Curvature:
     top = one.sel(end="top", rank=1)
     if "converged" in top and not float(top["converged"]) == 1:
         raise UserError("the top eigenvalue of this curvature result did not converge; probe it again with more steps.")
-    return Curvature(float(top["eigenvalue"]), float(one["trace"]), int(result.attrs["parameters"]))
+    return Curvature(float(top["eigenvalue"]), float(one["trace"]), int(result["parameters"]))
 
 
 def heavy_ball_momentum(condition: float) -> float:
@@ -81,10 +80,10 @@ def of_kind(result: object, kind: str) -> xr.Dataset:
 
 
 def density_profile(
-    difficulty: xr.Dataset, weighting: Weighting, exponent: float, adam: bool
+    difficulty: xr.Dataset, draws: Draws, exponent: float, adam: bool
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Times, values over them with highest 1, and the reason as text. ``adam``: the optimizer descends in its metric."""
-    moment, metric = gradient_second_moment(difficulty, weighting, adam)
+    moment, metric = gradient_second_moment(difficulty, draws, adam)
     what = f"root of the expected squared gradient norm{metric}"
     if moment is None:
         moment = (difficulty["error"].sel(units="eps").values.astype(np.float64) ** 2).mean(1)  # (t, sample)
@@ -101,7 +100,7 @@ def density_profile(
     power = "" if exponent == 1 else f", raised to {exponent:g}"
     end = (
         "Their losses are weighted back to the uniform objective"
-        if weighting == "importance"
+        if draws == "importance"
         else "Hard times count for more"
     )
     reason = (
@@ -136,7 +135,7 @@ def followed_exponent(difficulty: xr.Dataset, exponent: float, adam: bool) -> tu
     )
 
 
-def gradient_second_moment(difficulty: xr.Dataset, weighting: Weighting, adam: bool) -> tuple[np.ndarray | None, str]:
+def gradient_second_moment(difficulty: xr.Dataset, draws: Draws, adam: bool) -> tuple[np.ndarray | None, str]:
     """E |g_t|^2 of single samples at each t, and its metric in words; None where a difficulty result does not have it.
 
     As the variable ``gradient_second_moment``, whatever it is wanted for; for importance weights alone ``adam_second_moment``, or mean and
@@ -144,7 +143,7 @@ def gradient_second_moment(difficulty: xr.Dataset, weighting: Weighting, adam: b
     """
     if "gradient_second_moment" in difficulty:
         return difficulty["gradient_second_moment"].values.astype(np.float64), ""
-    if weighting != "importance":
+    if draws != "importance":
         return None, ""
     if adam and "adam_second_moment" in difficulty:
         return difficulty["adam_second_moment"].values.astype(np.float64), " in Adam's metric"
@@ -194,7 +193,7 @@ def from_roughness(rough: Rough) -> tuple[dict[str, object], list[str]]:
 
 
 def from_curvature(
-    curvature: Curvature | None, rough: Rough, settings: TrainingSettings, momentum: Momentum
+    curvature: Curvature | None, rough: Rough, settings: TrainingSettings, measured_momentum: bool
 ) -> tuple[dict[str, object], list[str]]:
     if rough.values and not rough.smooth:
         why = f"Momentum and annealing stay as they are: {rough.text}, too far from one for its formulas."
@@ -210,7 +209,7 @@ def from_curvature(
     beta = float(optimizer.options.get(option, 0.9))
     changes: dict[str, object] = {}
     reasons = []
-    if momentum == "measured" and curvature is not None:
+    if measured_momentum and curvature is not None:
         beta = min(heavy_ball_momentum(max(1.0, curvature.condition)), MOST_MOMENTUM)
         chosen = Choice(optimizer.name, {**optimizer.options, option: round(beta, 3)})
         changes = {"optimizer": str(chosen), "momentum": "constant"}

@@ -17,10 +17,9 @@ from consistency_lab.markup import bullets, table
 from consistency_lab.recipe.derivation import (
     FLOOR,
     Curvature,
-    Momentum,
+    Draws,
     Rough,
     Use,
-    Weighting,
     at_knots,
     density_profile,
     followed_exponent,
@@ -44,13 +43,13 @@ class Recipe:
         changes: fields of `TrainingSettings` with their new values.
         reasons: one sentence per change, with the numbers that it follows from.
         density: (t, value) pairs of the density over t, for figures; of a curriculum the one at its end.
-        weighting: ``"importance"`` if draws are weighted back to the uniform objective, ``"objective"`` if the density changes it.
+        draws: ``"importance"`` if draws are weighted back to the uniform objective, ``"objective"`` if the density changes it.
     """
 
     changes: dict[str, object]
     reasons: tuple[str, ...]
     density: tuple[tuple[float, float], ...] = field(default=(), repr=False)
-    weighting: Weighting = "objective"
+    draws: Draws = "objective"
 
     @classmethod
     def from_findings(
@@ -59,10 +58,10 @@ class Recipe:
         landscape: xr.Dataset | Sequence[xr.Dataset] | None = None,
         *,
         curvature: Curvature | xr.Dataset | None = None,
-        weighting: Weighting = "importance",
+        draws: Draws = "importance",
         density: Use = "fixed",
         exponent: float = 1.0,
-        momentum: Momentum = "kept",
+        measured_momentum: bool = False,
         settings: TrainingSettings | None = None,
     ) -> Recipe:
         """Derive a recipe. The package's text has the derivation.
@@ -71,11 +70,11 @@ class Recipe:
             difficulty: of a pilot model, on images of the kind to be trained on.
             landscape: one or several of the same pilot: whether its loss is near a quadratic.
             curvature: of the same pilot. Without landscape and curvature momentum and learning rate stay as they are.
-            weighting: what the density is used for.
-            density: ``"fixed"``, that of the findings; or ``"followed"``, updated during the run from its own losses.
+            draws: ``"importance"``: draws are weighted back to the uniform objective; ``"objective"``: hard times count for more.
+            density: ``"fixed"``, that of the findings; or ``"followed"``, which goes with the losses of the run itself.
             exponent: the root second moment is raised to it.
-            momentum: ``"kept"``, that of the settings, so that density and annealing alone change, which raced faster; or ``"measured"``,
-                from the curvature, and without one MDLRC where the landscape is smooth, as the paper proposes.
+            measured_momentum: also the momentum that the curvature asks for, and without one MDLRC where the landscape is smooth, as the
+                paper proposes. By itself that of the settings stays, so that density and annealing alone change, which raced faster.
             settings: what is to be trained: its optimizer, learning rate and steps enter where there is a curvature.
 
         Raises:
@@ -87,41 +86,39 @@ class Recipe:
         landscapes = [of_kind(each, "landscape") for each in given]
         if isinstance(curvature, xr.Dataset):
             curvature = read_curvature(of_kind(curvature, "curvature"))
-        if weighting not in ("objective", "importance") or not exponent > 0:
+        if draws not in ("objective", "importance") or not exponent > 0:
             raise UserError(
-                f"the weighting of a recipe is objective or importance and its exponent above 0, not {weighting!r}, {exponent!r}."
+                f"the draws of a recipe are for the objective or importance and its exponent above 0, not {draws!r}, {exponent!r}."
             )
-        if momentum not in ("measured", "kept"):
-            raise UserError(f"the momentum of a recipe is measured or kept, not {momentum!r}.")
-        if density not in ("fixed", "followed") or (density == "followed" and weighting != "importance"):
+        if not isinstance(measured_momentum, bool):
+            raise UserError(f"measured_momentum is True or False, not {measured_momentum!r}.")
+        if density not in ("fixed", "followed") or (density == "followed" and draws != "importance"):
             raise UserError(
-                f"the density of a recipe is fixed, or followed with importance weights, not {density!r} with {weighting!r}."
+                f"the density of a recipe is fixed, or followed with importance weights, not {density!r} with {draws!r}."
             )
         settings = settings or TrainingSettings()
         adam = Choice.parse(settings.optimizer).name in ("adam", "adamw")
-        t, values, reason = density_profile(difficulty, weighting, exponent, adam)
+        t, values, reason = density_profile(difficulty, draws, exponent, adam)
         options: dict[str, object] = {"floor": FLOOR, "values": [round(float(v), 4) for v in at_knots(values)]}
-        if weighting == "importance":
+        if draws == "importance":
             options["weighted"] = True
         chosen, reasons = Choice("density", options), [reason]
         if density == "followed":
             power, follow = followed_exponent(difficulty, exponent, adam)
             chosen, reasons = Choice("loss_root", {"exponent": power, "floor": FLOOR}), [reason, follow]
         changes: dict[str, object] = {"timesteps": str(chosen)}
-        lines = [x for x in landscapes if "roughness_span" in x.attrs]
-        rough = Rough(
-            [float(x.attrs["roughness"]) for x in landscapes], [float(x.attrs["roughness_span"]) for x in lines]
-        )
+        lines = [x for x in landscapes if "roughness_span" in x]
+        rough = Rough([float(x["roughness"]) for x in landscapes], [float(x["roughness_span"]) for x in lines])
         more: dict[str, object] = {}
         why: list[str] = []
-        if curvature is None and landscapes and momentum == "measured":
+        if curvature is None and landscapes and measured_momentum:
             more, why = from_roughness(rough)
         elif curvature is not None or landscapes:
-            more, why = from_curvature(curvature, rough, settings, momentum)
+            more, why = from_curvature(curvature, rough, settings, measured_momentum)
         width = t[1] - t[0] if len(t) > 1 else 1.0
         heights = FLOOR / (len(t) * width) + (1 - FLOOR) * values / (values.sum() * width)
         pairs = tuple(zip(t.tolist(), heights.tolist(), strict=True))
-        return cls({**changes, **more}, (*reasons, *why), pairs, weighting)
+        return cls({**changes, **more}, (*reasons, *why), pairs, draws)
 
     @classmethod
     def paper(cls, *, center: float = 0.3, width: float = 0.2) -> Recipe:
@@ -146,8 +143,8 @@ class Recipe:
         t, density = zip(*self.density, strict=True)
         result = xr.Dataset({"density": ("t", np.array(density))}, coords={"t": np.array(t)})
         result.attrs.update(title=title, reasons=json.dumps(self.reasons), settings=json.dumps(self.changes))
-        facts = {"changes": self.changes, "reasons": list(self.reasons), "weighting": self.weighting}
-        return with_provenance(result, "recipe", **facts)
+        facts = {"changes": self.changes, "reasons": list(self.reasons), "draws": self.draws}
+        return with_provenance(result, "recipe", choices=(), **facts)
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON. Raises `StoreError` if that cannot be done."""
@@ -163,7 +160,9 @@ class Recipe:
             density = tuple((float(t), float(value)) for t, value in content.pop("density"))
             reasons = content.pop("reasons")
             sound = isinstance(content["changes"], dict) and isinstance(reasons, list)
-            sound &= content.get("weighting", "objective") in ("objective", "importance")
+            if "weighting" in content:  # what files of the race before called it
+                content["draws"] = content.pop("weighting")
+            sound &= content.get("draws", "objective") in ("objective", "importance")
             if not sound or not all(0 <= t <= 1 and 0 <= value < np.inf for t, value in density):
                 raise ValueError
             return cls(reasons=tuple(reasons), density=density, **content)

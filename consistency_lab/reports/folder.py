@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ from typing import Any
 import xarray as xr
 
 from consistency_lab.errors import StoreError
-from consistency_lab.plots import figures as _figures
-from consistency_lab.plots.figures import figures_of
+from consistency_lab.kinds.registry import figures_of, kind_of
+from consistency_lab.plots import save as _save
 from consistency_lab.plots.save import SUFFIXES, save_figure
-from consistency_lab.reports.html import HERE, report
+from consistency_lab.reports.html import HERE, KINDS_HERE, report
 from consistency_lab.store.atomic import atomic_write
 from consistency_lab.store.results import load_result, save_frame, save_result
+from consistency_lab.store.shapes import whole
 
 _DRAWN = ".drawn.json"
 _PAGE = ("report.html", "report.json", "report.md")
@@ -36,7 +38,7 @@ def write_folder(results: Mapping[str, xr.Dataset], out: Path, title: str) -> Pa
     Raises:
         StoreError: the folder cannot be written.
     """
-    notes, code = out / "figures" / _DRAWN, _code()
+    notes, code = out / "figures" / _DRAWN, _digest((_code() + _code_of_kinds(results)).encode())
     before = _read(notes)
     if before.get("code") != code:
         before = {}
@@ -77,9 +79,17 @@ def _holds(path: Path, result: xr.Dataset, digest: str) -> bool:
 
 
 def _code() -> str:
-    """Digest of the code that draws: the rooms plots and reports."""
-    files = sorted(path for room in (HERE, Path(_figures.__file__).parent) for path in room.iterdir() if path.is_file())
+    """Digest of the code that draws: the rooms plots, kinds and reports."""
+    rooms = (HERE, KINDS_HERE, Path(_save.__file__).parent)
+    files = sorted(path for room in rooms for path in room.iterdir() if path.is_file())
     return _digest(b"".join(path.name.encode() + path.read_bytes() for path in files))
+
+
+def _code_of_kinds(results: Mapping[str, xr.Dataset]) -> str:
+    """Digest of the files, of whatever package, that say how these results are shown."""
+    rooms = {type(kind_of(whole(each))).__module__ for each in results.values()}
+    files = (getattr(sys.modules[room], "__file__", None) for room in sorted(rooms))  # a notebook has none
+    return _digest(b"".join(Path(file).read_bytes() for file in files if file))
 
 
 def _digest(content: bytes) -> str:

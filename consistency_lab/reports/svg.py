@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import re
-from dataclasses import dataclass
 
 import matplotlib
 import pandas as pd
@@ -19,20 +18,9 @@ _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 _COLOURS = {light: f"var(--{name})" for name, (light, _) in PALETTE.items()}
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A figure of the page: the drawing, what it says, and a link that saves the data behind it."""
-
-    svg: Markup
-    caption: str
-    csv_name: str
-    csv_href: str
-
-
-def picture(figure: Figure, key: str, alt: str, caption: str, frame: pd.DataFrame) -> Picture:
-    """Bring a figure and its frame into the page; ``key`` is unique on the page and names the file of the data."""
-    data = base64.b64encode(to_csv(frame).encode()).decode()
-    return Picture(inline_svg(figure, key, alt), caption, f"{key}.csv", f"data:text/csv;base64,{data}")
+def csv_link(frame: pd.DataFrame) -> str:
+    """A link that saves the frame as CSV, for ``<a download>``."""
+    return f"data:text/csv;base64,{base64.b64encode(to_csv(frame).encode()).decode()}"
 
 
 def inline_svg(figure: Figure, prefix: str, alt: str) -> Markup:

@@ -19,7 +19,7 @@ from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.diffusion.model import check_generative
 from consistency_lab.diffusion.noise import check_noise
 from consistency_lab.errors import UserError
-from consistency_lab.intervals import Array, Interval, jackknife
+from consistency_lab.intervals import Array, Interval, add_interval, jackknife, stacked
 from consistency_lab.markup import percent
 from consistency_lab.metrics.distances import Distance
 from consistency_lab.similarity.quantities import higher_is_alike
@@ -132,9 +132,7 @@ def add_sanity_checks(result: xr.Dataset, walked: Sequence[Trajectories], images
     result["outside"] = (("model", "sample"), outside.astype(np.float32))
     for name, values in zip(("darkest", "brightest"), zip(*(_bulk(x) for x in ends), strict=True), strict=True):
         result[name] = (("model",), np.array(values))
-    spreads = [_spread(x) for x in ends]
-    for end, values in zip(("", "_low", "_high"), zip(*spreads, strict=True), strict=True):
-        result[f"spread{end}"] = (("model",), np.array(values))
+    add_interval(result, "spread", ("model",), stacked(map(_spread, ends)))
     if images is not None:
         result["data_spread"] = ((), float(images.all().double().std()))
 
@@ -161,8 +159,9 @@ def warnings_of(result: xr.Dataset, models: Sequence[Mapping[str, Any]], images:
         if (share := float(outside.mean())) > MOST_OUTSIDE:
             said.append(
                 f"{name}: {percent(share)} of the pixels of its samples lie outside [-{EDGE}, {EDGE}] and images lie in [-1, 1]; "
-                "untrained or diverged models can agree on such samples, so its scores say little. Sampler(clip=True), on the command line "
-                "--clip, may be tried: a network that is blind to its input's scale explodes without; but clipping makes models more alike."
+                "untrained or diverged models can agree on such samples, so its scores say little. sampler='ddim(clip=True)' "
+                "(--sampler) may be tried: a network that is blind to its input's scale explodes without; but clipping makes models more "
+                "alike."
             )
     if "data_spread" in result:
         data = float(result["data_spread"])
@@ -221,14 +220,24 @@ def _other_data(models: Sequence[Mapping[str, Any]], images: ImageSet | None) ->
     """Models that were trained on another set than the one that was given."""
     if images is None:
         return []
-    prints = {str(m["name"]): (m.get("data") or {}).get("fingerprint") for m in models}
-    others = [name for name, known in prints.items() if known not in (None, images.fingerprint)]
-    if not others:
-        return []
-    return [
-        f"{', '.join(others)}: trained on other images than {images.name!r} ({len(images)} images); the references and the nearest "
-        f"training images are those of {images.name!r}, so they say nothing about what these models learned or copied."
+    data = {str(m["name"]): m.get("data") or {} for m in models}
+    flipped = [name for name, of in data.items() if "mirrored" in of and of["fingerprint"] == images.fingerprint]
+    others = [
+        name for name, of in data.items() if of.get("mirrored", of.get("fingerprint")) not in (None, images.fingerprint)
     ]
+    others = [name for name in others if name not in flipped]
+    said = []
+    if flipped:
+        said.append(
+            f"{', '.join(flipped)}: trained with flip=True, so on the mirror images of {images.name!r} too, which the references and the "
+            "nearest training images leave out; give compare the set's mirrored()."
+        )
+    if others:
+        said.append(
+            f"{', '.join(others)}: trained on other images than {images.name!r} ({len(images)} images); the references and the nearest "
+            f"training images are those of {images.name!r}, so they say nothing about what these models learned or copied."
+        )
+    return said
 
 
 def ranked(result: xr.Dataset, metric: str) -> np.ndarray:

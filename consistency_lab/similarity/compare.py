@@ -29,7 +29,7 @@ from consistency_lab.similarity.checks import (
 )
 from consistency_lab.similarity.controls import add_ceiling, add_nearest, add_references, with_references
 from consistency_lab.similarity.labels import agreed_labels, labels_of, mixed_warning
-from consistency_lab.similarity.pairwise import add_pairs, coordinates, interval_names
+from consistency_lab.similarity.pairwise import add_pairs, coordinates, kinds_of_interval
 from consistency_lab.similarity.robust import add_robust, add_typical, held_by_one
 from consistency_lab.similarity.trajectories import (
     Trajectories,
@@ -139,7 +139,7 @@ def compare(
     add_sanity_checks(result, walks.own, images)
     said = [kept.warning, blind, *held_by_one(result), *wrapping_sentences(models, images)]
     result.attrs["warnings"] = warnings_of(result, [described(model) for model in models], images, *said)
-    result.attrs.update(interval_names(len(models)))
+    result.attrs.update(kinds_of_interval(len(models)))
     facts: dict[str, Any] = {
         "models": [described(model) for model in models],
         "samples": len(kept.samples),
@@ -159,7 +159,7 @@ def compare(
         facts["device"] = str(diffusion[0].device)
     if images is not None:
         facts["data"] = {"name": images.name, "fingerprint": images.fingerprint, "images": len(images)}
-    return with_provenance(result, "comparison", **facts)
+    return with_provenance(result, "comparison", choices=("metric", "t", "reference"), **facts)
 
 
 def _check(models: Sequence[GenerativeModel], count: int, images: ImageSet | None) -> None:

@@ -12,7 +12,7 @@ import xarray as xr
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.references import REFERENCES, closed_form
-from consistency_lab.intervals import Interval, add_interval
+from consistency_lab.intervals import Interval, add_interval, stacked
 from consistency_lab.metrics.distances import Distance, MeanSquaredError, nearest
 from consistency_lab.similarity.pairwise import pairwise_distances, scored
 from consistency_lab.similarity.statistics import pair_score
@@ -132,10 +132,9 @@ def _add_residuals(result: xr.Dataset, walks: Walks, labels: np.ndarray | None) 
             Trajectories(w.name, w.estimates - r.estimates) for w, r in zip(walks.every, references, strict=True)
         ]
         rows.append(pair_score(*pairwise_distances(residuals, walks.sides, [MeanSquaredError()], labels)[:2], axis=2))
-    over_references = Interval(
-        *(np.stack([part[..., 0] for part in parts], axis=1) for parts in zip(*rows, strict=True))
-    )
-    add_interval(result, "residual_score", ("pair", "reference", "t"), over_references)
+    over_references = stacked([part[..., 0] for part in row] for row in rows)  # (reference, pair, t)
+    residual = Interval(*(part.swapaxes(0, 1) for part in over_references))
+    add_interval(result, "residual_score", ("pair", "reference", "t"), residual)
 
 
 def add_nearest(result: xr.Dataset, walked: Sequence[Trajectories], images: ImageSet, shown: int) -> None:

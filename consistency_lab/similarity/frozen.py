@@ -21,7 +21,7 @@ from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.distances import METRICS, Distance
 from consistency_lab.similarity.labels import agreed_labels, labels_of
-from consistency_lab.similarity.pairwise import add_pairs, coordinates, interval_names
+from consistency_lab.similarity.pairwise import add_pairs, coordinates, kinds_of_interval
 from consistency_lab.similarity.robust import add_robust
 from consistency_lab.similarity.trajectories import Trajectories, meetings
 from consistency_lab.store.results import with_provenance
@@ -80,10 +80,11 @@ def compare_frozen(
     result.coords["t"], result.coords["log_snr"] = t, ("t", log_snr)
     add_pairs(result, walks, distances, None if asked is None else labels_of(range(count), asked))
     add_robust(result, distances)
-    result.attrs.update(interval_names(len(models)))
+    result.attrs.update(kinds_of_interval(len(models)))
     return with_provenance(
         result,
         "frozen comparison",
+        choices=("metric", "t"),
         models=[described(model) for model in models],
         samples=count,
         noise_seed=noise.seed,

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 import xarray as xr
 
+from consistency_lab.intervals import Interval, add_interval
 from consistency_lab.metrics.base import RangeWarning
 from consistency_lab.metrics.distances import Distance
 from consistency_lab.similarity.quantities import metric_coordinates
-from consistency_lab.similarity.statistics import Interval, family_score, pair_score, pairs_of
+from consistency_lab.similarity.statistics import family_score, pair_score, pairs_of
 from consistency_lab.similarity.trajectories import Trajectories, Walks
 
 FAMILY = "95 %, two-way jackknife, t({dof}) for models: over models like these {count} and over noise"
@@ -120,15 +121,11 @@ def add_pairs(
         family = Interval(*(values[0] for values in alone))
         if models > 2:
             family = family_score(distance.swapaxes(1, 2), null.swapaxes(1, 2), models)
-        for end, values in zip(("score", "low", "high"), alone, strict=True):
-            key = end if end == "score" else f"score_{end}"
-            result[f"{kind}{key}"] = (("pair", "t", "metric"), values)
-        for end, values in zip(("score", "low", "high"), family, strict=True):
-            key = f"{kind}{end}" if not kind or end == "score" else f"{kind}score_{end}"
-            result[f"family_{key}"] = (("t", "metric"), values)
+        add_interval(result, f"{kind}score", ("pair", "t", "metric"), alone)
+        add_interval(result, f"family_{kind}score", ("t", "metric"), family)
 
 
-def interval_names(models: int) -> dict[str, str]:
+def kinds_of_interval(models: int) -> dict[str, str]:
     """What the two kinds of interval of a comparison of so many models are called."""
     return {"interval": FAMILY.format(dof=models - 1, count=models) if models > 2 else PAIR, "pair_interval": PAIR}
 

@@ -81,7 +81,7 @@ def square(comparison: xr.Dataset, variable: str = "distance") -> Array:
 
 
 def family_test(comparison: xr.Dataset, family: Sequence[str]) -> xr.Dataset:
-    """`label_permutation` on a comparison of two families: ``statistic``, ``p (t, metric)``, and ``p_any``.
+    """`label_permutation` on a comparison of two families: ``statistic``, ``p (t, metric)``, and ``p_any`` with its ``assignments``.
 
     Metrics of which more is alike (PSNR) are turned round, as the comparison says of them.
 
@@ -102,6 +102,5 @@ def family_test(comparison: xr.Dataset, family: Sequence[str]) -> xr.Dataset:
     distance = square(comparison).mean(2)[np.ix_(order, order)] * sign
     found = label_permutation(distance, len(family), len(names) - len(family))
     dims, coords = ("t", "metric"), {"t": comparison["t"], "metric": comparison["metric"]}
-    result = xr.Dataset({"statistic": (dims, found.statistic), "p": (dims, found.p)}, coords=coords)
-    result.attrs.update(p_any=found.p_any, assignments=found.assignments)
-    return result
+    single = {"p_any": found.p_any, "assignments": found.assignments}
+    return xr.Dataset({"statistic": (dims, found.statistic), "p": (dims, found.p), **single}, coords=coords)

@@ -170,4 +170,4 @@ def compare_representations(
         coords={"layer": list(pairs), "t": np.array(times, dtype=float)},
     )
     facts = {"models": [described(a), described(b)], "layers": pairs, "images": images.name, "used": count}
-    return with_provenance(result, "representations", **facts)
+    return with_provenance(result, "representations", choices=("layer", "t"), **facts)

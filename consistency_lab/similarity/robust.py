@@ -13,7 +13,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from consistency_lab.intervals import Interval, add_interval
+from consistency_lab.intervals import add_interval, stacked
 from consistency_lab.metrics.distances import Distance
 from consistency_lab.similarity.pairwise import embedded, groups_of, null_of, scored
 from consistency_lab.similarity.statistics import score
@@ -86,7 +86,7 @@ def add_typical(result: xr.Dataset, walks: Walks, distances: Sequence[Distance],
                 trimmed[row, m] = score(distance[chosen][:, kept, m].mean(), own)
             middle[row, m] = median_score(distance[chosen, :, m].mean(0), apart[chosen].mean(0))
     each = [trimmed_interval(trimmed[p], distance[p : p + 1], null[p : p + 1], 2, labels) for p in range(pairs)]
-    add_interval(result, "trimmed_score", ("pair", "metric"), Interval(*(np.stack(x) for x in zip(*each, strict=True))))
+    add_interval(result, "trimmed_score", ("pair", "metric"), stacked(each))
     add_interval(
         result, "family_trimmed_score", ("metric",), trimmed_interval(trimmed[-1], distance, null, models, labels)
     )

@@ -28,7 +28,7 @@ from itertools import combinations
 
 import numpy as np
 
-from consistency_lab.intervals import Array, Interval, crossed_jackknife, jackknife
+from consistency_lab.intervals import Array, Interval, crossed_jackknife, jackknife, without_bounds
 
 COLLAPSED = 1e-8  # a null below this means that the images do not depend on the noise: the score is undefined
 
@@ -88,7 +88,7 @@ def _over_units(
     distance, null = np.asarray(distance, dtype=np.float64), np.asarray(null, dtype=np.float64)
     estimate = score(distance.mean((0, 1)), null.mean((0, 1)))
     if distance.shape[1] < 3:
-        return Interval(estimate, *(np.full_like(estimate, np.nan) for _ in range(2)))
+        return without_bounds(estimate)
     left = []
     for models in groups:
         theirs = [p for p, pair in enumerate(pairs) if set(pair) & set(models)]
@@ -122,7 +122,7 @@ def pair_score(distance: Array, null: Array, axis: int = -1) -> Interval:
     d, u = (np.moveaxis(np.asarray(x, dtype=np.float64), axis, 0) for x in (distance, null))
     estimate = score(d.mean(0), u.mean(0))
     if len(d) < 3:
-        return Interval(estimate, np.full_like(estimate, np.nan), np.full_like(estimate, np.nan))
+        return without_bounds(estimate)
     left = score(*without_each_sample(d[None], u[None]))[0]
     return in_logarithms(jackknife(estimate, left))
 

@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import xarray as xr
 
 from consistency_lab.errors import StoreError
 from consistency_lab.store.atomic import as_path, atomic_write
+from consistency_lab.store.migration import migrated
 from consistency_lab.store.shapes import shape_of
 from consistency_lab.store.spec import MEASURES_VERSION, NUMERICS_VERSION
 
@@ -80,7 +81,7 @@ def save_result(ds: xr.Dataset, path: str | os.PathLike[str]) -> None:
 
 
 def load_result(path: str | os.PathLike[str]) -> xr.Dataset:
-    """A dataset that `save_result` wrote, in memory.
+    """A dataset that `save_result` wrote, in memory; one of an earlier version gets the names of this one (`store.migration`).
 
     Args:
         path: the ``.nc`` file.
@@ -102,15 +103,20 @@ def load_result(path: str | os.PathLike[str]) -> xr.Dataset:
     for name, variable in stored.variables.items():
         stored[name] = _restored(variable)
     stored.encoding = {}
-    return stored
+    return migrated(stored)
 
 
-def with_provenance(ds: xr.Dataset, kind: str, **facts: Any) -> xr.Dataset:
+def with_provenance(ds: xr.Dataset, kind: str, *, choices: Sequence[str] | None = None, **facts: Any) -> xr.Dataset:
     """A copy that says what it is: ``attrs["kind"]``, and ``attrs["provenance"]``, facts and `environment()` as JSON.
 
     ``attrs["shape"]`` says what it holds, so that a part of it is known for one (`store.shapes.whole`).
 
-    A fact replaces an entry of the environment with the same name; say ``device`` where a GPU is present.
+    Args:
+        ds: the numbers. kind: what they are; reports and notebooks show it as its `Kind` says.
+        choices: the dimensions of which a part may take some entries. Along every other one scores, means or intervals were taken, and
+            they are of all of it: a part is refused. None: any may be chosen.
+        **facts: what made it, as JSON can hold it. A fact replaces an entry of the environment with the same name; say ``device`` where a
+            GPU is present.
 
     Raises:
         StoreError: a fact is not JSON.
@@ -121,7 +127,7 @@ def with_provenance(ds: xr.Dataset, kind: str, **facts: Any) -> xr.Dataset:
         raise StoreError(
             f"the provenance cannot be written as JSON ({error}); give numbers, texts, lists and dicts."
         ) from None
-    return ds.assign_attrs(kind=kind, provenance=text, shape=shape_of(ds))
+    return ds.assign_attrs(kind=kind, provenance=text, shape=shape_of(ds, choices))
 
 
 def provenance(ds: xr.Dataset) -> dict[str, Any]:

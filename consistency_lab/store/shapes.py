@@ -8,7 +8,7 @@ samples beside the distances of 128, pairs that count models which are gone. Wha
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,10 @@ import xarray as xr
 
 from consistency_lab.choices import printable
 from consistency_lab.errors import UserError
+from consistency_lab.store.migration import migrated
 
-# What a part may choose among. Along every other dimension scores, means or intervals were taken, and they are of all of it.
-CHOICES: dict[str, tuple[str, ...]] = {
+# What a part may choose among, of results of versions that did not write it into them.
+_OLDER: dict[str, tuple[str, ...]] = {
     "comparison": ("metric", "t", "reference"),
     "difficulty": ("units", "definition", "reference"),
     "structure": ("model", "handoff", "part", "t"),
@@ -33,15 +34,19 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 
-def shape_of(ds: xr.Dataset) -> str:
-    """What a dataset holds, as JSON: ``sizes`` of its dimensions, ``dims`` of its variables, ``coords``, the names of its coordinates."""
+def shape_of(ds: xr.Dataset, choices: Sequence[str] | None = None) -> str:
+    """What a dataset holds, as JSON: ``sizes`` of its dimensions, ``dims`` of its variables, ``coords``, the names of its coordinates.
+
+    ``choices`` are the dimensions that a part may choose among; it is left out where any may be chosen.
+    """
     dims = {str(name): [str(dim) for dim in variable.dims] for name, variable in ds.variables.items()}
     sizes = {str(dim): length for dim, length in ds.sizes.items()}
-    return json.dumps({"sizes": sizes, "dims": dims, "coords": sorted(map(str, ds.coords))})
+    found: dict[str, Any] = {"sizes": sizes, "dims": dims, "coords": sorted(map(str, ds.coords))}
+    return json.dumps(found if choices is None else {**found, "choices": sorted(choices)})
 
 
 def whole(ds: object) -> xr.Dataset:
-    """The result with every dimension that it had when it was made, in that order.
+    """The result with every dimension that it had when it was made, in that order, and the names of this version.
 
     A dimension of which one entry was selected (``r.sel(metric="mse")``, ``r.isel(t=-1)``) comes back with a length of 1; a variable that
     was repeated along a foreign one (``xr.concat``) is taken once; a comparison's times are put in their order, noise first. Results of
@@ -51,7 +56,7 @@ def whole(ds: object) -> xr.Dataset:
         UserError: what is no result, and a part whose numbers do not belong together: fewer samples, models or pairs than its scores are
             of, a comparison without t = 0, a dimension that was averaged away or a coordinate that was dropped.
     """
-    ds = _result(ds)
+    ds = migrated(_result(ds))
     kind = str(ds.attrs["kind"])
     shape = _recorded(ds)
     if shape is None:
@@ -59,7 +64,7 @@ def whole(ds: object) -> xr.Dataset:
     else:
         ds = _restored(ds, kind, shape["dims"])
         _check_coordinates(ds, kind, shape)
-        _check_sizes(ds, kind, shape["sizes"])
+        _check_sizes(ds, kind, shape["sizes"], shape.get("choices", _OLDER.get(kind)))
     return _printable(_sound_comparison(ds) if kind == "comparison" else ds)
 
 
@@ -145,12 +150,12 @@ def _check_coordinates(ds: xr.Dataset, kind: str, shape: Mapping[str, Any]) -> N
             raise UserError(f"this {kind} result has lost its coordinate {name!r}; give it as it was made.")
 
 
-def _check_sizes(ds: xr.Dataset, kind: str, sizes: Mapping[str, int]) -> None:
+def _check_sizes(ds: xr.Dataset, kind: str, sizes: Mapping[str, int], choices: Sequence[str] | None) -> None:
     for dim, length in ds.sizes.items():
         made = sizes.get(str(dim), length)
         if length == 0:
             raise UserError(f"this {kind} result holds nothing along {str(dim)!r}; choose one entry or more.")
-        if length != made and dim not in CHOICES.get(kind, ds.dims):
+        if length != made and choices is not None and dim not in choices:
             again = {
                 "sample": "make it again with that count",
                 "model": "compare those models by themselves",

@@ -20,7 +20,7 @@ from consistency_lab.diffusion.noise import SharedNoise, check_noise
 from consistency_lab.diffusion.references import closed_form
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
-from consistency_lab.intervals import Array, Interval, jackknife, mean_interval
+from consistency_lab.intervals import Array, Interval, add_interval, interval_of, jackknife, mean_interval
 from consistency_lab.probes.directions import difference, norm
 from consistency_lab.probes.frozen import untouched
 from consistency_lab.probes.joining import check_joinable, own_losses, settling
@@ -50,7 +50,7 @@ def probe_connectivity(
     steps: int = 300,
     lr: float | None = None,
     samples: int = 128,
-    sampler: Sampler | None = None,
+    sampler: Sampler | str | None = None,
     seed: int = 0,
 ) -> xr.Dataset:
     """The loss between two models on three paths, its barriers, and the consistency of their images.
@@ -63,7 +63,7 @@ def probe_connectivity(
         count, bins: images, each at so many noise levels.
         points: positions on each path, ends included.
         steps, lr: of the curve's training; a's own peak learning rate by default, falling to 0.
-        samples, sampler: of the comparison of their images; ``Sampler()`` by default.
+        samples, sampler: of the comparison of their images; ``Sampler()`` by default, which text may stand for too.
         seed: of the frozen batch and of the curve's training.
 
     Returns:
@@ -88,7 +88,7 @@ def probe_connectivity(
     start, end = weights_of(a.denoiser), weights_of(b.denoiser)
     other = same_question(subject, b)
     paths: dict[str, tuple[Subject, Callable[[float], Weights]]] = {LINE: (other, lambda s: on_line(start, end, s))}
-    attrs = {"weight_distance": norm(difference(a.denoiser, b.denoiser)), "alignment": "done"}
+    apart, alignment = {"weight_distance": norm(difference(a.denoiser, b.denoiser))}, "done"
     with untouched(a.denoiser):
         a.denoiser.eval()
         subject.check()
@@ -104,25 +104,25 @@ def probe_connectivity(
         paths[CURVE] = other, lambda s: on_curve(start, middle, end, s)
         try:
             ordered = weights_of((twin := aligned(b, a)).denoiser)
-            attrs["aligned_weight_distance"] = norm(difference(a.denoiser, twin.denoiser))
+            apart["aligned_weight_distance"] = norm(difference(a.denoiser, twin.denoiser))
             paths[ALIGNED] = same_question(subject, twin), lambda s: on_line(start, ordered, s)
         except UserError as reason:
-            attrs["alignment"] = str(reason)
+            alignment = str(reason)
         losses = np.stack([_losses(subject, last, path, line) for last, path in paths.values()])
         blank = closed_form("mean", images.all(), a.denoiser.schedule).to(a.device)
         flat = batch.losses(blank, denoising_loss).double().cpu().numpy().reshape(bins, count).mean(0)
     assert subject.times is not None  # a diffusion model's
     result = _dataset(list(paths), line, subject.times.numpy(), losses.reshape(len(paths), points, bins, count))
-    for name, x in zip(("mean_loss", "mean_loss_low", "mean_loss_high"), mean_interval(flat), strict=True):
-        result[name] = ((), float(x))
+    add_interval(result, "mean_loss", (), mean_interval(flat))
     result["curve_loss"] = ("step", np.array(training, dtype=np.float32))
     likeness = compare([a, b], noise, count=samples, metrics=("mse",), sampler=sampler).isel(pair=0, t=-1, metric=0)
-    for name, key in (("consistency", "score"), ("consistency_low", "score_low"), ("consistency_high", "score_high")):
-        result[name] = ((), float(likeness[key]))
-    result.attrs.update(first=a.name, second=b.name, units="mean squared error in eps", **attrs)
+    add_interval(result, "consistency", (), interval_of(likeness, "score"))
+    result = result.assign(apart)
+    result.attrs.update(first=a.name, second=b.name, units="mean squared error in eps", alignment=alignment)
     return with_provenance(
         result,
         "connectivity",
+        choices=("path", "t"),
         models=[described(m) for m in (a, b)],
         images={"name": held_out.name, "fingerprint": held_out.fingerprint, "used": count},
         data={"name": images.name, "fingerprint": images.fingerprint, "images": len(images)},
@@ -153,22 +153,11 @@ def _curve_settings(a: DiffusionModel, b: DiffusionModel, steps: int, seed: int)
 
 def _dataset(paths: list[str], line: Array, times: Array, losses: Array) -> xr.Dataset:
     """Losses ``(path, position, t, image)`` as means and barriers; images are the independent units."""
-    whole = mean_interval(losses.mean(2))
-    result = xr.Dataset(
-        {
-            "loss": (("path", "position"), whole.estimate),
-            "loss_low": (("path", "position"), whole.low),
-            "loss_high": (("path", "position"), whole.high),
-            "loss_by_t": (("path", "position", "t"), losses.mean(3)),
-        },
-        coords={"path": paths, "position": line, "t": times},
-    )
-    for name, values, dims in (
-        ("barrier", losses.mean(2), ("path",)),
-        ("barrier_by_t", losses.swapaxes(1, 2), ("path", "t")),
-    ):
-        for end, x in zip(("", "_low", "_high"), barrier_interval(line, values), strict=True):
-            result[f"{name}{end}"] = (dims, x)
+    result = xr.Dataset(coords={"path": paths, "position": line, "t": times})
+    add_interval(result, "loss", ("path", "position"), mean_interval(losses.mean(2)))
+    result["loss_by_t"] = (("path", "position", "t"), losses.mean(3))
+    add_interval(result, "barrier", ("path",), barrier_interval(line, losses.mean(2)))
+    add_interval(result, "barrier_by_t", ("path", "t"), barrier_interval(line, losses.swapaxes(1, 2)))
     return result
 
 

@@ -25,6 +25,8 @@ def changed_settings(settings: Settings, defaults: LoopSettings, registries: Map
         value = settings[key]
         if key == "seeds":
             said += _seeds(value)
+        elif isinstance(value, dict) and "module" in value:  # a network of the user's own
+            said.append(f"{key}={value['module']}")
         elif isinstance(value, dict):
             known = registries[key].options(value["name"]) if _known(registries, key, value["name"]) else {}
             options = {
@@ -58,7 +60,7 @@ def _seeds(seeds: Mapping[str, int]) -> list[str]:
 
 def differences(specs: Sequence[Mapping[str, Any]]) -> list[str]:
     """What each of several specs has that not all have alike, as ``key=value, ...``; empty texts where all are alike."""
-    flat = [_flat({**spec["settings"], "data": spec["data"], "device": spec["device"]}) for spec in specs]
+    flat = [_flat({**spec["settings"], **{k: v for k, v in spec.items() if k != "settings"}}) for spec in specs]
     keys = [key for key in dict.fromkeys(k for each in flat for k in each) if len({each.get(key) for each in flat}) > 1]
     names = {key.removesuffix(".name") for key in keys if key.endswith(".name")}
     # Where the names of choices differ, their options are other options.
@@ -72,8 +74,11 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, Mapping):
             found |= _flat(value, f"{prefix}{key}.")
         else:
-            found[prefix + key] = str(value)[:8] if key == "fingerprint" else str(value)
+            found[prefix + key] = str(value)[:8] if key in _DIGESTS else str(value)
     return found
+
+
+_DIGESTS = ("fingerprint", "weights", "code", "factors")
 
 
 def _short(key: str) -> str:

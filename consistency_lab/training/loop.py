@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from consistency_lab.choices import Choice, Registry
+from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import plain_defaults
 from consistency_lab.errors import UserError
 from consistency_lab.networks.reentrant import differentiating
@@ -19,7 +21,7 @@ from consistency_lab.training.ema import WeightAverage
 from consistency_lab.training.momentum import MomentumSchedule
 from consistency_lab.training.settings import LoopSettings
 
-_STREAMS = {"order": 1, "noise": 2}
+_STREAMS = {"order": 1, "noise": 2, "flip": 3}
 
 
 def stream_generator(seed: int, stream: str, step: int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -55,6 +57,33 @@ class EpochOrder:
             drawn = stream_generator(self.seed, "order", epoch)
             self._order = torch.randperm(self.images, generator=drawn, device="cpu")
         return self._order[place * self.batch : (place + 1) * self.batch]
+
+
+class ShuffledImages:
+    """The images of each step: shuffled epochs, mirrored at random where the settings say so; all functions of (order seed, step).
+
+    Args:
+        images: the training set.
+        settings: batch, seeds, flip.
+        device: where the images go.
+
+    Raises:
+        UserError: a batch larger than the data.
+    """
+
+    def __init__(self, images: ImageSet, settings: LoopSettings, device: torch.device):
+        self.order = EpochOrder(len(images), settings.batch, settings.seeds["order"], images.name)
+        self.set, self.device, self.settings = images.to(device), device, settings
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Images ``(B, C, H, W)`` of a 0-based step, and their indices ``(B,)`` in the set, both on the device."""
+        indices = self.order(step).to(self.device)
+        x0 = self.set.batch(indices)
+        if self.settings.flip:
+            drawn = stream_generator(self.settings.seeds["order"], "flip", step)
+            mirrored = torch.rand(len(x0), generator=drawn, dtype=torch.float32, device="cpu") < 0.5
+            x0 = torch.where(mirrored.to(self.device).reshape(-1, 1, 1, 1), x0.flip(-1), x0)
+        return x0, indices
 
 
 class Batch(NamedTuple):
@@ -133,13 +162,21 @@ class Descent:
         module: its trainable parameters are given to the optimizer.
         settings: optimizer, learning rate, momentum and clipping.
         lr: peak learning rate, where it is not that of the settings.
+        rate: factor of the learning rate at a 0-based step; `annealing` by default.
 
     Raises:
         UserError: an optimizer or momentum rule that does not exist, or the two do not go together.
     """
 
-    def __init__(self, module: nn.Module, settings: LoopSettings, lr: float | None = None):
+    def __init__(
+        self,
+        module: nn.Module,
+        settings: LoopSettings,
+        lr: float | None = None,
+        rate: Callable[[int], float] | None = None,
+    ):
         self.settings, self.lr = settings, settings.lr if lr is None else lr
+        self.rate = rate or partial(annealing, settings)
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         if not self.parameters:
             raise UserError("the network has no parameter that could be trained; give it one that requires gradients.")
@@ -155,7 +192,7 @@ class Descent:
         objective.backward()
         if self.settings.clip_norm:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
-        factor = annealing(self.settings, step)
+        factor = self.rate(step)
         if self.momentum is not None:
             self.momentum.step(factor)
         else:
@@ -209,6 +246,7 @@ class TrainingLoop:
         source: where batches come from.
         settings: steps, optimizer, learning rate, momentum, averaging, precision.
         device: where it happens; the module must be there already.
+        rate: factor of the learning rate at a 0-based step; `annealing` by default.
 
     Raises:
         UserError: an optimizer or momentum rule that does not exist, or the two do not go together.
@@ -221,10 +259,11 @@ class TrainingLoop:
         source: BatchSource,
         settings: LoopSettings,
         device: torch.device,
+        rate: Callable[[int], float] | None = None,
     ):
         self.module, self.loss, self.source, self.settings, self.device = module, loss, source, settings, device
         self.average = WeightAverage(module, settings.ema_half_life * settings.steps)
-        self.descent = Descent(module, settings)
+        self.descent = Descent(module, settings, rate=rate)
         self.step = 0
 
     def __iter__(self) -> Iterator[TrainingStep]:

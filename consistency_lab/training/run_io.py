@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,9 +23,9 @@ from consistency_lab.training.ema import WeightAverage
 from consistency_lab.training.loop import TrainingStep, check_finite
 from consistency_lab.training.settings import LoopSettings
 from consistency_lab.training.stopping import Stopped, stop_between_steps
+from consistency_lab.training.watching import LOG_EVERY, Record, Watch
 
 _logger = logging.getLogger(__name__)
-_LOG_EVERY = 25  # steps; the loss is fetched from the device this often
 _CHECKPOINT_SECONDS = 20.0
 _STATE = "checkpoint.pt"
 _WEIGHTS = {"ema": "ema.safetensors", "raw": "raw.safetensors"}
@@ -68,6 +69,7 @@ def run_spec(images: ImageSet, settings: Mapping[str, Any], device: torch.device
             "images": len(images),
             "shape": list(images.shape),
             "classes": classes,
+            **({"mirrored": images.mirrored().fingerprint} if settings.get("flip") else {}),
         },
         "dtype": "float32",
         "device": device.type,
@@ -84,11 +86,15 @@ def train_in_store(
     keep: Callable[[Weights], Weights] = dict,
     force: bool = False,
     progress: bool | None = None,
+    watch: Watch | None = None,
 ) -> Run:
     """Train a new loop to its end in the run folder of its spec, from the folder's checkpoint where there is one.
 
     Nothing happens if the store has the finished run and its weights can be read. The folder then holds ``ema.safetensors`` and
     ``raw.safetensors``, weights along the way in ``snapshots/``, the log, and ``done.json``.
+
+    A run that its callback stops is another run, NAME@STEP, whose spec says at which step. The folder of the whole spec stays unfinished
+    beside it, with its checkpoint: without the callback it goes on from there.
 
     Args:
         store: the store, or its root.
@@ -97,6 +103,7 @@ def train_in_store(
         keep: the part of the module's weights that is written.
         force: train again although the store has the run.
         progress: show a progress bar; by default on a terminal only.
+        watch: callback and validation.
 
     Returns:
         the finished run.
@@ -107,18 +114,53 @@ def train_in_store(
         Stopped: Ctrl-C was pressed; the step in progress was ended and saved.
     """
     store = store if isinstance(store, Store) else Store(store)
-    run = store.run(kind, name, spec)
+    run, watch, last = store.run(kind, name, spec), watch or Watch(), loop.settings.steps
     if force or (run.done and not _readable(run)):
         run.discard()
-    if not run.done:
-        threads = torch.get_num_threads()
-        try:
-            with run.begin():
-                if not run.done:
-                    _train_in(run, loop, keep, progress)
-        finally:
-            torch.set_num_threads(threads)  # a resumed run may have taken those that it began with
-    return run
+    watch.replay(run, last)
+    if watch.stopped is None:
+        _finish(run, loop, keep, progress, watch, last)
+        watch.replay(run, last)  # what another process has trained meanwhile
+    if watch.stopped in (None, last):
+        return run
+    short = store.run(kind, f"{name}@{watch.stopped}", {**spec, "stopped": watch.stopped})
+    if force or (short.done and not _readable(short)):
+        short.discard()
+    _finish(short, loop, keep, progress, Watch(validation=watch.validation), watch.stopped, run)
+    return short
+
+
+def _finish(
+    run: Run,
+    loop: Loop,
+    keep: Callable[[Weights], Weights],
+    progress: bool | None,
+    watch: Watch,
+    until: int,
+    whole: Run | None = None,
+) -> None:
+    """Train to a step unless the store has it; ``whole``: the run that was stopped there, whose log and snapshots become those of this."""
+    if run.done:
+        return
+    threads = torch.get_num_threads()
+    try:
+        with run.begin():
+            if not run.done:
+                if whole is not None and loop.step == until:
+                    _take_over(run, whole)
+                _train_in(run, loop, keep, progress, watch, until)
+    finally:
+        torch.set_num_threads(threads)  # a resumed run may have taken those that it began with
+
+
+def _take_over(run: Run, whole: Run) -> None:
+    """Give a run the log and the snapshots of another, in the place of what an earlier attempt has left."""
+    (run.folder / _STATE).unlink(missing_ok=True)
+    run.truncate_log(0)
+    for record in whole.records():
+        run.log(record)
+    if _snapshots(whole).is_dir():
+        shutil.copytree(_snapshots(whole), _snapshots(run), dirs_exist_ok=True)
 
 
 def _readable(run: Run) -> bool:
@@ -132,10 +174,11 @@ def _readable(run: Run) -> bool:
     return True
 
 
-def train_unkept(loop: Loop, name: str, progress: bool | None = None) -> None:
-    """Train a loop to its end and write nothing. Raises `UserError` for a loss that diverges."""
-    for _ in _watched(loop, name, progress, []):
-        pass
+def train_unkept(loop: Loop, name: str, progress: bool | None = None, watch: Watch | None = None) -> None:
+    """Train a loop to its end, or until its callback stops it, and write nothing. Raises `UserError` for a loss that diverges."""
+    watch, started = watch or Watch(), time.monotonic()
+    for record in _watched(loop, name, progress, [], watch, loop.settings.steps):
+        watch.tell({**record, "seconds": time.monotonic() - started})
 
 
 def _watched(
@@ -143,42 +186,52 @@ def _watched(
     name: str,
     progress: bool | None,
     pending: list[dict[str, Tensor]],
+    watch: Watch,
+    until: int,
     check: Callable[[], None] = lambda: None,
-) -> Iterator[dict[str, float]]:
-    """Run the loop, show it, and yield a log record of step, mean losses since the last, lr and beta1 every `_LOG_EVERY` steps.
+) -> Iterator[Record]:
+    """Run the loop, show it, and yield a log record of step, mean losses since the last, lr and beta1 every `LOG_EVERY` steps.
 
     Args:
         pending: losses of the steps since the last record; a stopped run saves them for the record that they belong to.
+        watch: its validation is added to records, and the loop ends where its callback has stopped it.
+        until: the last step.
         check: called after each step but the last.
     """
     total = loop.settings.steps
     with tqdm(
         total=total, initial=loop.step, desc=name, unit="step", disable=None if progress is None else not progress
     ) as bar:
-        for done in loop:
+        for done in loop if loop.step < until else ():
             pending.append({"loss": done.loss, **done.parts})
             bar.update()
-            if done.step % _LOG_EVERY == 0 or done.step == total:
+            if done.step % LOG_EVERY == 0 or done.step == total:
                 means = {key: float(torch.stack([losses[key] for losses in pending]).mean()) for key in pending[0]}
                 pending.clear()
                 for loss in means.values():
                     check_finite(loss, done.step, name)
                 bar.set_postfix_str(", ".join(f"{key} {loss:.4f}" for key, loss in means.items()))
-                yield {"step": done.step, **means, "lr": done.lr, "beta1": done.beta1}
-            if done.step < total:
-                check()
+                record: Record = {"step": done.step, **means, "lr": done.lr, "beta1": done.beta1}
+                if watch.validation and watch.validation.due(done.step, total):
+                    record["validation"] = watch.validation(loop.average.weights)
+                yield record
+            if done.step == until or watch.stopped is not None:
+                return
+            check()
 
 
 def snapshot_steps(settings: LoopSettings) -> list[int]:
     """The log-spaced steps at which weights are kept, rounded up to logged steps; the last is the end of the run."""
     if not settings.snapshots:
         return []
-    points = np.geomspace(min(_LOG_EVERY, settings.steps), settings.steps, settings.snapshots)
-    return sorted({min(settings.steps, int(-(-point // _LOG_EVERY)) * _LOG_EVERY) for point in points})
+    points = np.geomspace(min(LOG_EVERY, settings.steps), settings.steps, settings.snapshots)
+    return sorted({min(settings.steps, int(-(-point // LOG_EVERY)) * LOG_EVERY) for point in points})
 
 
-def _train_in(run: Run, loop: Loop, keep: Callable[[Weights], Weights], progress: bool | None) -> None:
-    """Train inside a begun run folder, from its checkpoint where there is one."""
+def _train_in(
+    run: Run, loop: Loop, keep: Callable[[Weights], Weights], progress: bool | None, watch: Watch, until: int
+) -> None:
+    """Train inside a begun run folder, from its checkpoint where there is one, to its last step or to where the callback stops it."""
     state = run.folder / _STATE
     seconds, pending = 0.0, list[dict[str, Tensor]]()
     if state.exists():
@@ -202,23 +255,32 @@ def _train_in(run: Run, loop: Loop, keep: Callable[[Weights], Weights], progress
 
     with stop_between_steps() as check:
         try:
-            for record in _watched(loop, run.name, progress, pending, check):
+            for record in _watched(loop, run.name, progress, pending, watch, until, check):
                 now, step = time.monotonic(), int(record["step"])
-                run.log({**record, "seconds": seconds + now - started})
+                record["seconds"] = seconds + now - started
+                run.log(record)
                 if step in snapshots:
-                    path = _snapshots(run) / f"step-{step:07d}.safetensors"
-                    save_tensors(path, keep(loop.average.weights), {"step": step})
+                    _save_snapshot(run, step, keep(loop.average.weights))
+                try:
+                    watch.tell(record)
+                except BaseException:
+                    save()
+                    raise
                 if now - saved_at > _CHECKPOINT_SECONDS:
                     save()
                     saved_at = now
         except Stopped:
             save()
             where = f"at step {loop.step} of {loop.settings.steps}"
-            raise Stopped(f"training {run.name} stopped {where}; the same command resumes from there.") from None
-        seconds += time.monotonic() - started
+            raise Stopped(f"training {run.name} stopped {where}; the same command goes on from there.") from None
+        if watch.stopped is not None and loop.step < loop.settings.steps:
+            return save()
+        if loop.step < loop.settings.steps and snapshots:
+            _save_snapshot(run, loop.step, keep(loop.average.weights))
         for kind, weights in (("ema", loop.average.weights), ("raw", loop.module.state_dict())):
             save_tensors(run.folder / _WEIGHTS[kind], keep(weights), {"spec": run.spec, "weights": kind})
-        run.finish({"steps": loop.step, "seconds": round(seconds, 2), "final_loss": run.records()[-1]["loss"]})
+        last = run.records()[-1]
+        run.finish({"steps": loop.step, "seconds": round(last["seconds"], 2), "final_loss": last["loss"]})
         state.unlink(missing_ok=True)
 
 
@@ -254,6 +316,10 @@ def snapshots_of(run: Run) -> Iterator[tuple[int, Weights, Path]]:
     """The averaged weights that were kept along a run, first to last: (step, weights, file)."""
     for step, path in _snapshot_files(run):
         yield step, load_tensors(path)[0], path
+
+
+def _save_snapshot(run: Run, step: int, weights: Weights) -> None:
+    save_tensors(_snapshots(run) / f"step-{step:07d}.safetensors", weights, {"step": step})
 
 
 def _snapshot_files(run: Run) -> list[tuple[int, Path]]:

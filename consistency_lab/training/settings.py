@@ -39,6 +39,22 @@ class DiffusionSettings:
 
 
 _LARGEST_SEED = 2**64 - 1
+_LATER: dict[str, Any] = {"flip": False}
+
+
+# Words of other libraries, and what they are here.
+_ELSEWHERE = {
+    "learning_rate": "the peak learning rate is lr, as in torch.optim",
+    "batch_size": "images a step are batch",
+    "weight_decay": "write optimizer='adamw(weight_decay=0.01)'",
+    "betas": "write optimizer='adam(beta1=0.9, beta2=0.999)'",
+    "epochs": "the length of a run is steps; an epoch is len(images) // batch of them",
+    "num_epochs": "the length of a run is steps; an epoch is len(images) // batch of them",
+    "max_steps": "the length of a run is steps",
+    "warmup_steps": "warm-up is lr_warmup, in steps",
+    "grad_clip": "the norm that gradients are scaled down to is clip_norm",
+    "model": "a network of your own is network=..., and a model to go on from is start=...",
+}
 
 
 @dataclass(frozen=True)
@@ -49,6 +65,8 @@ class LoopSettings:
     """optimizer steps"""
     batch: int = 128
     """images per step, over all devices"""
+    flip: bool = False
+    """mirror each image of a step left to right with probability one half: the data are taken to be as likely mirrored"""
     optimizer: str = "adam"
     """adam, 'adamw(weight_decay=0.01)' or 'sgd(momentum=0.9)'"""
     lr: float = 2e-3
@@ -93,6 +111,8 @@ class LoopSettings:
         """From keywords. Raises `UserError` for an unknown key, with the nearest, or a value of the wrong type."""
         known = [field.name for field in dataclasses.fields(cls)]
         for key in settings:
+            if key in _ELSEWHERE and key not in known:
+                raise UserError(f"there is no training setting {key!r}; {_ELSEWHERE[key]}.")
             if key not in known:
                 raise unknown_name("training setting", key, known)
         try:
@@ -124,6 +144,12 @@ class LoopSettings:
         """A copy with some settings changed, checked like `of`."""
         return self.of(**{**dataclasses.asdict(self), **changes})
 
+    def facts(self) -> dict[str, Any]:
+        """Setting -> value. Settings that were added later are left out at their defaults: hashes of what is older stay as they were."""
+        return {
+            key: value for key, value in dataclasses.asdict(self).items() if key not in _LATER or value != _LATER[key]
+        }
+
     def spec(self, registries: Mapping[str, Registry[Any]]) -> dict[str, Any]:
         """The settings as a spec has them: every choice a dict with all its options, seeds resolved. Undone by `from_spec`.
 
@@ -133,7 +159,7 @@ class LoopSettings:
         Raises:
             UserError: a name that does not exist, or an option of one.
         """
-        facts = dataclasses.asdict(self)
+        facts = self.facts()
         for stream in ("seed", "init_seed", "order_seed", "noise_seed"):
             del facts[stream]
         for key, registry in registries.items():
@@ -149,6 +175,12 @@ class LoopSettings:
             if isinstance(value, dict):
                 settings[key] = str(Choice(value["name"], {k: v for k, v in value.items() if k != "name"}))
         return cls.of(**settings, **{f"{stream}_seed": seed for stream, seed in facts["seeds"].items()})
+
+    def with_one_seed(self) -> Self:
+        """The same settings with ``seed`` in the place of three streams that are alike, so that another ``seed`` means what it says."""
+        if len(seeds := set(self.seeds.values())) > 1:
+            return self
+        return self.replace(seed=seeds.pop(), init_seed=None, order_seed=None, noise_seed=None)
 
 
 @dataclass(frozen=True)

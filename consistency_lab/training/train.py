@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor
+from torch import Tensor, nn
 
 from consistency_lab.choices import Choice, Registry
 from consistency_lab.data.imageset import ImageSet, check_set
@@ -21,12 +22,13 @@ from consistency_lab.diffusion.loss import denoising_loss
 from consistency_lab.diffusion.model import DiffusionModel, described
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
+from consistency_lab.networks.own import NetworkMaker, code_digest, is_own, network_name, own_choice, own_network
 from consistency_lab.networks.registry import NETWORKS, build_network
 from consistency_lab.store.checkpoint import load_weights
 from consistency_lab.store.results import with_provenance
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
-from consistency_lab.training.loop import OPTIMIZERS, Batch, EpochOrder, TrainingLoop, stream_generator
+from consistency_lab.training.loop import OPTIMIZERS, Batch, ShuffledImages, TrainingLoop, stream_generator
 from consistency_lab.training.momentum import MOMENTUM_RULES
 from consistency_lab.training.run_io import (
     final_weights,
@@ -36,39 +38,47 @@ from consistency_lab.training.run_io import (
     train_in_store,
     train_unkept,
 )
+from consistency_lab.training.scheduling import MakeScheduler, scheduled_rate
 from consistency_lab.training.settings import TrainingSettings
+from consistency_lab.training.starting import network_of, start_spec, starting_run, steps_behind
 from consistency_lab.training.timesteps import TIMESTEPS
 from consistency_lab.training.timesteps.base import check_draws
+from consistency_lab.training.watching import Callback, Validation, Watch
 from consistency_lab.training.weighting import WEIGHTINGS
 
 KIND = "model"
+_logger = logging.getLogger(__name__)
 
 
 class DenoisingBatches:
     """Images in shuffled epochs, times from a sampler, noise from its own stream; all functions of the step.
 
+    Args:
+        images, settings, device: of the run.
+        first: steps of the runs that this one goes on from: images and noise are those of the steps after them.
+
     Raises:
         UserError: a batch larger than the data.
     """
 
-    def __init__(self, images: ImageSet, settings: TrainingSettings, device: torch.device):
-        self.order = EpochOrder(len(images), settings.batch, settings.seeds["order"], images.name)
-        self.images, self.device, self.size, self.seeds = images.to(device), device, settings.batch, settings.seeds
+    def __init__(self, images: ImageSet, settings: TrainingSettings, device: torch.device, first: int = 0):
+        self.shuffled, self.first = ShuffledImages(images, settings, device), first
+        self.order, self.images = self.shuffled.order, self.shuffled.set
+        self.device, self.size, self.seeds = device, settings.batch, settings.seeds
         self.schedule, self.units = SCHEDULES.build(settings.schedule), settings.objective
         self.sampler = TIMESTEPS.build(settings.timesteps, self.schedule, settings.steps)
         self.weighting = WEIGHTINGS.build(measured("weighting", settings.weighting, images))
         self.dropout = settings.label_dropout if settings.conditional else None
 
     def batch(self, step: int) -> Batch:
-        indices = self.order(step).to(self.device)
-        x0 = self.images.batch(indices)
-        times = stream_generator(self.seeds["noise"], "noise", 2 * step)
+        x0, indices = self.shuffled(drawn := self.first + step)
+        times = stream_generator(self.seeds["noise"], "noise", 2 * drawn)
         t, weight = self.sampler.sample(self.size, step, times)
         check_draws(self.sampler, t, weight, self.size)
         level = self.weighting.weights(self.schedule, t, self.units)
         weight = weight if level is None else weight * level
         # Noise is drawn on the device: a GPU's noise is its own, and the device is part of the spec.
-        generator = stream_generator(self.seeds["noise"], "noise", 2 * step + 1, self.device)
+        generator = stream_generator(self.seeds["noise"], "noise", 2 * drawn + 1, self.device)
         eps = torch.randn(x0.shape, generator=generator, dtype=torch.float32, device=self.device)
         data = [x0, t.to(self.device), eps]
         if self.dropout is not None:
@@ -104,8 +114,9 @@ def training_spec(images: ImageSet, settings: TrainingSettings, device: torch.de
     check_set(images)
     if settings.conditional:
         check_every_class(images)
+    network = Choice.parse(settings.network)
     registries: dict[str, Registry[Any]] = {
-        "network": NETWORKS,
+        **({} if is_own(network) else {"network": NETWORKS}),
         "schedule": SCHEDULES,
         "timesteps": TIMESTEPS,
         "predicts": PREDICTIONS,
@@ -115,6 +126,8 @@ def training_spec(images: ImageSet, settings: TrainingSettings, device: torch.de
     }
     chosen = {key: measured(key, getattr(settings, key), images) for key in ("predicts", "weighting")}
     facts = settings.replace(**{key: str(choice) for key, choice in chosen.items()}).spec(registries)
+    if is_own(network):
+        facts["network"] = {"name": network.name, **network.options}
     return run_spec(images, facts, device, images.classes if settings.conditional else 0)
 
 
@@ -132,30 +145,49 @@ def pixel_deviation(images: ImageSet) -> float:
     return round(float(images.batch(torch.arange(min(len(images), 10_000), device="cpu")).double().std()), 4)
 
 
-def build_denoiser(spec: dict[str, Any]) -> NetworkDenoiser:
-    """The untrained denoiser of a spec, on the CPU."""
+def build_denoiser(spec: dict[str, Any], network: nn.Module | NetworkMaker | None = None) -> NetworkDenoiser:
+    """The untrained denoiser of a spec, on the CPU; ``network``: the user's own, for a spec of such a one."""
     settings, data = settings_of(spec), spec["data"]
     channels, height, width = data["shape"]
-    shape = (channels, height, width)
-    network = build_network(settings.network, shape, data["classes"], settings.seeds["init"])
-    return NetworkDenoiser(network, SCHEDULES.build(settings.schedule), shape, settings.predicts)
+    shape, seed = (channels, height, width), settings.seeds["init"]
+    if network is None:
+        built: nn.Module = build_network(settings.network, shape, data["classes"], seed)
+    elif is_own(settings.network):
+        built = own_network(network, shape, data["classes"], seed)
+        if code_digest(built) != Choice.parse(settings.network).options["code"]:
+            _logger.warning("the code of %s (or Python) is not what this run was trained with.", type(built).__name__)
+    else:
+        raise UserError(f"this run's network is {settings.network}, which its spec builds; leave network out.")
+    return NetworkDenoiser(built, SCHEDULES.build(settings.schedule), shape, settings.predicts)
 
 
 def model_name(settings: TrainingSettings) -> str:
     """The name that a model gets when none is given: its network and its seed."""
-    return f"{Choice.parse(settings.network).name}-s{settings.seed}"
+    return f"{network_name(settings.network)}-s{settings.seed}"
+
+
+def continued_name(start: str, spec: dict[str, Any], settings: TrainingSettings) -> str:
+    """The name that a model gets when it goes on from another: ``unet-s0+500``, and another seed where it has one."""
+    seed = "" if settings.seeds == spec["settings"]["seeds"] else f"-s{settings.seed}"
+    return f"{start}+{settings.steps}{seed}"
 
 
 @plain_defaults()
 def train(
     images: ImageSet,
     *,
+    network: str | Choice | nn.Module | NetworkMaker | None = None,
+    start: DiffusionModel | Run | str | Path | None = None,
     name: str | None = None,
     store: Store | str | Path | None = None,
     device: str | torch.device | None = None,
     force: bool = False,
     progress: bool | None = None,
     recipe: Any = None,
+    lr_scheduler: MakeScheduler | None = None,
+    validation: ImageSet | None = None,
+    validate_every: int = 100,
+    callback: Callback | None = None,
     settings: TrainingSettings | None = None,
     **changes: Any,
 ) -> DiffusionModel:
@@ -163,12 +195,24 @@ def train(
 
     Args:
         images: the training set.
-        name: how tables call the model; ``network-sSEED`` by default.
+        network: a registered name with options; or one of your own: a torch module, of which a copy is trained from its present weights, or
+            a function or class that makes one of (shape, classes), from the seed. ``network(x, t, cond)`` takes noisy images
+            ``(B, C, H, W)``, times ``(B,)`` in [0, 1] and labels or None, and returns a tensor shaped as the images.
+        start: a model that was trained here, or the name or folder of its run: its weights (the averaged ones; those of a model that was
+            loaded with ``weights="raw"`` otherwise) are those that this run begins with. Settings are the model's own unless given;
+            optimizer and average begin anew; images and noise are those of the steps after the model's.
+        name: how tables call the model; ``network-sSEED`` by default, and START+STEPS for one that goes on.
         store: where runs are stored; with one, the same spec is never trained twice and a stopped run resumes. Without, nothing is stored.
         device: ``"cpu"``, ``"cuda"``, ...; by default a GPU where there is one.
         force: train again although the store has the run.
         progress: show a progress bar; by default on a terminal only.
         recipe: a `Recipe`; it overrides the settings that it derives.
+        lr_scheduler: a function that makes a scheduler of torch of the optimizer that it is given. It is stepped once a step, and its rates
+            stand in the place of ``lr_warmup`` and ``lr_final``; the settings' ``lr`` is the rate that it begins with.
+        validation: held-out images: their loss at ten noise levels is added to the run's log and to the callback's records.
+        validate_every: steps between two validations, a multiple of 25; the last step is always one.
+        callback: called with a record (a dict: step, loss, lr, beta1, seconds, and validation where there is one) every 25 steps; when it
+            returns True the run ends there, as NAME@STEP. What it raises interrupts the run, which goes on another time.
         settings: where to start from; ``TrainingSettings()`` by default.
         **changes: any field of `TrainingSettings`.
 
@@ -185,27 +229,72 @@ def train(
         raise UserError(
             f"settings are TrainingSettings(...), not {settings!r}; single ones are written as train(..., steps=500)."
         )
-    settings = (settings or TrainingSettings()).replace(**changes)
+    check_set(images)
+    if start is not None and not isinstance(start, DiffusionModel):
+        own = None if isinstance(network, str | Choice) else network
+        start = load_model(starting_run(start, store, KIND), device="cpu", network=own)
+    first = None if start is None else network_of(start)
+    if settings is None:
+        settings = TrainingSettings() if start is None else settings_of(start.facts["spec"]).with_one_seed()
+    settings = settings.replace(**changes)
     if recipe is not None:
         if not hasattr(recipe, "apply"):
             raise UserError(f"a recipe is what Recipe.from_findings or Recipe.load gives, not {recipe!r}.")
         settings = recipe.apply(settings)
+    rate = None
+    if lr_scheduler is not None:
+        if settings.lr_final != 1.0 or "lr_warmup" in changes:
+            raise UserError(
+                "the learning rate follows lr_scheduler, or lr_warmup and lr_final; leave one of the two out."
+            )
+        rate = scheduled_rate(lr_scheduler, settings := settings.replace(lr_warmup=0))
+    settings, module = _with_network(
+        settings, first if network is None and is_own(settings.network) else network, images
+    )
     place = resolve_device(device)
     spec = training_spec(images, settings, place)
-    name = name or model_name(settings)
+    if start is not None:
+        spec["start"] = start_spec(start)
+    if rate is not None:
+        spec["lr_scheduler"] = rate.spec
+    name = name or (
+        model_name(settings) if start is None else continued_name(start.name, start.facts["spec"], settings)
+    )
+    denoiser = build_denoiser(spec, module)
+    if start is not None and first is not None:
+        load_weights(denoiser.network, first.state_dict(), f"the model {start.name!r}")
     loop = TrainingLoop(
-        (denoiser := build_denoiser(spec).to(place)),
+        denoiser.to(place),
         partial(denoising_loss, units=settings.objective),
-        DenoisingBatches(images, settings, place),
+        DenoisingBatches(images, settings, place, 0 if start is None else steps_behind(start)),
         settings,
         place,
+        rate,
     )
+    watched = None if validation is None else Validation(validation, denoiser, settings, validate_every)
+    watch = Watch(callback, watched)
     if store is None:
-        train_unkept(loop, name, progress)
+        train_unkept(loop, name, progress, watch)
+        if loop.step < settings.steps:
+            name, spec = f"{name}@{loop.step}", {**spec, "stopped": loop.step}
         denoiser.load_state_dict(loop.average.weights)
         return DiffusionModel(name, denoiser.eval(), _facts(spec, denoiser, "ema"), classes=spec["data"]["classes"])
-    run = train_in_store(store, KIND, name, spec, loop, keep=_network, force=force, progress=progress)
-    return load_model(run, device=place, name=name)
+    run = train_in_store(store, KIND, name, spec, loop, keep=_network, force=force, progress=progress, watch=watch)
+    stopped = f"{name}@{run.spec['stopped']}" if "stopped" in run.spec else name
+    return load_model(run, device=place, name=stopped, network=module)
+
+
+def _with_network(
+    settings: TrainingSettings, network: str | Choice | nn.Module | NetworkMaker | None, images: ImageSet
+) -> tuple[TrainingSettings, nn.Module | None]:
+    """The settings with the network that was asked for, and the module itself where it is the user's own."""
+    if network is None:
+        return settings, None
+    if isinstance(network, str | Choice):
+        return settings.replace(network=str(network)), None
+    classes = images.classes if settings.conditional else 0
+    module = own_network(network, images.shape, classes, settings.seeds["init"])
+    return settings.replace(network=str(own_choice(module))), module
 
 
 def _network(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -216,15 +305,16 @@ def _facts(spec: dict[str, Any], denoiser: NetworkDenoiser, weights: str, **more
     settings = spec["settings"]
     return {
         "kind": "diffusion",
-        "network": settings["network"]["name"],
+        "network": settings["network"].get("module", settings["network"]["name"]),
         "predicts": settings["predicts"]["name"],
         "objective": settings["objective"],
         "schedule": settings["schedule"]["name"],
         "parameters": sum(p.numel() for p in denoiser.parameters()),
         "seeds": settings["seeds"],
-        "steps": settings["steps"],
+        "steps": spec.get("stopped", settings["steps"]),
         "weights": weights,
         "data": spec["data"],
+        **{key: spec[key] for key in ("start", "lr_scheduler") if key in spec},
         "spec": spec,
         **more,
     }
@@ -237,7 +327,12 @@ def settings_of(spec: dict[str, Any]) -> TrainingSettings:
 
 @plain_defaults()
 def load_model(
-    run: Run | str | Path, *, device: str | torch.device | None = None, weights: str = "ema", name: str | None = None
+    run: Run | str | Path,
+    *,
+    device: str | torch.device | None = None,
+    weights: str = "ema",
+    name: str | None = None,
+    network: nn.Module | NetworkMaker | None = None,
 ) -> DiffusionModel:
     """A trained model from its run folder.
 
@@ -246,14 +341,15 @@ def load_model(
         device: where to put it; by default a GPU where there is one.
         weights: ``"ema"`` or ``"raw"``.
         name: how tables call it; the run's name by default.
+        network: for a run of a network of your own: the module, or what makes it, as `train` was given it.
 
     Raises:
-        UserError: the folder is not a finished model, or weights other than those two are asked for.
+        UserError: the folder is not a finished model, weights other than those two are asked for, or a network of your own is not given.
         StoreError: a file is missing, truncated, or of another architecture.
     """
     run = finished_run(run, KIND)
     tensors, path = final_weights(run, weights)
-    place, denoiser = resolve_device(device), build_denoiser(run.spec)
+    place, denoiser = resolve_device(device), build_denoiser(run.spec, network)
     load_weights(denoiser.network, tensors, str(path))
     summary = run.summary or {}
     facts = _facts(run.spec, denoiser, weights, run=run.hash[:12], seconds=summary.get("seconds"))
@@ -272,8 +368,10 @@ def load_snapshots(model: DiffusionModel) -> Iterator[tuple[int, DiffusionModel]
             f"{model.name!r} was trained without a store, so no weights were kept along the way; train it with store=...."
         )
     run = Run.open(model.folder)
+    base: Any = getattr(model.denoiser, "inner", model.denoiser)  # of a guided one
+    own = isinstance(base, NetworkDenoiser) and is_own(settings_of(run.spec).network)
     for step, tensors, path in snapshots_of(run):
-        denoiser = build_denoiser(run.spec)
+        denoiser = build_denoiser(run.spec, base.network if own else None)
         load_weights(denoiser.network, tensors, str(path))
         facts = {**model.facts, "steps": step}
         yield (
@@ -298,4 +396,4 @@ def training_curves(models: Sequence[DiffusionModel]) -> xr.Dataset:
     result = xr.Dataset(
         {"loss": (("model", "step"), loss)}, coords={"model": list(records), "step": np.array(steps, dtype=np.int32)}
     )
-    return with_provenance(result, "training", models=[described(model) for model in models])
+    return with_provenance(result, "training", choices=("model",), models=[described(model) for model in models])

@@ -25,7 +25,7 @@ def bounds(name, value, half=0.02):
 
 
 def scored(metric, value, half=0.02):
-    found = {f"{metric}_score": value, f"{metric}_low": value - half, f"{metric}_high": value + half}
+    found = {f"{metric}_score": value, f"{metric}_score_low": value - half, f"{metric}_score_high": value + half}
     return (
         found
         | dict.fromkeys((f"{metric}_distance", f"{metric}_median_distance"), 0.5 * (1 - value))
@@ -46,8 +46,8 @@ def family_values(score, diffusion=True, references=REFERENCES, metrics=("mse", 
             "t": t,
             "log_snr": np.linspace(-10, 8, LEVELS),
             "score": curve,
-            "low": curve - half,
-            "high": curve + half,
+            "score_low": curve - half,
+            "score_high": curve + half,
         }
         along |= {"distance": 0.5 * (1 - curve), "null": np.full(LEVELS, 0.5)}
         values[f"{metric}_along_t"] = {key: list(map(float, x)) for key, x in along.items()}
@@ -134,12 +134,12 @@ def why(folder):
         add("curvature", name, spectrum, part)
     for i, name in enumerate(DIFFUSION):
         definitions = [
-            {"definition": text, "unit": "mean square", "peak_t": t, "peak_from": t - 0.05, "peak_to": t + 0.05,
-             "share_below": 0.3 + 0.1 * i, "share_low": 0.25, "share_high": 0.8, "uniform_below": 0.5, "defined": 1.0}
+            {"definition": text, "unit": "mean square", "peak_t": t, "peak_t_low": t - 0.05, "peak_t_high": t + 0.05,
+             "share_below": 0.3 + 0.1 * i, "share_below_low": 0.25, "share_below_high": 0.8, "uniform_below": 0.5, "defined": 1.0}
             for text, t in (("eps error", 0.05), ("x0 error", 0.95), ("half-time", 0.5))
         ]  # fmt: skip
         ranks = [
-            {"first": a, "second": b, "rho": rho, "low": rho - 0.1, "high": rho + 0.1, "times": 10}
+            {"first": a, "second": b, "rho": rho, "rho_low": rho - 0.1, "rho_high": rho + 0.1, "times": 10}
             for a, b, rho in (
                 ("eps error", "x0 error", -0.9),
                 ("eps error", "half-time", 0.8),
@@ -242,6 +242,8 @@ def structure_result(name="unet"):
         "handoff": handoffs,
         "log_snr": [-10.0, -1.0, np.inf],
     }
+    coords |= {"part_of": ["image", "band", "band", "components"]}
+    coords |= {"part_first": [np.nan, 0.0, 0.5, 1.0], "part_last": [np.nan, 0.5, 1.0, 4.0]}
     return real_results.like(real_results.structure(), values, coords)
 
 
@@ -254,9 +256,16 @@ def line_result(peak, units="mean squared error in eps", ends=0.5):
 
 def curvature_result(loss=0.5):
     """A flat density of 1 over eigenvalues from -1 to 2, of 10 parameters, in one part."""
-    values = {"grid": np.linspace(-1, 2, 32), "density": np.ones(32), "density_error": 0.1, "width": 1.0, "loss": loss}
+    values = {
+        "grid": np.linspace(-1, 2, 32),
+        "density": np.ones(32),
+        "density_error": 0.1,
+        "width": 1.0,
+        "loss": loss,
+        "parameters": 10,
+    }
     coords = {"operator": ["hessian"], "part": ["all"], "t": [np.nan]}
-    return real_results.like(real_results.curvature(), values, coords, parameters=10)
+    return real_results.like(real_results.curvature(), values, coords)
 
 
 def results(root, store, preset="digits"):

@@ -175,7 +175,14 @@ def test_the_curve_of_an_old_races_pilot_comes_from_the_rows(script, builders, t
 
 
 def test_an_excess_of_held_out_images_in_old_rows_is_void(script, builders, tmp_path):
-    one = {"unit": "u", "peak_from": 0.2, "peak_to": 0.9, "share_below": 0.5, "share_low": 0.4, "share_high": 0.6}
+    one = {
+        "unit": "u",
+        "peak_t_low": 0.2,
+        "peak_t_high": 0.9,
+        "share_below": 0.5,
+        "share_below_low": 0.4,
+        "share_below_high": 0.6,
+    }
     own = [
         {"definition": name, "peak_t": t, **one}
         for name, t in (("eps error", 0.3), ("x0 error", 0.4), ("over optimal", 0.99))

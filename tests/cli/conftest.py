@@ -17,5 +17,5 @@ def tiny():
 def trained(tmp_path_factory):
     """A store with mlp-s0 and mlp-s1; tests only read it."""
     store = tmp_path_factory.mktemp("cli") / "runs"
-    assert main(["train", *TINY, "--seeds", "0-1", "--out", str(store)]) == 0
+    assert main(["train", *TINY, "--seeds", "0-1", "--store", str(store)]) == 0
     return store

@@ -32,7 +32,7 @@ BAD = {
     "unknown key in a file": (["train", "--config", "{tmp}/bad.json"], "Did you mean 'steps'"),
     "batch too large": (["train", "--batch", "5000"], "larger than the 1797 images"),
     "empty folder": (["train", "--data", "{tmp}/empty"], "empty"),
-    "unwritable store": (["train", "--steps", "1", "--quiet", "--out", "{tmp}/file/runs"], "file"),
+    "unwritable store": (["train", "--steps", "1", "--quiet", "--store", "{tmp}/file/runs"], "file"),
     "unwritable output": (["compare", "mlp-s0", "mlp-s1", "--store", "{store}", "--out", "{tmp}/file/out"], "file"),
     "truncated weights": (["probe", "difficulty", "{corrupt}", "--out", "{tmp}/p"], "ema.safetensors"),
     "one model": (["compare", "mlp-s0", "--store", "{store}", "--out", "{tmp}/o"], "at least two models"),

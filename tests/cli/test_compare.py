@@ -9,9 +9,9 @@ from consistency_lab.store.results import load_result
 def test_models_of_one_name_are_compared_under_names_that_differ_and_warnings_are_printed(
     tiny, trained, tmp_path, capsys
 ):
-    assert main(["train", *tiny, "--lr", "0.01", "--out", str(trained.parent / "more")]) == 0
+    assert main(["train", *tiny, "--lr", "0.01", "--store", str(trained.parent / "more")]) == 0
     folders = [str(next(store.glob("model-mlp_s0*"))) for store in (trained, trained.parent / "more")]
-    common = ["--quiet", "--device", "cpu", "--count", "8", "--sampler-steps", "4", "--metrics", "mse"]
+    common = ["--quiet", "--device", "cpu", "--count", "8", "--sampler", "ddim(steps=4)", "--metrics", "mse"]
     data = ["--data", "digits(size=8)", "--out", str(tmp_path / "c")]
     assert main(["compare", *folders, *common, *data]) == 0
     out = capsys.readouterr().out
@@ -24,12 +24,12 @@ def test_models_of_one_name_are_compared_under_names_that_differ_and_warnings_ar
 
 def test_another_set_and_guidance_without_labels_are_said(tiny, trained, tmp_path, capsys):
     names = ["compare", "mlp-s0", "mlp-s1", "--store", str(trained), "--device", "cpu"]
-    few = ["--count", "4", "--sampler-steps", "3", "--metrics", "mse", "--out", str(tmp_path / "c")]
+    few = ["--count", "4", "--sampler", "ddim(steps=3)", "--metrics", "mse", "--out", str(tmp_path / "c")]
     assert main([*names, *few, "--data", "gaussian(size=8, count=100)"]) == 0
     assert "trained on other images than 'gaussian" in capsys.readouterr().out
     assert main([*names, *few, "--guidance", "2"]) == 2
     assert "--guidance needs class-conditional models" in capsys.readouterr().err
-    conditional = ["train", *tiny, "--conditional", "--name", "known", "--out", str(trained.parent / "labels")]
+    conditional = ["train", *tiny, "--conditional", "--name", "known", "--store", str(trained.parent / "labels")]
     assert main(conditional) == 0
     known = str(next((trained.parent / "labels").glob("model-known*")))
     assert main([*names[:2], known, *names[3:], *few, "--guidance", "2"]) == 0
@@ -53,8 +53,7 @@ def test_clipping_is_an_option_and_recorded(trained, tmp_path, capsys):
         "mse",
     ]
     for options, clip, steps in [
-        (["--sampler-steps", "3"], False, 3),
-        (["--sampler-steps", "3", "--clip"], True, 3),
+        (["--sampler", "ddim(steps=3)"], False, 3),
         (["--sampler", "ddim(clip=True, steps=4)"], True, 4),
     ]:
         assert main([*names, *options, "--out", str(tmp_path / "c")]) == 0

@@ -80,13 +80,13 @@ def test_an_exported_model_meets_its_own_run(trained, tmp_path, capsys):
                 "--quiet",
                 "--device",
                 "cpu",
-                "--out",
+                "--store",
                 str(tmp_path),
             ]
         )
         == 0
     )
-    assert main(["export", "unet-s0", str(folder), "--store", str(tmp_path)]) == 0
+    assert main(["export", "unet-s0", "--out", str(folder), "--store", str(tmp_path)]) == 0
     arguments = [
         "compare",
         "unet-s0",
@@ -97,8 +97,8 @@ def test_an_exported_model_meets_its_own_run(trained, tmp_path, capsys):
         "--device",
         "cpu",
     ]
-    assert main([*arguments, "--count", "4", "--sampler-steps", "3", "--out", str(tmp_path / "c")]) == 0
+    assert main([*arguments, "--count", "4", "--sampler", "ddim(steps=3)", "--out", str(tmp_path / "c")]) == 0
     result = load_result(tmp_path / "c" / "results" / "comparison.nc")
     assert result["distance"].sel(metric="mse").isel(t=-1).max() < 1e-6
-    assert main(["export", "unet-s0", str(folder), "--store", str(tmp_path)]) == 2
+    assert main(["export", "unet-s0", "--out", str(folder), "--store", str(tmp_path)]) == 2
     assert "exported" in capsys.readouterr().err

@@ -60,7 +60,7 @@ def test_recipe_from_files(tmp_path, difficulty, capsys):
         load_result(difficulty),
         [load_result(smooth)],
         curvature=load_result(curvature),
-        weighting="objective",
+        draws="objective",
         exponent=0.5,
         settings=TrainingSettings(steps=400),
     )

@@ -81,11 +81,11 @@ def test_a_recipe_is_trained_by(trained, tiny, tmp_path, capsys):
     path = tmp_path / "recipe.json"
     cl.Recipe.paper().save(path)
     capsys.readouterr()
-    assert main(["train", *tiny, "--recipe", str(path), "--out", str(tmp_path / "runs"), "--dry-run"]) == 0
+    assert main(["train", *tiny, "--recipe", str(path), "--store", str(tmp_path / "runs"), "--dry-run"]) == 0
     told = json.loads(capsys.readouterr().out)["settings"]
     assert (told["timesteps"]["center"], told["timesteps"]["width"]) == (0.3, 0.2)
     assert "mdlrc" in str(told["momentum"])
-    assert main(["train", *tiny, "--recipe", str(tmp_path / "none.json"), "--out", str(tmp_path / "runs")]) == 2
+    assert main(["train", *tiny, "--recipe", str(tmp_path / "none.json"), "--store", str(tmp_path / "runs")]) == 2
     assert "is not a recipe" in capsys.readouterr().err
 
 

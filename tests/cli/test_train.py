@@ -20,7 +20,7 @@ from consistency_lab.training.settings import TrainingSettings
 def test_a_settings_file_gives_defaults_that_options_override(tmp_path, capsys):
     path = tmp_path / "settings.json"
     path.write_text(json.dumps({"network": "mlp", "steps": 77, "lr": 0.01}))
-    assert main(["train", "--config", str(path), "--steps", "5", "--dry-run", "--out", str(tmp_path)]) == 0
+    assert main(["train", "--config", str(path), "--steps", "5", "--dry-run", "--store", str(tmp_path)]) == 0
     spec = json.loads(capsys.readouterr().out)
     assert (spec["settings"]["steps"], spec["settings"]["lr"]) == (5, 0.01)
     assert spec["settings"]["batch"] == TrainingSettings().batch
@@ -44,7 +44,7 @@ CONTRASTS = {
 def test_gans_and_vaes_are_trained_as_in_python(command, tmp_path, capsys):
     train, _, name, own = CONTRASTS[command]
     options = [word for key, value in {**SMALL, **own}.items() for word in (f"--{key}", str(value))]
-    line = [command, *options, "--quiet", "--device", "cpu", "--out", str(tmp_path)]
+    line = [command, *options, "--quiet", "--device", "cpu", "--store", str(tmp_path)]
     assert main([*line, "--seeds", "1-2"]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert [each.split(":")[0] for each in printed] == [f"{name}-s1", f"{name}-s2"]
@@ -67,7 +67,7 @@ def test_their_settings_files_are_their_own(command, tmp_path, capsys):
     _, settings, _, own = CONTRASTS[command]
     path = tmp_path / "settings.json"
     path.write_text(json.dumps({**own, "steps": 77}))
-    line = [command, "--config", str(path), "--batch", "7", "--dry-run", "--out", str(tmp_path / "runs")]
+    line = [command, "--config", str(path), "--batch", "7", "--dry-run", "--store", str(tmp_path / "runs")]
     assert main(line) == 0
     found = json.loads(capsys.readouterr().out)["settings"]
     assert {"steps": 77, "batch": 7, "lr": settings().lr, **own}.items() <= found.items()

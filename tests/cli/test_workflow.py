@@ -22,8 +22,8 @@ def test_models_are_trained_listed_compared_probed_and_reported(trained, tmp_pat
                 *common,
                 "--count",
                 "16",
-                "--sampler-steps",
-                "5",
+                "--sampler",
+                "ddim(steps=5)",
                 "--data",
                 "digits",
                 "--out",
@@ -64,7 +64,7 @@ def test_published_sets_are_looked_for_in_the_data_folder_that_is_named(trained,
 
 
 def test_dry_runs_do_nothing(tiny, trained, tmp_path, capsys):
-    assert main(["train", *tiny, "--seeds", "0,5", "--out", str(trained), "--dry-run"]) == 0
+    assert main(["train", *tiny, "--seeds", "0,5", "--store", str(trained), "--dry-run"]) == 0
     text = capsys.readouterr().out
     assert text.count('"parameters"') == 2
     assert '"done": true' in text

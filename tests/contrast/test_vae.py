@@ -114,3 +114,11 @@ def test_wrong_input_leaves_nothing_behind(images, tmp_path, settings, message):
     with pytest.raises(UserError, match=message):
         train_vae(images, **{**TINY, **settings}, store=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_moves_as_a_module_does(images):
+    model = train_vae(images, **TINY)
+    assert model.to("cpu") is model
+    assert model.to("meta").device.type == "meta"
+    with pytest.raises(UserError, match="cannot be used here"):
+        model.to("cuda:77")

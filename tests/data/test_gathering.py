@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import ToTensor
@@ -88,6 +89,35 @@ def test_images_without_labels(images: Any) -> None:
     assert found.labels is None
 
 
+class Dicts:
+    """As a data set of Hugging Face: no torch `Dataset`, items that are dicts, decoded pictures."""
+
+    def __init__(self, key: str, label: str | None):
+        self.key, self.label = key, label
+
+    def __len__(self) -> int:
+        return len(BYTES)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        item: dict[str, Any] = {"id": f"row {i}", self.key: Image.fromarray(BYTES[i].permute(1, 2, 0).numpy())}
+        return item if self.label is None else {**item, self.label: int(LABELS[i])}
+
+
+@pytest.mark.parametrize(("key", "label"), [("image", "label"), ("img", "fine_label"), ("image", None)])
+def test_data_sets_of_hugging_face(key: str, label: str | None) -> None:
+    source = Dicts(key, label)
+    with pytest.raises(UserError) as caught:
+        check_set(source)
+    (advice,) = re.findall(r"write (ImageSet\.from_array\(.*\))\.$", str(caught.value))
+    images = eval(advice, {"ImageSet": ImageSet, "images": source})
+    assert torch.equal(images.pixels, BYTES)
+    assert images.labels is None if label is None else torch.equal(images.labels, LABELS)
+    loader = DataLoader([{key: image, "label": int(y)} for image, y in zip(BYTES, LABELS, strict=True)], batch_size=3)
+    batched = ImageSet.from_array(loader, "batched")
+    assert torch.equal(batched.pixels, BYTES)
+    assert torch.equal(batched.labels, LABELS)
+
+
 def test_given_labels_win() -> None:
     assert ImageSet.from_array(Rows(), "x", 1 - LABELS.clamp(max=1), (0, 1)).classes == 2
 
@@ -115,8 +145,12 @@ def test_loaders_that_draw_or_drop_say_so(caplog: pytest.LogCaptureFixture) -> N
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        ([{"image": UNIT[0], "label": 3}], "dicts of image, label; give a list of their images, and labels"),
-        (DataLoader([{"image": image} for image in UNIT]), "dicts of image"),
+        ({"train": BYTES, "test": BYTES}, "a dict of train, test; give one of its parts"),
+        (
+            [{"x": UNIT[0], "y": 3}],
+            "dicts of x, y, none of them image or img or pixel_values; give a list of their images",
+        ),
+        (DataLoader([{"picture": image} for image in UNIT]), "dicts of picture"),
         ([UNIT[0], UNIT[1, :, :4]], r"several sizes \(\(3, 5, 4\), \(3, 4, 4\)\)"),
         ([UNIT[0], BYTES[1]], "several types"),
         ([UNIT[0], "a.png"], "is no image but str"),

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from consistency_lab.diffusion.denoiser import UNITS, NetworkDenoiser, convert, per_sample
+from consistency_lab.diffusion.denoiser import UNITS, NetworkDenoiser, Prediction, per_sample
 from consistency_lab.diffusion.loss import denoising_loss, noisy_state
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
@@ -34,12 +34,12 @@ def test_conversions_round_trip_in_float64(name, units):
     _, _, x0, eps, alpha, sigma = case(name, torch.float64)
     x_t = alpha * x0 + sigma * eps
     target = {"eps": eps, "x0": x0, "v": alpha * eps - sigma * x0, "flow": eps - x0}[units]
-    prediction = convert(x_t, target, units, alpha, sigma)
+    prediction = Prediction.of(x_t, target, units, alpha, sigma)
     # Dividing by alpha or sigma multiplies the rounding of x_t.
     assert ((prediction.x0 - x0) * alpha / sigma.clamp_min(1)).abs().max() < 1e-10
     assert ((prediction.eps - eps) * sigma).abs().max() < 1e-10
     for other in UNITS:
-        back = convert(x_t, prediction.in_units(other), other, alpha, sigma)
+        back = Prediction.of(x_t, prediction.in_units(other), other, alpha, sigma)
         assert ((back.in_units(units) - target) * torch.minimum(alpha, sigma) / sigma.clamp_min(1)).abs().max() < 1e-10
 
 
@@ -48,7 +48,7 @@ def test_conversions_round_trip_in_float64(name, units):
 def test_conversions_round_trip_in_float32_relative_to_alpha_and_sigma(name, units):
     _, _, x0, eps, alpha, sigma = case(name, torch.float32)
     target = {"eps": eps, "x0": x0, "v": alpha * eps - sigma * x0, "flow": eps - x0}[units]
-    prediction = convert(alpha * x0 + sigma * eps, target, units, alpha, sigma)
+    prediction = Prediction.of(alpha * x0 + sigma * eps, target, units, alpha, sigma)
     assert ((prediction.x0 - x0) * alpha).abs().max() < 1e-5
     assert ((prediction.eps - eps) * sigma).abs().max() < 1e-5
 
@@ -58,7 +58,7 @@ def test_score_is_the_gradient_of_the_log_density():
     x_t = (alpha * x0 + sigma * eps).requires_grad_()
     log_density = -((x_t - alpha * x0) ** 2 / (2 * sigma**2)).sum()  # of q(x_t | x0)
     (score,) = torch.autograd.grad(log_density, x_t)
-    assert torch.allclose(convert(x_t.detach(), eps, "eps", alpha, sigma).score, score, rtol=1e-8)
+    assert torch.allclose(Prediction.of(x_t.detach(), eps, "eps", alpha, sigma).score, score, rtol=1e-8)
 
 
 @pytest.mark.parametrize("predicts", UNITS)

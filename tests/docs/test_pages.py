@@ -8,7 +8,10 @@ import functools
 import inspect
 import re
 import shlex
+import sys
+import types
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -17,7 +20,6 @@ from registered import asked_of, module_of
 import consistency_lab as cl
 from consistency_lab.cli import COMMANDS, _parse
 from consistency_lab.diffusion.references import ConstantDenoiser, GaussianDenoiser
-from consistency_lab.diffusion.sampling import SAMPLERS
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITTEN = [page for page in sorted((ROOT / "docs").glob("*.md")) if page.name != "reference.md"]  # that one is made
@@ -33,7 +35,7 @@ LIMITS = {
     "probe_landscape": {"count": 4, "bins": 3, "points": 5},
     "probe_curvature": {"count": 4, "bins": 2, "eigenvalues": 1, "probes": 2, "steps": 4, "products": 6},
 }
-REGISTRIES = (cl.NETWORKS, cl.TIMESTEPS, cl.METRICS, cl.SCHEDULES, SAMPLERS)
+REGISTRIES = (cl.KINDS, cl.NETWORKS, cl.TIMESTEPS, cl.METRICS, cl.SCHEDULES, cl.SAMPLERS)
 
 
 def blocks(text, *languages):
@@ -49,16 +51,29 @@ def limited(function, limits):
     @functools.wraps(function)
     def call(*args, **kwargs):
         given = kwargs.get("sampler")
-        forced = {**limits, "sampler": dataclasses.replace(given, steps=3)} if given else limits
+        forced = {**limits, "sampler": dataclasses.replace(cl.Sampler.of(given), steps=3)} if given else limits
         return function(*args, **{**defaults, **kwargs, **forced})
 
     return call
+
+
+class Writer:
+    """Stands in for TensorBoard's, which is no dependency."""
+
+    written: ClassVar[dict[str, list[float]]] = {}
+
+    def __init__(self, folder):
+        self.written.clear()
+
+    def add_scalar(self, tag, value, step):
+        self.written.setdefault(tag, []).append(float(value))
 
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
     """A folder of its own, tiny sizes, and registries that forget what a page registers."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=Writer))
     for name, limits in LIMITS.items():
         monkeypatch.setattr(cl, name, limited(getattr(cl, name), limits))
     for registry in REGISTRIES:
@@ -119,8 +134,16 @@ def test_the_probe_of_the_page_measures_what_it_says(small):
 class Noisy(GaussianDenoiser):
     """A denoiser that gives two answers to one question."""
 
-    def _predict(self, x_t, *args):
-        return super()._predict(x_t + torch.randn_like(x_t), *args)
+    def predict(self, x_t, *args):
+        return super().predict(x_t + torch.randn_like(x_t), *args)
+
+
+def test_the_logging_of_the_training_page_writes_losses_over_t(small):
+    (block,) = [source for _, source in blocks(PAGES["docs/training.md"], "python") if "SummaryWriter" in source]
+    images, held_out = cl.load_images("digits").split(100, 20)
+    exec(block, {"cl": cl, "images": images, "held_out": held_out})
+    assert {"loss", "lr", "beta1", "validation/t=0.05", "validation/t=0.95"} < set(Writer.written)
+    assert len(Writer.written) == 13
 
 
 def commands(text):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from consistency_lab.intervals import interval_of
 from consistency_lab.paper import rows as kept
 from consistency_lab.paper.plots import frames
 from consistency_lab.paper.race.crossing import speedup
@@ -120,7 +121,7 @@ def ends(value, low, high, digits=3):
 
 
 def score(row, metric):
-    return ends(*(row[f"{metric}_{key}"] for key in ("score", "low", "high")))
+    return ends(*interval_of(row, f"{metric}_score"))
 
 
 def distances(row):
@@ -128,7 +129,7 @@ def distances(row):
 
 
 def frechet(row):
-    value, low, high = (row.get(f"frechet{end}", float("nan")) for end in frames.ENDS)
+    value, low, high = interval_of(row, "frechet", float("nan"))
     # Below 0 no distance lies.
     return "" if value != value else ends(value, low, high, 1) if low > 0 else f"{value:.1f} [0, {high:.1f}]"
 
@@ -187,7 +188,7 @@ def test_the_sizes():
     rows = [row for row in frames.current_rows(FIGURES / "digits" / "sizes.jsonl") if row["spec"]["row"] == "size"]
     for row in rows:
         values = row["values"]
-        cells = [ends(*(values[f"{key}{end}"] for end in frames.ENDS)) for key in ("between", "copies", "within")]
+        cells = [ends(*interval_of(values, key)) for key in ("between", "copies", "within")]
         if not values["copies_high"]:
             cells[1] = "none of 256"
         assert said[str(row["spec"]["size"])] == cells
@@ -205,7 +206,7 @@ def test_the_smoothness():
                 ("relative_curvature", 1 if "GAN" in name else 0),
                 ("predictiveness", 2),
             ):
-                cells.append(ends(*(row[f"{key}{end}"] for end in frames.ENDS), digits).replace("[−0.0,", "[0.0,"))
+                cells.append(ends(*interval_of(row, key), digits).replace("[−0.0,", "[0.0,"))
         assert said[name] == cells, name
 
 
@@ -224,9 +225,7 @@ def test_the_race():
             for against in ("uniform, constant rate", "fastest uniform with annealing"):
                 row = own.loc[against]
                 bound = f"≤ {row['speedup']:.2f}"
-                expected.append(
-                    bound if row["bound"] == "at most" else ends(row["speedup"], row["low"], row["high"], 2)
-                )
+                expected.append(bound if row["bound"] == "at most" else ends(*interval_of(row, "speedup"), 2))
         assert cells == expected, name
 
 
@@ -250,7 +249,7 @@ def test_numbers_in_sentences_about_probes():
     assert f"{spread(shares['gradient noise'], 0, 100)} % of the noise" in PAGE
     assert f"{spread(shares['half-time'], 0, 100)} % of the sum of the half-times" in PAGE
     peaks = [d for d in definitions if d["definition"] == "gradient norm"]
-    assert {(round(d["peak_from"], 2), round(d["peak_to"], 2)) for d in peaks} == {(0.03, 0.98)}
+    assert {(round(d["peak_t_low"], 2), round(d["peak_t_high"], 2)) for d in peaks} == {(0.03, 0.98)}
     assert all(round(d["peak_t"], 2) == 0.98 for d in definitions if d["definition"] in ("x0 error", "v error"))
     ranks = [r for each in found for values in each["rank_correlations"] for r in values]
     assert [f"{r['rho']:.2f}" for r in ranks if (r["first"], r["second"]) == ("eps error", "x0 error")] == ["-1.00"] * 6
@@ -278,7 +277,7 @@ def test_numbers_in_sentences_about_probes():
 
 def test_numbers_in_sentences_about_what_models_share():
     own = read("digits", "origins")
-    ends_of = [ends(*(own[name][f"to_gaussian{end}"] for end in frames.ENDS), 2) for name in ("unet", "dit", "mlp")]
+    ends_of = [ends(*interval_of(own[name], "to_gaussian"), 2) for name in ("unet", "dit", "mlp")]
     text = PAGE.replace("\n", " ")
     assert f"scores {ends_of[0]} with the U-Nets, {ends_of[1]} with the DiTs and {ends_of[2]} with the MLPs" in text
     for key, words in (
@@ -344,16 +343,12 @@ def test_numbers_in_sentences_about_the_race():
     assert f"{against('fashion', 'uniform + MDLRC', 'uniform + decay to .1')} on Fashion-MNIST. The momentum" in text
     own = [raced(p)[(raced(p)["entry"] == "recipe, followed density") & raced(p)["fastest"]].iloc[0] for p in SETS]
     steps, seconds = (
-        [ends(*(row[f"{kind}{end}"] for end in ("speedup", "low", "high")), 2) for row in own]
-        for kind in ("pilot_", "pilot_seconds_")
+        [ends(*interval_of(row, f"{kind}speedup"), 2) for row in own] for kind in ("pilot_", "pilot_seconds_")
     )
     assert f"the recipe is {steps[0]} times sooner on digits and {steps[1]} on Fashion-MNIST" in text
     assert f"slower on both ({seconds[0]}, {seconds[1]})" in text
     centers = race_table(load_result(FIGURES / "digits" / "race-centers.nc")).set_index("contestant")
-    told = [
-        f"{c}: {ends(*(centers.loc[f'CLTS, center {c}', key] for key in ('speedup', 'low', 'high')), 2)}"
-        for c in (0.1, 0.3)
-    ]
+    told = [f"{c}: {ends(*interval_of(centers.loc[f'CLTS, center {c}'], 'speedup'), 2)}" for c in (0.1, 0.3)]
     assert "; ".join(told) + "; 0.5 and above: later" in text
 
 
@@ -369,9 +364,7 @@ def test_the_speedup_over_targets(curves):
         ]
         assert own["fraction"].tolist() == [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
         texts = [
-            f"≥ {row['speedup']:.2f}"
-            if row["bound"] == "at least"
-            else ends(row["speedup"], row["low"], row["high"], 2)
+            f"≥ {row['speedup']:.2f}" if row["bound"] == "at least" else ends(*interval_of(row, "speedup"), 2)
             for row in own.to_dict("records")
         ]
         assert cells == texts, name

@@ -6,6 +6,7 @@ its own digits: images that look like digits without training. They carry the fa
 """
 
 import dataclasses
+import json
 import tempfile
 from functools import cache, wraps
 from pathlib import Path
@@ -133,7 +134,7 @@ def resized(ds, **sizes):
     """The result with that many entries along each dimension, the first ones repeated in turn; it says that it was made so."""
     ds = ds.isel({dim: np.sort(np.arange(n) % ds.sizes[dim]) for dim, n in sizes.items()})
     ds = ds.assign_coords({dim: np.arange(n) for dim, n in sizes.items() if dim in ds.coords})
-    return ds.assign_attrs(shape=shape_of(ds))
+    return ds.assign_attrs(shape=shape_of(ds, json.loads(ds.attrs["shape"]).get("choices")))
 
 
 def like(real, values, coords, **attrs):

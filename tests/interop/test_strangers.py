@@ -140,7 +140,7 @@ def test_noise_of_a_model_of_half_the_range_counts_twice(score_network):
 @pytest.mark.parametrize("schedule", ["linear", "flow", "edm"])
 def test_the_exact_denoiser_of_a_gaussian_is_itself_in_every_range(value_range, predicts, schedule):
     """Pixels N(m, d^2) in the module's units: its exact answer, in any prediction, is the exact denoiser in ours."""
-    from consistency_lab.diffusion.denoiser import convert
+    from consistency_lab.diffusion.denoiser import Prediction
     from consistency_lab.diffusion.schedule import SCHEDULES
 
     low, high = value_range
@@ -152,7 +152,7 @@ def test_the_exact_denoiser_of_a_gaussian_is_itself_in_every_range(value_range, 
         def forward(self, w, t):
             a, s = wide(own.alpha(t)), wide(own.sigma(t))
             z = m + a * d**2 / (a**2 * d**2 + s**2) * (w - a * m)
-            read = convert(w, z, "x0", a, s)
+            read = Prediction.of(w, z, "x0", a, s)
             return read.score if predicts == "score" else read.in_units(predicts)
 
     model = wrap_module(

@@ -10,10 +10,11 @@ import pytest
 import xarray as xr
 
 import consistency_lab as cl
-from consistency_lab.jupyter.sample_view import sample_sentence, sample_view
+from consistency_lab.intervals import interval_of
 from consistency_lab.jupyter.still import Still
-from consistency_lab.jupyter.views import ALL, VIEWS, view_of
-from consistency_lab.reports.html import SECTIONS
+from consistency_lab.kinds.registry import kind_of
+from consistency_lab.kinds.sample_view import sample_sentence, sample_view
+from consistency_lab.kinds.views import ALL
 from consistency_lab.store.shapes import shape_of
 
 
@@ -34,10 +35,6 @@ def no_widgets(monkeypatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-
-
-def test_every_kind_of_a_report_can_be_looked_at():
-    assert set(VIEWS) == set(SECTIONS)
 
 
 def test_moving_a_control_changes_picture_and_sentence(results):
@@ -125,7 +122,7 @@ def test_a_comparison_of_final_images_alone_has_points_with_intervals(subject):
 def test_a_sentence_has_the_score_and_interval_of_the_result(results):
     ds = results.comparison(models=4)
     t = float(ds["t"][6])
-    value, low, high = (float(ds[f"family_{part}"].sel(metric="mse")[6]) for part in ("score", "low", "high"))
+    value, low, high = interval_of(ds.sel(metric="mse").isel(t=6), "family_score")
     assert f"{value:.3f} [{low:.3f}, {high:.3f}]" in sample_sentence(ds, t, 0, "mse")
 
 
@@ -133,7 +130,7 @@ def test_difficulty_with_and_without_definitions(results, subject):
     bare = results.difficulty().drop_dims("definition")
     measure, _, picture = cl.explore(bare).children
     assert [value for _, value in measure.options] == ["eps error", "x0 error", "v error"]
-    low, high = (float(bare[f"error_{end}"].sel(units="eps")[8]) for end in ("low", "high"))
+    _, low, high = interval_of(bare.sel(units="eps").isel(t=8), "error_mean")
     assert f"[{low:.3g}, {high:.3g}]" in picture.value
     found = cl.probe_difficulty(*subject, count=4, bins=3, detail=2)
     assert "KL rate" in [value for _, value in cl.explore(found).children[0].options]
@@ -141,7 +138,7 @@ def test_difficulty_with_and_without_definitions(results, subject):
 
 def test_a_landscape_at_one_level_has_that_levels_loss_and_interval(subject):
     found = cl.probe_landscape(*subject, count=4, bins=3, points=5)
-    view = view_of(found)
+    view = kind_of(found).view(found)
     level = view.controls[0].options[2]
     figure, sentence = view.draw(level=level)
     line = next(x for x in figure.axes[0].lines if len(x.get_xdata()) == found.sizes["position"])
@@ -209,7 +206,7 @@ def test_a_card_says_headline_numbers_provenance_and_data(results):
     assert card.sentence in html
     assert f"torch {version('torch')}" in html
     assert "xr-wrap" in html  # xarray's own, for what the card leaves out
-    line = cl.show(results.landscape().assign_attrs(curvature=0.8, curvature_low=0.7, curvature_high=0.9))
+    line = cl.show(results.landscape().assign(curvature=0.8, curvature_low=0.7, curvature_high=0.9))
     assert "0.8 [0.7, 0.9]" in line._repr_html_()
 
 

@@ -15,6 +15,7 @@ import consistency_lab as cl
 from consistency_lab.contrast.gan import train_gan
 from consistency_lab.data.thumbnails import strip
 from consistency_lab.markup import fact_rows, table
+from consistency_lab.store.results import with_provenance
 
 
 @pytest.fixture
@@ -35,6 +36,8 @@ def test_results_show_themselves_where_it_was_asked_for(shell, results):
     shell.run_line_magic("load_ext", "consistency_lab")
     assert "consistency score (mse)" in html(shell, ds)
     assert html(shell, other).startswith("<div><svg")
+    assert html(shell, other.assign_attrs(kind="somebody else's")).startswith("<div><svg")
+    assert "mine: a along" in html(shell, with_provenance(xr.Dataset({"a": ("b", [1, 2])}), "mine"))
     assert "consistency score" not in html(shell, ds.drop_vars("null"))  # a part without a card is xarray's
     shell.run_line_magic("unload_ext", "consistency_lab")
     assert "consistency score" not in html(shell, ds)

@@ -75,13 +75,20 @@ def test_rows_are_kept_and_go_on(digits, classifier, tmp_path, monkeypatch):
     table = likeness.likeness_table(families, *digits, rows, RULER, classifier=judge).set_index("family")
     assert list(table.index) == ["clean", "noisy", "straw", "clean | noisy"]  # the straw starts from other noise
     assert table.loc["clean", "mse_score"] > 0.9
-    assert table.loc["clean", "mse_low"] <= table.loc["clean", "mse_score"] <= table.loc["clean", "mse_high"] <= 1
+    assert (
+        table.loc["clean", "mse_score_low"]
+        <= table.loc["clean", "mse_score"]
+        <= table.loc["clean", "mse_score_high"]
+        <= 1
+    )
     assert table.loc["clean | noisy", "mse_score"] < table.loc["clean", "mse_score"]
     assert table.loc["straw", "mse_score"] == 1.0
     assert list(table["fit"]) == [True, True, False, None]
     assert table.loc["clean | noisy", "p_any"] == pytest.approx(1 / 35)  # the smallest there is for 4 + 4 models
     assert table.loc["clean | noisy", "assignments"] == 35
     assert table.loc["clean", "frechet_low"] <= table.loc["clean", "frechet"] <= table.loc["clean", "frechet_high"]
+    assert table.loc["clean", "curves"] == list(RULER.names)
+    assert table.loc["straw", "curves"] == []
     along = table.loc["clean", "mse_along_t"]
     assert len(along["score"]) == len(along["t"]) == 3
     assert along["score"][-1] == table.loc["clean", "mse_score"]
@@ -108,7 +115,7 @@ def test_quality_tells_real_images_gaussians_and_copies_apart(digits, classifier
     )
     assert int(table["covered"].sel(row="training images")) == 10
     assert int(table["covered"].sel(row="data mean")) == 1
-    assert (table["low"] <= table["value"]).all()
+    assert (table["value_low"] <= table["value"]).all()
 
 
 def test_small_families_and_foreign_files_are_refused(digits, classifier, tmp_path):

@@ -13,10 +13,16 @@ from consistency_lab.plots.theme import NULL
 
 
 def score(value, **more):
-    return {"mse_score": value, "mse_low": value - 0.1, "mse_high": value + 0.1, "mse_null": 0.5, **more}
+    return {"mse_score": value, "mse_score_low": value - 0.1, "mse_score_high": value + 0.1, "mse_null": 0.5, **more}
 
 
-CURVE = {"t": [1.0, 0.0], "log_snr": [-9.0, None], "score": [0.1, 0.9], "low": [0.0, 0.8], "high": [0.2, None]}
+CURVE = {
+    "t": [1.0, 0.0],
+    "log_snr": [-9.0, None],
+    "score": [0.1, 0.9],
+    "score_low": [0.0, 0.8],
+    "score_high": [0.2, None],
+}
 
 
 @pytest.fixture
@@ -97,6 +103,17 @@ def test_curves_of_families_keep_what_is_undefined(rows):
     np.testing.assert_array_equal(table["value"], [0.1, 0.9])
     np.testing.assert_array_equal(table["high"], [0.2, np.nan])
     assert frames.metrics_of(frames.families(found)) == ["mse"]
+
+
+def test_a_row_says_of_what_it_holds_curves_and_residuals(rows):
+    said = {"mse_along_t": CURVE, "drift_along_t": 0.1, "residual_after_all": 0.2, "residual_after_gaussian": 0.3}
+    found = add(rows, "family", score(0.9, **said, curves=["mse"], references=["gaussian"]), family="a", models=["a"])
+    table = frames.families(found)
+    assert (frames.metrics_of(table), frames.references_of(table)) == (["mse"], ["gaussian"])
+    assert list(table["diffusion"]) == [True]
+    older = add(rows, "family", score(0.9, mse_along_t=CURVE, residual_after_gaussian=0.3), family="b", models=["b"])
+    table = frames.families([row for row in older if row["spec"]["family"] == "b"])
+    assert (frames.metrics_of(table), frames.references_of(table)) == (["mse"], ["gaussian"])
 
 
 def test_probes_keep_networks_apart(rows):

@@ -6,15 +6,16 @@ from mpl_toolkits.mplot3d import Axes3D
 from torch import nn
 
 from consistency_lab.errors import UserError
+from consistency_lab.kinds.base import Facts
+from consistency_lab.kinds.landscapes import Landscape
+from consistency_lab.kinds.registry import figures_of
 from consistency_lab.plots import curvature, landscapes, surface
-from consistency_lab.plots.figures import figures_of
 from consistency_lab.probes.curvature import curvature_spectrum
 from consistency_lab.probes.frozen import FrozenBatch
 from consistency_lab.probes.landscape import line_landscape
 from consistency_lab.probes.plane import plane_landscape
 from consistency_lab.probes.subject import Split, Subject
 from consistency_lab.reports.html import report
-from consistency_lab.reports.landscapes import landscape as section
 from consistency_lab.reports.svg import inline_svg
 from consistency_lab.store.results import load_result, save_result
 
@@ -123,13 +124,12 @@ def test_models_stand_on_one_axis():
 def test_an_older_result_is_shown_with_the_span_it_had_and_marked():
     line = line_landscape(subject(0, 3), points=5, span=0.5)
     old = line.drop_vars([name for name in line.variables if name.startswith(("roughness_on", "predictiveness_at"))])
-    old = old.drop_vars(["span", "distance"])
-    for name in ("roughness_span", "predictiveness_distance"):
-        del old.attrs[name]
+    old = old.drop_vars(["span", "distance", "roughness_span", "predictiveness_distance"])
     assert landscapes.reach_of(old, "roughness") == landscapes.reach_of(line, "roughness") == 0.5
     assert landscapes.reach_of(old, "predictiveness") == landscapes.reach_of(line, "predictiveness") == 0.05
     assert not landscapes.reach_frame(old)["said"].any()
-    titles = [[title for title, _ in section(ds, "x")["numbers"]] for ds in (line, old)]
+    facts = [next(part for part in Landscape().section(ds).parts if isinstance(part, Facts)) for ds in (line, old)]
+    titles = [[title for title, _ in each.rows] for each in facts]
     assert [t for t in titles[0] if "rough" in t] == ["roughness on ±0.05", "roughness on ±0.15", "roughness on ±0.5"]
     assert [t for t in titles[1] if "rough" in t] == ["roughness on ±0.5 (an older result: on this span alone)"]
 

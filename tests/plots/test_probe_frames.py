@@ -10,9 +10,9 @@ from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
+from consistency_lab.kinds.registry import figures_of
 from consistency_lab.networks.registry import build_network
 from consistency_lab.plots import connectivity, definitions, probe_frames, structure
-from consistency_lab.plots.figures import figures_of
 from consistency_lab.probes.difficulty import probe_difficulty
 from consistency_lab.probes.profiles import difficulty_correlations
 from consistency_lab.probes.structure import probe_structure
@@ -96,6 +96,18 @@ def test_structure_draws_what_is_known_and_whose_image_it_is(levels):
 def test_structure_of_one_model_says_what_a_handoff_needs(digits):
     ds = probe_structure(network(0), digits[0], count=4, sampler=Sampler("ddim", 4), levels=3)
     assert [text.get_text() for text in structure.structure(ds).axes[2].texts] == ["needs two models"]
+
+
+def test_parts_of_the_image_say_what_they_are_whatever_they_are_called(levels):
+    parts = probe_frames.parts(levels)
+    assert parts["of"].value_counts().to_dict() == {"image": 1, "band": 4, "components": 3}
+    assert parts["words"].tolist()[:2] == ["whole image", "band 0 to 0.125"]
+    older = levels.drop_vars(["part_of", "part_first", "part_last"])
+    older.attrs.pop("shape")
+    assert probe_frames.parts(older).equals(parts)
+    renamed = levels.assign_coords(part=[f"p{i}" for i in range(len(parts))])
+    assert probe_frames.parts(renamed)[["of", "words"]].equals(parts[["of", "words"]])
+    assert {"band 0 to 0.125", "whole image"} <= set(lines(structure.structure(renamed).axes[0]))
 
 
 def test_connectivity_draws_each_path_and_its_barriers(joined):

@@ -53,7 +53,7 @@ def test_heatmap_writes_every_value(results):
         f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−") for value in values.ravel() if np.isfinite(value)
     ]
     assert texts(figure).count("·") == 4
-    low, high = (frames.matrix(ds, "mse", end).to_numpy() for end in ("_low", "_high"))
+    low, high = (frames.matrix(ds, "mse", part).to_numpy() for part in ("low", "high"))
     ends = [
         f"{a:.2f} to {b:.2f}".replace("-0.00", "0.00").replace("-", "−")
         for a, b in zip(low.ravel(), high.ravel(), strict=True)

@@ -3,7 +3,7 @@ import pytest
 
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
-from consistency_lab.plots.figures import figures_of
+from consistency_lab.kinds.registry import figures_of
 from consistency_lab.plots.timesteps import audit
 from consistency_lab.training.timesteps import audit_timesteps
 

@@ -6,12 +6,13 @@ import torch
 
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.data.sources import load_images
-from consistency_lab.diffusion.denoiser import Denoiser, convert
+from consistency_lab.diffusion.denoiser import Denoiser, Prediction
 from consistency_lab.diffusion.loss import denoising_loss, noisy_state
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.references import GaussianDenoiser
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
+from consistency_lab.intervals import interval_of
 from consistency_lab.jupyter import levels
 from consistency_lab.plots import frames, probe_frames
 from consistency_lab.probes.difficulty import UNITS, errors_per_sample, probe_difficulty
@@ -55,7 +56,7 @@ def test_the_wiener_filters_error_is_its_formula(schedule):
     x0_error = (variances * s2 / (variances + s2)).mean(1)
     expected = {"x0": x0_error, "eps": x0_error / s2[:, 0]}
     for units, values in expected.items():
-        low, high = (result[f"error_{side}"].sel(units=units).values for side in ("low", "high"))
+        _, low, high = interval_of(result.sel(units=units), "error_mean")
         slack = 3 * (high - low)
         assert np.allclose(result["error_mean"].sel(units=units), values, atol=slack.max() + 1e-6, rtol=0.05)
 
@@ -64,7 +65,7 @@ def test_excess_over_the_own_reference_is_zero(digits):
     result = probe_difficulty(model(digits), digits, count=40, bins=4)
     assert np.abs(result["excess"].sel(reference="gaussian", units="x0")).max() < 1e-6
     assert (result["excess"].sel(reference="optimal", units="x0").values[:2] > 0).all()  # it knows these very images
-    assert (result["error_low"] <= result["error_mean"]).all()
+    assert (result["error_mean_low"] <= result["error_mean"]).all()
     assert result["error"].shape == (3, 4, 40)
 
 
@@ -133,8 +134,8 @@ def test_a_single_image_gives_values_without_intervals(digits):
     assert np.isnan(errors["profile_low"]).all()
     table = difficulty_table(result)
     assert table["peak_t"].notna().all()
-    assert table["peak_from"].isna().all()
-    assert table["share_low"].isna().all()
+    assert table["peak_t_low"].isna().all()
+    assert table["share_below_low"].isna().all()
     with pytest.raises(UserError, match="at least 1 image, not 0"):
         probe_difficulty(model(digits), digits, count=4, bins=3, detail=0)
 
@@ -173,8 +174,8 @@ def test_gradients_are_those_of_the_objective(digits):
             self.schedule, self.shape = schedule, (1, 8, 8)
             self.weight = torch.nn.Parameter(torch.tensor(0.3))
 
-        def _predict(self, x_t, t, alpha, sigma, cond):
-            return convert(x_t, self.weight * x_t, "eps", alpha, sigma)
+        def predict(self, x_t, t, alpha, sigma, cond):
+            return Prediction.of(x_t, self.weight * x_t, "eps", alpha, sigma)
 
     scaled = DiffusionModel("scale", Scale(SCHEDULES.build("linear")))
     result = probe_difficulty(scaled, digits, count=24, bins=3, detail=24)

@@ -85,7 +85,7 @@ def test_a_line_between_models_ends_at_both():
     assert np.allclose(there["loss"].sel(position=inside), back["loss"].sel(position=inside)[::-1], rtol=1e-4)
     assert {0.0, 1.0} <= set(there["position"].values.tolist())
     assert there["position"].values[0] == -0.5
-    assert there.attrs["barrier"] == pytest.approx(back.attrs["barrier"], rel=1e-3)
+    assert float(there["barrier"]) == pytest.approx(float(back["barrier"]), rel=1e-3)
 
 
 def test_the_split_by_noise_level_adds_up():
@@ -132,16 +132,16 @@ def test_every_number_has_an_interval_around_it():
         network_model(0), load_images("digits"), towards=network_model(1), points=9, count=16, bins=2
     )
     for name in ("curvature", "relative_curvature", "roughness", "predictiveness"):
-        assert result.attrs[f"{name}_low"] < result.attrs[name] < result.attrs[f"{name}_high"]
+        assert float(result[f"{name}_low"]) < float(result[name]) < float(result[f"{name}_high"])
     for name in ("lipschitz", "relative_lipschitz", "gradient_rms"):
-        assert 0 < result.attrs[f"{name}_low"] < result.attrs[name] < result.attrs[f"{name}_high"]
+        assert 0 < float(result[f"{name}_low"]) < float(result[name]) < float(result[f"{name}_high"])
     # This line lies below its chord for every image, so that its highest point is an end.
-    assert result.attrs["barrier_low"] == result.attrs["barrier"] == result.attrs["relative_barrier_high"] == 0.0
+    assert result["barrier_low"] == result["barrier"] == result["relative_barrier_high"] == 0.0
     assert (result["loss_by_t_low"] < result["loss_by_t"]).all()
     one = probe_landscape(network_model(0), load_images("digits"), points=5, count=1, bins=2)
-    assert np.isnan(one.attrs["curvature_low"])
-    assert np.isnan(one.attrs["lipschitz_low"])
-    assert np.isfinite(one.attrs["lipschitz"])
+    assert np.isnan(one["curvature_low"])
+    assert np.isnan(one["lipschitz_low"])
+    assert np.isfinite(float(one["lipschitz"]))
 
 
 def test_relative_numbers_do_not_depend_on_scales():
@@ -155,7 +155,8 @@ def test_relative_numbers_do_not_depend_on_scales():
                 p.copy_(factor * torch.randn(p.shape, generator=generator))
         x = torch.randn(30, 5, generator=generator).double()
         loss = lambda m, x, unit=unit: unit * (m(x) - 1).pow(2).mean(1)  # noqa: E731
-        found.append(line_landscape(Subject("s", module, loss, FrozenBatch([x]), "any"), points=9).attrs)
+        line = line_landscape(Subject("s", module, loss, FrozenBatch([x]), "any"), points=9)
+        found.append({name: float(value) for name, value in line.items() if not value.dims})
     for name in ("relative_curvature", "roughness"):
         assert found[1][name] == pytest.approx(found[0][name], rel=1e-6)
         assert found[1][f"{name}_high"] == pytest.approx(found[0][f"{name}_high"], rel=1e-6)
@@ -176,19 +177,19 @@ def test_roughness_and_predictiveness_stand_beside_their_reach():
     batch = FrozenBatch([torch.linspace(0.5, 1.5, 8, dtype=torch.float64)[:, None]])
     line = line_landscape(Subject("s", module, loss, batch, ""), points=25, span=0.5)
     assert line["span"].values.tolist() == [0.05, 0.15, 0.5]
-    assert line.attrs["roughness_span"] == 0.5
-    assert float(line["roughness_on"][-1]) == line.attrs["roughness"]
+    assert float(line["roughness_span"]) == 0.5
+    assert float(line["roughness_on"][-1]) == float(line["roughness"])
     for span, found in zip(line["span"].values[:2], line["roughness_on"].values[:2], strict=True):
         piece = np.linspace(-span, span, 9)
         assert found == pytest.approx(roughness(piece, 1 + piece**2 + piece**4), rel=1e-6)
     assert line["roughness_on"][0] < 0.2 * line["roughness_on"][1] < 0.2 * line["roughness_on"][2]
     assert line["distance"].values.tolist() == [0.05, 0.125, 0.25]
-    assert line.attrs["predictiveness_distance"] == 0.05
+    assert float(line["predictiveness_distance"]) == 0.05
     between = probe_landscape(
         network_model(0), load_images("digits"), towards=network_model(1), points=5, count=4, bins=2
     )
-    assert between.attrs["roughness_span"] == 1.0
-    assert float(between["predictiveness_at"][0]) == between.attrs["predictiveness"]
+    assert float(between["roughness_span"]) == 1.0
+    assert float(between["predictiveness_at"][0]) == float(between["predictiveness"])
     cosines = between["gradient_cosine"].sel(gradient_position=[-0.5, 0.5]).mean()
     assert float(between["predictiveness_at"].sel(distance=0.5)) == pytest.approx(float(cosines), rel=1e-12)
     assert "roughness_on" not in between

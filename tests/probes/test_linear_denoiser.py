@@ -117,7 +117,7 @@ def test_the_spectrum_and_the_trace_are_their_formulas_at_every_t():
             first = np.trapezoid(density * grid, grid) * len(exact)
             mean_error = 3 * (exact**2).mean() ** 0.5 * len(exact) / 40**0.5
             assert abs(first - exact.sum()) < mean_error
-    assert result.attrs["parameters"] == 16
+    assert float(result["parameters"]) == 16
 
 
 def test_lines_and_planes_are_their_formulas():
@@ -130,16 +130,16 @@ def test_lines_and_planes_are_their_formulas():
         np.testing.assert_allclose(line["loss_by_t"].sel(position=a), expected, rtol=1e-10)
     vector = first[0].flatten()
     bend = float(vector @ hessian_formula(moments[0]) @ vector)
-    assert line.attrs["curvature"] == pytest.approx(bend, rel=1e-8)
-    assert line.attrs["curvature_low"] < bend < line.attrs["curvature_high"]
-    assert line.attrs["relative_curvature"] == pytest.approx(bend / float(subject.losses().mean()), rel=1e-8)
-    assert line.attrs["roughness"] < 1e-10
+    assert float(line["curvature"]) == pytest.approx(bend, rel=1e-8)
+    assert float(line["curvature_low"]) < bend < float(line["curvature_high"])
+    assert float(line["relative_curvature"]) == pytest.approx(bend / float(subject.losses().mean()), rel=1e-8)
+    assert float(line["roughness"]) < 1e-10
     plane = plane_landscape(subject, points=5, seed=3)
     for y in plane["y"].values:
         for x in plane["x"].values:
             expected = loss_formula(weights + x * one[0] + y * two[0], *moments)
             np.testing.assert_allclose(plane["loss_by_t"].sel(y=y, x=x), expected, rtol=1e-10)
-    assert plane.attrs["roughness"] < 1e-10
+    assert float(plane["roughness"]) < 1e-10
 
 
 def test_gradient_numbers_are_their_formulas():
@@ -154,20 +154,20 @@ def test_gradient_numbers_are_their_formulas():
         assert float(line["gradient_cosine"].sel(gradient_position=a)) == pytest.approx(cosine, rel=1e-9)
         change = float(abs(a) * slope.norm() / gradient.norm())
         assert float(line["gradient_change"].sel(gradient_position=a)) == pytest.approx(change, rel=1e-9)
-    assert line.attrs["lipschitz"] == pytest.approx(float(slope.norm() / direction.norm()), rel=1e-9)
+    assert float(line["lipschitz"]) == pytest.approx(float(slope.norm() / direction.norm()), rel=1e-9)
     level = float(subject.losses().mean())
-    assert line.attrs["relative_lipschitz"] == pytest.approx(float(slope.norm() * direction.norm()) / level, rel=1e-9)
-    assert line.attrs["gradient_rms"] == pytest.approx(float(gradient.pow(2).mean().sqrt()), rel=1e-9)
+    assert float(line["relative_lipschitz"]) == pytest.approx(float(slope.norm() * direction.norm()) / level, rel=1e-9)
+    assert float(line["gradient_rms"]) == pytest.approx(float(gradient.pow(2).mean().sqrt()), rel=1e-9)
     near = line["gradient_cosine"].sel(gradient_position=[-0.1, 0.1]).mean()
-    assert line.attrs["predictiveness"] == pytest.approx(float(near), rel=1e-9)
+    assert float(line["predictiveness"]) == pytest.approx(float(near), rel=1e-9)
 
 
 def test_intervals_hold_the_value_of_a_large_sample():
     large, *_ = linear_subject(count=3000)
-    exact = line_landscape(large, points=5, seed=3).attrs
+    exact = line_landscape(large, points=5, seed=3)
     inside = dict.fromkeys(("curvature", "relative_curvature", "lipschitz", "relative_lipschitz"), 0)
     for seed in range(1, 21):
-        found = line_landscape(linear_subject(count=24, seed=seed)[0], points=5, seed=3).attrs
+        found = line_landscape(linear_subject(count=24, seed=seed)[0], points=5, seed=3)
         for name in inside:
             inside[name] += found[f"{name}_low"] < exact[name] < found[f"{name}_high"]
     assert min(inside.values()) >= 16  # of 20, at 95 %

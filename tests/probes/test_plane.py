@@ -69,10 +69,10 @@ def test_a_random_plane_of_a_round_bowl_is_round():
     table = result["loss"].values
     even = (table + table[::-1, ::-1]) / 2
     np.testing.assert_allclose(even, level * (1 + x**2 + y[:, None] ** 2), rtol=1e-10)
-    assert result.attrs["curvature_x"] == pytest.approx(2 * level)
-    assert result.attrs["relative_curvature_y"] == pytest.approx(2)
-    assert result.attrs["roughness"] < 1e-12
-    assert abs(result.attrs["axes_cosine"]) < 1e-12
+    assert float(result["curvature_x"]) == pytest.approx(2 * level)
+    assert float(result["relative_curvature_y"]) == pytest.approx(2)
+    assert float(result["roughness"]) < 1e-12
+    assert abs(float(result["axes_cosine"])) < 1e-12
 
 
 def model(seed, name="mlp(width=16, depth=1)"):

@@ -54,11 +54,11 @@ def test_a_planted_curve_is_read_as_planted():
     falling, late = np.where(T < 0.5, 3.0, 1.0), 1 + 4.0 * (np.abs(T - 0.75) < 0.06)
     table = difficulty_table(result(falling[:, None] + noise, late[:, None] + noise)).set_index("definition")
     assert table.loc["d0", "share_below"] == pytest.approx(0.75, abs=0.002)
-    assert table.loc["d0", "share_low"] < 0.75 < table.loc["d0", "share_high"]
-    assert table.loc["d0", "peak_from"] == pytest.approx(0.05)
-    assert table.loc["d0", "peak_to"] == pytest.approx(0.45)  # five times are alike within their intervals
+    assert table.loc["d0", "share_below_low"] < 0.75 < table.loc["d0", "share_below_high"]
+    assert table.loc["d0", "peak_t_low"] == pytest.approx(0.05)
+    assert table.loc["d0", "peak_t_high"] == pytest.approx(0.45)  # five times are alike within their intervals
     assert table.loc["d1", "peak_t"] == pytest.approx(0.75)
-    assert table.loc["d1", ["peak_from", "peak_to"]].tolist() == pytest.approx([0.75, 0.75])
+    assert table.loc["d1", ["peak_t_low", "peak_t_high"]].tolist() == pytest.approx([0.75, 0.75])
     assert table["uniform_below"].tolist() == [0.5, 0.5]
 
 
@@ -72,8 +72,8 @@ def test_the_range_of_the_peak_holds_the_true_one_as_often_as_it_says(curve):
         # Images are hard or easy at all times together, and heavy-tailed.
         x = truth[:, None] + 0.3 * rng.standard_t(4, size=(10, 48)) + rng.exponential(size=48)
         row = difficulty_table(result(x)).iloc[0]
-        hits += row["peak_from"] <= T[3] <= row["peak_to"]
-        wide.append(row["peak_to"] - row["peak_from"])
+        hits += row["peak_t_low"] <= T[3] <= row["peak_t_high"]
+        wide.append(row["peak_t_high"] - row["peak_t_low"])
     assert hits / trials >= 0.95 - 2 * np.sqrt(0.95 * 0.05 / trials)
     assert np.median(wide) == pytest.approx({"flat": 0.9, "two alike": 0.4, "sharp": 0.0}[curve], abs=0.11)
 
@@ -82,7 +82,7 @@ def test_a_tie_is_told_from_nothing_and_a_difference_without_noise_from_everythi
     shared = np.random.default_rng(0).normal(size=48)
     level = np.array([0.0, 0.0, 1.0, 2.0, 2.0, 1.9, 0.0, 0.0, 0.0, 0.0])
     (row,) = difficulty_table(result(level[:, None] + shared)).to_dict("records")  # what all times share cancels
-    assert [row[key] for key in ("peak_t", "peak_from", "peak_to")] == pytest.approx([0.35, 0.35, 0.45])
+    assert [row[key] for key in ("peak_t", "peak_t_low", "peak_t_high")] == pytest.approx([0.35, 0.35, 0.45])
 
 
 def test_rank_correlations_are_spearmans():
@@ -90,7 +90,7 @@ def test_rank_correlations_are_spearmans():
     x, y = rng.normal(size=(10, 20)), rng.normal(size=(10, 20))
     (row,) = difficulty_correlations(result(x, y)).to_dict("records")
     assert row["rho"] == pytest.approx(stats.spearmanr(x.mean(1), y.mean(1)).statistic)
-    assert row["low"] < row["rho"] < row["high"]
+    assert row["rho_low"] < row["rho"] < row["rho_high"]
     assert row["times"] == 10
 
 

@@ -201,9 +201,9 @@ def test_partners_of_a_labelled_model_ask_for_the_same_label():
     class Seen(ConstantDenoiser):
         labels = ()
 
-        def _predict(self, x_t, t, alpha, sigma, cond):
+        def predict(self, x_t, t, alpha, sigma, cond):
             Seen.labels += (tuple(cond.tolist()),)
-            return super()._predict(x_t, t, alpha, sigma, cond)
+            return super().predict(x_t, t, alpha, sigma, cond)
 
     model = DiffusionModel("labelled", Seen(torch.zeros(SHAPE), SCHEDULES.build("linear")), classes=10)
     probe_structure(model, pictures(), count=4, sampler=Sampler("ddim", 4), levels=3)

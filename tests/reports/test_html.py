@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 
 from consistency_lab.errors import StoreError, UserError
+from consistency_lab.intervals import interval_of
 from consistency_lab.plots import frames
 from consistency_lab.reports.html import report
 from consistency_lab.store.results import load_result, save_result
@@ -88,7 +89,7 @@ def test_every_reference_inside_a_figure_finds_its_target(written):
 
 def test_the_headline_has_its_interval_kind_null_ceiling_and_references(page, results):
     last = results.comparison().isel(t=-1).sel(metric="mse")
-    score, low, high = (f"{float(last[f'family_{part}']):.3f}" for part in ("score", "low", "high"))
+    score, low, high = (f"{part:.3f}" for part in interval_of(last, "family_score"))
     assert score in page.text
     assert f"{low} to {high}" in page.text
     for words in (
@@ -239,7 +240,15 @@ def test_a_result_without_provenance_is_reported_and_says_so(results, tmp_path):
 def test_a_collapsed_comparison_is_undefined_and_says_why(results, tmp_path):
     ds = results.comparison(3, samples=12)
     ds["null"] = 0 * ds["null"]
-    for name in ("score", "score_low", "score_high", "family_score", "family_low", "family_high", "reference_score"):
+    for name in (
+        "score",
+        "score_low",
+        "score_high",
+        "family_score",
+        "family_score_low",
+        "family_score_high",
+        "reference_score",
+    ):
         ds[name] = np.nan * ds[name]
     path = report([ds], tmp_path / "collapsed.html")
     text = Page(path.read_text(encoding="utf-8")).text

@@ -8,10 +8,10 @@ import pytest
 import xarray as xr
 
 import consistency_lab as cl
+from consistency_lab.kinds.registry import figures_of
 from consistency_lab.plots import frames
-from consistency_lab.plots.figures import figures_of
 from consistency_lab.store.results import load_result, save_result
-from consistency_lab.store.shapes import whole
+from consistency_lab.store.shapes import _OLDER, whole
 
 SAMPLER = cl.Sampler(steps=3)
 
@@ -79,6 +79,17 @@ def test_every_part_is_made_whole_or_refused(made, kind):
         if "attribute" not in name and "kind alone" not in name:
             assert all(again[v].dims == r[v].dims for v in kept), name
     assert refused > 3
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "timesteps"])
+def test_what_a_part_may_choose_is_in_the_result_and_known_of_older_ones(made, kind):
+    shape = json.loads(made[kind].attrs["shape"])
+    assert shape.pop("choices") == sorted(_OLDER[kind])
+    older = made[kind].assign_attrs(shape=json.dumps(shape))
+    for dim, length in older.sizes.items():
+        if length > 1 and dim not in _OLDER[kind]:
+            with pytest.raises(cl.UserError, match=rf"taken over all {length} entries of '{dim}'"):
+                whole(older.isel({dim: [0]}))
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "timesteps"])

@@ -3,15 +3,15 @@ import pytest
 import torch
 
 from consistency_lab.data.sources import load_images
-from consistency_lab.diffusion.denoiser import Denoiser, convert
+from consistency_lab.diffusion.denoiser import Denoiser, Prediction
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.references import ConstantDenoiser, GaussianDenoiser
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
+from consistency_lab.kinds.numbers import headline
 from consistency_lab.plots.reading import warnings
-from consistency_lab.reports.numbers import headline
 from consistency_lab.similarity.compare import compare
 from consistency_lab.store.results import load_result, provenance, save_result
 
@@ -84,7 +84,7 @@ def test_permuting_models_permutes_the_distances(family):
         other = f"{a} | {b}" if f"{a} | {b}" in second["pair"].values else f"{b} | {a}"
         assert np.allclose(first["distance"].sel(pair=pair), second["distance"].sel(pair=other), rtol=1e-5, atol=1e-12)
     assert np.allclose(first["family_score"], second["family_score"], equal_nan=True)
-    assert np.allclose(first["family_low"], second["family_low"], equal_nan=True)
+    assert np.allclose(first["family_score_low"], second["family_score_low"], equal_nan=True)
 
 
 def test_chunks_and_counts_change_nothing(family, monkeypatch):
@@ -118,8 +118,8 @@ class Shifted(Denoiser):
         super().__init__()
         self.inner, self.shift, self.schedule, self.shape = inner, shift, inner.schedule, inner.shape
 
-    def _predict(self, x_t, t, alpha, sigma, cond):
-        return convert(x_t, self.inner(x_t, t).x0 + self.shift, "x0", alpha, sigma)
+    def predict(self, x_t, t, alpha, sigma, cond):
+        return Prediction.of(x_t, self.inner(x_t, t).x0 + self.shift, "x0", alpha, sigma)
 
 
 def test_a_known_perturbation_is_measured_as_itself():
@@ -153,8 +153,8 @@ def test_exploded_models_carry_a_warning_and_others_none(family, digits, tmp_pat
             super().__init__()
             self.inner, self.schedule, self.shape = inner, inner.schedule, inner.shape
 
-        def _predict(self, x_t, t, alpha, sigma, cond):
-            return convert(x_t, 30 * self.inner(x_t, t, cond).x0, "x0", alpha, sigma)
+        def predict(self, x_t, t, alpha, sigma, cond):
+            return Prediction.of(x_t, 30 * self.inner(x_t, t, cond).x0, "x0", alpha, sigma)
 
     assert warnings(compare(family[:2], images=digits, **FEW)) == []
     loud = [DiffusionModel(f"loud {m.name}", Loud(m.denoiser)) for m in family[:2]]

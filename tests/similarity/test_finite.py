@@ -68,8 +68,8 @@ def test_too_little_left_is_refused():
 class Faulty(GaussianDenoiser):
     """Breaks down on states whose first pixel is large."""
 
-    def _predict(self, x_t, t, alpha, sigma, cond):
-        found = super()._predict(x_t, t, alpha, sigma, cond)
+    def predict(self, x_t, t, alpha, sigma, cond):
+        found = super().predict(x_t, t, alpha, sigma, cond)
         bad = x_t[:, 0, 0, 0] > self.limit
         x0 = torch.where(bad.reshape(-1, 1, 1, 1), torch.nan, found.x0)
         return Prediction(found.x_t, found.alpha, found.sigma, x0, found.eps)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from consistency_lab.data.sources import load_images
-from consistency_lab.diffusion.denoiser import Denoiser, convert
+from consistency_lab.diffusion.denoiser import Denoiser, Prediction
 from consistency_lab.diffusion.mixture import MixtureDenoiser
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.noise import SharedNoise
@@ -23,8 +23,8 @@ class Off(Denoiser):
         self.inner, self.scale, self.shift = inner, scale, shift
         self.schedule, self.shape = inner.schedule, inner.shape
 
-    def _predict(self, x_t, t, alpha, sigma, cond):
-        return convert(x_t, self.scale * self.inner(x_t, t).x0 + self.shift, "x0", alpha, sigma)
+    def predict(self, x_t, t, alpha, sigma, cond):
+        return Prediction.of(x_t, self.scale * self.inner(x_t, t).x0 + self.shift, "x0", alpha, sigma)
 
 
 @pytest.mark.parametrize("law", ["gaussian(count=200)", "mixture(count=200)"])
@@ -57,10 +57,10 @@ def test_the_last_step_alone_makes_the_image_off_by_what_it_adds():
     exact = MixtureDenoiser(images.law, schedule)
 
     class OffAtTheEnd(Off):
-        def _predict(self, x_t, t, alpha, sigma, cond):
+        def predict(self, x_t, t, alpha, sigma, cond):
             near_data = (t <= schedule.grid(10)[-2]).reshape(-1, 1, 1, 1)
             x0 = self.inner(x_t, t).x0
-            return convert(x_t, torch.where(near_data, x0 + self.shift, x0), "x0", alpha, sigma)
+            return Prediction.of(x_t, torch.where(near_data, x0 + self.shift, x0), "x0", alpha, sigma)
 
     models = [DiffusionModel("exact", exact), DiffusionModel("off", OffAtTheEnd(exact, shift=0.2))]
     result = compare(models, count=16, metrics=("mse",), sampler=Sampler(steps=10), levels=11, ceiling=False)

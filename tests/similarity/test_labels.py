@@ -5,16 +5,16 @@ import pytest
 import torch
 
 from consistency_lab.data.sources import load_images
-from consistency_lab.diffusion.denoiser import Denoiser, convert
+from consistency_lab.diffusion.denoiser import Denoiser, Prediction
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.references import GaussianDenoiser
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
+from consistency_lab.kinds.words import compared, facts_of, methods
 from consistency_lab.plots.frames import overview
 from consistency_lab.plots.reading import warnings
-from consistency_lab.reports.words import compared, facts_of, methods
 from consistency_lab.similarity.compare import compare
 from consistency_lab.similarity.frozen import compare_frozen
 from consistency_lab.store.results import provenance
@@ -32,9 +32,9 @@ class ClassMean(Denoiser):
         self.register_buffer("means", means)
         self.share = share
 
-    def _predict(self, x_t, t, alpha, sigma, cond):
+    def predict(self, x_t, t, alpha, sigma, cond):
         seen = self.share * x_t / (alpha**2 + sigma**2).sqrt()
-        return convert(x_t, self.means[cond].to(x_t) + seen, "x0", alpha, sigma)
+        return Prediction.of(x_t, self.means[cond].to(x_t) + seen, "x0", alpha, sigma)
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +59,11 @@ class Unshared(ClassMean):
             "mix", torch.linalg.qr(torch.randn(64, 64, generator=torch.Generator().manual_seed(seed)))[0]
         )
 
-    def _predict(self, x_t, t, alpha, sigma, cond):
+    def predict(self, x_t, t, alpha, sigma, cond):
         seen = (x_t / (alpha**2 + sigma**2).sqrt()).flatten(1).to(self.mix)
-        return convert(x_t, self.means[cond].to(x_t) + 0.1 * (seen @ self.mix).reshape(x_t.shape), "x0", alpha, sigma)
+        return Prediction.of(
+            x_t, self.means[cond].to(x_t) + 0.1 * (seen @ self.mix).reshape(x_t.shape), "x0", alpha, sigma
+        )
 
 
 def test_models_that_ignore_the_noise_do_not_score_by_their_labels(means):

@@ -10,11 +10,11 @@ from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.references import GaussianDenoiser
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.diffusion.schedule import SCHEDULES
+from consistency_lab.kinds.words import facts_of, methods
 from consistency_lab.metrics.distances import METRICS
 from consistency_lab.metrics.pixels import MeanSquaredError, PeakSignalToNoise
 from consistency_lab.plots import frames, reading, similarity
 from consistency_lab.reports.html import report
-from consistency_lab.reports.words import facts_of, methods
 from consistency_lab.similarity.compare import compare
 from consistency_lab.similarity.permutation import family_test
 from consistency_lab.similarity.quantities import higher_is_alike, is_scored, note_of, unit_of

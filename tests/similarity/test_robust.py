@@ -5,15 +5,15 @@ import pytest
 import torch
 
 from consistency_lab.data.sources import load_images
-from consistency_lab.diffusion.denoiser import Denoiser, Prediction, convert
+from consistency_lab.diffusion.denoiser import Denoiser, Prediction
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.references import GaussianDenoiser
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.diffusion.schedule import SCHEDULES
+from consistency_lab.kinds.numbers import headline
 from consistency_lab.plots.frames import overview
 from consistency_lab.plots.reading import warnings
-from consistency_lab.reports.numbers import headline
 from consistency_lab.similarity.compare import compare
 from consistency_lab.similarity.robust import held_by_one
 from consistency_lab.similarity.statistics import family_score, pairs_of
@@ -30,8 +30,8 @@ def gaussian(name, seed, kind=GaussianDenoiser):
 class Exploding(GaussianDenoiser):
     """Runs away on the states whose first pixel is the largest of all starts."""
 
-    def _predict(self, x_t, t, alpha, sigma, cond):
-        found = super()._predict(x_t, t, alpha, sigma, cond)
+    def predict(self, x_t, t, alpha, sigma, cond):
+        found = super().predict(x_t, t, alpha, sigma, cond)
         far = (x_t[:, 0, 0, 0] > self.limit).reshape(-1, 1, 1, 1)
         x0 = torch.where(far, 25 * found.x0.abs(), found.x0)
         return Prediction(found.x_t, found.alpha, found.sigma, x0, found.eps)
@@ -119,9 +119,9 @@ class Unrelated(Denoiser):
         self.register_buffer("mix", torch.linalg.qr(torch.randn(64, 64, generator=generator))[0])
         self.register_buffer("sizes", sizes)
 
-    def _predict(self, x_t, t, alpha, sigma, cond):
+    def predict(self, x_t, t, alpha, sigma, cond):
         seen = (x_t.flatten(1).to(self.mix) @ self.mix).reshape(x_t.shape)
-        return convert(x_t, seen * self.sizes[cond].reshape(-1, 1, 1, 1), "x0", alpha, sigma)
+        return Prediction.of(x_t, seen * self.sizes[cond].reshape(-1, 1, 1, 1), "x0", alpha, sigma)
 
 
 @pytest.mark.parametrize("count", [40, 200])

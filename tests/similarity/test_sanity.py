@@ -103,5 +103,5 @@ def test_flat_exploded_and_bright_samples_are_no_other_range(digits):
 def test_the_warning_of_exploded_samples_names_clipping_and_its_price(digits):
     _, said = sound(None, digits.all()[:64], 1e4 * (digits.all()[:64] + 0.001))
     assert "over 99 % of the pixels" in said[0] or "100 % of the pixels" in said[0]
-    assert "--clip" in said[0]
+    assert "'ddim(clip=True)' (--sampler)" in said[0]
     assert "clipping makes models more alike" in said[0]

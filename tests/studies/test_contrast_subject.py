@@ -46,7 +46,7 @@ def test_every_part_has_a_landscape(models, kind, part):
     result = line_landscape(subject, points=5)
     assert float(result["loss"].sel(position=0.0)) == pytest.approx(float(subject.losses().mean()), rel=1e-12)
     for name in ("relative_curvature", "roughness", "predictiveness", "relative_lipschitz"):
-        assert np.isfinite([result.attrs[name], result.attrs[f"{name}_low"], result.attrs[f"{name}_high"]]).all()
+        assert np.isfinite([float(result[name]), float(result[f"{name}_low"]), float(result[f"{name}_high"])]).all()
 
 
 def test_runs_are_found_by_name_whatever_they_are(models, store):

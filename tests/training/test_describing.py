@@ -50,6 +50,17 @@ def test_defaults_say_nothing_and_changes_say_themselves_alone(images):
     assert changed(images, noise_seed=2) == ["init_seed=0", "order_seed=0", "noise_seed=2"]
 
 
+def test_a_network_of_ones_own_and_a_start_are_told_apart(images):
+    own = {"name": "own", "module": "Net", "code": "c" * 32, "weights": "1" * 32}
+    plain = spec(images)
+    first = {**plain, "settings": {**plain["settings"], "network": own}}
+    second = {**first, "settings": {**plain["settings"], "network": {**own, "weights": "2" * 32}}}
+    assert changed_settings(first["settings"], TrainingSettings(), REGISTRIES) == ["network=Net"]
+    assert differences([first, second]) == ["network.weights=11111111", "network.weights=22222222"]
+    stopped = {**plain, "stopped": 50, "start": {"weights": "3" * 32, "steps": 7}}
+    assert differences([plain, stopped]) == ["", "stopped=50, start.weights=33333333, start.steps=7"]
+
+
 def test_a_default_with_options_of_its_own_is_a_default(images):
     def said(**changes):
         made = gan_spec(images, GANSettings.of(**changes), CPU)

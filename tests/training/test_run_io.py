@@ -138,7 +138,7 @@ def test_a_second_ctrl_c_does_not_wait_and_threads_and_own_handlers_are_left_alo
 
 def test_ctrl_c_on_the_command_line_is_one_line_and_status_130(tmp_path):
     command = [sys.executable, "-m", "consistency_lab.cli", "train", "--network", TINY["network"], "--quiet"]
-    options = ["--steps", "1000000", "--device", "cpu", "--out", str(tmp_path)]
+    options = ["--steps", "1000000", "--device", "cpu", "--store", str(tmp_path)]
     process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True)
     for _ in range(1200):
         if list(tmp_path.glob("*/metrics.jsonl")):

@@ -1,1 +1,1 @@
-"""Figures of studies, from their finished rows."""
+"""Figures of studies, from their finished rows, and of races."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from consistency_lab.errors import UserError
+from consistency_lab.intervals import as_columns, as_value, interval_names, interval_of
 from consistency_lab.paper.likeness import LEAST_COVERED, WORST_QUALITY
 from consistency_lab.paper.rows import Rows
 from consistency_lab.store.spec import MEASURES_VERSION
@@ -18,7 +20,6 @@ from consistency_lab.store.spec import MEASURES_VERSION
 # What tells rows of one table apart; everything else in a spec is how they were measured.
 IDENTITY = ("row", "family", "families", "models", "step", "probe", "part", "size")
 MEASURED = ("family", "cross", "pairs", "emergence", "size", "why")  # rows that hold numbers of comparisons and probes
-ENDS = ("", "_low", "_high")
 Row = Mapping[str, Any]
 
 
@@ -36,8 +37,8 @@ def current_rows(path: str | Path) -> list[Row]:
     rows = Rows(path)
     if not len(rows):
         raise MissingRows(f"there are no rows in {path}")
-    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
-    current = [line for line in lines if rows.key(line["spec"]) == line["key"]]
+    lines = rows.finished()
+    current: list[Row] = [line for line in lines if rows.key(line["spec"]) == line["key"]]
     if not current:
         raise MissingRows(f"all {len(lines)} rows in {path} were made by an older version")
     return current
@@ -82,8 +83,8 @@ def families(rows: Sequence[Row], kind: str = "family") -> pd.DataFrame:
         spec, values = row["spec"], row["values"]
         own = [each["values"] for each in qualities if each["spec"]["models"] == spec["models"]]
         facts = {"family": spec["family"], "models": len(spec["models"]), "step": spec.get("step")}
-        facts["diffusion"] = any(key.endswith("_along_t") for key in values)
-        table.append({**facts, **values, **(own[-1] if own else {})})
+        said = {**_said_by_names(values), **values}
+        table.append({**facts, "diffusion": bool(said["curves"]), **said, **(own[-1] if own else {})})
     frame = pd.DataFrame(table)
     frame["fit"] = pd.Series([None] * len(frame), dtype=object)
     if "frechet" in frame and frame["diffusion"].any():
@@ -132,7 +133,7 @@ def scores(rows: Sequence[Row], metric: str = "mse") -> pd.DataFrame:
     table = []
     for row in _records(own):
         ceiling, null = row.get(f"{metric}_ceiling", np.nan), row[f"{metric}_null"]
-        facts = {key: row.get(key, np.nan) for key in ("frechet", "frechet_low", "frechet_high")}
+        facts = as_columns("frechet", interval_of(row, "frechet", np.nan))
         facts |= {"fit": row["fit"], "ceiling": 1 - ceiling / null if null else np.nan}
         group = GROUPS[0] if row["diffusion"] else GROUPS[2]
         table.append({"group": group, "name": row["family"], **_score(row, metric), **facts})
@@ -143,8 +144,8 @@ def scores(rows: Sequence[Row], metric: str = "mse") -> pd.DataFrame:
         tests = {"p": row.get(f"{metric}_p", np.nan), "p_any": row.get("p_any", np.nan)}
         table.append({"group": group, "name": name, **_score(row, metric), **tests})
         table[-1]["fit"] = False if False in (fit[row["first"]], fit[row["second"]]) else None
-    columns = ["group", "name", "score", "score_low", "score_high", "median", "ceiling", "p", "p_any"]
-    columns += ["frechet", "frechet_low", "frechet_high", "fit"]
+    columns = ["group", "name", *interval_names("score"), "median", "ceiling", "p", "p_any"]
+    columns += [*interval_names("frechet"), "fit"]
     frame = pd.DataFrame(table).reindex(columns=columns)
     order = frame["group"].map(GROUPS.index)
     return (
@@ -159,9 +160,16 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 
+def _said_by_names(values: Mapping[str, Any]) -> dict[str, list[str]]:
+    """``curves`` and ``references`` of rows of versions that said them in the names of their values alone."""
+    curves = [name.removesuffix("_along_t") for name in values if name.endswith("_along_t")]
+    residuals = [name.removeprefix("residual_after_") for name in values if name.startswith("residual_after_")]
+    return {"curves": curves, "references": residuals}
+
+
 def metrics_of(table: pd.DataFrame) -> list[str]:
-    """The metrics of a table of families, in the order of its columns."""
-    return [name.removesuffix("_along_t") for name in map(str, table) if name.endswith("_along_t")]
+    """The metrics of whose scores a table of families has curves over noise levels."""
+    return sorted(set(chain.from_iterable(table["curves"])))
 
 
 def along_t(table: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -170,16 +178,15 @@ def along_t(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     for row in table[table["diffusion"]].to_dict("records"):
         curve = row.get(f"{metric}_along_t")
         if isinstance(curve, dict):
-            columns = {"t": "t", "log_snr": "log_snr", "value": "score", "low": "low", "high": "high"}
-            found = {column: np.array(curve[key], dtype=float) for column, key in columns.items()}
-            parts.append(pd.DataFrame({"name": row["family"], **found}))
+            grid = {key: np.array(curve[key], dtype=float) for key in ("t", "log_snr")}
+            parts.append(pd.DataFrame({"name": row["family"], **grid, **as_value(interval_of(curve, "score"))}))
     columns_of = ["name", "t", "log_snr", "value", "low", "high"]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns_of)
 
 
 def references_of(table: pd.DataFrame) -> list[str]:
     """The closed-form denoisers that a table of families was compared with."""
-    return [name.removeprefix("residual_after_") for name in map(str, table) if name.startswith("residual_after_")]
+    return sorted(set(chain.from_iterable(table["references"])))
 
 
 def probe_rows(rows: Sequence[Row], probe: str) -> list[Row]:
@@ -210,7 +217,7 @@ def probes(rows: Sequence[Row], probe: str) -> pd.DataFrame:
 
 
 def _score(row: Row, metric: str) -> dict[str, float]:
-    found = {f"score{end}": row[f"{metric}{end or '_score'}"] for end in ENDS}
+    found = as_columns("score", interval_of(row, f"{metric}_score"))
     return {**found, "median": row.get(f"{metric}_median_distance", np.nan)}
 
 

@@ -12,6 +12,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from consistency_lab.intervals import interval_names, interval_of
 from consistency_lab.plots.theme import (
     DASHES,
     INK,
@@ -35,7 +36,7 @@ class Panel:
     """One axis of a forest.
 
     Attributes:
-        value: the column that is drawn, with its interval in ``VALUE_low`` and ``VALUE_high``.
+        value: the column that is drawn, with its interval beside it.
         label: of the axis, with the unit.
         title: above the panel.
         lines: named values to compare with.
@@ -105,7 +106,7 @@ def plain_ticks(axis: Axis) -> None:
 def _panel(
     ax: Axes, table: pd.DataFrame, panel: Panel, places: Sequence[float], colours: Sequence[int], above: int
 ) -> None:
-    columns = [panel.value, f"{panel.value}_low", f"{panel.value}_high"]
+    columns = interval_names(panel.value)
     drawn = table.reindex(columns=columns).to_numpy(dtype=float)
     fit = [each is not False for each in table["fit"]] if "fit" in table else [True] * len(table)
     if panel.log:
@@ -240,7 +241,7 @@ def scatter(table: pd.DataFrame, x: str, y: str, xlabel: str, ylabel: str, logx:
     ax = axes[0, 0]
     groups = list(dict.fromkeys(table["group"]))
     if logx:
-        known = table[[x, f"{x}_low", f"{x}_high"]].to_numpy(dtype=float)
+        known = table[interval_names(x)].to_numpy(dtype=float)
         known = known[np.isfinite(known) & (known > 0)]
         ax.set_xscale("log")
         ax.set_xlim(known.min() / 1.3, known.max() * 1.3)
@@ -248,8 +249,9 @@ def scatter(table: pd.DataFrame, x: str, y: str, xlabel: str, ylabel: str, logx:
         g = groups.index(row["group"])
         colour = COLOURS[g % len(COLOURS)]
         edge = ax.get_xlim()[0] if logx else -np.inf
-        ax.plot([max(row[f"{x}_low"], edge), row[f"{x}_high"]], [row[y]] * 2, color=colour, lw=1.4)
-        ax.plot([row[x]] * 2, [row[f"{y}_low"], row[f"{y}_high"]], color=colour, lw=1.4)
+        across, along = interval_of(row, x), interval_of(row, y)
+        ax.plot([max(across.low, edge), across.high], [row[y]] * 2, color=colour, lw=1.4)
+        ax.plot([row[x]] * 2, [along.low, along.high], color=colour, lw=1.4)
         ax.plot([row[x]], [row[y]], MARKS[g % len(MARKS)], color=colour, ms=6)
     for g, group in enumerate(groups):
         ax.plot([], [], MARKS[g % len(MARKS)], color=COLOURS[g % len(COLOURS)], label=str(group))

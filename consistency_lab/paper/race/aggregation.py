@@ -18,13 +18,11 @@ SUSTAINED = 0.1  # of the control's run: how long a target must be held
 LOSS = "held-out loss"
 
 
-def qualifies(metric: str, trained: float, gaussian: float, memoriser: float) -> bool:
+def qualifies(trained: float, gaussian: float, memoriser: float) -> bool:
     """Whether a metric (the lower the better) may be a race's target: a trained model beats what needs no training.
 
-    The Gaussian's samples win in pixels whatever was learned, so a distance of pixels never qualifies.
+    Features are a classifier's (`Watch`): in pixels a Gaussian's samples win whatever was learned.
     """
-    if "pixel" in metric.lower():
-        return False
     return bool(trained < gaussian and trained < memoriser)
 
 
@@ -72,8 +70,8 @@ def gathered(
     own = [c.name for c in contestants].index(control.name)
     last = [_last(evaluations[key][own]) for key in ("loss", "frechet")]
     qualified = [
-        qualifies(metric, last[k], value[names.index(GAUSSIAN), k], value[names.index(MEMORISER), k])
-        for k, metric in enumerate(metrics)
+        qualifies(last[k], value[names.index(GAUSSIAN), k], value[names.index(MEMORISER), k])
+        for k in range(len(metrics))
     ]
     beaten = [value[names.index(name), 0] for name in (GAUSSIAN, MEMORISER)]
     run_dims, per_target = ("contestant", "seed"), ("contestant", "seed", "target")
@@ -90,7 +88,7 @@ def gathered(
             **{key: (run_dims, each) for key, each in numbers.items()},
             "pilot_loss": ("step", _on_steps(pilot, place)),
             "target_loss": ("target", wanted),
-            "target_qualified": ("target", [qualifies(LOSS, each, *beaten) for each in wanted]),
+            "target_qualified": ("target", [qualifies(each, *beaten) for each in wanted]),
             "reference_value": (("reference", "metric"), value),
             "qualified": ("metric", np.array(qualified)),
             "role": ("contestant", [c.role for c in contestants]),
@@ -113,7 +111,8 @@ def gathered(
     return with_provenance(
         result,
         "race",
-        settings={c.name: vars(c.settings) for c in contestants},
+        choices=("contestant", "target"),
+        settings={c.name: c.settings.facts() for c in contestants},
         data={"name": watch.images.name, "fingerprint": watch.images.fingerprint, "images": len(watch.images)},
         held_out={"name": watch.held_out.name, "images": len(watch.held_out)},
         watch=watch.facts,

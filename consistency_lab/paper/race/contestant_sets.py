@@ -24,8 +24,8 @@ OURS: Mapping[str, Mapping[str, object]] = {
     FOLLOWING: {"density": "followed", "exponent": 1.5},
     FIXED: {},
     f"{FOLLOWING}, exponent 1": {"density": "followed"},
-    "recipe, other objective, exponent 0.5": {"weighting": "objective", "exponent": 0.5},
-    "recipe, other objective, exponent 1": {"weighting": "objective"},
+    "recipe, other objective, exponent 0.5": {"draws": "objective", "exponent": 0.5},
+    "recipe, other objective, exponent 1": {"draws": "objective"},
 }
 _SEVERAL = (FOLLOWING, FIXED, "loss second moment, 50 cells")
 
@@ -42,8 +42,8 @@ _DENSITIES: Mapping[str, Mapping[str, object]] = {
 
 def recipes_of(found: Findings, base: TrainingSettings) -> dict[str, Recipe]:
     """The recipes that race: uses of one density at one annealing, and the first with the momentum that the curvature asks for."""
-    made = {name: found.recipe(base, momentum="kept", **options) for name, options in OURS.items()}
-    return {**made, MEASURED: found.recipe(base, momentum="measured", **OURS[FOLLOWING])}
+    made = {name: found.recipe(base, **options) for name, options in OURS.items()}
+    return {**made, MEASURED: found.recipe(base, measured_momentum=True, **OURS[FOLLOWING])}
 
 
 def standard_contestants(
@@ -97,7 +97,7 @@ def standard_contestants(
     for name, recipe in (foreign or {}).items():
         contestants += at_horizons(Contestant(name, recipe.apply(base), "recipe"), several)
     # A followed density looks at the losses of its own run, so that there is nothing to shuffle.
-    blind = found.shuffled(0).recipe(base, momentum="kept", **OURS[FIXED])
+    blind = found.shuffled(0).recipe(base, **OURS[FIXED])
     contestants += at_horizons(Contestant(SHUFFLED, blind.apply(base), "shuffled", **cost), at)  # type: ignore[arg-type]
     return contestants
 

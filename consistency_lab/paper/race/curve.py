@@ -10,7 +10,7 @@ import xarray as xr
 
 from consistency_lab.errors import UserError
 from consistency_lab.paper.quality import GAUSSIAN, MEMORISER
-from consistency_lab.paper.race.aggregation import LOSS, SUSTAINED, qualifies
+from consistency_lab.paper.race.aggregation import SUSTAINED, qualifies
 from consistency_lab.paper.race.crossing import arrival
 from consistency_lab.paper.race.table import race_table
 
@@ -87,7 +87,7 @@ def with_targets(race: xr.Dataset, fractions: Sequence[float]) -> xr.Dataset:
             crossing=(per_target, crossing),
             censored=(per_target, censored),
             target_loss=("target", wanted),
-            target_qualified=("target", [qualifies(LOSS, each, *beaten) for each in wanted]),
+            target_qualified=("target", [qualifies(each, *beaten) for each in wanted]),
         )
         .assign_coords(target=[float(f) for f in fractions])
     )

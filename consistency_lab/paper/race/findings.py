@@ -96,8 +96,8 @@ def _found(images: ImageSet, settings: TrainingSettings, device: torch.device) -
         "loss_second_moment": moment.tolist(),
         "gradients": difficulty["profile"].sel(definition=list(GRADIENTS)).values.tolist(),
         "adam_second_moment": difficulty["adam_second_moment"].values.tolist(),
-        "roughness": float(landscape.attrs["roughness"]),
-        "roughness_span": float(landscape.attrs["roughness_span"]),
+        "roughness": float(landscape["roughness"]),
+        "roughness_span": float(landscape["roughness_span"]),
         "curvature": list(curvature),
         "seconds": [_between(began, trained), _between(trained, _clocks())],
     }

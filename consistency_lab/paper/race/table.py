@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from consistency_lab.errors import UserError
-from consistency_lab.intervals import mean_interval
+from consistency_lab.intervals import as_columns, mean_interval, without_bounds
 from consistency_lab.paper.race.crossing import Crossing, Speedup, haste, speedup, typical
 from consistency_lab.store.shapes import lost_variables, whole
 
@@ -47,8 +47,8 @@ def race_table(race: xr.Dataset, target: float | None = None) -> pd.DataFrame:
     Returns:
         ``contestant, role, entry, fastest`` (of its entry), ``against`` (what kind of control), ``control`` (which), ``crossing``
         (geometric mean in steps; a lower bound where ``censored`` runs never arrived), ``diverged`` (seeds), then
-        ``speedup, low, high, bound`` in steps (see `Speedup`), the same with ``seconds_`` in time of training, with ``pilot_`` in steps
-        with those of its pilot added, and with ``pilot_seconds_`` in time with that of its pilot and the probes added;
+        ``speedup`` with its interval and ``bound`` in steps (see `Speedup`), the same with ``seconds_`` in time of training, with
+        ``pilot_`` in steps with those of its pilot added, and with ``pilot_seconds_`` in time with that of its pilot and the probes added;
         ``total_variation`` of its density over the run from uniform, and ``effective_sample_size``, what a batch of it is worth once it is
         weighted back to uniform, in samples, both means over seeds.
 
@@ -120,7 +120,8 @@ def finals_table(race: xr.Dataset) -> pd.DataFrame:
         for key, variable in (("loss", "evaluation_loss"), ("frechet", "frechet")):
             values = part[variable].values[sound]
             ends = [line[np.isfinite(line)][-1:] for line in values]
-            row |= _interval(key, np.concatenate(ends) if ends else np.empty(0))
+            final = np.concatenate(ends) if ends else np.empty(0)
+            row |= as_columns(key, mean_interval(final) if len(final) else without_bounds(np.nan))
         table.append(row)
     for name in race["reference"].values:
         loss, frechet = (float(race["reference_value"].sel(reference=name, metric=metric)) for metric in metrics)
@@ -136,12 +137,5 @@ def _whole_race(race: object) -> xr.Dataset:
     return whole(race)
 
 
-def _interval(key: str, values: np.ndarray) -> dict[str, float]:
-    if not len(values):
-        return {key: np.nan, f"{key}_low": np.nan, f"{key}_high": np.nan}
-    return dict(zip((key, f"{key}_low", f"{key}_high"), map(float, mean_interval(values)), strict=True))
-
-
 def _columns(prefix: str, found: Speedup) -> dict[str, Any]:
-    names = ("speedup", "low", "high", "bound")
-    return dict(zip((prefix + name for name in names), found[:4], strict=True))
+    return {**as_columns(f"{prefix}speedup", found[:3]), f"{prefix}bound": found.bound}

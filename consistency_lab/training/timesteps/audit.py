@@ -109,7 +109,13 @@ def audit_timesteps(
         },
     )
     return with_provenance(
-        result, "timesteps", schedule=schedule.spec, total_steps=total_steps, played=loss is not None, batch=batch
+        result,
+        "timesteps",
+        choices=("sampler",),
+        schedule=schedule.spec,
+        total_steps=total_steps,
+        played=loss is not None,
+        batch=batch,
     )
 
 

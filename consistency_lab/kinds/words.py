@@ -69,6 +69,13 @@ def machine(facts: Facts) -> list[tuple[str, str]]:
     return [(term, str(value)) for term, value in entries if value not in (None, "")]
 
 
+def made(ds: xr.Dataset) -> str:
+    """What every section says at its end: how many samples, and the machine; empty where nothing is recorded."""
+    facts = facts_of(ds)
+    parts = [f"{facts['samples']} samples"] if "samples" in facts else []
+    return "; ".join(parts + [f"{term} {text}" for term, text in machine(facts)])
+
+
 def models_of(facts: Facts) -> list[dict[str, Any]]:
     """The models that a comparison recorded, in its order."""
     return [dict(model) for model in facts.get("models") or [] if isinstance(model, Mapping)]

@@ -10,11 +10,12 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from consistency_lab.intervals import interval_of
+from consistency_lab.kinds.gallery import shown_samples
+from consistency_lab.kinds.numbers import number, score_text
 from consistency_lab.plots import frames, reading
 from consistency_lab.plots.gallery import gallery_rows, show_image
 from consistency_lab.plots.theme import INK, MUTED, NULL, SAME, label_lines, themed, time_axis
-from consistency_lab.reports.gallery import shown_samples
-from consistency_lab.reports.numbers import number, score_text
 from consistency_lab.similarity.quantities import higher_is_alike
 
 LOOKS: dict[str, tuple[str, Any]] = {"family": (SAME, "-"), "null": (NULL, (0, (6, 2)))}
@@ -106,7 +107,7 @@ def sample_sentence(ds: xr.Dataset, t: float, sample: int, metric: str) -> str:
     own += (
         f", mean of all {number(float(one['distance'].mean()))}, under other noise {number(float(one['null'].mean()))}"
     )
-    score = score_text(*(float(one[f"family_{part}"]) for part in ("score", "low", "high")))
+    score = score_text(*interval_of(one, "family_score"))
     if score == "undefined":
         return f"{own}. No score: {reading.why_undefined(ds, metric)}."
     return f"{own}. Score of all samples at this time {score} ({ds.attrs.get('interval', 'interval not recorded')})."

@@ -6,9 +6,9 @@ import pytest
 
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
+from consistency_lab.kinds.registry import figures_of
+from consistency_lab.paper.plots import race
 from consistency_lab.paper.race.table import race_table
-from consistency_lab.plots import race
-from consistency_lab.plots.figures import figures_of
 from consistency_lab.reports.html import report
 from consistency_lab.training.timesteps.audit import audit_timesteps
 
@@ -58,7 +58,7 @@ def test_curves_are_means_over_seeds_with_intervals(raced):
     assert set(frame["contestant"]) == {"uniform", "twice", "never"}  # who diverged has no curve
     own = frame[frame["contestant"] == "twice"]
     np.testing.assert_allclose(own["loss"], np.exp(np.log([1, 1.1, 1.2]).mean()) * 0.5 / raced["step"].values)
-    assert (own["low"] < own["loss"]).all()
+    assert (own["loss_low"] < own["loss"]).all()
     ax = race.curves(raced).axes[0]
     lines = {line.get_label(): line for line in ax.lines if not str(line.get_label()).startswith("_")}
     assert set(lines) == {"uniform", "twice", "never"}

@@ -4,7 +4,7 @@ import json
 from consistency_lab import train
 from consistency_lab.data.sources import load_images
 from consistency_lab.diffusion.sampling import Sampler
-from consistency_lab.reports import words
+from consistency_lab.kinds import words
 from consistency_lab.similarity.compare import compare
 
 

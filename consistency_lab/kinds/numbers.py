@@ -10,8 +10,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from consistency_lab.intervals import interval_of
 from consistency_lab.plots import frames, reading
 from consistency_lab.similarity.quantities import unit_of
+
+OVER_IMAGES = "95 % intervals over images"
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -34,6 +37,11 @@ def with_interval(value: float, low: float, high: float, digits: int = 3) -> str
     if math.isnan(low) or math.isnan(high):
         return f"{number(value, digits)} (no interval)"
     return f"{number(value, digits)} [{number(low, digits)}, {number(high, digits)}]"
+
+
+def interval_text(ds: xr.Dataset, name: str) -> str:
+    """`with_interval` of a variable without dimensions, or of one entry of it."""
+    return with_interval(*(np.asarray(part).item() for part in interval_of(ds, name)))
 
 
 def score_text(value: float, low: float, high: float) -> str:
@@ -121,8 +129,7 @@ def headline(ds: xr.Dataset, metric: str | None = None) -> Headline:
     table = {row["group"]: row for row in frames.overview(ds, metric).to_dict("records") if row["group"] != "pair"}
 
     def values(group: str, what: str) -> tuple[float, float, float]:
-        row = table[group]
-        return float(row[what]), float(row[f"{what}_low"]), float(row[f"{what}_high"])
+        return tuple(map(float, interval_of(table[group], what)))  # type: ignore[return-value]
 
     score, low, high = values("family", "score")
     return Headline(
@@ -149,7 +156,7 @@ def _typical(ds: xr.Dataset, metric: str) -> dict[str, Any]:
     if "family_trimmed_score" not in ds:
         return {}
     one = ds.isel(t=-1).sel(metric=metric)
-    trimmed = tuple(float(one[f"family_trimmed_score{end}"]) for end in ("", "_low", "_high"))
+    trimmed = tuple(interval_of(one, "family_trimmed_score"))
     return {"trimmed": trimmed, "median": float(one["family_median_score"])}
 
 
@@ -158,7 +165,7 @@ def odd_one_out(ds: xr.Dataset, metric: str) -> str:
     if "odd" not in ds:
         return ""
     one = ds.isel(t=-1).sel(metric=metric)
-    index, rise, low, high = (float(one[name]) for name in ("odd", "odd_rise", "odd_rise_low", "odd_rise_high"))
+    index, (rise, low, high) = float(one["odd"]), map(float, interval_of(one, "odd_rise"))
     if index < 0 or math.isnan(rise):
         return ""
     name, without = reading.names(ds, "model")[int(index)], float(one["without_score"][int(index)])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from consistency_lab.errors import UserError
+from consistency_lab.kinds.numbers import headline, number, plain, score_text, with_interval
 from consistency_lab.plots.reading import headline_metric
-from consistency_lab.reports.numbers import headline, number, plain, score_text, with_interval
 
 NAN = float("nan")
 

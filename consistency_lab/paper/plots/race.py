@@ -8,7 +8,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from consistency_lab.intervals import mean_interval
+from consistency_lab.intervals import as_columns, as_value, interval_names, interval_of, mean_interval
 from consistency_lab.paper.race.table import fastest, race_table
 from consistency_lab.plots.reading import need
 from consistency_lab.plots.theme import DASHES, INK, MUTED, NULL, SAME, SERIES, new_figure, note, themed
@@ -17,7 +17,7 @@ _MOST = 8  # curves that eyes can tell apart
 
 
 def curves_frame(ds: xr.Dataset, names: list[str] | None = None) -> pd.DataFrame:
-    """Columns contestant, step, loss, low, high: means over the seeds that did not diverge, with 95 % t intervals of the log."""
+    """Columns contestant, step, loss, loss_low, loss_high: means over the seeds that did not diverge, with 95 % t intervals of the log."""
     ds = need(ds, "race", "loss", "diverged_at")
     rows = []
     for name in names or [str(each) for each in ds["contestant"].values]:
@@ -25,13 +25,9 @@ def curves_frame(ds: xr.Dataset, names: list[str] | None = None) -> pd.DataFrame
         loss = part["loss"].values[np.isnan(part["diverged_at"].values)]
         there = np.isfinite(loss).all(0) if len(loss) else np.zeros(ds.sizes["step"], dtype=bool)
         if there.any():
-            mean, low, high = (np.exp(x) for x in mean_interval(np.log(loss[:, there]), axis=0))
-            rows.append(
-                pd.DataFrame(
-                    {"contestant": name, "step": ds["step"].values[there], "loss": mean, "low": low, "high": high}
-                )
-            )
-    columns = ["contestant", "step", "loss", "low", "high"]
+            mean = as_columns("loss", map(np.exp, mean_interval(np.log(loss[:, there]), axis=0)))
+            rows.append(pd.DataFrame({"contestant": name, "step": ds["step"].values[there], **mean}))
+    columns = ["contestant", "step", *interval_names("loss")]
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
 
 
@@ -45,9 +41,8 @@ def quality_frame(ds: xr.Dataset, names: list[str] | None = None) -> pd.DataFram
         value, step = part["frechet"].values[sound], part["evaluation_step"].values[sound]
         there = np.isfinite(value).all(0) if len(value) else np.zeros(ds.sizes["evaluation"], dtype=bool)
         if there.any():
-            mean, low, high = mean_interval(value[:, there], axis=0)
-            columns = {"name": name, "step": step[0, there].astype(int), "value": mean, "low": low, "high": high}
-            parts.append(pd.DataFrame(columns))
+            mean = as_value(mean_interval(value[:, there], axis=0))
+            parts.append(pd.DataFrame({"name": name, "step": step[0, there].astype(int), **mean}))
     columns_of = ["name", "step", "value", "low", "high"]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns_of)
 
@@ -75,8 +70,9 @@ def curves(ds: xr.Dataset) -> Figure:
     for i, (name, line) in enumerate(table.groupby("contestant", sort=False)):
         colour = SERIES[i % len(SERIES)]
         ax.plot(line["step"], line["loss"], color=colour, ls=DASHES[i % len(DASHES)], lw=1.5, label=str(name))
-        if line["low"].notna().all():
-            ax.fill_between(line["step"], line["low"], line["high"], color=colour, alpha=0.15, lw=0)
+        _, low, high = interval_of(line, "loss")
+        if np.isfinite(low).all():
+            ax.fill_between(line["step"], low, high, color=colour, alpha=0.15, lw=0)
     if table.empty:
         note(ax, "no run has a record yet")
     else:
@@ -99,23 +95,17 @@ def curves(ds: xr.Dataset) -> Figure:
     return figure
 
 
-def speedups_frame(ds: xr.Dataset) -> pd.DataFrame:
-    """`race_table` of the last target: what the figure draws."""
-    ds = need(ds, "race", "crossing", "censored", "role")
-    return race_table(ds)
-
-
 @themed
 def speedups(ds: xr.Dataset) -> Figure:
     """How many times sooner than each kind of control each contestant reached the last target, with 95 % intervals over seeds.
 
     An arrow is a bound that censored runs leave; a cross stands where nothing is known.
     """
-    table = speedups_frame(ds)
+    table = race_table(need(ds, "race", "crossing", "censored", "role"))
     panels = list(dict.fromkeys(table["against"]))
     names = list(dict.fromkeys(table["contestant"]))
     figure, axes = new_figure(3.0 + 2.3 * len(panels), 1.3 + 0.22 * len(names), 1, len(panels), sharey=True)
-    finite = table[["speedup", "low", "high"]].to_numpy(dtype=float)
+    finite = table[interval_names("speedup")].to_numpy(dtype=float)
     finite = finite[np.isfinite(finite) & (finite > 0)]
     low, high = (min(0.5, finite.min() * 0.9), max(2.0, finite.max() * 1.1)) if len(finite) else (0.5, 2.0)
     for ax, against in zip(axes[0], panels, strict=True):
@@ -133,16 +123,17 @@ def _forest(ax: Axes, part: pd.DataFrame, low: float, high: float) -> None:
     ax.set_xscale("log")
     ax.set_xlim(low, high)
     ax.axvline(1.0, color=MUTED, lw=1)
-    for y, row in enumerate(part.itertuples()):
-        colour = SAME if row.fastest else MUTED
-        if row.bound == "unknown":
+    for y, row in enumerate(part.to_dict("records")):
+        colour = SAME if row["fastest"] else MUTED
+        if row["bound"] == "unknown":
             ax.plot([1.0], [y], marker="x", color=NULL, ms=5)
             continue
-        at = float(np.clip(float(row.speedup), low, high))  # type: ignore[arg-type]
-        marker = {"": "o", "at least": ">", "at most": "<"}[str(row.bound)]
+        speedup = interval_of(row, "speedup")
+        at = float(np.clip(speedup.estimate, low, high))
+        marker = {"": "o", "at least": ">", "at most": "<"}[str(row["bound"])]
         ax.plot([at], [y], marker=marker, color=colour, ms=4.5)
-        if np.isfinite(float(row.low)):  # type: ignore[arg-type]
-            ax.plot([float(row.low), float(row.high)], [y, y], color=colour, lw=1.4)  # type: ignore[arg-type]
+        if np.isfinite(speedup.low):
+            ax.plot([speedup.low, speedup.high], [y, y], color=colour, lw=1.4)
     ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 3, 5, 10) if low <= tick <= high]
     ax.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
     ax.set_xticks([], minor=True)

@@ -3,7 +3,7 @@ import base64
 import numpy as np
 import pytest
 
-from consistency_lab.reports.gallery import extremes, gallery
+from consistency_lab.kinds.gallery import extremes, gallery
 
 
 def image(shown, row, time, column, channels):

@@ -1,0 +1,249 @@
+"""A comparison of models: what a report, a notebook and a folder show of it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from consistency_lab.intervals import interval_of, mean_interval
+from consistency_lab.kinds import words
+from consistency_lab.kinds.base import Drawing, Kind, Section
+from consistency_lab.kinds.gallery import extremes, gallery
+from consistency_lab.kinds.numbers import Headline, headline, number, records, score_text, with_interval
+from consistency_lab.kinds.sample_view import sample_labels, sample_sentence, sample_view
+from consistency_lab.kinds.views import Control, View
+from consistency_lab.plots import frames, reading, similarity
+from consistency_lab.plots.gallery import gallery as still
+from consistency_lab.similarity.quantities import is_scored
+
+_SCORE_CURVES = (
+    "Above: the score; thick with its 95 % interval, all models; thin, each pair; "
+    "dotted and dashed, references (mean over models) with their 95 % intervals over noise. "
+)
+
+
+class Comparison(Kind):
+    place = 10
+
+    def figures(self, ds: xr.Dataset) -> Iterator[Drawing]:
+        metric = reading.headline_metric(ds)
+        yield Drawing("gallery", still(ds), frames.overview(ds, metric))
+        yield _scores(ds, metric)
+        yield _heatmap(ds, metric)
+        for name in reading.names(ds, "metric"):
+            yield _curves(ds, name)
+            yield _distribution(ds, name)
+
+    def sentence(self, ds: xr.Dataset) -> str:
+        return headline(ds).sentence
+
+    def numbers(self, ds: xr.Dataset) -> dict[str, Any]:
+        metrics = {
+            metric: {**headline(ds, metric).as_dict(), "rows": records(frames.overview(ds, metric))}
+            for metric in reading.names(ds, "metric")
+        }
+        return {"headline": headline(ds).as_dict(), "metrics": metrics}
+
+    def section(self, ds: xr.Dataset) -> Section:
+        facts, first = words.facts_of(ds), headline(ds)
+        metrics = sorted(reading.names(ds, "metric"), key=lambda metric: metric != first.metric)
+        pictures = gallery(ds)
+        own = {
+            "headline": first,
+            "score": score_text(first.score, float("nan"), float("nan")),
+            "bounds": _bounds(first.low, first.high),
+            "plain_words": _plain_words(first),
+            "metrics": metrics,
+            "panels": [_panel(ds, metric) for metric in metrics],
+            "compared": words.compared(ds, facts),
+            "models": _models(ds, facts),
+            "gallery": pictures,
+            "extremes": [(metric, extremes(ds, metric)) for metric in metrics] if pictures else [],
+            "extremes_of": ds.sizes["sample" if "extreme_images" in ds else "shown"] if pictures else 0,
+            "still": still_image(ds) if pictures else "",
+            "methods": words.methods(ds, facts),
+            "caveats": words.caveats(ds, facts),
+        }
+        return Section("Comparison", template="comparison", own=own)
+
+    def view(self, ds: xr.Dataset) -> View:
+        times = tuple(map(float, ds["t"].values))
+        samples, metrics = tuple(sample_labels(ds)), tuple(reading.names(ds, "metric"))
+        controls = (
+            Control("t", "t", times, times[-1]),
+            Control("sample", "sample", samples, samples[0]),
+            Control("metric", "metric", metrics, reading.headline_metric(ds)),
+        )
+        return View(controls, lambda **at: (sample_view(ds, **at), sample_sentence(ds, **at)))
+
+
+def _bounds(low: float, high: float) -> str:
+    return "" if np.isnan(low) or np.isnan(high) else f"{low:.3f} to {high:.3f}".replace("-", "−")
+
+
+def _plain_words(first: Headline) -> str:
+    if np.isnan(first.score):
+        return ""
+    share = f"{100 * (1 - first.score):.3g} %"
+    if not (np.isnan(first.low) or np.isnan(first.high)):
+        # Values of a score above one are not possible: a share below zero is shown as zero.
+        share += f" ({max(0.0, 100 * (1 - first.high)):.3g} to {100 * (1 - first.low):.3g} %)"
+    return (
+        f"From the same noise, the {first.metric} between two models' images is {share} "
+        "of what it is from different noise."
+    )
+
+
+def _panel(ds: xr.Dataset, metric: str) -> dict[str, Any]:
+    """The parts of a comparison that change with the metric."""
+    table = frames.overview(ds, metric)
+    return {
+        "metric": metric,
+        "quantity": reading.quantity(ds, metric),
+        "rows": _rows(table[table["group"] != "pair"]),
+        "reason": reading.why_undefined(ds, metric) if _is_undefined(table) else "",
+        "scores": _scores(ds, metric),
+        "heatmap": _heatmap(ds, metric),
+        "curves": _curves(ds, metric),
+        "distribution": _distribution(ds, metric),
+    }
+
+
+def _is_undefined(overview: pd.DataFrame) -> bool:
+    return bool(overview.loc[overview["group"] == "family", "score"].isna().all())
+
+
+def _rows(table: pd.DataFrame) -> list[tuple[str, str, str, str]]:
+    """Name, distance, score and the score's kind of interval, as text."""
+    rows = []
+    for row in table.to_dict("records"):
+        distance = with_interval(*interval_of(row, "distance"))
+        score = score_text(*interval_of(row, "score"))
+        rows.append((str(row["name"]), distance, score, str(row["interval"])))
+    return rows
+
+
+def _ranking(ds: xr.Dataset, metric: str) -> str:
+    """Which pairs are most and least alike, or nothing where that cannot be said."""
+    table, column = frames.overview(ds, metric), "score" if is_scored(ds, metric) else "distance"
+    pairs = table[table["group"] == "pair"].dropna(subset=column).sort_values(column)
+    if len(pairs) < 2:
+        return ""
+    return f"Most alike: {pairs['name'].iloc[-1]}; least: {pairs['name'].iloc[0]}."
+
+
+def _value(ds: xr.Dataset, metric: str) -> str:
+    return "consistency score" if is_scored(ds, metric) else reading.quantity(ds, metric)
+
+
+def _scores(ds: xr.Dataset, metric: str) -> Drawing:
+    ranking = _ranking(ds, metric)
+    return Drawing(
+        f"scores-{metric}",
+        similarity.scores(ds, metric),
+        frames.overview(ds, metric),
+        f"{_value(ds, metric)} at t = 0 of all models, each pair, the null, the ceiling and the references. {ranking}".strip(),
+        "Diamond: all models; open circles: each pair; cross: null; triangle: ceiling; squares: references, "
+        f"mean over models. Lines: 95 % intervals. {ranking}".strip(),
+    )
+
+
+def _heatmap(ds: xr.Dataset, metric: str) -> Drawing:
+    ranking = _ranking(ds, metric)
+    return Drawing(
+        f"heatmap-{metric}",
+        similarity.heatmap(ds, metric),
+        frames.matches(ds, metric),
+        f"Table of {_value(ds, metric)} for each model with each model and each reference at t = 0. {ranking}".strip(),
+        "Each model with each model"
+        + (" (left block) and with each reference (right block)" if "reference_score" in ds else "")
+        + ". A dot marks a model with itself, left out. Small: 95 % intervals over noise.",
+    )
+
+
+def _curves(ds: xr.Dataset, metric: str) -> Drawing:
+    scored = is_scored(ds, metric)
+    undefined = _is_undefined(frames.overview(ds, metric))
+    return Drawing(
+        f"curves-{metric}",
+        similarity.curves(ds, metric),
+        frames.curves(ds, metric),
+        f"{reading.quantity(ds, metric)} between x0 estimates along t, under the same and under other noise"
+        + (", and the score." if scored else "."),
+        (_SCORE_CURVES if scored and not undefined else "")
+        + ("Below: mean" if scored else "Mean")
+        + " over pairs with 95 % interval over noise.",
+    )
+
+
+def _distribution(ds: xr.Dataset, metric: str) -> Drawing:
+    return Drawing(
+        f"distribution-{metric}",
+        similarity.distribution(ds, metric),
+        frames.distribution(ds, metric),
+        f"Distribution of {reading.quantity(ds, metric)} over samples at t = 0, same noise against other noise, all together and by pair.",
+        "Above: every sample of every pair. Below: median, middle 50 % (thick) and middle 95 % (thin) of a pair's "
+        "samples; circles and full outline: same noise; crosses and dashed outline: other noise, each value the "
+        "mean over all other noise.",
+    )
+
+
+def _models(ds: xr.Dataset, facts: words.Facts) -> dict[str, Any]:
+    """A row a model: what is recorded of it, its own ceiling and its distance to the training images."""
+    recorded = {str(model.get("name")): dict(model) for model in words.models_of(facts)}
+    for model in recorded.values():
+        model |= {"weights": words.weights_name(model)} if model.get("weights") else {}
+        model |= {"seed": words.seeds_of(model) or None}
+    columns: list[tuple[str, list[str]]] = []
+    names = reading.names(ds, "model")
+    for field in ("network", "predicts", "schedule", "parameters", "seed", "steps", "weights"):
+        values = [recorded.get(name, {}).get(field) for name in names]
+        if any(value is not None for value in values):
+            columns.append((field, [_recorded(field, value) for value in values]))
+    metric = reading.headline_metric(ds)
+    if "without_score" in ds:
+        left = ds["without_score"].isel(t=-1).sel(metric=metric).values.tolist()
+        columns.append((f"score of the others without it, {metric}", [score_text(x, np.nan, np.nan) for x in left]))
+    if "ceiling" in ds:
+        samples = ds["ceiling"].sel(metric=metric).transpose("model", "sample").values
+        columns.append((f"ceiling, {reading.quantity(ds, metric)}", _intervals(samples)))
+    if "nearest_distance" in ds:
+        samples = ds["nearest_distance"].transpose("model", "sample").values
+        columns.append(("nearest training image, mean-squared error", _intervals(samples)))
+    if "outside" in ds:
+        samples = ds["outside"].transpose("model", "sample").values
+        columns.append(("share of pixels outside [−1.5, 1.5]", _intervals(samples)))
+        data = f" (data: {number(float(ds['data_spread']))})" if "data_spread" in ds else ""
+        columns.append(
+            (
+                f"standard deviation of pixels{data}",
+                [with_interval(*row) for row in zip(*interval_of(ds, "spread"), strict=True)],
+            )
+        )
+    return {"names": names, "columns": columns}
+
+
+def _recorded(field: str, value: Any) -> str:
+    if value is None:
+        return "–"
+    # Counts are grouped in threes; a seed is a name, not a count.
+    counted = field in ("parameters", "steps") and isinstance(value, int)
+    return f"{value:,}".replace(",", "\u202f") if counted else str(value)
+
+
+def _intervals(samples: np.ndarray) -> list[str]:
+    means, lows, highs = mean_interval(samples)
+    return [with_interval(float(a), float(b), float(c)) for a, b, c in zip(means, lows, highs, strict=True)]
+
+
+def still_image(ds: xr.Dataset) -> str:
+    """The final images as a PNG data URI, for readers without scripts."""
+    buffer = io.BytesIO()
+    still(ds, columns=8).savefig(buffer, format="png", dpi=80, facecolor="white")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

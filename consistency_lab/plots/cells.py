@@ -1,0 +1,47 @@
+"""Tables of coloured cells: a number and its interval in each, names along both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from consistency_lab.intervals import Interval
+from consistency_lab.plots.theme import GRID, MUTED, Colour, ink_on
+
+_SIDE = 0.96  # of a cell: what is left between two shows the page, which may be dark
+_MIDDLE: dict[str, Any] = {"ha": "center", "va": "center"}
+
+
+def cell(ax: Axes, x: float, y: float, found: Interval, colour: Colour, digits: int = 2, sign: str = "") -> None:
+    """The number in ink that can be read on the colour, and below it its interval."""
+    _square(ax, x, y, facecolor=colour, edgecolor="none")
+    # + 0.0: no minus before zero
+    number, low, high = (round(float(part), digits) + 0.0 for part in found)
+    ends = f"{low:.{digits}f} to {high:.{digits}f}" if np.isfinite([low, high]).all() else "no interval"
+    for text, at, size in ((f"{number:{sign}.{digits}f}", y - 0.1, 8.5), (ends, y + 0.24, 5)):
+        ax.text(x, at, text.replace("-", "−"), fontsize=size, color=ink_on(colour), **_MIDDLE)
+
+
+def empty_cell(ax: Axes, x: float, y: float, text: str = "undefined", hatch: str = "////", size: float = 5.5) -> None:
+    """A cell without a number, and why."""
+    _square(ax, x, y, facecolor="none", edgecolor=GRID, hatch=hatch)
+    ax.text(x, y, text, fontsize=size, color=MUTED, **_MIDDLE)
+
+
+def named(ax: Axes, places: Sequence[float], columns: Sequence[str], rows: Sequence[str]) -> None:
+    """Cells at ``places`` from the left and at 0, 1, ... from the top, with their names."""
+    ax.set_xlim(-0.5, max(places, default=0) + 0.5)
+    ax.set_ylim(max(len(rows), 1) - 0.5, -0.5)
+    ax.set_xticks(places, columns, rotation=38, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(len(rows)), rows)
+    ax.tick_params(length=0)
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
+
+
+def _square(ax: Axes, x: float, y: float, **look: Any) -> None:
+    ax.add_patch(Rectangle((x - _SIDE / 2, y - _SIDE / 2), _SIDE, _SIDE, **look))
