@@ -1,6 +1,6 @@
 """Every row of a preset: says beforehand what training and evaluation would take here, then runs the studies and races one after another.
 
-Finished rows are kept, so that a stopped run goes on; what is finished is counted as nothing.
+Finished rows are stored, so that a stopped run resumes; what is finished is counted as nothing.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Run it: python examples/diffusers_loop.py (it needs diffusers: pip install "consistency-lab[interop]")
 
-diffusers draws integer timesteps with torch.randint. Here they are the cells of a sampler's density, one cell a timestep.
+diffusers draws integer timesteps with torch.randint. Here they are the cells of a sampler's density, one cell per timestep.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@
 # %% [markdown]
 # # From findings to a recipe
 #
-# A short pilot is probed, and what is found is turned into training settings: how often each noise level is drawn,
-# and to what rate to anneal. The recipe says why. Whether it is *faster* is a question for a race, with controls and
-# seeds; this notebook ends where the race begins.
+# A short pilot run is probed, and the findings are turned into training settings: how often each noise level is drawn,
+# and to what learning rate to anneal. The recipe gives its reasons. Whether it is *faster* is a question for a race, with
+# controls and several seeds; this notebook ends where the race begins.
 
 # %% tags=["parameters"]
 PILOT_STEPS = 200
@@ -32,7 +32,7 @@ pilot = cl.train(images, network="mlp", seed=0, steps=PILOT_STEPS, progress=Fals
 # %% [markdown]
 # ## Findings
 #
-# How noisy the gradient is at each noise level, and how stiff the loss is. Both on images that the pilot did not see.
+# How noisy the gradient is at each noise level, and how stiff the loss is, both on images that the pilot did not see.
 
 # %%
 difficulty = cl.probe_difficulty(pilot, held_out, count=COUNT, training_images=images)
@@ -75,7 +75,7 @@ audit = cl.audit_timesteps(["uniform", recipe.changes["timesteps"]], cl.SCHEDULE
 audit["run_total_variation"].values
 
 # %% [markdown]
-# ## Train with it and without
+# ## Train with and without it
 
 # %%
 plain = cl.train(images, settings=settings, seed=1, name="uniform", progress=False)
@@ -87,18 +87,18 @@ errors = {
 mean_interval((errors["recipe"] - errors["uniform"]).mean("t").values)
 
 # %% [markdown]
-# Difference in held-out error (eps, mean over noise levels), below 0 where the recipe is better. Its interval is over
-# images, and it is of **one run each**: no evidence about the recipe. Part of a difference is the annealing's, which
-# uniform times could have had too, and part is the seed's. The controls that tell these apart, over seeds, are a
-# race:
+# This is the difference in held-out error (eps, mean over noise levels), below 0 if the recipe is better. Its interval
+# is over images, and it is from **one run each**: no evidence about the recipe. Part of the difference is due to the
+# annealing, which uniform times could have had too, and part to the seed. To tell these apart takes controls and
+# several seeds, a race:
 #
 # ```sh
 # consistency-lab race --preset digits --dry-run
 # ```
 #
-# `recipe.save("recipe.json")` and `consistency-lab race --recipe recipe.json` put this recipe among the contestants.
+# `recipe.save("recipe.json")` and `consistency-lab race --recipe recipe.json` enter this recipe in the race.
 #
-# Does the recipe change *what* is learnt? The two models from the same noise:
+# Does the recipe change *what* is learned? The two models from the same noise:
 
 # %%
 cl.compare([plain, with_recipe], cl.SharedNoise(0), count=COUNT, images=images)

@@ -10,7 +10,7 @@
 # # Quick start: two models, the same noise
 #
 # Diffusion models that were trained from different seeds turn the same noise into nearly the same image. Here two are
-# trained on real digits and compared, with what the number has to be read beside.
+# trained on real digits and compared, and the score is shown with what it must be read against.
 
 # %% tags=["parameters"]
 STEPS = 600  # of training; 1,500 and network="unet" give better digits
@@ -30,7 +30,7 @@ images = cl.load_images("digits")
 images
 
 # %% [markdown]
-# Two small networks that share nothing but the data: other initial weights, other order of the data, other training
+# Two small networks that share nothing but the data: they differ in initial weights, order of the data and training
 # noise.
 
 # %%
@@ -40,7 +40,7 @@ a
 
 # %% [markdown]
 # Image *i* of `SharedNoise(0)` is the same for every model. The score is 1 if the same noise gives the same image,
-# and 0 if sharing the noise brings the images no closer. It stands with its interval and, where there is a reason to
+# and 0 if sharing the noise brings the images no closer. It is shown with its interval and, if there is a reason to
 # doubt it, with a warning. Unfold the card for the numbers, how they were made, and the data.
 
 # %%
@@ -48,18 +48,18 @@ likeness = cl.compare([a, b], cl.SharedNoise(0), count=COUNT, images=images)
 likeness
 
 # %% [markdown]
-# With two models the interval is over noise and speaks of this pair alone. Three or more give an interval over noise and
+# With two models the interval is over noise and holds for this pair alone. Three or more give an interval over noise and
 # over models like these.
 #
-# Move through the comparison: `t` from noise (1) to data (0), which sample, which metric. Upper: what each model, and
-# each closed-form denoiser, thinks the image will be. Without ipywidgets this is one still figure.
+# Move through the comparison: `t` from noise (1) to data (0), the sample, the metric. The upper row shows what each
+# model, and each closed-form denoiser, estimates the image to be. Without ipywidgets this is one still figure.
 
 # %%
 cl.explore(likeness, t=0.5)
 
 # %% [markdown]
-# Everything is an `xarray.Dataset`, so everything can be computed with. The scores of the closed-form references,
-# which nobody trained:
+# Everything is an `xarray.Dataset`, so you can compute with everything. The scores of the closed-form references,
+# which need no training:
 
 # %%
 parts = ["reference_mean_score", "reference_mean_score_low", "reference_mean_score_high"]

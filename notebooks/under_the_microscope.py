@@ -9,8 +9,8 @@
 # %% [markdown]
 # # A pair under the microscope
 #
-# Two models agree, or do not. Four probes ask why: which noise levels are hard, which of them decides the image, what
-# the loss looks like around a model and between two, and whether the two share a basin.
+# Two models agree, or they do not. Four probes ask why: which noise levels are hard, which of them decides the image,
+# what the loss looks like around a model and between two, and whether the two share a basin.
 
 # %% tags=["parameters"]
 STEPS = 600  # of training
@@ -34,15 +34,15 @@ print(cl.show(likeness))
 # ## Difficulty
 #
 # "Hard" depends on the unit: the error in eps vanishes towards noise, the error in x0 grows there. So several
-# definitions stand side by side, each with its interval over images.
+# definitions are shown side by side, each with its interval over images.
 
 # %%
 difficulty = cl.probe_difficulty(a, held_out, count=COUNT, training_images=images)
 cl.explore(difficulty)
 
 # %% [markdown]
-# Where each definition has its peak, with the range of times that cannot be told from it. (`over optimal` is of training
-# images: the optimal denoiser holds no others.)
+# Where each definition has its peak, with the range of times that cannot be told apart from it. (`over optimal` is
+# computed on training images: the optimal denoiser knows no others.)
 
 # %%
 cl.difficulty_table(difficulty)[["definition", "peak_t", "peak_t_low", "peak_t_high"]]
@@ -59,8 +59,8 @@ cl.explore(structure)
 # %% [markdown]
 # ## Landscape
 #
-# The loss on a line through the weights: first in a random direction, every filter at its own scale, then from one
-# model to the other.
+# The loss on a line through the weights: first in a random direction, each filter normalised to its own scale, then
+# from one model to the other.
 
 # %%
 around = cl.probe_landscape(a, held_out, count=COUNT, points=POINTS)
@@ -73,8 +73,8 @@ between
 # %% [markdown]
 # ## Connectivity
 #
-# A barrier on the straight line does not mean two basins: hidden units may be numbered differently, or a bent path
-# may go around. So there are the straight line, a trained curve and, where it is defined, the line after alignment.
+# A barrier on the straight line does not mean two basins: hidden units may be numbered differently, or a curved path
+# may go around it. So we look at the straight line, a trained curve and, where it is defined, the line after alignment.
 
 # %%
 connectivity = cl.probe_connectivity(

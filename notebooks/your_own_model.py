@@ -10,7 +10,7 @@
 # # Bring your own model
 #
 # A network that was trained elsewhere is compared and probed like one that was trained here, once three things are
-# said: how its noisy states were mixed, what its output means, and what it is given as time. Here "elsewhere" is a
+# stated: how its noisy states were mixed, what its output means, and in which form it takes the time. Here "elsewhere" is a
 # plain PyTorch loop.
 
 # %% tags=["parameters"]
@@ -30,9 +30,9 @@ images = cl.load_images("digits")
 
 
 # %% [markdown]
-# ## A network and a loop of your own
+# ## Your own network and training loop
 #
-# It is given the timestep 0 ... 999 and predicts the noise, as in DDPM.
+# The network takes the timestep 0 ... 999 and predicts the noise, as in DDPM.
 
 
 # %%
@@ -65,17 +65,17 @@ for _ in range(STEPS):
 # %% [markdown]
 # ## Wrap it
 #
-# The weights are yours, the sampler is ours. `time="index"` hands it the timestep as floats.
+# The weights are yours, the sampler is ours. `time="index"` passes the timestep as floats.
 
 # %%
 mine = cl.wrap_module(network, schedule=alphas_cumprod, predicts="eps", shape=(1, 8, 8), time="index", name="mine")
 mine
 
 # %% [markdown]
-# ## Is it wrapped rightly?
+# ## Is it wrapped correctly?
 #
-# A wrong time or a wrong prediction gives a model that runs and is bad. The best linear denoiser is the yardstick: at
-# middle noise levels a model that learnt something is below it (`over gaussian` below zero).
+# A wrong time or a wrong prediction gives a model that runs but is bad. The best linear denoiser is the yardstick: at
+# middle noise levels a model that learned something is below it (`over gaussian` below zero).
 
 # %%
 difficulty = cl.probe_difficulty(mine, images, count=IMAGES)
@@ -93,7 +93,7 @@ cl.explore(cl.probe_difficulty(wrong, images, count=IMAGES), measure="over gauss
 # %% [markdown]
 # ## Compare it with one of ours
 #
-# Other network, other loop, other seed; the same images.
+# A different network, training loop and seed; the same images.
 
 # %%
 ours = cl.train(images, network="mlp", seed=1, steps=STEPS, progress=False)

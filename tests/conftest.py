@@ -1,6 +1,6 @@
 """What all tests share."""
 
-import importlib.util
+import importlib
 import os
 from pathlib import Path
 
@@ -25,8 +25,5 @@ def assets() -> Path:
 
 @pytest.fixture(scope="session")
 def results():
-    """The made-up results of ``tests/results_builders.py``: ``results.comparison()``, ``results.difficulty()``, ..."""
-    spec = importlib.util.spec_from_file_location("results_builders", REPOSITORY / "tests" / "results_builders.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """Small results of ``tests/helpers/real_results.py``: ``results.comparison()``, ``results.difficulty()``, ..."""
+    return importlib.import_module("real_results")

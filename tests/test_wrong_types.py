@@ -39,7 +39,7 @@ def test_the_wrong_type_is_one_sentence(call, tmp_path, monkeypatch):
 
 def test_a_recipe_is_not_made_of_some_of_the_times(results):
     ds = results.difficulty().isel(t=3)
-    with pytest.raises(cl.UserError, match="cut at one t"):
+    with pytest.raises(cl.UserError, match="over all 16 entries of 't' and it holds 1"):
         cl.Recipe.from_findings(ds)
 
 

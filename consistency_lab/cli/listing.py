@@ -31,7 +31,7 @@ class Status:
         from consistency_lab.store.runs import Store
 
         if self.store.exists() and not self.store.is_dir():
-            raise UserError(f"{self.store} is a file; name the folder that runs are kept in.")
+            raise UserError(f"{self.store} is a file; name the folder that runs are stored in.")
         runs = Store(self.store).runs()
         if not runs:
             print(f"no runs in {self.store}")

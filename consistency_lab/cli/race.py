@@ -90,7 +90,7 @@ class Race(Common):
     recipe: tuple[Path, ...] = ()
     """recipes from findings on another set, such as the recipe-*.json that its race writes: they cost no pilot here"""
     consistency: bool = False
-    """no race: does the recipe change what is learnt, or only when? Consistency within and between uniform and recipe-trained models"""
+    """no race: does the recipe change what is learned, or only when? Consistency within and between uniform and recipe-trained models"""
     data_dir: Path | None = None
     """folder with the files of published sets; data/ by default"""
     store: Path = Path("runs")

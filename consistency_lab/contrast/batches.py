@@ -1,4 +1,4 @@
-"""Images in shuffled epochs, and noise, for models that know no time."""
+"""Images in shuffled epochs, and noise, for models without a time input."""
 
 from __future__ import annotations
 

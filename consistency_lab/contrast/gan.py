@@ -1,4 +1,4 @@
-"""From images to a GAN: generator and discriminator in turn, kept in a store like any training run."""
+"""From images to a GAN: generator and discriminator in turn, stored like any training run."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class AdversarialLoop:
         return TrainingStep(self.step, loss.detach().mean(), *self.descents["generator"].rates, parts)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on; together with the settings and the data it gives that step to the bit."""
+        """Everything that the next step depends on; together with the settings and the data it gives that step bit for bit."""
         return {
             "step": self.step,
             "module": self.module.state_dict(),
@@ -152,7 +152,7 @@ def train_gan(
     Args:
         images: the training set; height and width multiples of 4.
         name: how tables call the model; ``gan-GENERATOR-sSEED`` by default.
-        store: where runs are kept; with one, the same spec is never trained twice and a stopped run goes on. Without, nothing is kept.
+        store: where runs are stored; with one, the same spec is never trained twice and a stopped run resumes. Without, nothing is stored.
         device: ``"cpu"``, ``"cuda"``, ...; by default a GPU where there is one.
         force: train again although the store has the run.
         progress: show a progress bar; by default on a terminal only.

@@ -64,7 +64,7 @@ def discriminator_loss(
 def vae_loss(vae: VAE, x0: Tensor, noise: Tensor, *, beta: float) -> Tensor:
     """Mean over pixels of the squared error, plus beta KL(q(z|x) || N(0, 1)) / pixels (Higgins et al. 2017).
 
-    Up to a factor and a constant it is the evidence bound of a Gaussian decoder with the variance beta / 2 a pixel.
+    Up to a factor and a constant it is the evidence bound of a Gaussian decoder with the variance beta / 2 per pixel.
 
     Args:
         x0: images ``(B, C, H, W)``.

@@ -1,4 +1,4 @@
-"""Generators, discriminator and autoencoder. Group norm only: each image is computed by itself, whatever the batch."""
+"""Generators, discriminator and autoencoder. Group norm only: each image is computed on its own, whatever the batch."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class ConvDecoder(nn.Module):
 
 
 class ImageGenerator(nn.Module):
-    """A diffusion model's own network, asked once: noise of the images' shape in, an image out.
+    """A diffusion model's own network, evaluated once: noise of the images' shape in, an image out.
 
     It separates what the loss does from what the shape of the noise does: between pixels and a low-dimensional latent there is no
     preferred rotation, so two generators of latents have no reason to agree; here they have the reason that diffusion models have.

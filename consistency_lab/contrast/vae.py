@@ -64,7 +64,7 @@ def train_vae(
     Args:
         images: the training set; height and width multiples of 4.
         name: how tables call the model; ``vae-AUTOENCODER-sSEED`` by default.
-        store: where runs are kept; with one, the same spec is never trained twice and a stopped run goes on. Without, nothing is kept.
+        store: where runs are stored; with one, the same spec is never trained twice and a stopped run resumes. Without, nothing is stored.
         device: ``"cpu"``, ``"cuda"``, ...; by default a GPU where there is one.
         force: train again although the store has the run.
         progress: show a progress bar; by default on a terminal only.

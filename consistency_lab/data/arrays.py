@@ -72,7 +72,7 @@ def _channels_first(name: str, pixels: torch.Tensor, channels: str | None) -> to
         return pixels[:, None]
     if channels is None:
         first, last = (shape[axis] in (1, 3) for axis in (1, 3))
-        # An image of up to 3 pixels a row may as well be rows of a few channels: (N, 2, 1, 1) are points with two coordinates.
+        # An image of up to 3 pixels per row may as well be rows of a few channels: (N, 2, 1, 1) are points with two coordinates.
         if first == last or (last and shape[2] <= 3):
             raise UserError(
                 f"cannot tell which axis of {shape} of the images {name!r} holds the channels; "

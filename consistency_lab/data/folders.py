@@ -105,7 +105,7 @@ def classes_of(names: list[str], what: str) -> tuple[torch.Tensor | None, tuple[
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[list[str], Callable[[str], bytes], list[str]]]:
-    """Names of the files but hidden ones, a function that reads one, and what is to be said of those that it passes over."""
+    """Names of the files but hidden ones, a function that reads one, and what to report of those that it skips."""
     if path.is_dir():
         yield _visible(_files_below(path)), lambda name: read_bytes(path / name), []
         return
@@ -159,7 +159,7 @@ def _visible(names: Collection[str]) -> list[str]:
 
 
 def _left_out(names: Collection[str]) -> list[str]:
-    """What to say of files that are no pictures by their names: how many of which kind, and the first."""
+    """What to report of files whose names are not those of pictures: how many of which kind, and the first."""
     if not names:
         return []
     kinds = Counter(PurePosixPath(name).suffix.lower() or "without ending" for name in names)

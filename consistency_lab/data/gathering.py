@@ -1,4 +1,4 @@
-"""From whatever hands out one image after the other to one array: a DataLoader, a data set, a list of PIL images or arrays."""
+"""From whatever yields images one after the other to one array: a DataLoader, a data set, a list of PIL images or arrays."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _IMAGE, _LABEL = ("image", "img", "pixel_values"), ("label", "labels", "fine_lab
 
 
 def gathered(source: Any, name: str) -> tuple[Any, torch.Tensor | None]:
-    """All images of a source as one tensor (N, ...), and their labels where it hands out (image, whole number); arrays as they are.
+    """All images of a source as one tensor (N, ...), and their labels where it yields (image, whole number); arrays as they are.
 
     Raises `UserError` for items that are no images, for images of several sizes or types, and for a source without items.
     """
@@ -56,7 +56,7 @@ def gathered(source: Any, name: str) -> tuple[Any, torch.Tensor | None]:
 def _say_what_it_does(loader: DataLoader, count: int, name: str) -> None:
     said = []
     if isinstance(loader.sampler, RandomSampler | SubsetRandomSampler | WeightedRandomSampler):
-        said.append("draws its images anew each time, so that every call makes another set")
+        said.append("draws new images each time, so that every call makes another set")
     if isinstance(loader.sampler, Sized) and loader.drop_last and count < len(loader.sampler):
         said.append(f"leaves out {len(loader.sampler) - count} of {len(loader.sampler)} images (drop_last)")
     if said:
@@ -92,7 +92,7 @@ def _is_picture(value: Any) -> bool:
 
 
 def _parted(item: Any, name: str) -> tuple[Any, Any]:
-    """The image and the label of an item or batch; None for what is no label."""
+    """The image and the label of an item or batch; None if there is no label."""
     if isinstance(item, dict):
         found = [next((item[key] for key in keys if key in item), None) for keys in (_IMAGE, _LABEL)]
         if found[0] is None:

@@ -40,7 +40,7 @@ def check_set(images: object) -> None:
 class ImageSet:
     """Images, their labels where they exist, and a name.
 
-    Large sets stay uint8 (a byte a value, also on a GPU); `batch` makes floats of the few images that are asked for.
+    Large sets stay uint8 (one byte per value, also on a GPU); `batch` makes floats of the few images that are asked for.
 
     Args:
         name: what reports call the set.
@@ -99,7 +99,7 @@ class ImageSet:
         Args:
             array: the images.
             name: what reports call the set.
-            labels: one whole number an image; when left out, those of a source that hands out (image, whole number).
+            labels: one whole number per image; when left out, those of a source that yields (image, whole number).
             value_range: (lo, hi), the values that become -1 and 1; may be left out for bytes that are not all nearly black, and for floats
                 in [-1, 1] of which some are negative.
             class_names: see `ImageSet`.
@@ -156,7 +156,7 @@ class ImageSet:
         return _to_float(chosen if device is None else chosen.to(device))
 
     def all(self) -> torch.Tensor:
-        """Every image as float32 (N, C, H, W) in [-1, 1], a tensor of the caller's own."""
+        """Every image as float32 (N, C, H, W) in [-1, 1], a new tensor."""
         return _to_float(self.pixels)
 
     @cached_property
@@ -171,7 +171,7 @@ class ImageSet:
         return digest.hexdigest()
 
     def take(self, indices: Any, name: str) -> ImageSet:
-        """The images at ``indices``, in that order, as a set of its own; the classes stay."""
+        """The images at ``indices``, in that order, as a separate set; the classes stay."""
         chosen = self._positions(indices)
         labels = None if self.labels is None else self.labels[chosen]
         return ImageSet(name, self.pixels[chosen], labels, self.class_names)

@@ -39,7 +39,7 @@ def renumbered(name: str, labels: torch.Tensor) -> tuple[torch.Tensor, tuple[str
 
 
 def check_every_class(images: ImageSet) -> None:
-    """Raise `UserError` for a set without labels, and for a class without images: a model would be asked for what it has never seen."""
+    """Raise `UserError` for a set without labels, and for a class without images: a model would be asked for what it never saw."""
     if images.labels is None:
         raise UserError(f"{images.name!r} has no labels; set conditional=False, or load a labelled set.")
     there = set(images.labels.unique().tolist())

@@ -1,4 +1,4 @@
-"""One picture to uint8 (C, H, W): read rightly, or refused by name."""
+"""One picture to uint8 (C, H, W): read correctly, or refused by name."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def decode(content: bytes, what: str) -> tuple[torch.Tensor, int]:
 def from_pil(image: Image.Image, what: str) -> torch.Tensor:
     """uint8 (1 or 3, H, W) of a PIL image, turned upright as its EXIF says; palettes and CMYK become RGB as PIL converts them.
 
-    Raises `UserError` for more than 8 bits a channel, for partly transparent pixels, and for kinds that are neither grey nor colour.
+    Raises `UserError` for more than 8 bits per channel, for partly transparent pixels, and for kinds that are neither grey nor colour.
     """
     from PIL import ImageOps
 
@@ -72,7 +72,7 @@ def from_pil(image: Image.Image, what: str) -> torch.Tensor:
 
 
 def _bits(image: Image.Image) -> int:
-    """Bits a channel in the file: PIL makes 8 of the 16 of a colour image, and of 12 that were stored in 16 the upper 4."""
+    """Bits per channel in the file: PIL makes 8 of the 16 of a colour image, and of 12 that were stored in 16 the upper 4."""
     if image.format == "TIFF":
         return max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,)))  # type: ignore[attr-defined]
     tile = getattr(image, "tile", None)  # what is still to be decoded, and how

@@ -81,7 +81,7 @@ def _looks_like_path(name: str) -> bool:
 
 
 def _digits(_place: Place, *, size: int | None = None) -> ImageSet:
-    """The 1,797 grey 8x8 digits that scikit-learn carries with it (UCI optdigits, test part), 10 classes."""
+    """The 1,797 grey 8x8 digits that come with scikit-learn (UCI optdigits, test part), 10 classes."""
     from sklearn.datasets import load_digits
 
     values, labels = load_digits(return_X_y=True)

@@ -1,4 +1,4 @@
-"""Images drawn from laws that are known exactly, so that the best denoiser and the true score are known too.
+"""Images drawn from distributions that are known exactly, so that the best denoiser and the true score are known too.
 
 Draws must lie in [-1, 1], and a law that is clipped is another law: one draw that leaves the range makes the whole set
 be refused, with the advice to lower ``std``. All three laws have the same standard deviation in every pixel, so that

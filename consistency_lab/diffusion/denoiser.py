@@ -120,7 +120,7 @@ def per_sample(values: Tensor, like: Tensor) -> Tensor:
 
 
 class Parametrisation(ABC):
-    """What a network is shown and what its output means. All tensors are ``(B, C, H, W)``; alpha and sigma broadcast to them."""
+    """What a network receives and what its output means. All tensors are ``(B, C, H, W)``; alpha and sigma broadcast to them."""
 
     def network_input(self, x_t: Tensor, alpha: Tensor, sigma: Tensor, schedule: Schedule) -> Tensor:
         scale = schedule.input_scale(alpha, sigma)
@@ -173,7 +173,7 @@ PREDICTIONS: Registry[Parametrisation] = Registry(
 
 
 class Denoiser(nn.Module, ABC):
-    """Anything that estimates the clean image from a noisy one: trained, borrowed or in closed form. Subclasses write `predict`.
+    """Anything that estimates the clean image from a noisy one: trained, wrapped or in closed form. Subclasses write `predict`.
 
     Attributes:
         schedule: the noise schedule whose times and states it understands.

@@ -1,6 +1,6 @@
-"""Alignment by log-SNR: the noise levels at which two models meet, whatever time each schedule calls them.
+"""Alignment by log-SNR: the noise levels at which two models are compared, whatever t each schedule assigns to them.
 
-An alignment belongs to two schedules and to nobody else: exchanging them, or comparing their models in other company, changes nothing.
+An alignment depends on two schedules and on nothing else: exchanging them, or comparing their models together with others, changes nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _HALVINGS = 80  # of a log-SNR interval of some tens: below the spacing of float
 
 
 class PairAlignment(NamedTuple):
-    """Where two models meet, from the noisiest level they share down to data: ``(steps + 1,)`` each, float64.
+    """Where two models are compared, from the noisiest level they share down to data: ``(steps + 1,)`` each, float64.
 
     Attributes:
         first, second: the times of either schedule, decreasing to 0.
@@ -66,7 +66,7 @@ def align_pair(first: Schedule, second: Schedule, steps: int) -> PairAlignment:
         later = mean_time(middle) > t
         noisy, clean = torch.where(later, middle, noisy), torch.where(later, clean, middle)
     levels = (noisy + clean) / 2
-    levels[0] = low  # to the bit; the other end was rounded by halving, within the shared range
+    levels[0] = low  # exactly; the other end was rounded by halving, within the shared range
     one, other = (torch.cat([schedule.time_from_log_snr(levels), zero]) for schedule in (first, second))
     return PairAlignment(one, other, torch.cat([t, zero]), torch.cat([levels, infinite]))
 

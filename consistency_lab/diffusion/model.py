@@ -18,7 +18,7 @@ from consistency_lab.diffusion.sampling import Sampler, SamplerStep, sample_path
 from consistency_lab.errors import UserError
 from consistency_lab.markup import fact_rows, table
 
-CHUNK = 256  # images that are computed together; images agree to the bit for equal chunks, and to rounding for others
+CHUNK = 256  # images that are computed together; images agree bit for bit for equal chunks, and to rounding for others
 
 
 class GenerativeModel(Protocol):
@@ -63,7 +63,7 @@ class DiffusionModel:
         denoiser: in eval mode, on the device on which it is to be used.
         facts: provenance for results: network, parameters, seeds, steps, which weights (``"ema"`` or ``"raw"``), ...
         sampler: how `generate` samples when it is not told, as a `Sampler` or in text.
-        classes: number of labels of a class-conditional model, 0 for any other. Image i is asked for with the label i mod classes unless
+        classes: number of labels of a class-conditional model, 0 for any other. Image i is generated with the label i mod classes unless
             it is told otherwise.
         folder: the run folder that it was loaded from; None where there is none.
     """
@@ -121,7 +121,7 @@ class DiffusionModel:
 
         Args:
             indices: image numbers.
-            asked: image i is asked for with ``asked[i mod len(asked)]``; all labels in their order by default.
+            asked: image i is generated with ``asked[i mod len(asked)]``; all labels in their order by default.
         """
         if not self.classes:
             return None

@@ -37,7 +37,7 @@ class Sampler:
 
     Attributes:
         method: ``"ddim"`` (Song et al. 2010.02502, eta = 0; first order), ``"heun"`` (Karras et al. 2206.00364, algorithm 1; two
-            evaluations a step), ``"dpm++2m"`` (Lu et al. 2211.01095, algorithm 2; one evaluation a step), or ``"ancestral"`` (Ho et al.
+            evaluations per step), ``"dpm++2m"`` (Lu et al. 2211.01095, algorithm 2; one evaluation per step), or ``"ancestral"`` (Ho et al.
             2006.11239, algorithm 2; stochastic, its noise is shared too). Heun and DPM-Solver++ are called second-order methods;
             what an image has depends on the schedule, since the last step goes to the estimate itself: a first-order step from the lowest
             noise of the grid, s = sigma / alpha, to 0. With n steps s ~ 1/n on ``flow``, a constant on ``edm``, and there Heun's image is

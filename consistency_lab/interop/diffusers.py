@@ -79,7 +79,7 @@ def load_diffusers(
 def import_diffusers(
     path: str | os.PathLike[str], *, device: str | torch.device | None = None, name: str | None = None
 ) -> DiffusionModel:
-    """The same folder, its weights to the bit in a network of ours: the inverse of `export_diffusers`.
+    """The same folder, its weights bit for bit in a network of ours: the inverse of `export_diffusers`.
 
     diffusers need not be installed.
 
@@ -154,7 +154,7 @@ def _pretrained(layout: Layout) -> nn.Module:
             f"one of {', '.join(sorted(_CLASSES))}, or give the network to wrap_module."
         )
     diffusers = require_diffusers()
-    load_tensors(layout.weights)  # a truncated file is named before diffusers meets it
+    load_tensors(layout.weights)  # a truncated file is named before diffusers sees it
     options = {"use_safetensors": True, "local_files_only": True, "low_cpu_mem_usage": False}
     verbosity = diffusers.logging.get_verbosity()
     diffusers.logging.set_verbosity_error()  # what it would warn of is an error below

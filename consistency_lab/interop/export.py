@@ -32,7 +32,7 @@ def export_diffusers(model: DiffusionModel, path: str | os.PathLike[str]) -> str
 
     A U-Net becomes a ``UNet2DModel``: ``diffusers.UNet2DModel.from_pretrained(path)`` at timestep ``1000 t - 1`` is our
     network at t. Networks that diffusers does not have keep the layout, under a class name of ours, and only
-    `load_diffusers` reads them. Either way `import_diffusers` gives the weights back to the bit. The weights are those
+    `load_diffusers` reads them. Either way `import_diffusers` gives the weights back bit for bit. The weights are those
     that the model has (its EMA, where it was trained here).
 
     Args:

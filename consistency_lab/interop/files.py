@@ -1,6 +1,6 @@
 """Files of weights that say no more than their tensors' names: what they hold, and how it becomes a model.
 
-Only tensors are read (``weights_only``): a file that would run code when it is opened stays closed, and is said to.
+Only tensors are read (``weights_only``): a file that would run code when it is opened stays closed, and the error says so.
 """
 
 from __future__ import annotations

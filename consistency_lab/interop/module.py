@@ -113,7 +113,7 @@ class ModuleNetwork(ImageNetwork):
         if self.null_label is None:
             raise UserError(
                 f"the module {type(self.module).__name__} has no label that means 'no label'; "
-                "give cond, one label an image."
+                "give cond, one label per image."
             )
         return torch.full_like(t, self.null_label, dtype=torch.long)
 
@@ -226,7 +226,7 @@ def wrap_module(
             ``"index"``, the timestep ``T t - 1`` as floats; ``"sigma"``, the schedule's noise scale; or a function of t.
             ``"index(integer=True)"`` is rounded, for an embedding table; ``"sigma(broadcast=True)"`` is ``(B, 1, 1, 1)``.
         value_range: which of the module's values are black and white; (-1, 1) here, and often (0, 1) elsewhere.
-        classes: number of labels; 0 for a module that takes none. Image i is asked for with the label i mod classes.
+        classes: number of labels; 0 for a module that takes none. Image i is generated with the label i mod classes.
         null_label: the label that means "no label", where there is one.
         learned_variance: the output has twice the channels, of which the second half is dropped.
         call: how it is called where it is not ``module(x, time)``: ``lambda module, x, time: module(time, x)``.

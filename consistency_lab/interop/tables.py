@@ -50,7 +50,7 @@ def _guess(table: np.ndarray) -> str:
     if rises:
         return _risen(table, ends)
     if not falls:
-        return f"does not fall strictly from below 1 {ends}; give alphas_cumprod itself, one number a timestep"
+        return f"does not fall strictly from below 1 {ends}; give alphas_cumprod itself, one number per timestep"
     if table[-1] > _NOISE:
         if np.prod(table) < 0.1:
             return f"falls only {ends}: alphas = 1 - betas, probably; give their cumulative product, alphas.cumprod(0)"

@@ -1,6 +1,6 @@
-"""Was a model told rightly what it is? Its denoising error under what was said of it, and under what else might have been meant.
+"""Was a model described correctly? Its denoising error under what was said of it, and under what else might have been meant.
 
-A wrong time, sign, prediction, range or schedule gives a model that runs and is bad. Images tell: the same frozen states are denoised under
+A wrong time, sign, prediction, range or schedule gives a model that runs but is bad. Images tell: the same frozen states are denoised under
 each alternative, and one under which the module suddenly denoises as a trained model does, at nearly every noise level, is what was
 meant. The yardstick is the best linear denoiser of the images (`GaussianDenoiser`), whose expected error needs the eigenvalues l of their
 covariance alone: in eps units the mean of l / (l + s^2) at s = sigma / alpha, whatever the law of the images.
@@ -30,13 +30,13 @@ from consistency_lab.networks.blocks import ImageNetwork
 LEVELS = (-2.0, 0.0, 2.0, 4.0, 6.0, 7.0)  # log-SNR; most of them at low noise, where a slightly wrong schedule shows
 CLEAR = 0.1  # in the logarithm of the error, the mean over levels: what an alternative must be better by
 TRAINED = (
-    0.05  # and at most so far above the Gaussian at its better levels: networks that learnt little fit no alternative
+    0.05  # and at most so far above the Gaussian at its better levels: networks that learned little fit no alternative
 )
 POOR = (
     1.4  # times the linear denoiser's error, the geometric mean over levels: beyond it a wrapping cannot be vouched for
 )
 _TIE = 1.03  # at high noise all errors are nearly equal
-_CAP = 1.0  # of one level's logarithm: a network that predicts x0 is bad at low noise, rightly wrapped too
+_CAP = 1.0  # of one level's logarithm: a network that predicts x0 is bad at low noise, correctly wrapped too
 _PIXELS = 4096  # the largest covariance whose eigenvalues are taken; beyond it as many images are
 
 
@@ -89,12 +89,12 @@ class WrappingCheck:
         if self.worse_than_zeros:
             return (
                 f"{self.model}: as it was told what it is, it denoises worse than an answer of zeros does; time, sign, prediction, range "
-                "or schedule is wrong and no usual alternative fits, or the model has learnt nothing."
+                "or schedule is wrong and no usual alternative fits, or the model has learned nothing."
             )
         if self.poor:
             return (
                 f"{self.model}: its denoising error is {ratio} times that of the best linear denoiser (mean over noise levels), and no "
-                "usual alternative is clearly better: it has learnt little, or time, sign, prediction, range or schedule was told wrongly."
+                "usual alternative is clearly better: it has learned little, or its time, sign, prediction, range or schedule is wrong."
             )
         return (
             f"{self.model}: nothing speaks against what it was told to be; its denoising error is {ratio} times that of the best linear "
@@ -106,11 +106,11 @@ class WrappingCheck:
 
 
 def check_wrapping(model: DiffusionModel, images: ImageSet, *, count: int = 32, seed: int = 0) -> WrappingCheck:
-    """Whether a model was told rightly what it is: time, sign, prediction, range and schedule.
+    """Whether a model was described correctly: time, sign, prediction, range and schedule.
 
     The same noisy images are denoised as told and under each alternative: other predictions and their negatives, each with other forms
     of the time; other schedules; other ranges. One is named only where it is clearly better at nearly every noise level, and as good
-    as the best linear denoiser of the images, so that a network that has learnt little is not accused. `compare` does this by itself
+    as the best linear denoiser of the images, so that a network that has learned little is not blamed. `compare` does this by itself
     for every wrapped model that it is given images with.
 
     Args:

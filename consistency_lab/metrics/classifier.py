@@ -66,7 +66,7 @@ class SmallClassifier(nn.Module):
         return f"{self.data} classifier features"
 
     def features(self, images: Tensor) -> Tensor:
-        """Features ``(N, length)`` float32 of images ``(N, C, H, W)``, clamped to [-1, 1]. Each image by itself, whatever the batch.
+        """Features ``(N, length)`` float32 of images ``(N, C, H, W)``, clamped to [-1, 1]. Each image on its own, whatever the batch.
 
         Raises:
             UserError: images of another shape, or values that are not finite.
@@ -127,7 +127,7 @@ def train_classifier(
     length: int = 64,
     device: str | torch.device = "cpu",
 ) -> SmallClassifier:
-    """Train a `SmallClassifier`; a function of its arguments (to the bit on one machine, at one thread count).
+    """Train a `SmallClassifier`; a function of its arguments (bit for bit on one machine, at one thread count).
 
     Args:
         images: ``(N, C, H, W)`` float32 in [-1, 1].

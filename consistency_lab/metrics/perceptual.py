@@ -38,7 +38,7 @@ class FeatureDistance(SquaredDistance):
     enlarged (bilinear) until it is the least one.
 
     An embedding holds every activation of the trunk in float32: at 32x32 5,760 values (alex), 24,768 (squeeze) or 124,928 (vgg) an
-    image, growing with the pixels. 1,000 images of 32x32 through vgg are 0.5 GB a model and noise level.
+    image, growing with the pixels. 1,000 images of 32x32 through vgg are 0.5 GB per model and noise level.
 
     Args:
         network: an ``lpips.LPIPS``.
@@ -99,7 +99,7 @@ def lpips_distance(
         option = f"lpips-{trunk}(weights='FILE')"
         raise UserError(
             f"LPIPS ({trunk}) needs its trunk's weights; there is no file {file}: put torchvision's {published} there or write {option}, "
-            "or leave lpips out: the other metrics go on without it."
+            "or leave lpips out: the other metrics work without it."
         )
     network = random_network(trunk)
     _load_trunk(network.net, file, trunk)

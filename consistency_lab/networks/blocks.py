@@ -52,7 +52,7 @@ def timestep_features(t: Tensor, count: int, *, cos_first: bool = False, shift: 
 
 
 class TimeEmbedding(nn.Module):
-    """Time, and the label where there are classes, as one vector: sinusoids through an MLP, plus a learned row a label.
+    """Time, and the label where there are classes, as one vector: sinusoids through an MLP, plus a learned row per label.
 
     Args:
         features: number of sinusoidal features, even.
@@ -92,7 +92,7 @@ class TimeEmbedding(nn.Module):
             return [time]
         if cond is None:
             if not self.null_label:
-                raise UserError("this network has no row for 'no label'; give cond, one label an image.")
+                raise UserError("this network has no row for 'no label'; give cond, one label per image.")
             cond = torch.full_like(t, self.classes, dtype=torch.long)
         return [time, self.label(cond)]
 
@@ -166,7 +166,7 @@ class ImageNetwork(nn.Module):
                 f"this network takes images of shape {self.shape}, not {tuple(x.shape[1:])}; build one for that shape."
             )
         if t.shape != x.shape[:1]:
-            raise UserError(f"t has shape {tuple(t.shape)} for {len(x)} images; give one time an image.")
+            raise UserError(f"t has shape {tuple(t.shape)} for {len(x)} images; give one time per image.")
         if cond is not None and not self.classes:
             raise UserError("labels were given to a network without classes; build it with classes, or give cond=None.")
         out = self.body(x, t, cond)

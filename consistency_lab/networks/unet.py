@@ -130,7 +130,7 @@ class UNet(ImageNetwork):
         shape, classes: as in `ImageNetwork`. Height and width must be multiples of ``2 ** (levels - 1)``.
         width: channels at the first level; also the number of time features, and a quarter of the time vector.
         multipliers: channels of each level in units of ``width``, the first level at full resolution.
-        blocks: residual blocks a level on the way down; one more on the way up.
+        blocks: residual blocks per level on the way down; one more on the way up.
         attention: levels (0 is full resolution) with attention after each block, on the way down.
         attention_up: the same on the way up; None means as on the way down.
         middle_attention: attention between the two blocks in the middle.

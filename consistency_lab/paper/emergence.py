@@ -38,8 +38,8 @@ def emergence_table(
         say: is told what happens.
 
     Returns:
-        One row a family and step: ``family``, ``step``, and for each metric what `family_values` gives, the score with the Gaussian
-        and the optimal denoiser among it: what a family learns first, and whether it goes on to memorise.
+        One row per family and step: ``family``, ``step``, and for each metric what `family_values` gives, the score with the Gaussian
+        and the optimal denoiser among it: what a family learns first, and whether it later memorises.
 
     Raises:
         UserError: what is no family or image set, a family of other models, or a step at which one kept no weights.

@@ -1,6 +1,6 @@
 """The main table: how alike are the models of a family, and of two families, and how good are they?
 
-One row a family and one a pair of families, each kept when it is finished. A family's quality stands beside its consistency: models that
+One row per family and one per pair of families, stored when finished. A family's quality stands beside its consistency: models that
 make bad images alike are no evidence. The same table serves every question of the form "what if only this were different": families of
 other parametrisations, or families in which one stream of random numbers varies alone.
 """
@@ -58,7 +58,7 @@ def likeness_table(
         say: is told what happens.
 
     Returns:
-        One row a family or pair of families: ``family``, for each metric ``score`` with its interval, ``distance, null``, and for families
+        One row per family or pair: ``family``, for each metric ``score`` with its interval, ``distance, null``, and for families
         ``frechet`` with its interval over models, ``covered`` and ``fit``: whether a contrast model is no straw man, its Frechet
         distance at most `WORST_QUALITY` times the best diffusion family's and `LEAST_COVERED` of the classes covered; ``outside``, the
         largest share of a model's final pixels beyond [-1.5, 1.5], where a score means little if it is large. For pairs of

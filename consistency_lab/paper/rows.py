@@ -1,4 +1,4 @@
-"""Finished rows of a study, one JSON object a line, so that a study goes on from what was finished and the file can be committed."""
+"""Finished rows of a study, one JSON object per line, so that a study resumes from what was finished and the file can be committed."""
 
 from __future__ import annotations
 

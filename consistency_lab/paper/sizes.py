@@ -56,7 +56,7 @@ def size_sweep(
     distribution as it is.
 
     Returns:
-        One row a size: the score (MSE) ``between`` families on disjoint sets and ``within`` families on one set, each with its interval;
+        One row per size: the score (MSE) ``between`` families on disjoint sets and ``within`` families on one set, each with its interval;
         ``nearest_own`` and ``nearest_other``, the median squared distance of a sample to its nearest image of either set; ``copies``,
         the share of samples whose own set is nearer than `COPY` times the other, with its interval over samples.
 

@@ -48,7 +48,7 @@ Question = tuple[str, Family, str | None]
 
 
 class Why:
-    """The probes of one data set. Each answer is a row of numbers, kept when it is finished, and a result in the store.
+    """The probes of one data set. Each answer is a row of numbers, stored when it is finished, and a result in the store.
 
     Args:
         images, held_out: what the models were trained on, and images that they were not: losses are taken on the latter.
@@ -80,7 +80,7 @@ class Why:
         self.count, self.bins, self.seed = count, bins, seed
 
     def table(self, families: Sequence[Family], probes: Sequence[str] = PROBES) -> pd.DataFrame:
-        """One row a probe and family, with the numbers of `values_of`.
+        """One row per probe and family, with the numbers of `values_of`.
 
         Lines and spectra are taken of all families, of a GAN's generator and discriminator; the other probes are about noise levels, or
         train on them, and ask diffusion models alone.

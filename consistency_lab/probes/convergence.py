@@ -1,4 +1,4 @@
-"""When was each noise level learnt? The step at which its error had fallen half of its way."""
+"""When was each noise level learned? The step at which its error had fallen half of its way."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def curvature_spectrum(
     parameters: Sequence[str] | None = None,
     progress: bool | None = None,
 ) -> xr.Dataset:
-    """The spectrum of the second derivatives of a subject's mean loss, over all samples and for each noise level by itself.
+    """The spectrum of the second derivatives of a subject's mean loss, over all samples and for each noise level separately.
 
     It costs about ``(4 + probes) * steps + products`` products for each operator, or less where eigenvalues converge early, and ``by_t``
     as much again.
@@ -186,7 +186,7 @@ def _spectrum(
     steps: int,
     products: int,
 ) -> dict[str, Array]:
-    """Everything about one operator."""
+    """All results for one operator."""
     blocks, shares = operator.subject.blocks()
     pieces = [operator.restricted(block) for block in blocks]
     with measuring():

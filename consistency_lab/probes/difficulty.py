@@ -4,7 +4,7 @@
 (2404.07946 calls late times easy on the first reading). So every unit is shown, and beside it the excess over what needs no
 training: the Gaussian denoiser, and the training set's optimal denoiser. The latter is the best there is on the images that it holds and
 on no others: it answers with training images whatever it sees, and on held-out ones at low noise every trained model is better. So the
-excess over it is taken on training images. Other definitions ask when a level was learnt, how long and how noisy its gradient is, and how
+excess over it is taken on training images. Other definitions ask when a level was learned, how long and how noisy its gradient is, and how
 fast the distribution of noisy images changes there (2403.10348); `profiles` sets them side by side.
 """
 
@@ -63,8 +63,8 @@ def probe_difficulty(
 
     Args:
         model: the model that is asked.
-        images: whose first ``count`` images are denoised; held-out ones measure what was learnt, training ones what was fitted.
-        count: images; each meets the same noise at every level.
+        images: whose first ``count`` images are denoised; held-out ones measure what was learned, training ones what was fitted.
+        count: images; each gets the same noise at every level.
         bins: noise levels, centres of equal cells in t.
         seed: of the noise.
         training_images: what the references and the rate of the marginals are fitted to, and whose first ``count`` the excess over the
@@ -216,7 +216,7 @@ def _half_time_profiles(
     bins: int,
     groups: int,
 ) -> tuple[list[Profile], list[int]]:
-    """The convergence half-time at each t, and the steps of the checkpoints; nothing where a run folder kept fewer than two."""
+    """The convergence half-time at each t, and the steps of the checkpoints; nothing if a run folder has fewer than two."""
     given = snapshots is not None
     if snapshots is None:
         snapshots = load_snapshots(model) if model.folder is not None else []

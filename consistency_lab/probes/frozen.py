@@ -115,7 +115,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 
 def check_deterministic(model: nn.Module, loss: SampleLoss, batch: FrozenBatch) -> None:
-    """Refuse a loss that gives two answers to one question, before any time is spent on it.
+    """Refuse a loss that is not deterministic, before any time is spent on it.
 
     One chunk is evaluated twice, in the mode that the model is in. Dropout, and noise that the loss draws itself, show here.
 

@@ -30,7 +30,7 @@ def gradient_moments(module: nn.Module, loss: SampleLoss, tensors: Sequence[Tens
         tr Cov = n / (n - 1) (mean |g_i|^2 - |mean g_i|^2),        |G|^2 = |mean g_i|^2 - tr Cov / n
 
     Both are unbiased: the norm of a mean of n noisy gradients is too long by the noise that is left in it, and its square without that
-    part can fall below 0 where the mean cannot be told from 0.
+    part can fall below 0 where the mean cannot be told apart from 0.
 
     One sample is differentiated at a time and only the sums of ``groups`` groups are kept (sample i in group i mod groups), so that memory
     is ``groups + 2`` times the parameters, however many samples there are.

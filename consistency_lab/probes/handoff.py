@@ -1,4 +1,4 @@
-"""Start with one model, or one noise, and go on with another from a noise level on."""
+"""Start with one model, or one noise, and continue with another from a noise level on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from consistency_lab.diffusion.sampling import Sampler, SamplerStep, sample_path
 
 
 class Course(NamedTuple):
-    """One model's way from noise to images, at the kept levels.
+    """One model's path from noise to images, at the kept levels.
 
     Attributes:
         y: ``x_t / alpha``, the state that all schedules share, ``(T, N, C, H, W)`` float64 on the CPU; the last is the image.
@@ -65,7 +65,7 @@ def handed_over(first: Course, second: DiffusionModel, sampler: Sampler, times: 
 
     Args:
         first: the course of the first model.
-        second: the model that goes on.
+        second: the model that takes over.
         times: the second model's grid; kept: its indices that are kept, those of the course.
     """
     rows = [finished(second, y, first.images, sampler, times[k:]) for y, k in zip(first.y, kept.tolist(), strict=True)]
@@ -78,7 +78,7 @@ def noise_swapped(
     """Images of one model whose estimate comes from one trajectory and whose noise from another: ``(T, N, C, H, W)``.
 
     At a level ``s = sigma / alpha`` a state is ``y = x0 + s eps``, both as the model estimates them there. From trajectory 1 the estimate
-    x0 is kept, eps is replaced by that of trajectory 2, and the model goes on from
+    x0 is kept, eps is replaced by that of trajectory 2, and the model continues from
 
         y = x0_1 + (y_2 - x0_2)
 

@@ -2,7 +2,7 @@
 
 A path moves the weights of one module towards those of another, and its end is the other model only if the two differ in nothing else:
 not in schedule, prediction or guidance, not in what their layers do, not in buffers. Running statistics of batch norm are the exception:
-they belong to the weights they were taken with, so that both ends keep their own and every point between has them taken anew, as
+they belong to the weights they were taken with, so that both ends keep their own and every point between has them recomputed, as
 cumulative averages over the frozen batch (Izmailov et al. 1803.05407, section 3; Garipov et al. 1802.10026, appendix A.2).
 """
 
@@ -55,7 +55,7 @@ def _differences(first: nn.Module, second: nn.Module) -> Iterator[str]:
     buffers = dict(second.named_buffers())
     for name, buffer in first.named_buffers():
         if name not in taken and not torch.equal(buffer, buffers[name].to(buffer)):
-            yield f"differ in the buffer {name}, which is no weight and cannot be taken anew between them"
+            yield f"differ in the buffer {name}, which is no weight and cannot be recomputed between them"
 
 
 def _class(module: nn.Module) -> str:
@@ -145,7 +145,7 @@ def to_settle(first: nn.Module, *others: nn.Module) -> list[_BatchNorm]:
 
 
 def settling(subject: Subject, *others: Subject) -> Settle | None:
-    """What makes a subject's running statistics those of its present weights, on its own batch; None where nothing is to be done.
+    """A function that recomputes a subject's running statistics for its present weights, on its own batch; None if there is nothing to do.
 
     Raises:
         UserError: a batch of one sample, which has no variance.
@@ -155,7 +155,7 @@ def settling(subject: Subject, *others: Subject) -> Settle | None:
         return None
     if len(subject.batch) < 2:
         raise UserError(
-            "running statistics of batch norm are taken anew from two samples or more; ask with count=2 at least."
+            "running statistics of batch norm are recomputed from two samples or more; ask with count=2 at least."
         )
     return partial(_settle, subject.module, norms, subject.loss, subject.batch)
 

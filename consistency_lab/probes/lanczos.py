@@ -49,7 +49,7 @@ class Krylov:
     basis: Tensor
 
     def ritz(self) -> tuple[Array, Array]:
-        """Ritz values, rising, and the eigenvectors ``(m, m)`` of the tridiagonal matrix, a column each."""
+        """Ritz values, rising, and the eigenvectors ``(m, m)`` of the tridiagonal matrix, one column each."""
         matrix = np.diag(self.diagonal) + np.diag(self.beside[:-1], 1) + np.diag(self.beside[:-1], -1)
         return np.linalg.eigh(matrix)
 
@@ -66,7 +66,7 @@ def lanczos(
     against: Tensor | None = None,
     stop: Callable[[Krylov], bool] | None = None,
 ) -> list[Krylov]:
-    """Lanczos runs side by side, with full re-orthogonalisation, twice at each step.
+    """Several Lanczos runs at once, with full re-orthogonalisation, twice at each step.
 
     Args:
         operator: H.

@@ -68,7 +68,7 @@ def probe_landscape(
 
 
 def same_question(subject: Subject, model: DiffusionModel) -> Subject:
-    """The question that was put to one diffusion model, put to another."""
+    """The same question for another diffusion model."""
     check_diffusion(model)
     return subject.asked_of(model.denoiser, model.name, {"model": described(model)})
 
@@ -91,7 +91,7 @@ def line_landscape(
         subject: the module at position 0 and its loss.
         towards: the module at position 1, which is asked what the subject is asked (against its opponent, where there is one); the line
             then runs from -0.5 to 1.5. Both models have the losses and the buffers that they have by themselves; where running
-            statistics of batch norm differ, those of every other point are taken anew from the frozen batch. Without it the line follows
+            statistics of batch norm differ, those of every other point are recomputed from the frozen batch. Without it the line follows
             a random filter-normalised direction from ``-span`` to ``span``.
         points: on the line; the model itself is always one of them.
         span: half-length of a random line, in units of the model's own filter norms.
@@ -136,7 +136,7 @@ def line_landscape(
         losses = _losses_through(subject, end, direction, line, inner, settle)
         facts |= {"towards": towards.facts.get("model", {"name": towards.name})}
     by_t = losses.numpy().reshape(len(line), subject.levels, subject.count)
-    # Images are the independent units: every image meets all noise levels.
+    # Images are the independent units: every image is seen at all noise levels.
     by_image = by_t.mean(1)
     offsets = [span * x for x in OFFSETS]
     curves, numbers, reached = gradient_smoothness(subject, direction, offsets, settle)
@@ -166,7 +166,7 @@ def line_landscape(
 def _roughness_on_spans(
     subject: Subject, direction: Direction, span: float, line: np.ndarray, by_image: np.ndarray
 ) -> Interval:
-    """The roughness on shorter pieces of a random line, each with points of its own, and on the whole of it."""
+    """The roughness on shorter pieces of a random line, each with its own points, and on the whole of it."""
     found = []
     for share in SPANS[:-1]:
         piece = np.linspace(-1, 1, ON_SPAN) * share * span
@@ -206,7 +206,7 @@ def _losses_through(
 ) -> Tensor:
     """Loss per sample on a line through two models: ``(len(line), B)``; what lies between them from loss-landscapes.
 
-    At 0 and 1 they are the models' own to the bit.
+    At 0 and 1 they are the models' own bit for bit.
     """
     module, loss, batch = subject.module, subject.loss, subject.batch
     beyond, between = (line < 0) | (line > 1), (line > 0) & (line < 1)

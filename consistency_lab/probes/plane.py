@@ -76,7 +76,7 @@ def plane_landscape(
         through: two more modules, which are asked what the subject is asked (against its opponent, where there is one): the plane through
             the three, whose axes are orthogonal and of one length, the way from the first to the second. The third is evaluated where it
             lies, beside the grid. All three have the losses and buffers that they have by themselves; where running statistics of batch
-            norm differ, those of every other point are taken anew from the frozen batch. Without them the plane is spanned by two random
+            norm differ, those of every other point are recomputed from the frozen batch. Without them the plane is spanned by two random
             filter-normalised directions that are orthogonal in every filter.
         points: on an axis (on the longer one, for three models); the module itself is always one of them.
         span: half-length of random axes, in units of the module's own filter norms.

@@ -1,4 +1,4 @@
-"""Definitions of "hard" beside each other: each a curve over t with an interval, and how far they agree.
+"""Definitions of "hard" side by side: each a curve over t with an interval, and how far they agree.
 
 Every definition comes with the same kind of replicates: its curve with one group of images left out. Whatever is read off a curve, or off
 two of them, is read off the replicates too, and the delete-a-group jackknife (Shao & Wu 1989) gives its interval.
@@ -85,10 +85,10 @@ def add_profiles(result: xr.Dataset, profiles: Sequence[Profile]) -> None:
 
 
 def difficulty_table(result: xr.Dataset) -> pd.DataFrame:
-    """Which definition calls which time hard: one row a definition.
+    """Which definition calls which time hard: one row per definition.
 
     Columns: definition, unit; peak_t, where the curve is highest, and peak_t_low to peak_t_high, from the first to the last time that
-    cannot be told from it, so that the true peak is among them in 95 % of cases (`_peak`; NaN for a single image); share_below with its
+    cannot be told apart from it, which hold the true peak in 95 % of cases (`_peak`; NaN for a single image); share_below with its
     95 % interval, the share of the curve's area (of what lies above 0) at t < 0.5, and uniform_below, what a flat curve would have there;
     defined, the share of times at which the definition has a value.
 
@@ -141,7 +141,7 @@ def with_void_marked(result: xr.Dataset) -> xr.Dataset:
     """A difficulty result, with an excess over the optimal denoiser that was taken on held-out images taken out and named `VOID`.
 
     Results of before `probe_difficulty` took it on training images have that: where the optimal denoiser does not hold the images it is
-    worse than a trained model, and the difference says nothing of what can still be learnt.
+    worse than a trained model, and the difference says nothing of what can still be learned.
     """
     try:
         facts = provenance(result)
@@ -167,7 +167,7 @@ def with_void_marked(result: xr.Dataset) -> xr.Dataset:
 
 
 def _peak(t: Array, values: Array, replicates: Array) -> tuple[float, float, float]:
-    """The time of the highest value, and the range of those that cannot be told from it.
+    """The time of the highest value, and the range of those that cannot be told apart from it.
 
     A time stays unless the highest value is above its own by more than the 1 - 0.05 / (times - 1) quantile of t in standard errors of
     their difference: the true peak is left out only if some other time wrongly seems above it, in at most 5 % of cases (Hsu 1984's

@@ -78,7 +78,7 @@ def over_images(statistic: Callable[[Array], float], losses: Array) -> Interval:
 def gradient_smoothness(
     subject: Subject, direction: Direction, offsets: Sequence[float] = OFFSETS, settle: Settle | None = None
 ) -> tuple[dict[str, Interval], dict[str, Interval], Interval]:
-    """How well the gradient at the model foretells the gradient beside it (after Santurkar et al. 1805.11604, section 3).
+    """How well the gradient at the model predicts the gradient near it (after Santurkar et al. 1805.11604, section 3).
 
     Intervals are those of the jackknife that leaves out an eighth of the images at a time.
 
@@ -86,7 +86,7 @@ def gradient_smoothness(
         subject: the loss.
         direction: of the line.
         offsets: positions on the line, without 0.
-        settle: takes running statistics anew there, see `settling`.
+        settle: recomputes running statistics there, see `settling`.
 
     Returns:
         Curves over the offsets: ``gradient_cosine`` between the gradient there and at the model, and ``gradient_change``, the norm of their

@@ -68,7 +68,7 @@ def probe_structure(
         over samples.
 
     Raises:
-        UserError: too few samples, names that repeat, other shapes, a stochastic or multi-step sampler, schedules that do not meet.
+        UserError: too few samples, names that repeat, other shapes, a stochastic or multi-step sampler, schedules without a common level.
     """
     models = list(models) if isinstance(models, Iterable) and not isinstance(models, str) else [models]
     check_noise(noise)
@@ -148,7 +148,7 @@ def _check(models: Sequence[DiffusionModel], images: ImageSet, count: int, sampl
             raise UserError(f"{model.name!r} makes images of {model.noise_shape}, {images.name!r} has {images.shape}.")
         if model.classes != models[0].classes:
             raise UserError(
-                f"{model.name!r} and {models[0].name!r} have different labels; one cannot go on for the other."
+                f"{model.name!r} and {models[0].name!r} have different labels; one cannot take over from the other."
             )
     if count < 3 or levels < 3:
         raise UserError(f"a structure probe needs at least 3 samples and 3 levels, not {count} and {levels}.")

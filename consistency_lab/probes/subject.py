@@ -72,7 +72,7 @@ class Subject:
 
     @property
     def count(self) -> int:
-        """Images: the independent units, each of which meets all noise levels."""
+        """Images: the independent units, each of which is seen at all noise levels."""
         return len(self.batch) // self.levels
 
     @property

@@ -22,7 +22,7 @@ Points = Sequence[Sequence[float]]
 def walk(module: nn.Module, axes: Sequence[Direction], points: Points, settle: Settle | None = None) -> Iterator[int]:
     """Move the module to ``weights + sum_k point[k] * axes[k]`` for each point in turn, yielding its index.
 
-    Each point starts again from the stored weights, so that no error adds up along the way, and the origin is the model itself to the bit.
+    Each point starts again from the stored weights, so that no error adds up along the way, and the origin is the model itself bit for bit.
     ``settle`` is called at every other point; put the origin first, which has the buffers that the module came with. Run it inside
     `untouched`.
     """

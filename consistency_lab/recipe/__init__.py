@@ -27,7 +27,7 @@ the findings say with which power it really goes (about .9 in Adam's metric, in 
 exponent.
 
 ``exponent`` tempers or sharpens it: p in proportion to the root raised to it. 1 is the above. 1/2 is the best split of draws among times
-that are learnt apart from each other with errors that fall as 1 / draws: minimising sum_t E_t / n_t at a fixed sum of n_t gives n_t in
+that are learned apart from each other with errors that fall as 1 / draws: minimising sum_t E_t / n_t at a fixed sum of n_t gives n_t in
 proportion to sqrt(E_t).
 
 **Momentum.** On a quadratic with curvatures from h to H, heavy-ball descent is fastest at (Polyak 1964)

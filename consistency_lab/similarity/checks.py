@@ -1,4 +1,4 @@
-"""What a comparison checks and says beside its scores: arguments, values that are not finite, samples that are no images, foreign data,
+"""What a comparison checks and says besides its scores: arguments, values that are not finite, samples that are no images, foreign data,
 and the samples on which models agree most and least.
 
 Images that exploded alike, or hardly left the noise, are alike too: a high score says nothing about models that have learned nothing.

@@ -66,8 +66,8 @@ def compare(
     Models that make an image in one go (a GAN, a VAE) are compared by their images alone.
 
     Args:
-        models: two or more, of one noise and image shape. The schedules of diffusion models may differ: two of them meet at equal log-SNR,
-            on an alignment that belongs to the pair (`diffusion.log_snr`), so that neither order nor company changes a pair's distance.
+        models: two or more, of one noise and image shape. The schedules of diffusion models may differ: they are compared pair by pair at
+            equal log-SNR (`diffusion.log_snr`), so that neither their order nor the other models change a pair's distance.
         noise: the shared noise, ``SharedNoise(0)`` by default.
         count: samples, the images 0 ... count - 1 of the noise; at least 2.
         metrics: distances, by name (see `METRICS`) or as objects.
@@ -79,7 +79,7 @@ def compare(
         references: closed-form denoisers to compare with, by name (see `REFERENCES`); they need ``images``.
         ceiling: compare each model with itself at twice the solver steps, where all are diffusion models.
         labels: what conditional models are asked for, image i for ``labels[i % len(labels)]``; by default all labels that they know, or
-            the first ``count // 2``. The null is then taken within labels, and the plain one stands beside it.
+            the first ``count // 2``. The null is then taken within labels, and the plain one is given beside it.
         known: trajectories that earlier comparisons of the same noise have walked, and to which this one adds its own.
 
     Returns:

@@ -1,4 +1,4 @@
-"""All models asked about the same states: do their functions agree, apart from where their own trajectories take them?
+"""All models evaluated on the same states: do their functions agree, apart from where their own trajectories take them?
 
 Along its own trajectory a model meets states that its earlier answers made. Here every model is shown x0 + s eps, the same for all,
 rescaled by each schedule's alpha; what differs is the function alone. What is left of the distance along own trajectories is drift.
@@ -47,14 +47,14 @@ def compare_frozen(
     levels: int = 14,
     along: xr.Dataset | None = None,
 ) -> xr.Dataset:
-    """How alike are the x0 estimates of models that are shown the same noisy images?
+    """How alike are the x0 estimates of models given the same noisy images?
 
     The null is the distance of one model's answer to another's answer about another noisy image, so that a score of 0 means no more
     alike than answers about different states. At high noise every good denoiser answers with the data mean, for every state: the
     null vanishes and the score says little there; the distances do.
 
     Args:
-        models: two or more of one image shape. Two of different schedules meet at equal log-SNR, on the alignment of their pair.
+        models: two or more of one image shape. Two of different schedules are compared at equal log-SNR, on the alignment of their pair.
         images: whose first ``count`` are made noisy.
         noise: of the states, from its ``"probe"`` stream; ``SharedNoise(0)`` by default.
         count: states at each level.

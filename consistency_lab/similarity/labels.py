@@ -1,4 +1,4 @@
-"""What conditional models are asked for: one label for each image, the same for all models of a comparison.
+"""The labels given to conditional models: one for each image, the same for all models of a comparison.
 
 Images of one class are alike whatever noise they are made from. So the null of a comparison under labels is taken within them: other
 noise, the same label. The plain null, over all other noise and labels, counts what the label alone decides as agreement.
@@ -13,13 +13,13 @@ import numpy as np
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel
 from consistency_lab.errors import UserError
 
-LEAST = 2  # images a label: with fewer there is no other noise for it
+LEAST = 2  # images per label: with fewer there is no other noise for it
 
 
 def agreed_labels(
     models: Sequence[GenerativeModel], count: int, labels: Sequence[int] | None = None
 ) -> tuple[int, ...] | None:
-    """The labels that images 0, 1, 2 ... are asked for with, in turn; None where nobody knows labels.
+    """The labels that images 0, 1, 2 ... are generated with, in turn; None if no model has labels.
 
     Args:
         models: those that are compared.
@@ -28,7 +28,7 @@ def agreed_labels(
             needs two images.
 
     Raises:
-        UserError: models that know different numbers of labels, labels that a model does not know, that nobody could use, or that
+        UserError: models with different numbers of labels, labels that a model does not have, that nobody could use, or that
             would have fewer than two images.
     """
     known = {m.name: m.classes for m in models if isinstance(m, DiffusionModel) and m.classes}
@@ -71,7 +71,7 @@ def labels_of(indices: Sequence[int], asked: Sequence[int]) -> np.ndarray:
 
 
 def mixed_warning(models: Sequence[GenerativeModel]) -> str:
-    """A sentence where some models are told a label and others are not; empty where that does not happen."""
+    """A sentence if some models are given a label and others are not; else empty."""
     told = [m.name for m in models if getattr(m, "classes", 0)]
     blind = [m.name for m in models if m.name not in told]
     if not told or not blind:

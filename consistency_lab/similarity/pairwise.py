@@ -47,7 +47,7 @@ def pairwise_distances(
         walked: their estimates.
         pairs: indices of two of them.
         distances: the metrics.
-        labels: what each sample was asked for ``(N,)``, two samples or more a label; None where nothing was.
+        labels: the label of each sample ``(N,)``, two samples or more per label; None without labels.
     """
     values, nulls, plain = [], [], []
     groups = groups_of(labels)
@@ -86,7 +86,7 @@ def null_of(distance: Distance, a: torch.Tensor, b: torch.Tensor, groups: Sequen
 
 
 def scored(distances: Sequence[Distance], *values: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The values ``(..., metric)`` with NaN where a metric is shown and never scored."""
+    """The values ``(..., metric)`` with NaN where a metric is shown but never scored."""
     keep = np.array([d.scored for d in distances])
     return tuple(np.where(keep, x, np.nan) for x in values)
 
@@ -103,7 +103,7 @@ def add_pairs(
         result: gets the variables, and the coordinate ``pair_log_snr (pair, t)``: where each pair met.
         walks: of K models.
         distances: the metrics.
-        labels: what each sample was asked for ``(N,)``; the plain null and its scores, over all labels, then stand beside
+        labels: the label of each sample ``(N,)``; the plain null and its scores, over all labels, then stand beside
             (``plain_null``, ``plain_score``, ``family_plain_score``).
     """
     models = len(walks.own)

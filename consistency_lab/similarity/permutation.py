@@ -13,11 +13,11 @@ from consistency_lab.errors import UserError
 from consistency_lab.intervals import Array
 from consistency_lab.similarity.quantities import higher_is_alike
 
-LEAST = 4  # models a family: with 3 + 3 there are ten ways to share the labels out, and no p below 0.1
+LEAST = 4  # models per family: with 3 + 3 there are ten ways to share the labels out, and no p below 0.1
 
 
 class LabelTest(NamedTuple):
-    """What exchanging labels says.
+    """The result of exchanging labels.
 
     Attributes:
         statistic: mean distance between the families minus the mean within them, ``(*grid)``, in the distance's own units.

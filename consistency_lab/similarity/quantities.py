@@ -33,7 +33,7 @@ def higher_is_alike(result: xr.Dataset, metric: str) -> bool:
 
 
 def is_scored(result: xr.Dataset, metric: str) -> bool:
-    """Whether 1 - distance / null of this metric is a consistency score; others are shown and never scored."""
+    """Whether 1 - distance / null of this metric is a consistency score; others are shown but never scored."""
     return bool(_of(result, metric, "scored"))
 
 
@@ -43,7 +43,7 @@ def unit_of(result: xr.Dataset, metric: str) -> str:
 
 
 def note_of(result: xr.Dataset, metric: str) -> str:
-    """What else a reader of its values must know; empty where there is nothing."""
+    """What else a reader of its values must know; empty if nothing."""
     return str(_of(result, metric, "note"))
 
 

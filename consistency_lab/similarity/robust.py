@@ -1,6 +1,6 @@
-"""Whose score is it? What a few samples, or one model, decide of a comparison.
+"""Who decides a score? How much a few samples, or one model, contribute to a comparison.
 
-The consistency score is a ratio of means, and one exploded sample can hold a quarter of a mean. So scores of typical samples stand beside
+The consistency score is a ratio of means, and one exploded sample can be a quarter of a mean. Scores of typical samples stand beside
 it, with the share that the worst sample holds, and the score without each model in turn.
 """
 
@@ -26,7 +26,7 @@ TIMES_FAIR = 5.0  # and at least so many times its fair share 1 / N, where sampl
 
 
 def add_robust(result: xr.Dataset, distances: Sequence[Distance]) -> None:
-    """Add what one sample, or one model, decides of the scores. Nothing is added for fewer than three samples.
+    """Add how much one sample, or one model, contributes to the scores. Nothing is added for fewer than three samples.
 
     - ``worst_share (t, metric)``: the share of the distance, averaged over pairs, that its worst sample holds, and ``worst_sample``, the
       number of that image (-1 where it is undefined);
@@ -113,7 +113,7 @@ def _scored(result: xr.Dataset, distances: Sequence[Distance]) -> tuple[np.ndarr
 
 
 def held_by_one(result: xr.Dataset) -> list[str]:
-    """A sentence for every metric of which one sample holds too much of the distance at the last time."""
+    """A sentence for every metric in which one sample accounts for too much of the distance at the last time."""
     if "worst_share" not in result:
         return []
     last, said = result.isel(t=-1), []

@@ -27,7 +27,7 @@ class Trajectories(NamedTuple):
 
 @dataclass(frozen=True)
 class Walk:
-    """How everybody samples in one comparison.
+    """How all models sample in one comparison.
 
     Attributes:
         noise: what they start from.
@@ -75,7 +75,7 @@ class Walked:
 
 @dataclass(frozen=True)
 class Walks:
-    """What models make of the shared noise: each on its own, and again wherever it meets a model of another schedule.
+    """What models make of the shared noise: each on its own, and again wherever it is compared with a model of another schedule.
 
     A diffusion model walks its own schedule's grid. Two of different schedules cannot be compared there: they walk the alignment of their
     pair, which depends on those two schedules alone, so that a pair's distance does not depend on the order or the company of its models.

@@ -1,4 +1,4 @@
-"""Scores that a few samples do not decide, the share that the worst one holds, and the family without each model.
+"""Scores that do not depend on a few samples, the share of the distance due to the worst one, and the family without each model.
 
 All from distances and nulls per sample, ``(pairs, N, ...)``, as in `statistics`.
 """
@@ -132,7 +132,7 @@ class Worst(NamedTuple):
 
 
 def worst_share(distance: Array, axis: int = 0) -> Worst:
-    """Which share of the total distance its worst sample holds, and which that is. For a family give ``distance.mean(0)``, over pairs.
+    """The share of the total distance due to its worst sample, and which one it is. For a family give ``distance.mean(0)``, over pairs.
 
     Args:
         distance: per sample, none negative, any shape.
@@ -146,7 +146,7 @@ def worst_share(distance: Array, axis: int = 0) -> Worst:
 
 
 class LeftOut(NamedTuple):
-    """What leaving out one model at a time says.
+    """The result of leaving out one model at a time.
 
     Attributes:
         score: the family's score without each model, ``(K, ...)``.

@@ -141,7 +141,7 @@ def provenance(ds: xr.Dataset) -> dict[str, Any]:
 
 
 def environment() -> dict[str, Any]:
-    """What a number may depend on beside its settings.
+    """What a number may depend on besides its settings.
 
     ``versions`` of Python, this package and those that numbers rest on (None for one that is not installed; nothing is imported to tell),
     ``platform``, ``threads`` of torch, ``accelerator`` (the GPU's name or None),

@@ -140,7 +140,7 @@ def aligned(model: DiffusionModel, to: DiffusionModel) -> DiffusionModel:
     """The same model with its hidden units in the order that matches those of another.
 
     Raises:
-        UserError: what is no diffusion model; the network is not an MLP, or the two differ in more than their weights; the reason is said.
+        UserError: what is no diffusion model; the network is not an MLP, or the two differ in more than their weights; the reason is given.
     """
     for each in (model, to):
         check_diffusion(each)

@@ -24,14 +24,14 @@ def weights_of(module: nn.Module) -> Weights:
 
 
 def on_line(start: Sequence[Tensor], end: Sequence[Tensor], position: float) -> Weights:
-    """``(1 - s) start + s end``; the ends are the models themselves to the bit."""
+    """``(1 - s) start + s end``; the ends are the models themselves bit for bit."""
     if position in (0.0, 1.0):
         return list(end if position else start)
     return [(1 - position) * a + position * b for a, b in zip(start, end, strict=True)]
 
 
 def on_curve(start: Sequence[Tensor], middle: Sequence[Tensor], end: Sequence[Tensor], position: float) -> Weights:
-    """The quadratic Bezier curve ``(1 - s)^2 start + 2 s (1 - s) middle + s^2 end``; the ends are the models themselves to the bit."""
+    """The quadratic Bezier curve ``(1 - s)^2 start + 2 s (1 - s) middle + s^2 end``; the ends are the models themselves bit for bit."""
     if position in (0.0, 1.0):
         return list(end if position else start)
     a, b, c = (1 - position) ** 2, 2 * position * (1 - position), position**2
@@ -55,7 +55,7 @@ def losses_on(
 ) -> Array:
     """Losses per sample at each position of a path: ``(positions, B)`` float64. The module is left as it was.
 
-    ``settle`` takes running statistics anew at each position, see `settling`.
+    ``settle`` recomputes running statistics at each position, see `settling`.
     """
 
     def way() -> Iterator[float]:

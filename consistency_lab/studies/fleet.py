@@ -1,4 +1,4 @@
-"""Many models of any kind, trained one after another or side by side in processes of their own."""
+"""Many models of any kind, trained one after another or in parallel in separate processes."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Fleet:
     Args:
         images: the training set of every job.
         jobs: name -> settings, whose type says what is trained: `TrainingSettings`, `GANSettings` or `VAESettings`.
-        store: where runs are kept; a stopped fleet goes on.
+        store: where runs are stored; a stopped fleet resumes.
         device: of every job.
         workers: processes; each gets an equal share of the CPU's threads. Results depend on the threads of a run by rounding alone.
         say: is told when a job is done.

@@ -31,7 +31,7 @@ def stream_generator(seed: int, stream: str, step: int, device: torch.device | s
 
 
 class EpochOrder:
-    """Which images a step sees: every image once an epoch, in an order that is a function of (seed, epoch) alone.
+    """Which images a step sees: every image once per epoch, in an order that is a function of (seed, epoch) alone.
 
     Args:
         images: how many there are. What is left of an epoch after its last full batch is left out.
@@ -289,7 +289,7 @@ class TrainingLoop:
         return TrainingStep(self.step, objective.detach(), *self.descent.rates)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on; together with the settings and the data it gives that step to the bit."""
+        """Everything that the next step depends on; together with the settings and the data it gives that step bit for bit."""
         return {
             "step": self.step,
             "module": self.module.state_dict(),

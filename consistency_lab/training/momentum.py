@@ -4,8 +4,8 @@ Demon (Chen et al. 1910.04952, equation 3): with tau = step / total steps and be
 
     beta(tau) = beta0 (1 - tau) / ((1 - beta0) + beta0 (1 - tau)).
 
-MDLRC (2404.07946, section 4.3) compensates the learning rate so that the weight of the newest gradient stays constant. What that means
-depends on how an optimizer keeps its gradients:
+MDLRC, momentum decay with learning-rate compensation (2404.07946, section 4.3), scales the learning rate so that the weight of the newest
+gradient stays constant. What that means depends on how an optimizer keeps its gradients:
 
 * averaging, m <- beta m + (1 - beta) g (Adam, AdamW, SGD with dampening = momentum): the newest gradient weighs lr (1 - beta), so
   lr(tau) = lr0 (1 - beta0) / (1 - beta(tau)). By substitution that is lr0 (1 - beta0 tau): a linear decay. Any claim for MDLRC therefore
@@ -14,7 +14,7 @@ depends on how an optimizer keeps its gradients:
   Demon as it is.
 
 Demon-Adam as published sums in Adam as well, m <- g + beta(tau) m at a constant rate: to first order that is MDLRC. Demon's beta at a
-constant rate in torch's averaging Adam is not it. Both are here, under names of their own.
+constant rate in torch's averaging Adam is not it. Both are here, under their own names.
 """
 
 from __future__ import annotations
@@ -283,7 +283,7 @@ class MomentumSchedule:
         return kept, (1.0 - mine.rule.beta0) * mine.running * (1.0 - kept**mine.count)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps of it, beside the optimizer's own state."""
+        """What a checkpoint stores of it, besides the optimizer's own state."""
         groups = self._groups
         return {"taken": self.taken, "products": [g.running for g in groups], "counts": [g.count for g in groups]}
 

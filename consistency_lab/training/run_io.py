@@ -237,7 +237,7 @@ def _train_in(
     if state.exists():
         saved = load_state(state)
         if saved["threads"] != torch.get_num_threads() and loop.device.type == "cpu":
-            # Sums on a CPU depend on how they are divided: the resume is to the bit.
+            # Sums on a CPU depend on how they are divided: the resume is bit-exact.
             torch.set_num_threads(saved["threads"])
         loop.load_state_dict(saved["loop"])
         seconds = saved["seconds"]
@@ -289,7 +289,7 @@ def finished_run(run: Run | str | Path, kind: str) -> Run:
     run = run if isinstance(run, Run) else Run.open(run)
     if run.kind != kind or not run.done:
         raise UserError(
-            f"{run.folder} is not a finished {kind}; train it first (the same command goes on where it stopped)."
+            f"{run.folder} is not a finished {kind}; train it first (the same command resumes where it stopped)."
         )
     return run
 
@@ -308,7 +308,7 @@ def final_weights(run: Run, weights: str) -> tuple[Weights, Path]:
         return load_tensors(path)[0], path
     except StoreError as error:
         raise StoreError(
-            f"{str(error).partition(';')[0]}; train {run.name} again (the same command makes it anew)."
+            f"{str(error).partition(';')[0]}; train {run.name} again (the same command makes it again)."
         ) from error
 
 

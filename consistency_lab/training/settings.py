@@ -118,7 +118,7 @@ class LoopSettings:
         try:
             return _CONVERTER.structure(settings, cls)
         except cattrs.BaseValidationError as group:
-            if refused := group.subgroup(UserError):  # by __post_init__, in a sentence of its own
+            if refused := group.subgroup(UserError):  # by __post_init__, in its own sentence
                 raise refused.exceptions[0] from None
             wrong = (text.rpartition(" @ $.") for text in cattrs.transform_error(group, format_exception=_reason))
             raise UserError(f"training settings: {'; '.join(f'{key}: {what}' for what, _, key in wrong)}.") from None

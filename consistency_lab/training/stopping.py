@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 
 class Stopped(KeyboardInterrupt):
-    """Training was stopped by the user between two steps; says where, and what goes on from there."""
+    """Training was stopped by the user between two steps; says where, and how to resume."""
 
 
 @contextlib.contextmanager

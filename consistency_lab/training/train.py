@@ -1,4 +1,4 @@
-"""From images to a diffusion model: kept in a store, never trained twice, resumed after a stop."""
+"""From images to a diffusion model: stored, never trained twice, resumed after a stop."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def train(
             loaded with ``weights="raw"`` otherwise) are those that this run begins with. Settings are the model's own unless given;
             optimizer and average begin anew; images and noise are those of the steps after the model's.
         name: how tables call the model; ``network-sSEED`` by default, and START+STEPS for one that goes on.
-        store: where runs are kept; with one, the same spec is never trained twice and a stopped run goes on. Without, nothing is kept.
+        store: where runs are stored; with one, the same spec is never trained twice and a stopped run resumes. Without, nothing is stored.
         device: ``"cpu"``, ``"cuda"``, ...; by default a GPU where there is one.
         force: train again although the store has the run.
         progress: show a progress bar; by default on a terminal only.

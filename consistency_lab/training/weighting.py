@@ -36,7 +36,7 @@ class Weighting(ABC):
         """Weights ``(B,)`` float64 of a squared error in ``units``; None for 1 throughout.
 
         Raises:
-            UserError: unknown units, or an `eps` that does not give one finite weight of 0 or more a time.
+            UserError: unknown units, or an `eps` that does not give one finite weight of 0 or more per time.
         """
         if units not in UNITS:
             raise unknown_name("objective", units, UNITS)
@@ -46,7 +46,7 @@ class Weighting(ABC):
         name = f"the weighting {type(self).__name__}"
         if not isinstance(weight, Tensor) or weight.shape != t.shape:
             given = tuple(weight.shape) if isinstance(weight, Tensor) else type(weight).__name__
-            raise UserError(f"{name} must give one weight a time, a tensor of shape {tuple(t.shape)}, not {given}.")
+            raise UserError(f"{name} must give one weight per time, a tensor of shape {tuple(t.shape)}, not {given}.")
         weight = weight / error_factor(schedule, t, units) ** 2
         check_weights(name, weight)
         return weight

@@ -1,12 +1,12 @@
-"""Rows and races with the keys of the real ones and made-up numbers that are known in closed form. Nothing here is a measurement."""
+"""Rows with the keys of the real ones, and real results, with made-up numbers that are known in closed form: no measurements."""
 
 import numpy as np
 import pandas as pd
-import xarray as xr
+import real_results
 
 from consistency_lab.paper.plots.frames import current_rows
 from consistency_lab.paper.rows import Rows
-from consistency_lab.store.results import save_result, with_provenance
+from consistency_lab.store.results import save_result
 from consistency_lab.store.runs import Store
 
 LEVELS = 5
@@ -164,40 +164,37 @@ def race(names_and_roles, last=60):
     loss = seeds[None, :, None] / (steps[None, None] * speed[:, None, None])
     crossing = np.broadcast_to(seeds[None, :, None] * np.array([30.0, 50.0]) / speed[:, None, None], (*shape, 2))
     frechet = 10 + 100 * loss
-    run, per_target, evaluated = (
-        ("contestant", "seed"),
-        ("contestant", "seed", "target"),
-        ("contestant", "seed", "evaluation"),
-    )
-    references = ["training images", "Gaussian denoiser", "data mean", "optimal denoiser"]
-    values = np.array([[np.nan, 6.0], [0.05, 30.0], [1.0, 90.0], [0.9, 12.0]])
-    return xr.Dataset(
-        {
-            "loss": ((*run, "step"), loss),
-            "evaluation_step": (evaluated, np.broadcast_to(steps.astype(float), loss.shape).copy()),
-            "evaluation_loss": (evaluated, loss),
-            "frechet": (evaluated, frechet),
-            "crossing": (per_target, crossing.copy()),
-            "censored": (per_target, np.zeros((*shape, 2), dtype=bool)),
-            "diverged_at": (run, np.full(shape, np.nan)),
-            "seconds_per_step": (run, np.full(shape, 0.01)),
-            "total_variation": (run, np.zeros(shape)),
-            "effective_share": (run, np.ones(shape)),
-            "batch": ("contestant", np.full(len(names), 64, dtype=np.int32)),
-            "pilot_seconds": ("contestant", np.zeros(len(names))),
-            "pilot_loss": ("step", 1.0 / steps),
-            "target_loss": ("target", [0.03, 0.02]),
-            "reference_value": (("reference", "metric"), values),
-            "qualified": ("metric", np.array([True, False])),
-            "role": ("contestant", roles),
-            "entry": ("contestant", names),
-            "pilot_steps": ("contestant", np.zeros(len(names), dtype=np.int32)),
-            "planned_steps": ("contestant", np.full(len(names), last, dtype=np.int32)),
-        },
-        {"contestant": names, "seed": [0, 1, 2], "step": steps, "target": [0.5, 0.9], "reference": references,
-         "metric": ["held-out loss", "Frechet distance (digits classifier features)"]},
-        {"kind": "race", "control": names[0]},
-    )  # fmt: skip
+    values = {
+        "loss": loss,
+        "evaluation_step": steps.astype(float),
+        "evaluation_loss": loss,
+        "frechet": frechet,
+        "crossing": crossing,
+        "censored": False,
+        "diverged_at": np.nan,
+        "seconds_per_step": 0.01,
+        "total_variation": 0.0,
+        "effective_share": 1.0,
+        "batch": 64,
+        "pilot_seconds": 0.0,
+        "pilot_loss": 1.0 / steps,
+        "target_loss": [0.03, 0.02],
+        "reference_value": [[np.nan, 6.0], [0.05, 30.0], [1.0, 90.0], [0.9, 12.0]],
+        "qualified": [True, False],
+        "role": roles,
+        "entry": names,
+        "pilot_steps": 0,
+        "planned_steps": last,
+    }
+    coords = {
+        "contestant": names,
+        "seed": [0, 1, 2],
+        "step": steps,
+        "target": [0.5, 0.9],
+        "reference": ["training images", "Gaussian denoiser", "data mean", "optimal denoiser"],
+        "metric": ["held-out loss", "Frechet distance (digits classifier features)"],
+    }
+    return real_results.like(real_results.race(), values, coords, control=names[0])
 
 
 STANDARD = {"uniform": "control", "uniform + decay": "annealed", "paper: CLTS + MDLRC": "paper", "recipe": "recipe"}
@@ -229,42 +226,46 @@ def everything(root, preset="digits"):
 
 def structure_result(name="unet"):
     """Two models; bands known ever later, a handoff at 0.2 and an exchange at 0.3; exact in what `studies.why` and the frames read."""
-    t, models = np.array([1.0, 0.5, 0.0]), [f"{name}-0", f"{name}-1"]
-    parts = ["mse", "band-0-0.5", "band-0.5-1", "pc-1-4"]
-    along = {"fixed": np.array([-5.0, 0.5, 1.0]), "correlation": np.array([0.0, 0.7, 1.0])}
-    data = {}
-    for key, curve in along.items():
-        value = np.broadcast_to(curve, (2, len(parts), 3))
-        for end, shift in (("", 0), ("_low", -0.02), ("_high", 0.02)):
-            data[f"{key}{end}"] = (("model", "part", "t"), value + shift)
-    half = np.broadcast_to([0.5, 0.6, 0.4, 0.45], (2, len(parts)))
+    models, parts = [f"{name}-0", f"{name}-1"], ["mse", "band-0-0.5", "band-0.5-1", "pc-1-4"]
+    along, values = {"fixed": [-5.0, 0.5, 1.0], "correlation": [0.0, 0.7, 1.0]}, {}
     for end, shift in (("", 0), ("_low", -0.02), ("_high", 0.02)):
-        data[f"fixed_t{end}"] = (("model", "part"), half + shift)
-        for kind, dim, at in (("swap", "model", 0.3), ("handoff", "handoff", 0.2)):
-            data[f"{kind}_switch_t{end}"] = (dim, np.full(2, at + shift))
-            for quantity in ("relative", "nearer"):
-                data[f"{kind}_{quantity}{end}"] = ((dim, "t"), np.broadcast_to([1.0, 0.6, 0.0], (2, 3)) + shift)
+        values |= {f"{key}{end}": np.add(curve, shift) for key, curve in along.items()}
+        values[f"fixed_t{end}"] = np.add([0.5, 0.6, 0.4, 0.45], shift)
+        for kind, at in (("swap", 0.3), ("handoff", 0.2)):
+            values[f"{kind}_switch_t{end}"] = at + shift
+            values |= {f"{kind}_{quantity}{end}": np.add([1.0, 0.6, 0.0], shift) for quantity in ("relative", "nearer")}
     handoffs = [f"{models[0]} > {models[1]}", f"{models[1]} > {models[0]}"]
-    coords = {"model": models, "part": parts, "t": t, "handoff": handoffs, "log_snr": ("t", [-10.0, -1.0, np.inf])}
-    return xr.Dataset(data, coords, {"kind": "structure"})
+    coords = {
+        "model": models,
+        "part": parts,
+        "t": [1.0, 0.5, 0.0],
+        "handoff": handoffs,
+        "log_snr": [-10.0, -1.0, np.inf],
+    }
+    coords |= {"part_of": ["image", "band", "band", "components"]}
+    coords |= {"part_first": [np.nan, 0.0, 0.5, 1.0], "part_last": [np.nan, 0.5, 1.0, 4.0]}
+    return real_results.like(real_results.structure(), values, coords)
 
 
 def line_result(peak, units="mean squared error in eps", ends=0.5):
     """A line whose loss is ``ends`` at both models and ``peak`` times that in the middle."""
-    position = np.array([-0.5, 0.0, 0.5, 1.0, 1.5])
     loss = ends * np.array([2.0, 1.0, peak, 1.0, 2.0])
-    values = {f"loss{end}": ("position", loss * by) for end, by in (("", 1.0), ("_low", 0.9), ("_high", 1.1))}
-    return xr.Dataset(values, {"position": position}, {"kind": "landscape", "units": units})
+    values = {"loss": loss, "loss_low": 0.9 * loss, "loss_high": 1.1 * loss}
+    return real_results.like(real_results.landscape(), values, {"position": [-0.5, 0.0, 0.5, 1.0, 1.5]}, units=units)
 
 
 def curvature_result(loss=0.5):
     """A flat density of 1 over eigenvalues from -1 to 2, of 10 parameters, in one part."""
-    grid, shape = np.linspace(-1, 2, 32), (1, 1, 32)
-    density = {"grid": grid, "density": np.ones(32), "density_error": np.full(32, 0.1)}
-    data = {key: (("operator", "part", "point"), np.broadcast_to(value, shape)) for key, value in density.items()}
-    data |= {"width": (("operator", "part"), [[1.0]]), "loss": ("part", [loss])}
-    coords = {"operator": ["hessian"], "part": ["all"], "t": ("part", [np.nan])}
-    return xr.Dataset({**data, "parameters": 10}, coords, {"kind": "curvature"})
+    values = {
+        "grid": np.linspace(-1, 2, 32),
+        "density": np.ones(32),
+        "density_error": 0.1,
+        "width": 1.0,
+        "loss": loss,
+        "parameters": 10,
+    }
+    coords = {"operator": ["hessian"], "part": ["all"], "t": [np.nan]}
+    return real_results.like(real_results.curvature(), values, coords)
 
 
 def results(root, store, preset="digits"):
@@ -284,7 +285,7 @@ def results(root, store, preset="digits"):
                 "why",
                 name,
                 spec,
-                lambda s=spec: with_provenance(made[s["probe"]](s), made[s["probe"]](s).attrs["kind"]),
+                lambda s=spec: made[s["probe"]](s),
             )
 
 

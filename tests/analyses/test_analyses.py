@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from consistency_lab.store.results import with_provenance
+
 ROOT = Path(__file__).parents[2]
 HELPERS = {"_common", "_paper", "_stored", "make_all", "make_results"}
 SCRIPTS = sorted(path.stem for path in (ROOT / "analyses").glob("*.py") if path.stem not in HELPERS)
@@ -159,7 +161,7 @@ def test_the_curve_of_an_old_races_pilot_comes_from_the_rows(script, builders, t
     old = whole.drop_vars("pilot_loss")
     at = old["target"].values * 60
     old["target_loss"] = ("target", np.interp(at, steps, whole["pilot_loss"].values))
-    builders.save_result(builders.with_provenance(old, "race", **facts), folder / "race-standard.nc")
+    builders.save_result(with_provenance(old, "race", **facts), folder / "race-standard.nc")
     with pytest.raises(script("_common").UserError, match="curve of its target pilot"):
         script("speedup_curve").produce(source(script, tmp_path))
     rows = builders.Rows(folder / "race.jsonl")

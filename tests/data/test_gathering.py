@@ -138,7 +138,7 @@ def test_pictures_and_torchvision(write_pictures: Callable[..., Path], real: Sim
 def test_loaders_that_draw_or_drop_say_so(caplog: pytest.LogCaptureFixture) -> None:
     ImageSet.from_array(DataLoader(Rows(), batch_size=3, shuffle=True, drop_last=True), "mine", value_range=(0, 1))
     (said,) = caplog.messages
-    assert "'mine' draws its images anew each time" in said
+    assert "'mine' draws new images each time" in said
     assert "leaves out 1 of 7 images (drop_last); give its data set (loader.dataset) instead" in said
 
 

@@ -5,6 +5,7 @@ The blocks of one page share a namespace and run in order, as a reader would typ
 
 import dataclasses
 import functools
+import inspect
 import re
 import shlex
 import sys
@@ -13,9 +14,12 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import torch
+from registered import asked_of, module_of
 
 import consistency_lab as cl
 from consistency_lab.cli import COMMANDS, _parse
+from consistency_lab.diffusion.references import ConstantDenoiser, GaussianDenoiser
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITTEN = [page for page in sorted((ROOT / "docs").glob("*.md")) if page.name != "reference.md"]  # that one is made
@@ -83,14 +87,61 @@ def small(monkeypatch, tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("page", [page for page, text in PAGES.items() if blocks(text, "python")])
-def test_the_code_of_a_page_runs(page, small):
+def run(page):
+    """What the code of a page leaves behind, by name."""
     namespace = {}
     for line, source in blocks(PAGES[page], "python"):
         # So many empty lines that a failure names the line of the page.
         exec(compile("\n" * line + source, page, "exec"), namespace)
+    return namespace
+
+
+@pytest.mark.parametrize("page", [page for page, text in PAGES.items() if blocks(text, "python")])
+def test_the_code_of_a_page_runs(page, small):
+    run(page)
     for name in re.findall(r'cl\.report\(.*"(\w+\.html)"', PAGES[page]):
         assert (small / name).stat().st_size > 10_000
+
+
+def test_what_the_page_adds_passes_the_tests_of_its_registry(small):
+    run("docs/adding.md")
+    suites = {
+        "linear": "networks/test_registry.py",
+        "late": "training/test_timesteps.py",
+        "edges": "metrics/test_distances.py",
+    }
+    for name, suite in suites.items():
+        module = module_of(suite)
+        asked = list(asked_of(module, name))
+        assert len(asked) > 8, suite
+        for test, arguments in asked:
+            if "distance" in arguments:
+                arguments["distance"] = module.build(name)
+            if "tmp_path" in inspect.signature(test).parameters:
+                arguments["tmp_path"] = small
+            test(**arguments)
+
+
+def test_the_probe_of_the_page_measures_what_it_says(small):
+    page = run("docs/adding.md")
+    probe, images = page["probe_brightness"], page["images"]
+    schedule = cl.SCHEDULES.build("linear")
+    mean = cl.DiffusionModel("mean", ConstantDenoiser(images.all().mean(0), schedule).train())
+    found = probe(mean, images, count=20, bins=3)
+    assert found.attrs["kind"] == "brightness"
+    assert mean.denoiser.training  # left as it was
+    expected = float(images.all().mean() - images.all()[:20].mean())  # its estimate is the mean at every level
+    assert found["brightness"].values == pytest.approx(expected, abs=1e-6)
+    assert (found["brightness_low"] < found["brightness"]).all()
+    with pytest.raises(cl.UserError, match="different values for the same model"):
+        probe(cl.DiffusionModel("noisy", Noisy.fit(images.all(), schedule)), images, count=4, bins=2)
+
+
+class Noisy(GaussianDenoiser):
+    """A denoiser that gives two answers to one question."""
+
+    def predict(self, x_t, *args):
+        return super().predict(x_t + torch.randn_like(x_t), *args)
 
 
 def test_the_logging_of_the_training_page_writes_losses_over_t(small):

@@ -1,4 +1,4 @@
-"""Do images tell how a model should have been wrapped? By name where it was wrong, in silence where it was right or learnt little."""
+"""Do images tell how a model should have been wrapped? By name where it was wrong, in silence where it was right or learned little."""
 
 import json
 import math

@@ -3,7 +3,6 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-import xarray as xr
 
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
@@ -13,11 +12,9 @@ from consistency_lab.paper.race.table import race_table
 from consistency_lab.reports.html import report
 from consistency_lab.training.timesteps.audit import audit_timesteps
 
-METRICS = {"reference": ["Gaussian denoiser"], "metric": ["held-out loss", "Frechet distance"]}
-
 
 @pytest.fixture
-def raced():
+def raced(results):
     """Three seeds; 'twice' reaches both targets in half the control's steps, 'never' neither, 'wild' diverged."""
     names, roles = ["uniform", "twice", "never", "wild"], ["control", "recipe", "density", "annealed"]
     steps = np.array([10, 20, 40, 80])
@@ -30,31 +27,30 @@ def raced():
     censored[2:] = True
     diverged = np.full((4, 3), np.nan)
     diverged[3] = 30
-    run = ("contestant", "seed")
-    return xr.Dataset(
-        {
-            "loss": ((*run, "step"), loss),
-            "crossing": ((*run, "target"), crossing),
-            "censored": ((*run, "target"), censored),
-            "diverged_at": (run, diverged),
-            "seconds_per_step": (run, np.full((4, 3), 0.01)),
-            "target_loss": ("target", [0.03, 0.015]),
-            "role": ("contestant", roles),
-            "entry": ("contestant", names),
-            "pilot_steps": ("contestant", [0, 30, 0, 0]),
-            "pilot_seconds": ("contestant", [0.0, 0.6, 0.0, 0.0]),
-            "planned_steps": ("contestant", [80, 80, 80, 80]),
-            "batch": ("contestant", [32, 32, 32, 32]),
-            "total_variation": (run, np.full((4, 3), 0.25)),
-            "effective_share": (run, np.full((4, 3), 0.5)),
-            "evaluation_loss": ((*run, "evaluation"), loss),
-            "frechet": ((*run, "evaluation"), 100 * loss),
-            "reference_value": (("reference", "metric"), [[0.125, 3.0]]),
-            "target_qualified": ("target", [True, False]),
-        },
-        {"contestant": names, "seed": [0, 1, 2], "step": steps, "target": [0.5, 0.9], **METRICS},
-        {"kind": "race", "control": "uniform"},
-    )
+    values = {
+        "loss": loss,
+        "crossing": crossing,
+        "censored": censored,
+        "diverged_at": diverged,
+        "seconds_per_step": 0.01,
+        "target_loss": [0.03, 0.015],
+        "role": roles,
+        "entry": names,
+        "pilot_steps": [0, 30, 0, 0],
+        "pilot_seconds": [0.0, 0.6, 0.0, 0.0],
+        "planned_steps": 80,
+        "batch": 32,
+        "total_variation": 0.25,
+        "effective_share": 0.5,
+        "evaluation_step": steps.astype(float),
+        "evaluation_loss": loss,
+        "frechet": 100 * loss,
+        "reference_value": [[0.125, 3.0]],
+        "target_qualified": [True, False],
+    }
+    coords = {"contestant": names, "seed": [0, 1, 2], "step": steps, "target": [0.5, 0.9]}
+    coords |= {"reference": ["Gaussian denoiser"], "metric": ["held-out loss", "Frechet distance"]}
+    return results.like(results.race(), values, coords, control="uniform")
 
 
 def test_curves_are_means_over_seeds_with_intervals(raced):
@@ -128,15 +124,9 @@ def test_a_race_and_an_audit_have_a_section(raced, tmp_path):
     assert {row["contestant"] for row in second["finals"]} == {"uniform", "twice", "never", "wild", "Gaussian denoiser"}
 
 
-def test_quality_is_a_mean_over_sound_seeds_with_its_interval(raced):
-    evaluated = ("contestant", "seed", "evaluation")
-    steps = np.broadcast_to(np.array([10.0, 40.0]), (4, 3, 2)).copy()
-    frechet = np.array([10.0, 5.0]) * np.array([1.0, 2.0, 3.0])[None, :, None] * np.ones((4, 1, 1))
-    frame = race.quality_frame(
-        raced.drop_dims("evaluation", errors="ignore").assign(
-            evaluation_step=(evaluated, steps), frechet=(evaluated, frechet)
-        )
-    )
+def test_quality_is_a_mean_over_sound_seeds_with_its_interval(raced, results):
+    frechet = np.array([10.0, 5.0]) * np.array([1.0, 2.0, 3.0])[:, None]
+    frame = race.quality_frame(results.like(raced, {"evaluation_step": [10.0, 40.0], "frechet": frechet}, {}))
     assert set(frame["name"]) == {"uniform", "twice", "never"}  # who diverged has none
     own = frame[frame["name"] == "uniform"]
     np.testing.assert_allclose(own["value"], [20.0, 10.0])

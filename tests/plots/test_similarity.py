@@ -55,7 +55,7 @@ def test_heatmap_writes_every_value(results):
     assert texts(figure).count("·") == 4
     low, high = (frames.matrix(ds, "mse", part).to_numpy() for part in ("low", "high"))
     ends = [
-        f"{a + 0.0:.2f} to {b + 0.0:.2f}".replace("-", "−")
+        f"{a:.2f} to {b:.2f}".replace("-0.00", "0.00").replace("-", "−")
         for a, b in zip(low.ravel(), high.ravel(), strict=True)
         if a == a
     ]

@@ -76,7 +76,7 @@ def test_unrelated_noise_scores_nothing_and_the_null_is_what_other_noise_gives(f
     assert float(last["score"]) == pytest.approx(1 - float(table.diagonal().mean() / off), rel=1e-4)
 
 
-def test_permuting_models_permutes_the_cube(family):
+def test_permuting_models_permutes_the_distances(family):
     order = [2, 0, 3, 1]
     first, second = compare(family, **FEW), compare([family[i] for i in order], **FEW)
     for pair in first["pair"].values:

@@ -29,7 +29,8 @@ from consistency_lab.store.results import (
 from consistency_lab.store.spec import NUMERICS_VERSION
 
 
-def comparison() -> xr.Dataset:
+def anything() -> xr.Dataset:
+    """No result of the package: every type and shape that one may hold."""
     rng = np.random.default_rng(0)
     names = ["unet, seed 0", "unet, seed 1", "näïve ☃"]
     dims = ("pair", "t", "sample", "metric")
@@ -64,7 +65,7 @@ def assert_same(one: xr.Dataset, other: xr.Dataset) -> None:
 
 def test_a_result_with_everything_round_trips(tmp_path):
     facts = {"seeds": [2**40, 0], "nested": {"models": [{"name": "ä", "options": {"width": 32, "none": None}}]}}
-    ds = with_provenance(comparison(), "comparison", **facts)
+    ds = with_provenance(anything(), "test", **facts)
     ds["distance"].attrs.update(units="seconds since never", scale_factor="text")
     before = ds.copy(deep=True)
     save_result(ds, tmp_path / "result.nc")
@@ -81,7 +82,7 @@ def test_a_result_with_everything_round_trips(tmp_path):
 
 def test_the_same_result_is_the_same_file(tmp_path):
     for name in ("a.nc", "b.nc"):
-        save_result(comparison(), tmp_path / name)
+        save_result(anything(), tmp_path / name)
     assert (tmp_path / "a.nc").read_bytes() == (tmp_path / "b.nc").read_bytes()
 
 
@@ -143,7 +144,7 @@ def test_what_netcdf_cannot_hold_is_refused_by_name_with_nothing_written(tmp_pat
 
 def test_every_truncation_is_noticed_and_named(tmp_path):
     path = tmp_path / "result.nc"
-    save_result(comparison()[["score"]], path)
+    save_result(anything()[["score"]], path)
     data = path.read_bytes()
     for kept in [*range(0, 200, 7), *range(200, len(data), 61), len(data) - 1]:
         path.write_bytes(data[:kept])
@@ -157,9 +158,9 @@ def test_missing_and_unwritable_files_are_named(tmp_path):
         load_result(tmp_path / "gone.nc")
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot write"):
-        save_result(comparison(), tmp_path / "file" / "r.nc")
+        save_result(anything(), tmp_path / "file" / "r.nc")
     with pytest.raises(StoreError, match="cannot write"):
-        save_frame(comparison(), tmp_path / "file" / "r.csv")
+        save_frame(anything(), tmp_path / "file" / "r.csv")
 
 
 def test_provenance_tells_the_environment_and_facts_win(tmp_path):
@@ -257,7 +258,7 @@ def test_the_git_commit_is_that_of_the_package_and_not_of_the_folder_around_it(t
 
 
 def test_the_frame_is_tidy():
-    ds = comparison()
+    ds = anything()
     frame = to_frame(ds)
     assert len(frame) == 3 * 4 * 5 * 2
     assert list(frame.columns[:4]) == ["pair", "t", "sample", "metric"]
@@ -274,13 +275,13 @@ def test_the_frame_is_tidy():
 
 def test_a_frame_of_what_is_not_there_is_refused():
     with pytest.raises(StoreError, match="no variable 'scores'; it has distance, null"):
-        to_frame(comparison(), "scores")
+        to_frame(anything(), "scores")
     with pytest.raises(StoreError, match="nothing to tabulate"):
         to_frame(xr.Dataset(coords={"t": [0.0]}))
 
 
 def test_csv_round_trips(tmp_path):
-    ds = comparison()
+    ds = anything()
     save_frame(ds, tmp_path / "a" / "frame.csv")
     frame = to_frame(ds)
     read = pd.read_csv(tmp_path / "a" / "frame.csv").astype(frame.dtypes.to_dict())

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from registered import entries
 from torch.optim import lr_scheduler
 
 from consistency_lab.errors import UserError
@@ -36,7 +37,9 @@ def test_floor_and_start():
     assert MOMENTUM_RULES.resolve("constant").options == {}  # runs in stores were made with this spec
 
 
-RULES = [*MOMENTUM_RULES.names(), "mdlrc(floor=0.5, start=0.25)", "demon_adam(floor=0.3, start=0.1)"]
+WRITTEN = ["constant", "beta_decay_only", "mdlrc", "effective_lr", "demon_adam"]
+WRITTEN += ["mdlrc(floor=0.5, start=0.25)", "demon_adam(floor=0.3, start=0.1)"]
+RULES = entries(MOMENTUM_RULES, WRITTEN)
 GRADIENTS = torch.randn(STEPS, generator=torch.Generator().manual_seed(0), dtype=torch.float64).tolist()
 WEIGHT_DECAY = 0.1
 
@@ -54,14 +57,20 @@ def by_schedule(optimizer, rule, **options):
     return path
 
 
-def beta_and_rate(rule, k):
-    """Written out: Demon's beta of step k, and MDLRC's and the inverse compensation."""
+def beta_and_rate(rule, k, form="average"):
+    """Demon's beta of step k, MDLRC's and the inverse compensation, all written out; a rule that is not is asked itself."""
+    if rule not in WRITTEN:
+        return MOMENTUM_RULES.build(rule, BETA0, form)(k / STEPS)
     options = {"floor=0.5, start=0.25": (0.5, 0.25), "floor=0.3, start=0.1": (0.3, 0.1)}
     floor, start = options.get(rule.partition("(")[2].rstrip(")"), (0.0, 0.0))
     tau = max(0.0, (k / STEPS - start) / (1 - start))
     beta = max(floor, BETA0 * (1 - tau) / ((1 - BETA0) + BETA0 * (1 - tau)))
     rate = {"mdlrc": (1 - BETA0) / (1 - beta), "effective_lr": (1 - beta) / (1 - BETA0)}
     return (BETA0, 1.0) if rule == "constant" else (beta, rate.get(rule.partition("(")[0], 1.0))
+
+
+def sums(rule):
+    return MOMENTUM_RULES.build(rule, BETA0).sums
 
 
 def adam(rule, decoupled):
@@ -77,7 +86,7 @@ def adam(rule, decoupled):
             gradient = gradient + WEIGHT_DECAY * theta
         v = 0.999 * v + 0.001 * gradient**2
         root = math.sqrt(v / (1 - 0.999 ** (k + 1))) + 1e-8
-        if rule.startswith("demon_adam"):
+        if sums(rule):
             m = gradient + beta * m
             theta -= lr * (1 - BETA0) * m / root
         else:
@@ -100,7 +109,7 @@ def sgd(rule, averaging):
     theta, m = 1.5, None
     path = []
     for k, gradient in enumerate(GRADIENTS):
-        beta, factor = beta_and_rate(rule, k)
+        beta, factor = beta_and_rate(rule, k, "average" if averaging else "sum")
         if rule.startswith("mdlrc") and not averaging:
             factor = 1.0
         gradient = gradient + WEIGHT_DECAY * theta
@@ -111,7 +120,7 @@ def sgd(rule, averaging):
 
 
 @pytest.mark.parametrize("averaging", [False, True])
-@pytest.mark.parametrize("rule", [rule for rule in RULES if not rule.startswith("demon_adam")])
+@pytest.mark.parametrize("rule", [rule for rule in RULES if not sums(rule)])
 def test_every_rule_on_sgd_equals_a_loop_by_hand_with_weight_decay_on(rule, averaging):
     path = by_schedule(torch.optim.SGD, rule, momentum=BETA0, dampening=BETA0 if averaging else 0.0)
     assert path == pytest.approx(sgd(rule, averaging), rel=1e-9)

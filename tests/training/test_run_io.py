@@ -65,7 +65,7 @@ def same(a, b):
 @pytest.mark.parametrize("at", [0, 24, 36, 58])
 def test_ctrl_c_ends_the_step_and_saves_it_and_the_resume_gives_the_same_bits(images, whole, tmp_path, monkeypatch, at):
     interrupt(monkeypatch, at, lambda: signal.raise_signal(signal.SIGINT))
-    with pytest.raises(Stopped, match=f"stopped at step {at + 1} of 60; the same command goes on"):
+    with pytest.raises(Stopped, match=f"stopped at step {at + 1} of 60; the same command resumes"):
         train(images, **TINY, store=tmp_path)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     (run,) = Store(tmp_path).runs()

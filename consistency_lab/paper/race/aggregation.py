@@ -21,7 +21,7 @@ LOSS = "held-out loss"
 def qualifies(trained: float, gaussian: float, memoriser: float) -> bool:
     """Whether a metric (the lower the better) may be a race's target: a trained model beats what needs no training.
 
-    Features are a classifier's (`Watch`): in pixels a Gaussian's samples win whatever was learnt.
+    Features are a classifier's (`Watch`): in pixels a Gaussian's samples win whatever was learned.
     """
     return bool(trained < gaussian and trained < memoriser)
 

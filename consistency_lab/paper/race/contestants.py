@@ -60,7 +60,7 @@ def at_horizons(contestant: Contestant, horizons: Sequence[float]) -> list[Conte
     for horizon in horizons:
         if not horizon > 0:
             raise UserError(f"the length of a run is a fraction above 0 of its steps, not {horizon!r}.")
-        if horizon == 1:  # as it is, to the bit: its runs may be another entry's too
+        if horizon == 1:  # as it is, bit for bit: its runs may be another entry's too
             made.append(contestant)
             continue
         steps = max(1, round(horizon * contestant.settings.steps))

@@ -23,7 +23,7 @@ def speedup_curve(
     """`race_table` at each of many targets.
 
     The target is the loss that the target pilot had reached at a fraction of its steps. At each of them the fastest control of a kind is
-    chosen anew, which is hard on the contestants.
+    chosen again, which is hard on the contestants.
 
     Args:
         race: the result of a race, with the curve of its target pilot (``pilot_loss``).

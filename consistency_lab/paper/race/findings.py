@@ -70,7 +70,7 @@ def findings_spec(images: ImageSet, pilot: TrainingSettings, device: torch.devic
 def findings(
     images: ImageSet, pilot: TrainingSettings, rows: Rows, device: torch.device, *, workers: int = 1
 ) -> Findings:
-    """From the rows, or found now: the numbers that recipes follow are a row, so that a race goes on without the pilot.
+    """From the rows, or found now: the numbers that recipes follow are a row, so that a race resumes without the pilot.
 
     Args:
         images: the training images.

@@ -1,4 +1,4 @@
-"""Runs of a race one after another, or side by side in processes of their own; rows are written here, by one process alone."""
+"""Runs of a race one after another, or in parallel in separate processes; rows are written here, by one process alone."""
 
 from __future__ import annotations
 

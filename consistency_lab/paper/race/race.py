@@ -1,6 +1,6 @@
 """Contestants x seeds, on equal terms, to targets that were fixed before.
 
-Every contestant of a seed starts from the same weights and meets the same images in the same order with the same noise. A target is what a
+Every contestant of a seed starts from the same weights and sees the same images in the same order with the same noise. A target is what a
 uniform constant-rate run of another seed, the target pilot, has reached at a fraction of its steps: no contestant's own run sets it.
 
 Losses are of averaged weights. The average's half-life is at most 5 % of the steps taken so far (see `WeightAverage`), and presets set it
@@ -54,7 +54,7 @@ def race(
     Args:
         contestants: names that differ; exactly one has the role ``"control"``.
         watch: what all are measured by.
-        rows: where finished runs and evaluations are kept; a stopped race goes on.
+        rows: where finished runs and evaluations are stored; a stopped race resumes.
         seeds: of the runs.
         target_seed: of the target pilot, none of the race's.
         targets: fractions of the pilot's run; the last is the one that matters.

@@ -1,4 +1,4 @@
-"""Does a recipe change what is learnt, or only when?
+"""Does a recipe change what is learned, or only when?
 
 Models that differ in their seed are alike to some degree under shared noise. If models of the recipe are as alike to uniform ones as each
 kind is to itself, the recipe changes only when; if they are less, it changes what. The annealing may do either alone, so uniform models
@@ -38,7 +38,7 @@ def what_is_learnt(
         plan: the race's; runs are of its full length.
         store: where models are kept.
         rows: where finished rows are kept.
-        seeds: models a family, three or more, with the race's first seeds: members of one seed began alike.
+        seeds: models per family, three or more, with the race's first seeds: members of one seed began alike.
         count: samples of the comparison; quality is measured on the plan's.
         device: the CPU by default.
         say: is told what happens.

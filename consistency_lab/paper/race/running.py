@@ -1,4 +1,4 @@
-"""One run of a race: trained once, watched on a frozen batch, evaluated on the way, and kept as rows."""
+"""One run of a race: trained once, watched on a frozen batch, evaluated on the way, and stored as rows."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ EVALUATIONS = 6
 
 @dataclass(frozen=True)
 class Watch:
-    """What every run of a race is measured by; made once, so that all meet the same images, times and noise.
+    """What every run of a race is measured by; made once, so that all see the same images, times and noise.
 
     Args:
         images, held_out: what is trained on, and what the loss and the features are of.
@@ -77,7 +77,7 @@ class Watch:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What decides the measured numbers, beside the run."""
+        """What decides the measured numbers, besides the run."""
         return {
             "frozen": self.frozen.fingerprint,
             "held_out": self.held_out.fingerprint,

@@ -135,7 +135,7 @@ def run_race(
     live: Live | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> xr.Dataset:
-    """Everything of a preset's race; goes on from the rows.
+    """Everything of a preset's race; resumes from the rows.
 
     Args:
         plan: what to do; see `presets`.

@@ -38,7 +38,7 @@ def fastest(race: xr.Dataset, names: Sequence[str], target: float) -> str:
 
 
 def race_table(race: xr.Dataset, target: float | None = None) -> pd.DataFrame:
-    """One row a contestant and control.
+    """One row per contestant and control.
 
     Args:
         race: the result of a race.

@@ -42,7 +42,7 @@ class _Adaptive(TimestepSampler):
         """
         if t.dim() != 1 or t.shape != loss.shape:
             raise UserError(
-                f"a timestep sampler learns from one loss a time: times of shape {tuple(t.shape)} came with losses {tuple(loss.shape)}."
+                f"a timestep sampler learns from one loss per time: times of shape {tuple(t.shape)} came with losses {tuple(loss.shape)}."
             )
         times, losses = t.detach().double().cpu().numpy(), loss.detach().double().cpu().numpy()
         cell = ((times - self.low) / (self.high - self.low) * BINS).astype(np.int64).clip(0, BINS - 1)

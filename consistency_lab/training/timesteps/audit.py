@@ -43,7 +43,7 @@ def audit_timesteps(
         total_steps: length of the run.
         points: equally spaced steps, first and last included, at which the density is read.
         bands: equal bands of t in which draws are counted; a divisor of `BINS`.
-        batch: draws a step, where a sampler is played.
+        batch: draws per step, where a sampler is played.
         loss: the loss at times ``(n,)``. Adaptive samplers are played through the run with it; without one they are read as they begin.
         seed: of the draws.
 
@@ -54,7 +54,7 @@ def audit_timesteps(
 
     Raises:
         UserError: bands that do not divide `BINS`, a run of fewer than 2 steps, a sampler that does not exist or whose masses are no
-            density, or a loss that does not give a number a time.
+            density, or a loss that does not give one number per time.
     """
     for what, value in (
         ("points", points),
@@ -123,7 +123,7 @@ def _losses(loss: Loss, t: Tensor) -> Tensor:
     values = np.asarray(loss(t.numpy()), dtype=np.float64)
     if values.shape != tuple(t.shape) or not np.isfinite(values).all():
         raise UserError(
-            f"the loss of an audit gives one finite number a time: for {len(t)} times it gave {values.size} values, "
+            f"the loss of an audit gives one finite number per time: for {len(t)} times it gave {values.size} values, "
             f"{int(np.isfinite(values).sum())} of them finite."
         )
     return torch.from_numpy(values)

@@ -14,7 +14,7 @@ AXES = ("timestep", "noise_rate")
 
 
 class CLTS(TimestepSampler):
-    """The paper's curriculum: from uniform to a Gaussian around the timesteps that are hard (2404.07946, section 4.2).
+    """The paper's curriculum over timesteps (CLTS): from uniform to a Gaussian around the hard timesteps (2404.07946, section 4.2).
 
         pi_i(t) = (1 - lambda_i) U(t) + lambda_i N(t; center, width^2),    lambda_i = min(i / horizon, 1 - floor)
 

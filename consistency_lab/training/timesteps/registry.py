@@ -21,7 +21,7 @@ from consistency_lab.training.timesteps.speed import SpeeD
 
 
 class _Samplers(Registry[TimestepSampler]):
-    """Samplers are believed no further than they are checked: what is built is one, and its masses at the first step are a density."""
+    """Checks what it builds: a timestep sampler whose masses at the first step are a density."""
 
     def build(self, text: str | Choice, *args: Any) -> TimestepSampler:
         sampler = super().build(text, *args)
