@@ -32,13 +32,15 @@ class Interval(NamedTuple):
 
 
 def jackknife(estimate: Array, replicates: Array, level: float = 0.95) -> Interval:
-    """The delete-one jackknife's interval, estimate +- t(n - 1) se.
+    """The delete-one jackknife's interval, estimate +- t(n - 1) se; its bounds are NaN for fewer than two units.
 
     Args:
         estimate: the statistic on everything, any shape.
         replicates: the statistic with the i-th unit left out, ``(n, *shape)``.
         level: of confidence.
     """
+    if len(replicates) < 2:
+        return without_bounds(estimate)
     half = stats.t.ppf((1 + level) / 2, len(replicates) - 1) * np.sqrt(_squared_error(replicates))
     return Interval(estimate, estimate - half, estimate + half)
 

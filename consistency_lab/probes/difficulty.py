@@ -24,12 +24,12 @@ from consistency_lab.diffusion.loss import denoising_loss, noisy_state, truth
 from consistency_lab.diffusion.model import DiffusionModel, described
 from consistency_lab.diffusion.references import closed_form
 from consistency_lab.errors import UserError
-from consistency_lab.intervals import Array, Interval, add_interval, mean_interval, stacked, without_bounds
+from consistency_lab.intervals import Array, Interval, add_interval, jackknife, mean_interval, stacked, without_bounds
 from consistency_lab.probes.convergence import half_times
 from consistency_lab.probes.frozen import FrozenBatch, check_deterministic, frozen_grid, untouched
 from consistency_lab.probes.gradients import adam_moments, gradient_moments
 from consistency_lab.probes.marginals import gaussian_kl_rates, log_snr_rate
-from consistency_lab.probes.profiles import Profile, add_profiles, group_count, interval, leave_out_means
+from consistency_lab.probes.profiles import Profile, add_profiles, group_count, leave_out_means
 from consistency_lab.store.results import with_provenance
 from consistency_lab.training.train import load_snapshots
 
@@ -195,7 +195,7 @@ def _gradient_profiles(
         ("gradient noise", "trace of the covariance of single images' gradients"),
     ]
     profiles = [Profile(name, unit, text, estimate[:, i], without[..., i]) for i, (name, text) in enumerate(said)]
-    scale = interval(_noise_scale(estimate), _noise_scale(without))
+    scale = jackknife(_noise_scale(estimate), _noise_scale(without))
     scale = scale._replace(low=np.maximum(scale.low, 0.0))  # a trace over a squared norm is never below 0
     return profiles, scale, adam_moments([m.by_weight for m in moments])
 

@@ -19,13 +19,11 @@ from scipy import stats
 from consistency_lab.errors import StoreError, UserError
 from consistency_lab.intervals import (
     Array,
-    Interval,
     add_interval,
     as_columns,
     interval_names,
     jackknife,
     stacked,
-    without_bounds,
 )
 from consistency_lab.store.results import provenance
 from consistency_lab.store.shapes import whole
@@ -67,20 +65,12 @@ def leave_out_means(values: Array, groups: int) -> Array:
     return np.where(left > 0, (total - sums) / np.maximum(left, 1), np.nan)
 
 
-def interval(estimate: Array, without: Array) -> Interval:
-    """The 95 % interval of a statistic from its replicates; NaN where there are fewer than two groups."""
-    estimate = np.asarray(estimate, dtype=np.float64)
-    if len(without) < 2:
-        return without_bounds(estimate)
-    return jackknife(estimate, without)
-
-
 def add_profiles(result: xr.Dataset, profiles: Sequence[Profile]) -> None:
     """Add ``profile (definition, t)`` with its interval, and the replicates ``profile_without (definition, group, t)``."""
     result.coords["definition"] = [p.name for p in profiles]
     result.coords["definition_unit"] = ("definition", [p.unit for p in profiles])
     result.coords["definition_meaning"] = ("definition", [p.meaning for p in profiles])
-    add_interval(result, "profile", ("definition", "t"), stacked(interval(p.estimate, p.without) for p in profiles))
+    add_interval(result, "profile", ("definition", "t"), stacked(jackknife(p.estimate, p.without) for p in profiles))
     result["profile_without"] = (("definition", "group", "t"), np.stack([p.without for p in profiles]))
 
 
@@ -185,7 +175,7 @@ def _peak(t: Array, values: Array, replicates: Array) -> tuple[float, float, flo
 
 def _statistic(function: Callable[[Array], float], estimate: Array, replicates: Array) -> list[float]:
     without = np.array([function(replicate) for replicate in replicates])
-    return [float(x) for x in interval(np.array(function(estimate)), without)]
+    return [float(x) for x in jackknife(np.array(function(estimate)), without)]
 
 
 def _share_below(t: Array, curve: Array) -> float:

@@ -150,7 +150,4 @@ def _form(weights: Array, products: torch.Tensor) -> Array:
 
 def _interval(values: Array) -> Interval:
     """From ``(..., 1 + blocks)``."""
-    estimate, replicates = values[..., 0], np.moveaxis(values[..., 1:], -1, 0)
-    if len(replicates) < 2:
-        return without_bounds(estimate)
-    return jackknife(estimate, replicates)
+    return jackknife(values[..., 0], np.moveaxis(values[..., 1:], -1, 0))

@@ -12,11 +12,11 @@ from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.references import GaussianDenoiser
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
+from consistency_lab.intervals import jackknife
 from consistency_lab.probes.convergence import half_times
 from consistency_lab.probes.difficulty import probe_difficulty
 from consistency_lab.probes.gradients import adam_moments, gradient_moments
 from consistency_lab.probes.marginals import STEP, gaussian_kl_rate, gaussian_kl_rates, log_snr_rate
-from consistency_lab.probes.profiles import interval
 
 
 def test_half_times_invert_an_error_that_falls_with_the_log_of_the_step():
@@ -146,7 +146,7 @@ def test_few_images_give_the_rate_of_their_distribution_and_an_interval_that_cov
     found, covered = [], []
     for _ in range(200):
         x = torch.randn(200, 16, generator=generator, dtype=torch.float64) * variances.sqrt() + mean
-        ends = interval(*gaussian_kl_rates(x.reshape(-1, 1, 4, 4), schedule, times, 16))
+        ends = jackknife(*gaussian_kl_rates(x.reshape(-1, 1, 4, 4), schedule, times, 16))
         found.append(ends.estimate)
         covered.append((ends.low <= true) & (true <= ends.high))
     np.testing.assert_allclose(np.mean(found, 0), true, rtol=0.01)

@@ -4,14 +4,13 @@ import xarray as xr
 from scipy import stats
 
 from consistency_lab.errors import UserError
-from consistency_lab.intervals import mean_interval
+from consistency_lab.intervals import jackknife, mean_interval
 from consistency_lab.probes.profiles import (
     Profile,
     add_profiles,
     difficulty_correlations,
     difficulty_table,
     group_count,
-    interval,
     leave_out_means,
 )
 
@@ -37,7 +36,7 @@ def test_left_out_means_are_those_of_the_others():
 
 def test_with_one_image_a_group_the_interval_is_the_t_interval():
     x = np.random.default_rng(0).normal(size=(5, 12))
-    found, expected = interval(x.mean(1), leave_out_means(x, 12)), mean_interval(x)
+    found, expected = jackknife(x.mean(1), leave_out_means(x, 12)), mean_interval(x)
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b)
 
@@ -45,7 +44,7 @@ def test_with_one_image_a_group_the_interval_is_the_t_interval():
 def test_the_interval_covers_as_often_as_it_says():
     rng = np.random.default_rng(1)
     x = rng.normal(size=(2000, 48))
-    ends = interval(x.mean(1), leave_out_means(x, 16))
+    ends = jackknife(x.mean(1), leave_out_means(x, 16))
     assert 0.935 < ((ends.low < 0) & (ends.high > 0)).mean() < 0.965
 
 
