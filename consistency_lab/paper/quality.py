@@ -29,7 +29,7 @@ from consistency_lab.store.checkpoint import load_tensors, save_tensors
 from consistency_lab.store.results import with_provenance
 from consistency_lab.store.runs import Store
 
-FLOOR, GAUSSIAN, MEAN, MEMORISER = "training images", "Gaussian denoiser", "data mean", "optimal denoiser"
+TRAINING_IMAGES, GAUSSIAN, MEAN, MEMORISER = "training images", "Gaussian denoiser", "data mean", "optimal denoiser"
 _WEIGHTS = "classifier.safetensors"
 _logger = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ def reference_samples(
     images: ImageSet, schedule: Schedule, noise: SharedNoise, count: int, sampler: Sampler | str | None = None
 ) -> dict[str, Tensor]:
     """What a trained model is told apart from: name -> images."""
-    made = {FLOOR: images.all()[:count]}
+    made = {TRAINING_IMAGES: images.all()[:count]}
     for name, key in ((GAUSSIAN, "gaussian"), (MEAN, "mean"), (MEMORISER, "optimal")):
         model = DiffusionModel(name, closed_form(key, images.all(), schedule))
         made[name] = model.generate(noise, range(count), sampler)

@@ -20,7 +20,7 @@ from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.references import closed_form
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.quality import frechet_distance, moments
-from consistency_lab.paper.quality import FLOOR, GAUSSIAN, MEAN, MEMORISER, reference_samples
+from consistency_lab.paper.quality import GAUSSIAN, MEAN, MEMORISER, TRAINING_IMAGES, reference_samples
 from consistency_lab.paper.race.aggregation import gathered
 from consistency_lab.paper.race.contestants import Contestant
 from consistency_lab.paper.race.parallel_runs import run_all
@@ -146,7 +146,7 @@ def _references(watch: Watch, rows: Rows) -> dict[str, dict[str, float | None]]:
         keys = {GAUSSIAN: "gaussian", MEAN: "mean", MEMORISER: "optimal"}
         for name, images in samples.items():
             loss = None
-            if name != FLOOR:
+            if name != TRAINING_IMAGES:
                 pool = watch.images.all()
                 loss = watch.loss(closed_form(keys[name], pool, watch.schedule_object).to(watch.device))
             features = moments(watch.classifier.features(images))
