@@ -272,7 +272,7 @@ def _train_in(
         except Stopped:
             save()
             where = f"at step {loop.step} of {loop.settings.steps}"
-            raise Stopped(f"training {run.name} stopped {where}; the same command goes on from there.") from None
+            raise Stopped(f"training {run.name} stopped {where}; the same command resumes from there.") from None
         if watch.stopped is not None and loop.step < loop.settings.steps:
             return save()
         if loop.step < loop.settings.steps and snapshots:

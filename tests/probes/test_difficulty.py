@@ -13,7 +13,7 @@ from consistency_lab.diffusion.references import GaussianDenoiser
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
 from consistency_lab.intervals import interval_of
-from consistency_lab.jupyter import levels
+from consistency_lab.kinds import difficulty as kind
 from consistency_lab.plots import frames, probe_frames
 from consistency_lab.probes.difficulty import UNITS, errors_per_sample, probe_difficulty
 from consistency_lab.probes.frozen import frozen_grid
@@ -114,7 +114,7 @@ def test_an_excess_of_held_out_images_in_an_old_result_is_void(digits):
     shown = frames.difficulty(old)
     assert set(shown[shown["quantity"] == "excess"]["name"]) == {"Gaussian denoiser"}
     assert probe_frames.definitions(old).set_index("definition").loc[VOID, "value"].isna().all()
-    assert VOID in levels.measures(old)
+    assert VOID in kind._measures(old)
     itself = probe_difficulty(model(first), first, count=20, bins=4)
     facts = {key: value for key, value in provenance(itself).items() if key != "excess_over_optimal_on"}
     sound = itself.assign_attrs(provenance=json.dumps(facts))

@@ -50,8 +50,8 @@ def test_every_step_is_a_comparison_of_the_snapshots(runs):
         ("between", "score"),
         ("between_low", "score_low"),
         ("family_score", "family_score"),
-        ("family_score_low", "family_low"),
-        ("family_score_high", "family_high"),
+        ("family_score_low", "family_score_low"),
+        ("family_score_high", "family_score_high"),
     ):
         assert np.allclose(one[ours], own[theirs], atol=1e-5), ours
     final = compare([at[1], last[1]], count=12, sampler=SAMPLER, metrics=["mse"], ceiling=False).isel(t=-1)
