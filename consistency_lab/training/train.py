@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,9 +13,8 @@ import xarray as xr
 from torch import Tensor
 
 from consistency_lab.choices import Choice, Registry
-from consistency_lab.data.imageset import ImageSet, check_set
+from consistency_lab.data.imageset import ImageSet
 from consistency_lab.data.labels import check_every_class
-from consistency_lab.devices import plain_defaults, resolve_device
 from consistency_lab.diffusion.denoiser import PREDICTIONS, NetworkDenoiser
 from consistency_lab.diffusion.loss import denoising_loss
 from consistency_lab.diffusion.model import DiffusionModel, described
@@ -26,22 +25,13 @@ from consistency_lab.store.checkpoint import load_weights
 from consistency_lab.store.results import with_provenance
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
-from consistency_lab.training.loop import OPTIMIZERS, Batch, EpochOrder, TrainingLoop, stream_generator
-from consistency_lab.training.momentum import MOMENTUM_RULES
-from consistency_lab.training.run_io import (
-    final_weights,
-    finished_run,
-    run_spec,
-    snapshots_of,
-    train_in_store,
-    train_unkept,
-)
+from consistency_lab.training.loop import Batch, EpochOrder, TrainingLoop, stream_generator
+from consistency_lab.training.model_kind import DESCENT, ModelKind
+from consistency_lab.training.run_io import snapshots_of
 from consistency_lab.training.settings import TrainingSettings
 from consistency_lab.training.timesteps import TIMESTEPS
 from consistency_lab.training.timesteps.base import check_draws
 from consistency_lab.training.weighting import WEIGHTINGS
-
-KIND = "model"
 
 
 class DenoisingBatches:
@@ -94,30 +84,6 @@ class DenoisingBatches:
         self.sampler.load_state_dict(state)
 
 
-def training_spec(images: ImageSet, settings: TrainingSettings, device: torch.device) -> dict[str, Any]:
-    """What decides a run's result, with every default filled in: the content of its hash.
-
-    Raises:
-        UserError: a network, schedule, sampler, optimizer or momentum rule, or an option of one, that does not exist; a conditional model
-            of a set without labels, or with a class that has no image.
-    """
-    check_set(images)
-    if settings.conditional:
-        check_every_class(images)
-    registries: dict[str, Registry[Any]] = {
-        "network": NETWORKS,
-        "schedule": SCHEDULES,
-        "timesteps": TIMESTEPS,
-        "predicts": PREDICTIONS,
-        "weighting": WEIGHTINGS,
-        "optimizer": OPTIMIZERS,
-        "momentum": MOMENTUM_RULES,
-    }
-    chosen = {key: measured(key, getattr(settings, key), images) for key in ("predicts", "weighting")}
-    facts = settings.replace(**{key: str(choice) for key, choice in chosen.items()}).spec(registries)
-    return run_spec(images, facts, device, images.classes if settings.conditional else 0)
-
-
 def measured(key: str, text: str, images: ImageSet) -> Choice:
     """The choice of a prediction or weighting, its ``sigma_data`` measured on the set where none is given."""
     registry: Registry[Any] = PREDICTIONS if key == "predicts" else WEIGHTINGS
@@ -132,21 +98,68 @@ def pixel_deviation(images: ImageSet) -> float:
     return round(float(images.batch(torch.arange(min(len(images), 10_000), device="cpu")).double().std()), 4)
 
 
-def build_denoiser(spec: dict[str, Any]) -> NetworkDenoiser:
-    """The untrained denoiser of a spec, on the CPU."""
-    settings, data = settings_of(spec), spec["data"]
-    channels, height, width = data["shape"]
-    shape = (channels, height, width)
-    network = build_network(settings.network, shape, data["classes"], settings.seeds["init"])
-    return NetworkDenoiser(network, SCHEDULES.build(settings.schedule), shape, settings.predicts)
+class _DiffusionKind(ModelKind[TrainingSettings, NetworkDenoiser, DiffusionModel]):
+    """Diffusion models. Weights are those of the network: the rest of a denoiser follows from the spec."""
+
+    name, settings, main, part = "model", TrainingSettings, "network", "network"
+    registries: ClassVar[Mapping[str, Registry[Any]]] = {
+        **DESCENT,
+        "network": NETWORKS,
+        "schedule": SCHEDULES,
+        "timesteps": TIMESTEPS,
+        "predicts": PREDICTIONS,
+        "weighting": WEIGHTINGS,
+    }
+
+    def fitted(self, settings: TrainingSettings, images: ImageSet) -> TrainingSettings:
+        """With ``sigma_data`` measured. Raises `UserError` for a conditional model of a set without labels, or a class without images."""
+        if settings.conditional:
+            check_every_class(images)
+        return settings.replace(
+            **{key: str(measured(key, getattr(settings, key), images)) for key in ("predicts", "weighting")}
+        )
+
+    def classes(self, settings: TrainingSettings, images: ImageSet) -> int:
+        return images.classes if settings.conditional else 0
+
+    def model_name(self, settings: TrainingSettings) -> str:
+        return super().model_name(settings).removeprefix(f"{self.name}-")
+
+    def build(self, spec: Mapping[str, Any]) -> NetworkDenoiser:
+        settings, data = settings_of(spec), spec["data"]
+        channels, height, width = data["shape"]
+        shape = (channels, height, width)
+        network = build_network(settings.network, shape, data["classes"], settings.seeds["init"])
+        return NetworkDenoiser(network, SCHEDULES.build(settings.schedule), shape, settings.predicts)
+
+    def loop(
+        self, module: NetworkDenoiser, images: ImageSet, settings: TrainingSettings, device: torch.device
+    ) -> TrainingLoop:
+        loss, source = partial(denoising_loss, units=settings.objective), DenoisingBatches(images, settings, device)
+        return TrainingLoop(module, loss, source, settings, device)
+
+    def facts(self, spec: Mapping[str, Any], module: NetworkDenoiser) -> dict[str, Any]:
+        settings = spec["settings"]
+        return {
+            "kind": "diffusion",
+            "network": settings["network"]["name"],
+            "predicts": settings["predicts"]["name"],
+            "objective": settings["objective"],
+            "schedule": settings["schedule"]["name"],
+            "parameters": sum(p.numel() for p in module.parameters()),
+        }
+
+    def wrap(self, name: str, module: NetworkDenoiser, facts: dict[str, Any], folder: Path | None) -> DiffusionModel:
+        return DiffusionModel(name, module, facts, classes=facts["data"]["classes"], folder=folder)
+
+    def noise_shape(self, spec: Mapping[str, Any]) -> tuple[int, ...]:
+        return tuple(spec["data"]["shape"])
 
 
-def model_name(settings: TrainingSettings) -> str:
-    """The name that a model gets when none is given: its network and its seed."""
-    return f"{Choice.parse(settings.network).name}-s{settings.seed}"
+DIFFUSION_KIND = _DiffusionKind()
+training_spec, build_denoiser = DIFFUSION_KIND.spec, DIFFUSION_KIND.build
 
 
-@plain_defaults()
 def train(
     images: ImageSet,
     *,
@@ -181,61 +194,19 @@ def train(
 
     >>> model = train(load_images("digits"), network="mlp", steps=200, seed=0)
     """
-    if not isinstance(settings, TrainingSettings | None):
-        raise UserError(
-            f"settings are TrainingSettings(...), not {settings!r}; single ones are written as train(..., steps=500)."
-        )
-    settings = (settings or TrainingSettings()).replace(**changes)
     if recipe is not None:
         if not hasattr(recipe, "apply"):
             raise UserError(f"a recipe is what Recipe.from_findings or Recipe.load gives, not {recipe!r}.")
-        settings = recipe.apply(settings)
-    place = resolve_device(device)
-    spec = training_spec(images, settings, place)
-    name = name or model_name(settings)
-    loop = TrainingLoop(
-        (denoiser := build_denoiser(spec).to(place)),
-        partial(denoising_loss, units=settings.objective),
-        DenoisingBatches(images, settings, place),
-        settings,
-        place,
-    )
-    if store is None:
-        train_unkept(loop, name, progress)
-        denoiser.load_state_dict(loop.average.weights)
-        return DiffusionModel(name, denoiser.eval(), _facts(spec, denoiser, "ema"), classes=spec["data"]["classes"])
-    run = train_in_store(store, KIND, name, spec, loop, keep=_network, force=force, progress=progress)
-    return load_model(run, device=place, name=name)
+        settings, changes = recipe.apply(DIFFUSION_KIND.changed(settings, changes)), {}
+    options: dict[str, Any] = {"store": store, "device": device, "force": force, "progress": progress}
+    return DIFFUSION_KIND.train(images, name=name, settings=settings, **options, **changes)
 
 
-def _network(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {key.removeprefix("network."): value for key, value in weights.items() if key.startswith("network.")}
-
-
-def _facts(spec: dict[str, Any], denoiser: NetworkDenoiser, weights: str, **more: Any) -> dict[str, Any]:
-    settings = spec["settings"]
-    return {
-        "kind": "diffusion",
-        "network": settings["network"]["name"],
-        "predicts": settings["predicts"]["name"],
-        "objective": settings["objective"],
-        "schedule": settings["schedule"]["name"],
-        "parameters": sum(p.numel() for p in denoiser.parameters()),
-        "seeds": settings["seeds"],
-        "steps": settings["steps"],
-        "weights": weights,
-        "data": spec["data"],
-        "spec": spec,
-        **more,
-    }
-
-
-def settings_of(spec: dict[str, Any]) -> TrainingSettings:
+def settings_of(spec: Mapping[str, Any]) -> TrainingSettings:
     """The settings that a spec was made from (its seeds resolved)."""
     return TrainingSettings.from_spec(spec["settings"])
 
 
-@plain_defaults()
 def load_model(
     run: Run | str | Path, *, device: str | torch.device | None = None, weights: str = "ema", name: str | None = None
 ) -> DiffusionModel:
@@ -251,14 +222,7 @@ def load_model(
         UserError: the folder is not a finished model, or weights other than those two are asked for.
         StoreError: a file is missing, truncated, or of another architecture.
     """
-    run = finished_run(run, KIND)
-    tensors, path = final_weights(run, weights)
-    place, denoiser = resolve_device(device), build_denoiser(run.spec)
-    load_weights(denoiser.network, tensors, str(path))
-    summary = run.summary or {}
-    facts = _facts(run.spec, denoiser, weights, run=run.hash[:12], seconds=summary.get("seconds"))
-    classes = run.spec["data"]["classes"]
-    return DiffusionModel(name or run.name, denoiser.to(place).eval(), facts, classes=classes, folder=run.folder)
+    return DIFFUSION_KIND.load(run, device=device, weights=weights, name=name)
 
 
 def load_snapshots(model: DiffusionModel) -> Iterator[tuple[int, DiffusionModel]]:
