@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Choice": "choices",
     "DiffusionModel": "diffusion.model",
     "GANSettings": "contrast.settings",
     "GaussianDenoiser": "diffusion.references",
@@ -99,6 +100,7 @@ def unload_ipython_extension(ipython: Any) -> None:
 
 
 if TYPE_CHECKING:
+    from consistency_lab.choices import Choice
     from consistency_lab.contrast.gan import train_gan
     from consistency_lab.contrast.settings import GANSettings, VAESettings
     from consistency_lab.contrast.vae import train_vae

@@ -38,6 +38,7 @@ ROOMS = {
     "store": "Store and results",
     "reports": "The page",
     "jupyter": "Notebooks",
+    "choices": "Names with options",
     "errors": "Errors",
 }
 WIDTH = 110

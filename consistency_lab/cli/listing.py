@@ -47,8 +47,8 @@ def _changed(run: Run) -> list[str]:
 
     if run.kind not in MODEL_KINDS or "settings" not in run.spec:
         return []
-    kind = MODEL_KINDS[run.kind]
-    return changed_settings(run.spec["settings"], kind.settings(), kind.registries)
+    standard = MODEL_KINDS[run.kind].settings()
+    return changed_settings(run.spec["settings"], standard, standard.registries())
 
 
 LISTS = {

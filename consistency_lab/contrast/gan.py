@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
 
-from consistency_lab.choices import Choice, Registry
+from consistency_lab.choices import Choice
 from consistency_lab.contrast.batches import NoisedBatches
 from consistency_lab.contrast.kind import ContrastKind
 from consistency_lab.contrast.losses import discriminator_loss, generator_loss
@@ -22,7 +22,6 @@ from consistency_lab.networks.registry import NETWORKS, initialised
 from consistency_lab.store.runs import Store
 from consistency_lab.training.ema import WeightAverage
 from consistency_lab.training.loop import BatchSource, Descent, TrainingStep, steps_of
-from consistency_lab.training.model_kind import DESCENT
 
 
 class AdversarialLoop:
@@ -104,11 +103,6 @@ def _fixed(module: nn.Module) -> Iterator[None]:
 
 class _GANKind(ContrastKind[GANSettings, GAN]):
     name, settings, main = "gan", GANSettings, "generator"
-    registries: ClassVar[Mapping[str, Registry[Any]]] = {
-        **DESCENT,
-        "generator": GENERATORS,
-        "discriminator": DISCRIMINATORS,
-    }
 
     def fitted(self, settings: GANSettings, images: ImageSet) -> GANSettings:
         """With a choice within the generator's choice made whole: its defaults are part of the spec too."""
@@ -116,7 +110,7 @@ class _GANKind(ContrastKind[GANSettings, GAN]):
         if "network" not in generator.options:
             return settings
         inner = str(NETWORKS.resolve(generator.options["network"]))
-        return settings.replace(generator=str(Choice(generator.name, {**generator.options, "network": inner})))
+        return settings.replace(generator=Choice(generator.name, {**generator.options, "network": inner}))
 
     def build(self, spec: Mapping[str, Any]) -> GAN:
         settings = GANSettings.from_spec(spec["settings"])

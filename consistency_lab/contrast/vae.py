@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
-from consistency_lab.choices import Registry
 from consistency_lab.contrast.batches import NoisedBatches
 from consistency_lab.contrast.kind import ContrastKind
 from consistency_lab.contrast.losses import vae_loss
@@ -20,12 +19,10 @@ from consistency_lab.data.imageset import ImageSet
 from consistency_lab.networks.registry import initialised
 from consistency_lab.store.runs import Store
 from consistency_lab.training.loop import TrainingLoop
-from consistency_lab.training.model_kind import DESCENT
 
 
 class _VAEKind(ContrastKind[VAESettings, VAE]):
     name, settings, main = "vae", VAESettings, "autoencoder"
-    registries: ClassVar[Mapping[str, Registry[Any]]] = {**DESCENT, "autoencoder": AUTOENCODERS}
 
     def build(self, spec: Mapping[str, Any]) -> VAE:
         settings = VAESettings.from_spec(spec["settings"])

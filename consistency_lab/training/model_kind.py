@@ -13,19 +13,14 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from consistency_lab.choices import Choice, Registry
 from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.devices import plain_defaults, resolve_device
 from consistency_lab.errors import UserError
 from consistency_lab.store.checkpoint import load_weights
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
-from consistency_lab.training.loop import OPTIMIZERS
-from consistency_lab.training.momentum import MOMENTUM_RULES
 from consistency_lab.training.run_io import Loop, final_weights, finished_run, train_in_store, train_unkept
 from consistency_lab.training.settings import LoopSettings
-
-DESCENT: Mapping[str, Registry[Any]] = {"optimizer": OPTIMIZERS, "momentum": MOMENTUM_RULES}
 
 S = TypeVar("S", bound=LoopSettings)
 N = TypeVar("N", bound=nn.Module)
@@ -38,14 +33,12 @@ class ModelKind(ABC, Generic[S, N, M]):
     Attributes:
         name: of the kind, in stores and in the default names of models.
         settings: their type.
-        registries: setting -> where its choice is looked up.
         main: the setting after which a model is named that is given no name.
         part: the submodule whose weights are written; all of the module by default.
     """
 
     name: ClassVar[str]
     settings: type[S]
-    registries: ClassVar[Mapping[str, Registry[Any]]]
     main: ClassVar[str]
     part: ClassVar[str] = ""
 
@@ -79,7 +72,7 @@ class ModelKind(ABC, Generic[S, N, M]):
 
     def model_name(self, settings: S) -> str:
         """The name that a model gets when none is given: its network and its seed."""
-        return f"{self.name}-{Choice.parse(getattr(settings, self.main)).name}-s{settings.seed}"
+        return f"{self.name}-{getattr(settings, self.main).name}-s{settings.seed}"
 
     def spec(self, images: ImageSet, settings: S, device: torch.device) -> dict[str, Any]:
         """What decides a run's result, with every default filled in: the content of its hash.
@@ -89,7 +82,7 @@ class ModelKind(ABC, Generic[S, N, M]):
         """
         check_set(images)
         return {
-            "settings": self.fitted(settings, images).spec(self.registries),
+            "settings": self.fitted(settings, images).spec(),
             "data": {
                 "name": images.name,
                 "fingerprint": images.fingerprint,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,13 +20,13 @@ from consistency_lab.diffusion.loss import denoising_loss
 from consistency_lab.diffusion.model import DiffusionModel, described
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
-from consistency_lab.networks.registry import NETWORKS, build_network
+from consistency_lab.networks.registry import build_network
 from consistency_lab.store.checkpoint import load_weights
 from consistency_lab.store.results import with_provenance
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
 from consistency_lab.training.loop import Batch, EpochOrder, TrainingLoop, stream_generator
-from consistency_lab.training.model_kind import DESCENT, ModelKind
+from consistency_lab.training.model_kind import ModelKind
 from consistency_lab.training.run_io import snapshots_of
 from consistency_lab.training.settings import TrainingSettings
 from consistency_lab.training.timesteps import TIMESTEPS
@@ -84,7 +84,7 @@ class DenoisingBatches:
         self.sampler.load_state_dict(state)
 
 
-def measured(key: str, text: str, images: ImageSet) -> Choice:
+def measured(key: str, text: str | Choice, images: ImageSet) -> Choice:
     """The choice of a prediction or weighting, its ``sigma_data`` measured on the set where none is given."""
     registry: Registry[Any] = PREDICTIONS if key == "predicts" else WEIGHTINGS
     choice = registry.resolve(text)
@@ -102,21 +102,13 @@ class _DiffusionKind(ModelKind[TrainingSettings, NetworkDenoiser, DiffusionModel
     """Diffusion models. Weights are those of the network: the rest of a denoiser follows from the spec."""
 
     name, settings, main, part = "model", TrainingSettings, "network", "network"
-    registries: ClassVar[Mapping[str, Registry[Any]]] = {
-        **DESCENT,
-        "network": NETWORKS,
-        "schedule": SCHEDULES,
-        "timesteps": TIMESTEPS,
-        "predicts": PREDICTIONS,
-        "weighting": WEIGHTINGS,
-    }
 
     def fitted(self, settings: TrainingSettings, images: ImageSet) -> TrainingSettings:
         """With ``sigma_data`` measured. Raises `UserError` for a conditional model of a set without labels, or a class without images."""
         if settings.conditional:
             check_every_class(images)
         return settings.replace(
-            **{key: str(measured(key, getattr(settings, key), images)) for key in ("predicts", "weighting")}
+            **{key: measured(key, getattr(settings, key), images) for key in ("predicts", "weighting")}
         )
 
     def classes(self, settings: TrainingSettings, images: ImageSet) -> int:

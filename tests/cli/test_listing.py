@@ -60,8 +60,9 @@ def test_samplers_and_rules_are_listed(capsys):
 def test_every_choice_of_every_kind_of_model_is_listed():
     listed = [imported(*place) for place in LISTS.values()]
     for kind in MODEL_KINDS.values():
-        assert kind.registries
-        assert all(any(registry is each for each in listed) for registry in kind.registries.values())
+        registries = kind.settings.registries()
+        assert registries
+        assert all(any(registry is each for each in listed) for registry in registries.values())
 
 
 def test_an_exported_model_meets_its_own_run(trained, tmp_path, capsys):

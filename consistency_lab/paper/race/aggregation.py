@@ -113,7 +113,7 @@ def gathered(
     return with_provenance(
         result,
         "race",
-        settings={c.name: vars(c.settings) for c in contestants},
+        settings={c.name: c.settings.texts for c in contestants},
         data={"name": watch.images.name, "fingerprint": watch.images.fingerprint, "images": len(watch.images)},
         held_out={"name": watch.held_out.name, "images": len(watch.held_out)},
         watch=watch.facts,
