@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Choice": "choices",
     "CopyDistance": "metrics.copy_detection",
     "Denoiser": "diffusion.denoiser",
     "DiffusionModel": "diffusion.model",
@@ -118,6 +119,7 @@ def unload_ipython_extension(ipython: Any) -> None:
 
 
 if TYPE_CHECKING:
+    from consistency_lab.choices import Choice
     from consistency_lab.contrast.gan import train_gan
     from consistency_lab.contrast.settings import GANSettings, VAESettings
     from consistency_lab.contrast.vae import train_vae

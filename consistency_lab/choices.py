@@ -13,7 +13,8 @@ import numbers
 import os
 import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from importlib import import_module
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from consistency_lab.errors import UserError, unknown_name
@@ -58,24 +59,29 @@ def above_zero(what: str, value: object) -> float:
     return float(value)
 
 
-@dataclass(frozen=True)
 class Choice:
-    """A name with options.
+    """A name with options: frozen, and equal to each choice (and text) that prints alike.
 
-    >>> Choice.parse("clts(width=0.2, center=0.3)")
-    Choice(name='clts', options={'width': 0.2, 'center': 0.3})
-    >>> str(Choice.parse("clts(width=0.2, center=0.3)"))
-    'clts(center=0.3, width=0.2)'
+    It prints as the text that it is written as. In JSON it is that text, or `facts`, where its options are values of their own.
+
+    >>> choice = Choice.parse("clts(width=0.2, center=0.3)")
+    >>> choice.name, choice.options["center"], str(choice)
+    ('clts', 0.3, 'clts(center=0.3, width=0.2)')
     """
 
     name: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any]
+
+    def __init__(self, name: str, options: Mapping[str, Any] | None = None):
+        self.__dict__.update(name=name, options=MappingProxyType(dict(options or {})))
 
     @classmethod
-    def parse(cls, text: str | Choice) -> Choice:
-        """Read ``name`` or ``name(option=literal, ...)``. Raises `UserError` on anything else."""
+    def parse(cls, text: str | Choice | Mapping[str, Any]) -> Choice:
+        """Read ``name`` or ``name(option=literal, ...)``, or the `facts` of a choice. Raises `UserError` on anything else."""
         if isinstance(text, Choice):
             return text
+        if isinstance(text, Mapping) and isinstance(text.get("name"), str):
+            return cls(text["name"], {key: value for key, value in text.items() if key != "name"})
         if not isinstance(text, str):
             raise UserError(
                 f"what is chosen by name is given as text, not as a {type(text).__name__}; write a name such as 'unet'."
@@ -98,10 +104,30 @@ class Choice:
             ) from None
         return cls(name.strip(), options)
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Name and options side by side, as a spec has them; read by `parse`."""
+        return {"name": self.name, **self.options}
+
     def __str__(self) -> str:
         if not self.options:
             return self.name
         return f"{self.name}({', '.join(f'{key}={value!r}' for key, value in sorted(self.options.items()))})"
+
+    def __repr__(self) -> str:
+        return repr(str(self))
+
+    def __eq__(self, other: object) -> bool:
+        return str(self) == str(other) if isinstance(other, Choice | str) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a choice is not changed; make another, Choice({self.name!r}, ...).")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Choice, (self.name, dict(self.options))
 
 
 class Registry(Generic[T]):
@@ -169,6 +195,41 @@ class Registry(Generic[T]):
         """Make the object: ``args`` are the builder's positional arguments, the choice gives its options."""
         choice = self.resolve(text)
         return self.builder(choice.name)(*args, **choice.options)
+
+
+def chosen(default: str, home: str) -> Any:
+    """A field of a settings dataclass that holds a `Choice`. What it is given is parsed and looked up once, when the settings are made.
+
+    Args:
+        default: as text.
+        home: room and name of its registry, ``"networks.registry:NETWORKS"``. It is imported when something else than the default is
+            given, because ``--help`` must not wait for torch.
+    """
+    return ChosenField(default, home)
+
+
+class ChosenField:
+    """What `chosen` gives: a descriptor, which a dataclass takes for the field's default."""
+
+    def __init__(self, default: str, home: str):
+        self.default, self.home = Choice.parse(default), home
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @property
+    def registry(self) -> Registry[Any]:
+        module, _, name = self.home.partition(":")
+        return getattr(import_module(f"consistency_lab.{module}"), name)
+
+    def __get__(self, settings: object, owner: type | None = None) -> Choice:
+        return self.default if settings is None else settings.__dict__[self.name]
+
+    def __set__(self, settings: object, value: str | Choice | Mapping[str, Any]) -> None:
+        choice = Choice.parse(value)
+        if choice != self.default:
+            self.registry.resolve(choice)
+        settings.__dict__[self.name] = choice
 
 
 _TYPES: dict[str, tuple[type, ...]] = {

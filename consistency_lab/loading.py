@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import nn
 
-from consistency_lab.contrast import gan, vae
+from consistency_lab.contrast.gan import GAN_KIND
 from consistency_lab.contrast.model import ContrastModel
-from consistency_lab.contrast.settings import GANSettings, VAESettings
+from consistency_lab.contrast.vae import VAE_KIND
 from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.errors import StoreError, UserError
@@ -21,70 +20,20 @@ from consistency_lab.interop.files import is_hub_name, refuse_hub_name
 from consistency_lab.interop.load import is_foreign, open_foreign
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
-from consistency_lab.training import train
 from consistency_lab.training.describing import differences
-from consistency_lab.training.settings import LoopSettings, TrainingSettings
+from consistency_lab.training.model_kind import ModelKind
+from consistency_lab.training.settings import LoopSettings
+from consistency_lab.training.train import DIFFUSION_KIND
 
 Model = DiffusionModel | ContrastModel
 
 
-class Kind(NamedTuple):
-    """How a kind of model is trained and read: its name in the store, its settings, and the functions that know them.
-
-    ``build`` makes the untrained module of a spec, and ``model_name`` names a model that is given no name.
-    ``noise_shape`` tells from a spec, before anything is trained, what a model will start from.
-    """
-
-    name: str
-    settings: type[LoopSettings]
-    spec: Callable[..., dict[str, Any]]
-    train: Callable[..., Model]
-    load: Callable[..., Model]
-    build: Callable[[dict[str, Any]], nn.Module]
-    model_name: Callable[..., str]
-    noise_shape: Callable[[dict[str, Any]], tuple[int, ...]]
+MODEL_KINDS: dict[str, ModelKind[Any, Any, Any]] = {kind.name: kind for kind in (DIFFUSION_KIND, GAN_KIND, VAE_KIND)}
 
 
-KINDS = {
-    kind.name: kind
-    for kind in (
-        Kind(
-            train.KIND,
-            TrainingSettings,
-            train.training_spec,
-            train.train,
-            train.load_model,
-            train.build_denoiser,
-            train.model_name,
-            lambda spec: tuple(spec["data"]["shape"]),
-        ),
-        Kind(
-            gan.KIND,
-            GANSettings,
-            gan.gan_spec,
-            gan.train_gan,
-            gan.load_gan,
-            gan.build_gan,
-            gan.gan_name,
-            lambda spec: gan.build_gan(spec).noise_shape,
-        ),
-        Kind(
-            vae.KIND,
-            VAESettings,
-            vae.vae_spec,
-            vae.train_vae,
-            vae.load_vae,
-            vae.build_vae,
-            vae.vae_name,
-            lambda spec: vae.build_vae(spec).noise_shape,
-        ),
-    )
-}
-
-
-def kind_of(settings: LoopSettings) -> Kind:
+def kind_of(settings: LoopSettings) -> ModelKind[Any, Any, Any]:
     """The kind of model that settings are for."""
-    return next(kind for kind in KINDS.values() if type(settings) is kind.settings)
+    return next(kind for kind in MODEL_KINDS.values() if type(settings) is kind.settings)
 
 
 def find_run(text: str, store: Store | str | Path) -> Run:
@@ -95,7 +44,7 @@ def find_run(text: str, store: Store | str | Path) -> Run:
     """
     store = store if isinstance(store, Store) else Store(store)
     try:
-        return store.find(text, kind=tuple(KINDS))
+        return store.find(text, kind=tuple(MODEL_KINDS))
     except StoreError:
         raise
     except UserError:
@@ -136,9 +85,9 @@ def load(
     if is_foreign(text):
         return open_foreign(text, name=name, device=device)
     run = find_run(text, store)
-    if run.kind not in KINDS:
-        raise UserError(f"{run.folder} is a {run.kind}, not a model; name one of {', '.join(KINDS)}.")
-    return KINDS[run.kind].load(run, device=device, weights=weights, name=name)
+    if run.kind not in MODEL_KINDS:
+        raise UserError(f"{run.folder} is a {run.kind}, not a model; name one of {', '.join(MODEL_KINDS)}.")
+    return MODEL_KINDS[run.kind].load(run, device=device, weights=weights, name=name)
 
 
 def load_all(

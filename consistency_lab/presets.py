@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _FAMILY = 4  # models a family: an interval over models wants four or more
-_UNET = TrainingSettings(network="unet", steps=1500)
-_DIT = TrainingSettings(network="dit", steps=1500)
-_MLP = TrainingSettings(network="mlp", steps=1500)
+_UNET = TrainingSettings.of(network="unet", steps=1500)
+_DIT = TrainingSettings.of(network="dit", steps=1500)
+_MLP = TrainingSettings.of(network="mlp", steps=1500)
 
 
 def _seeds(settings: LoopSettings, models: int = _FAMILY) -> tuple[LoopSettings, ...]:
@@ -32,7 +32,9 @@ _IMAGE_GAN = _GAN.replace(generator="image(network='unet')")
 _DATA = {"digits": ("digits", 297), "fashion": ("fashion-mnist(size=16)", 10_000), "paper": ("cifar10", 5000)}
 # The paper's CIFAR-10 at 32x32. Its networks and settings could not be read; these are DDPM's (Ho, Jain & Abbeel 2020, appendix B), in
 # bfloat16, and a DiT, a GAN and a VAE beside them.
-_PAPER = TrainingSettings(network="unet-ddpm", steps=800_000, batch=128, lr=2e-4, lr_warmup=5000, precision="bfloat16")
+_PAPER = TrainingSettings.of(
+    network="unet-ddpm", steps=800_000, batch=128, lr=2e-4, lr_warmup=5000, precision="bfloat16"
+)
 _SSIM = {
     "digits": "ssim(sigma=0.8)",
     "fashion": "ssim",
@@ -48,7 +50,7 @@ def _main_families(preset: str) -> dict[str, LoopSettings]:
             "mlp": _ANNEALED.replace(network="mlp", steps=3000),
             "gan": _GAN,
             "gan-image": _IMAGE_GAN.replace(steps=2500),
-            "vae": VAESettings(autoencoder="conv(width=16)", steps=2000, lr_final=0.1, snapshots=0),
+            "vae": VAESettings.of(autoencoder="conv(width=16)", steps=2000, lr_final=0.1, snapshots=0),
         }
     if preset == "paper":
         gan = _GAN.replace(steps=200_000, discriminator="conv(width=64)", lr=2e-4)
@@ -56,7 +58,7 @@ def _main_families(preset: str) -> dict[str, LoopSettings]:
             "unet": _PAPER,
             "dit": _PAPER.replace(network="dit-s2"),
             "gan": gan.replace(generator="latent(latent=128, width=64)"),
-            "vae": VAESettings(
+            "vae": VAESettings.of(
                 autoencoder="conv(latent=128, width=64)", steps=200_000, batch=128, lr=2e-4, snapshots=0
             ),
         }
@@ -66,7 +68,7 @@ def _main_families(preset: str) -> dict[str, LoopSettings]:
         "mlp": _ANNEALED.replace(network="mlp", steps=3000),
         "gan": _GAN.replace(steps=5000),
         "gan-image": _IMAGE_GAN.replace(steps=1000),
-        "vae": VAESettings(autoencoder="conv(width=16)", steps=1500, lr_final=0.1, snapshots=0),
+        "vae": VAESettings.of(autoencoder="conv(width=16)", steps=1500, lr_final=0.1, snapshots=0),
     }
 
 
@@ -144,7 +146,7 @@ def origins_plan(preset: str) -> LikenessPlan:
 def perceptual_plan(preset: str) -> LikenessPlan:
     """LPIPS beside the squared error, per noise level, at the images' own size. Raises `UserError` for an unknown preset."""
     data, held_out = _known(preset, {"fashion": ("fashion-mnist", 10_000), "cifar10": ("cifar10(split='test')", 1000)})
-    small = TrainingSettings(network="unet", steps=600, batch=32, lr_final=0.1, snapshots=0)
+    small = TrainingSettings.of(network="unet", steps=600, batch=32, lr_final=0.1, snapshots=0)
     return LikenessPlan(
         data, held_out, {"unet": _seeds(small, 3)}, metrics=("mse", "lpips-squeeze"), count=128, quality=False
     )

@@ -39,6 +39,7 @@ ROOMS = {
     "kinds": "Kinds of result",
     "reports": "The page",
     "jupyter": "Notebooks",
+    "choices": "Names with options",
     "errors": "Errors",
 }
 WIDTH = 110

@@ -1,3 +1,5 @@
+import copy
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -107,3 +109,32 @@ def test_a_whole_number_is_pythons_or_numpys(value):
 def test_anything_else_is_refused_by_name(value, message):
     with pytest.raises(UserError, match=message):
         whole("count", value, 1, 9)
+
+
+def test_a_choice_is_equal_where_it_prints_alike():
+    choice = Choice.parse("make(width=4, note='x')")
+    assert choice == Choice("make", {"note": "x", "width": 4}) == "make(note='x', width=4)"
+    assert len({choice, Choice.parse("make( note = 'x', width=4 )"), "make(note='x', width=4)"}) == 1
+    # 4, 4.0 and True are three values in a spec, so they are three choices.
+    assert len({Choice("make", {"width": value}) for value in (4, 4.0, True)}) == 3
+    assert Choice.parse(choice.facts) == choice
+    assert f"{choice!r}" == repr(str(choice))
+    assert choice != 4
+
+
+def test_a_choice_does_not_change():
+    options = {"values": [1.0, 0.5]}
+    choice = Choice("density", options)
+    options["floor"] = 0.1
+    assert str(choice) == "density(values=[1.0, 0.5])"
+    with pytest.raises(AttributeError, match="not changed"):
+        choice.name = "other"
+    with pytest.raises(TypeError):
+        choice.options["floor"] = 0.1
+    assert pickle.loads(pickle.dumps(choice)) == copy.deepcopy(choice) == choice
+
+
+@pytest.mark.parametrize("given", [{}, {"name": 3}, ["make"], None, 3])
+def test_what_is_neither_text_nor_facts_is_refused(given):
+    with pytest.raises(UserError, match="given as text"):
+        Choice.parse(given)

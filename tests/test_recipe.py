@@ -12,6 +12,7 @@ from consistency_lab.recipe import FLOOR, Curvature, Recipe, heavy_ball_momentum
 from consistency_lab.training.settings import TrainingSettings
 from consistency_lab.training.timesteps import BINS, TIMESTEPS, total_variation
 
+FIGURES = Path(__file__).parents[1] / "figures"
 T = (np.arange(20) + 0.5) / 20
 
 
@@ -284,6 +285,34 @@ def test_a_recipe_is_saved_and_read(tmp_path):
         (tmp_path / "other.json").write_text(text)
         with pytest.raises(UserError, match="is not a recipe"):
             Recipe.load(tmp_path / "other.json")
+
+
+def test_a_density_is_an_array_in_the_file(tmp_path):
+    path = tmp_path / "recipe.json"
+    recipe = Recipe.from_findings(difficulty(np.linspace(1, 2, 20)))
+    recipe.save(path)
+    content = json.loads(path.read_text())
+    found = content["changes"]["timesteps"]
+    assert found["name"] == "density"
+    assert found["values"] == recipe.changes["timesteps"].options["values"]
+    assert len(found["values"]) == 21
+    # Recipes used to hold it as text, and settings files may.
+    content["changes"]["timesteps"] = str(recipe.changes["timesteps"])
+    path.write_text(json.dumps(content))
+    assert Recipe.load(path) == recipe
+    path.write_text(json.dumps({"timesteps": found}))
+    assert TrainingSettings.read(path) == recipe.apply(TrainingSettings())
+    path.write_text(json.dumps({**content, "changes": {"timesteps": 3}}))
+    with pytest.raises(UserError, match="is not a recipe"):
+        Recipe.load(path)
+
+
+@pytest.mark.parametrize("path", sorted(FIGURES.glob("*/recipe-*.json")), ids=lambda path: path.stem)
+def test_committed_recipes_are_read(path):
+    text = json.loads(path.read_text())["changes"]["timesteps"]
+    settings = Recipe.load(path).apply(TrainingSettings())
+    assert settings.timesteps == text
+    assert settings.spec() == TrainingSettings.of(**json.loads(path.read_text())["changes"]).spec()
 
 
 def test_without_a_landscape_momentum_is_left_alone():

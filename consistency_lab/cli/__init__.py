@@ -14,6 +14,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
+from consistency_lab.choices import Choice
 from consistency_lab.cli.compare import Compare
 from consistency_lab.cli.demo import Demo
 from consistency_lab.cli.layers import Layers
@@ -53,6 +54,19 @@ COMMANDS: dict[str, type[Any]] = {
 }
 
 
+def _choice(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    """A field that holds a `Choice` is given as text."""
+    if info.type is not Choice:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="STR",
+        instance_from_str=lambda words: words[0],
+        is_instance=lambda value: isinstance(value, Choice),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
 def _parse(arguments: list[str]) -> Any:
     """The command that the arguments ask for. What gives the defaults of what trains (a file, a model) is looked for first."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -63,6 +77,8 @@ def _parse(arguments: list[str]) -> Any:
         asked = COMMANDS.get(name, object)
         if issubclass(asked, Training):
             made[name] = asked.default(vars(early.parse_known_args(arguments[1:])[0]))
+    constructors = tyro.constructors.ConstructorRegistry()
+    constructors.primitive_rule(_choice)
     kinds = tuple(
         Annotated[kind, tyro.conf.subcommand(name=name, default=made.get(name, kind()))]
         for name, kind in COMMANDS.items()
@@ -70,7 +86,7 @@ def _parse(arguments: list[str]) -> Any:
     shape = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
     said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(said), constructors:
             return tyro.cli(Union[kinds], prog="consistency-lab", description=_HELP, args=arguments, config=shape)  # type: ignore[call-overload]  # noqa: UP007
     except SystemExit as stopped:
         # A value that the settings refuse has a sentence of its own, which the parser wraps in a box with a name of its own making.

@@ -44,13 +44,13 @@ class Status:
 
 def _changed(run: Run) -> list[str]:
     """The settings of a run that are not at their defaults; none for a kind that has no settings."""
-    from consistency_lab.loading import KINDS
+    from consistency_lab.loading import MODEL_KINDS
     from consistency_lab.training.describing import changed_settings
 
-    if run.kind not in KINDS or "settings" not in run.spec:
+    if run.kind not in MODEL_KINDS or "settings" not in run.spec:
         return []
-    registries = {setting: imported(*LISTS[what]) for setting, what in CHOICES.items()}
-    said = changed_settings(run.spec["settings"], KINDS[run.kind].settings(), registries)
+    standard = MODEL_KINDS[run.kind].settings()
+    said = changed_settings(run.spec["settings"], standard, standard.registries())
     more = {"start": ("start", "steps"), "lr_scheduler": ("lr_scheduler", "name"), "stopped": ("stopped",)}
     return [*said, *(f"{key}={reduce(getitem, path, run.spec)}" for key, path in more.items() if key in run.spec)]
 
@@ -69,19 +69,6 @@ LISTS = {
     "weightings": ("training.weighting", "WEIGHTINGS"),
     "momentum": ("training.momentum", "MOMENTUM_RULES"),
     "optimizers": ("training.loop", "OPTIMIZERS"),
-}
-# Setting -> the list that its choice is from.
-CHOICES = {
-    "network": "networks",
-    "generator": "generators",
-    "discriminator": "discriminators",
-    "autoencoder": "autoencoders",
-    "schedule": "schedules",
-    "predicts": "predictions",
-    "timesteps": "timesteps",
-    "weighting": "weightings",
-    "momentum": "momentum",
-    "optimizer": "optimizers",
 }
 
 

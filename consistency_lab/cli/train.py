@@ -108,11 +108,11 @@ class Train(Training):
 
     def _default_name(self, job: LoopSettings) -> str:
         from consistency_lab.training.starting import starting_run
-        from consistency_lab.training.train import KIND, continued_name
+        from consistency_lab.training.train import DIFFUSION_KIND, continued_name
 
         if self.start is None or not isinstance(job, TrainingSettings):
             return super()._default_name(job)
-        run = starting_run(self.start, self.store, KIND)
+        run = starting_run(self.start, self.store, DIFFUSION_KIND.name)
         return continued_name(run.name, run.spec, job)
 
     def _more(self) -> dict[str, Any]:
@@ -120,11 +120,13 @@ class Train(Training):
 
     def _more_spec(self) -> dict[str, Any]:
         from consistency_lab.training.starting import start_spec, starting_run
-        from consistency_lab.training.train import KIND, load_model
+        from consistency_lab.training.train import DIFFUSION_KIND, load_model
 
         if self.start is None:
             return {}
-        return {"start": start_spec(load_model(starting_run(self.start, self.store, KIND), device="cpu"))}
+        return {
+            "start": start_spec(load_model(starting_run(self.start, self.store, DIFFUSION_KIND.name), device="cpu"))
+        }
 
     def run(self) -> None:
         if self.recipe is None:

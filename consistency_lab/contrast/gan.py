@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,22 +12,17 @@ from torch import nn
 
 from consistency_lab.choices import Choice
 from consistency_lab.contrast.batches import NoisedBatches
+from consistency_lab.contrast.kind import ContrastKind
 from consistency_lab.contrast.losses import discriminator_loss, generator_loss
 from consistency_lab.contrast.model import ContrastModel
 from consistency_lab.contrast.networks import DISCRIMINATORS, GAN, GENERATORS
-from consistency_lab.contrast.run_io import DESCENT, load_contrast, trained_model
 from consistency_lab.contrast.settings import GANSettings
 from consistency_lab.data.imageset import ImageSet
-from consistency_lab.devices import plain_defaults, resolve_device
 from consistency_lab.networks.initialising import initialised
 from consistency_lab.networks.registry import NETWORKS
-from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
 from consistency_lab.training.ema import WeightAverage
 from consistency_lab.training.loop import BatchSource, Descent, TrainingStep, steps_of
-from consistency_lab.training.run_io import run_spec, train_in_store, train_unkept
-
-KIND = "gan"
 
 
 class AdversarialLoop:
@@ -107,35 +102,32 @@ def _fixed(module: nn.Module) -> Iterator[None]:
         module.requires_grad_(True)
 
 
-def gan_spec(images: ImageSet, settings: GANSettings, device: torch.device) -> dict[str, Any]:
-    """What decides a run's result, with every default filled in.
+class _GANKind(ContrastKind[GANSettings, GAN]):
+    name, settings, main = "gan", GANSettings, "generator"
 
-    Raises:
-        UserError: a network, optimizer or momentum rule, or an option of one, that does not exist.
-    """
-    generator = GENERATORS.resolve(settings.generator)
-    if "network" in generator.options:  # a choice within a choice: its defaults are part of the spec too
+    def fitted(self, settings: GANSettings, images: ImageSet) -> GANSettings:
+        """With a choice within the generator's choice made whole: its defaults are part of the spec too."""
+        generator = GENERATORS.resolve(settings.generator)
+        if "network" not in generator.options:
+            return settings
         inner = str(NETWORKS.resolve(generator.options["network"]))
-        settings = settings.replace(generator=str(Choice(generator.name, {**generator.options, "network": inner})))
-    registries = {**DESCENT, "generator": GENERATORS, "discriminator": DISCRIMINATORS}
-    return run_spec(images, settings.spec(registries), device)
+        return settings.replace(generator=Choice(generator.name, {**generator.options, "network": inner}))
+
+    def build(self, spec: Mapping[str, Any]) -> GAN:
+        settings = GANSettings.from_spec(spec["settings"])
+        channels, height, width = spec["data"]["shape"]
+        shape = (channels, height, width)
+        with initialised(settings.seeds["init"]):
+            return GAN(GENERATORS.build(settings.generator, shape), DISCRIMINATORS.build(settings.discriminator, shape))
+
+    def loop(self, module: GAN, images: ImageSet, settings: GANSettings, device: torch.device) -> AdversarialLoop:
+        source = NoisedBatches(images, settings, module.noise_shape, 2, device)
+        return AdversarialLoop(module, source, settings, device)
 
 
-def build_gan(spec: dict[str, Any]) -> GAN:
-    """The untrained generator and discriminator of a spec, on the CPU."""
-    settings = GANSettings.from_spec(spec["settings"])
-    channels, height, width = spec["data"]["shape"]
-    shape = (channels, height, width)
-    with initialised(settings.seeds["init"]):
-        return GAN(GENERATORS.build(settings.generator, shape), DISCRIMINATORS.build(settings.discriminator, shape))
+GAN_KIND = _GANKind()
 
 
-def gan_name(settings: GANSettings) -> str:
-    """The name that a model gets when none is given: its generator and its seed."""
-    return f"gan-{Choice.parse(settings.generator).name}-s{settings.seed}"
-
-
-@plain_defaults()
 def train_gan(
     images: ImageSet,
     *,
@@ -168,22 +160,5 @@ def train_gan(
 
     >>> model = train_gan(load_images("digits"), generator="image(network='unet')", seed=1)
     """
-    settings = (settings or GANSettings()).replace(**changes)
-    place = resolve_device(device)
-    spec = gan_spec(images, settings, place)
-    name = name or gan_name(settings)
-    module = build_gan(spec).to(place)
-    source = NoisedBatches(images, settings, module.noise_shape, 2, place)
-    loop = AdversarialLoop(module, source, settings, place)
-    if store is None:
-        train_unkept(loop, name, progress)
-        return trained_model(name, KIND, spec, module, loop.average.weights)
-    run = train_in_store(store, KIND, name, spec, loop, force=force, progress=progress)
-    return load_gan(run, device=place, name=name)
-
-
-def load_gan(
-    run: Run | str | Path, *, device: str | torch.device | None = None, weights: str = "ema", name: str | None = None
-) -> ContrastModel:
-    """A trained GAN from its run folder; arguments and errors as for `consistency_lab.training.train.load_model`."""
-    return load_contrast(run, KIND, build_gan, device=device, weights=weights, name=name)
+    options: dict[str, Any] = {"store": store, "device": device, "force": force, "progress": progress}
+    return GAN_KIND.train(images, name=name, settings=settings, **options, **changes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from consistency_lab.choices import Choice, chosen
 from consistency_lab.errors import UserError
 from consistency_lab.training.settings import LoopSettings
 
@@ -12,9 +13,9 @@ from consistency_lab.training.settings import LoopSettings
 class GANSettings(LoopSettings):
     """The settings of a GAN; together with the data they decide its result. Optimizer, momentum and clipping are those of both networks."""
 
-    generator: str = "dense"
+    generator: Choice = chosen("dense", "contrast.networks:GENERATORS")
     """generator: dense, 'latent(latent=64, width=32)' or, from noise of the images' shape, \"image(network='unet')\""""
-    discriminator: str = "dense"
+    discriminator: Choice = chosen("dense", "contrast.networks:DISCRIMINATORS")
     """discriminator: dense, 'conv(width=64)'"""
     penalty: float = 1.0
     """R1 and R2: weight of half the squared gradient of the discriminator at real images and at fakes (0: none)"""
@@ -24,7 +25,7 @@ class GANSettings(LoopSettings):
     """learning rate of the discriminator as a multiple of the generator's"""
     steps: int = 6000
     """steps, each of which moves generator and discriminator once"""
-    optimizer: str = "adam(beta1=0.0, beta2=0.99)"
+    optimizer: Choice = chosen("adam(beta1=0.0, beta2=0.99)", "training.loop:OPTIMIZERS")
     """adam, 'adamw(weight_decay=0.01)' or 'sgd(momentum=0.0)'; momentum makes the two circle"""
     lr: float = 1e-3
     """peak learning rate of the generator"""
@@ -45,7 +46,7 @@ class GANSettings(LoopSettings):
 class VAESettings(LoopSettings):
     """The settings of a VAE; together with the data they decide its result."""
 
-    autoencoder: str = "conv"
+    autoencoder: Choice = chosen("conv", "contrast.networks:AUTOENCODERS")
     """encoder and decoder: conv, 'conv(latent=32, width=32)'"""
     beta: float = 0.1
     """weight of the divergence: the variance that the decoder grants a pixel is half of it"""

@@ -2,52 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from consistency_lab.choices import Choice
 from consistency_lab.contrast.batches import NoisedBatches
+from consistency_lab.contrast.kind import ContrastKind
 from consistency_lab.contrast.losses import vae_loss
 from consistency_lab.contrast.model import ContrastModel
 from consistency_lab.contrast.networks import AUTOENCODERS, VAE
-from consistency_lab.contrast.run_io import DESCENT, load_contrast, trained_model
 from consistency_lab.contrast.settings import VAESettings
 from consistency_lab.data.imageset import ImageSet
-from consistency_lab.devices import plain_defaults, resolve_device
 from consistency_lab.networks.initialising import initialised
-from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
 from consistency_lab.training.loop import TrainingLoop
-from consistency_lab.training.run_io import run_spec, train_in_store, train_unkept
-
-KIND = "vae"
 
 
-def vae_spec(images: ImageSet, settings: VAESettings, device: torch.device) -> dict[str, Any]:
-    """What decides a run's result, with every default filled in.
+class _VAEKind(ContrastKind[VAESettings, VAE]):
+    name, settings, main = "vae", VAESettings, "autoencoder"
 
-    Raises:
-        UserError: a network, optimizer or momentum rule, or an option of one, that does not exist.
-    """
-    return run_spec(images, settings.spec({**DESCENT, "autoencoder": AUTOENCODERS}), device)
+    def build(self, spec: Mapping[str, Any]) -> VAE:
+        settings = VAESettings.from_spec(spec["settings"])
+        with initialised(settings.seeds["init"]):
+            return AUTOENCODERS.build(settings.autoencoder, tuple(spec["data"]["shape"]))
 
-
-def build_vae(spec: dict[str, Any]) -> VAE:
-    """The untrained VAE of a spec, on the CPU."""
-    settings = VAESettings.from_spec(spec["settings"])
-    with initialised(settings.seeds["init"]):
-        return AUTOENCODERS.build(settings.autoencoder, tuple(spec["data"]["shape"]))
+    def loop(self, module: VAE, images: ImageSet, settings: VAESettings, device: torch.device) -> TrainingLoop:
+        source = NoisedBatches(images, settings, module.noise_shape, 1, device)
+        return TrainingLoop(module, partial(vae_loss, beta=settings.beta), source, settings, device)
 
 
-def vae_name(settings: VAESettings) -> str:
-    """The name that a model gets when none is given: its autoencoder and its seed."""
-    return f"vae-{Choice.parse(settings.autoencoder).name}-s{settings.seed}"
+VAE_KIND = _VAEKind()
 
 
-@plain_defaults()
 def train_vae(
     images: ImageSet,
     *,
@@ -80,22 +69,5 @@ def train_vae(
 
     >>> model = train_vae(load_images("digits"), beta=0.2)
     """
-    settings = (settings or VAESettings()).replace(**changes)
-    place = resolve_device(device)
-    spec = vae_spec(images, settings, place)
-    name = name or vae_name(settings)
-    module = build_vae(spec).to(place)
-    source = NoisedBatches(images, settings, module.noise_shape, 1, place)
-    loop = TrainingLoop(module, partial(vae_loss, beta=settings.beta), source, settings, place)
-    if store is None:
-        train_unkept(loop, name, progress)
-        return trained_model(name, KIND, spec, module, loop.average.weights)
-    run = train_in_store(store, KIND, name, spec, loop, force=force, progress=progress)
-    return load_vae(run, device=place, name=name)
-
-
-def load_vae(
-    run: Run | str | Path, *, device: str | torch.device | None = None, weights: str = "ema", name: str | None = None
-) -> ContrastModel:
-    """A trained VAE from its run folder; arguments and errors as for `consistency_lab.training.train.load_model`."""
-    return load_contrast(run, KIND, build_vae, device=device, weights=weights, name=name)
+    options: dict[str, Any] = {"store": store, "device": device, "force": force, "progress": progress}
+    return VAE_KIND.train(images, name=name, settings=settings, **options, **changes)

@@ -26,7 +26,16 @@ _DDPM: dict[str, Any] = {
     "shift": 1.0,
 }
 
-NETWORKS: Registry[ImageNetwork] = Registry(
+
+class _Networks(Registry[ImageNetwork]):
+    """A network of the user's own is a choice that is looked up nowhere."""
+
+    def resolve(self, text: str | Choice) -> Choice:
+        choice = Choice.parse(text)
+        return choice if is_own(choice) else super().resolve(choice)
+
+
+NETWORKS: Registry[ImageNetwork] = _Networks(
     "network",
     {
         "unet": UNet,

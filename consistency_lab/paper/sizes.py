@@ -87,7 +87,7 @@ def size_sweep(
                 )
             return _measure([list(fleet.values()) for fleet in fleets], halves, sampler, count, noise_seed)
 
-        spec = {"row": "size", "size": size, **common, "data": images.fingerprint, "settings": settings.facts()}
+        spec = {"row": "size", "size": size, **common, "data": images.fingerprint, "settings": settings.texts}
         table.append({"size": size, **rows.row(spec, compute)})
     return pd.DataFrame(table)
 

@@ -203,7 +203,7 @@ def from_curvature(
             f"Momentum and annealing stay as they are: top eigenvalue {curvature.top:.3g} and trace {curvature.trace:.3g} are not "
             "both positive, so the loss is no valley there."
         ]
-    optimizer = Choice.parse(settings.optimizer)
+    optimizer = settings.optimizer
     sgd = optimizer.name == "sgd"
     option = "momentum" if sgd else "beta1"
     beta = float(optimizer.options.get(option, 0.9))
@@ -212,7 +212,7 @@ def from_curvature(
     if measured_momentum and curvature is not None:
         beta = min(heavy_ball_momentum(max(1.0, curvature.condition)), MOST_MOMENTUM)
         chosen = Choice(optimizer.name, {**optimizer.options, option: round(beta, 3)})
-        changes = {"optimizer": str(chosen), "momentum": "constant"}
+        changes = {"optimizer": chosen, "momentum": "constant"}
         reasons.append(
             f"Momentum is {beta:.3f}, the optimum of heavy-ball descent on a quadratic with the measured condition number, top over mean "
             f"eigenvalue, of {curvature.condition:.3g} (top {curvature.top:.3g}, trace {curvature.trace:.3g}, "

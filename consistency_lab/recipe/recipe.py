@@ -40,7 +40,7 @@ class Recipe:
     """Changes to training settings, and why.
 
     Attributes:
-        changes: fields of `TrainingSettings` with their new values.
+        changes: fields of `TrainingSettings` with their new values; what is chosen by name is a `Choice`.
         reasons: one sentence per change, with the numbers that it follows from.
         density: (t, value) pairs of the density over t, for figures; of a curriculum the one at its end.
         draws: ``"importance"`` if draws are weighted back to the uniform objective, ``"objective"`` if the density changes it.
@@ -50,6 +50,11 @@ class Recipe:
     reasons: tuple[str, ...]
     density: tuple[tuple[float, float], ...] = field(default=(), repr=False)
     draws: Draws = "objective"
+
+    def __post_init__(self) -> None:
+        chosen = TrainingSettings.registries()
+        changes = {key: Choice.parse(value) if key in chosen else value for key, value in self.changes.items()}  # type: ignore[arg-type]
+        object.__setattr__(self, "changes", changes)
 
     @classmethod
     def from_findings(
@@ -97,7 +102,7 @@ class Recipe:
                 f"the density of a recipe is fixed, or followed with importance weights, not {density!r} with {draws!r}."
             )
         settings = settings or TrainingSettings()
-        adam = Choice.parse(settings.optimizer).name in ("adam", "adamw")
+        adam = settings.optimizer.name in ("adam", "adamw")
         t, values, reason = density_profile(difficulty, draws, exponent, adam)
         options: dict[str, object] = {"floor": FLOOR, "values": [round(float(v), 4) for v in at_knots(values)]}
         if draws == "importance":
@@ -106,7 +111,7 @@ class Recipe:
         if density == "followed":
             power, follow = followed_exponent(difficulty, exponent, adam)
             chosen, reasons = Choice("loss_root", {"exponent": power, "floor": FLOOR}), [reason, follow]
-        changes: dict[str, object] = {"timesteps": str(chosen)}
+        changes: dict[str, object] = {"timesteps": chosen}
         lines = [x for x in landscapes if "roughness_span" in x]
         rough = Rough([float(x["roughness"]) for x in landscapes], [float(x["roughness_span"]) for x in lines])
         more: dict[str, object] = {}
@@ -123,8 +128,8 @@ class Recipe:
     @classmethod
     def paper(cls, *, center: float = 0.3, width: float = 0.2) -> Recipe:
         """What 2404.07946 trains with: CLTS and MDLRC. It publishes the center; the width is ours."""
-        text = str(Choice("clts", {"center": center, "width": width}))
-        sampler = TIMESTEPS.build(text, SCHEDULES.build("linear"), 1)
+        clts = Choice("clts", {"center": center, "width": width})
+        sampler = TIMESTEPS.build(clts, SCHEDULES.build("linear"), 1)
         t = np.linspace(0.0, 1.0, 101)[1:]
         reasons = (
             f"Timesteps go from uniform to a Gaussian around t = {center:g} (2404.07946 finds the times there the hardest); "
@@ -132,7 +137,7 @@ class Recipe:
             "Momentum decays with learning-rate compensation (MDLRC), as the paper proposes for smooth landscapes.",
         )
         density = tuple(zip(t.tolist(), sampler.pdf(t, 10).tolist(), strict=True))
-        return cls({"timesteps": text, "momentum": "mdlrc"}, reasons, density)
+        return cls({"timesteps": clts, "momentum": "mdlrc"}, reasons, density)
 
     def apply(self, settings: TrainingSettings) -> TrainingSettings:
         """The settings with the recipe's changes."""
@@ -142,13 +147,17 @@ class Recipe:
         """The recipe as a result that figures and reports read."""
         t, density = zip(*self.density, strict=True)
         result = xr.Dataset({"density": ("t", np.array(density))}, coords={"t": np.array(t)})
-        result.attrs.update(title=title, reasons=json.dumps(self.reasons), settings=json.dumps(self.changes))
+        result.attrs.update(
+            title=title, reasons=json.dumps(self.reasons), settings=json.dumps(self.changes, default=str)
+        )
         facts = {"changes": self.changes, "reasons": list(self.reasons), "draws": self.draws}
         return with_provenance(result, "recipe", choices=(), **facts)
 
     def save(self, path: str | Path) -> None:
-        """Write it as JSON. Raises `StoreError` if that cannot be done."""
-        atomic_write(path, json.dumps({"kind": "recipe", **asdict(self)}, indent=2) + "\n")
+        """Write it as JSON, its density an array there. Raises `StoreError` if that cannot be done."""
+        changes = {key: value.facts if isinstance(value, Choice) else value for key, value in self.changes.items()}
+        content = {"kind": "recipe", **asdict(self), "changes": changes}
+        atomic_write(path, json.dumps(content, indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from consistency_lab.choices import Choice
 from consistency_lab.errors import StoreError
 from consistency_lab.store.atomic import as_path, atomic_write
 from consistency_lab.store.migration import migrated
@@ -258,6 +259,8 @@ def _jsonable(value: Any) -> Any:
         return value.item()
     if isinstance(value, os.PathLike):
         return os.fspath(value)
+    if isinstance(value, Choice):
+        return str(value)
     raise TypeError(f"a {type(value).__name__} is not JSON")
 
 

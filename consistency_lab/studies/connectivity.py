@@ -126,7 +126,7 @@ def probe_connectivity(
         models=[described(m) for m in (a, b)],
         images={"name": held_out.name, "fingerprint": held_out.fingerprint, "used": count},
         data={"name": images.name, "fingerprint": images.fingerprint, "images": len(images)},
-        curve={"steps": steps, "lr": rate, "batch": settings.batch, "timesteps": settings.timesteps},
+        curve={"steps": steps, "lr": rate, "batch": settings.batch, "timesteps": str(settings.timesteps)},
         samples=samples,
         seed=seed,
         noise_seed=(noise or SharedNoise(0)).seed,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,7 +19,7 @@ def changed_settings(settings: Settings, defaults: LoopSettings, registries: Map
         defaults: what they are compared with.
         registries: setting -> where its choice is looked up; of others every option is shown.
     """
-    standard, said = dataclasses.asdict(defaults), []
+    standard, said = defaults.values, []
     for key in [*(k for k in standard if k in settings), *(k for k in settings if k not in standard)]:
         value = settings[key]
         if key == "seeds":
@@ -32,9 +31,7 @@ def changed_settings(settings: Settings, defaults: LoopSettings, registries: Map
             options = {
                 k: v for k, v in value.items() if k != "name" and not (k in known and _plain(known[k]) == _plain(v))
             }
-            if (text := str(Choice(value["name"], options))) != _shortest(
-                str(standard.get(key, "")), registries.get(key)
-            ):
+            if (text := str(Choice(value["name"], options))) != _shortest(standard.get(key), registries.get(key)):
                 said.append(f"{key}={text}")
         elif key not in standard or value != standard[key]:
             said.append(f"{key}={value}")
@@ -45,9 +42,9 @@ def _known(registries: Mapping[str, Registry[Any]], key: str, name: str) -> bool
     return key in registries and name in registries[key].names()
 
 
-def _shortest(text: str, registry: Registry[Any] | None) -> str:
+def _shortest(choice: Choice | None, registry: Registry[Any] | None) -> str:
     """A default choice without options that are the builder's own."""
-    choice = Choice.parse(text or "none")
+    choice = choice or Choice("none")
     own = registry.options(choice.name) if registry and choice.name in registry.names() else {}
     return str(Choice(choice.name, {k: v for k, v in choice.options.items() if own.get(k) != v}))
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from consistency_lab.choices import Choice, Registry
+from consistency_lab.choices import Registry
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import plain_defaults
 from consistency_lab.errors import UserError
@@ -183,7 +183,7 @@ class Descent:
         self.optimizer = OPTIMIZERS.build(settings.optimizer, self.parameters, self.lr)
         self.momentum = None
         adam = isinstance(self.optimizer, torch.optim.Adam | torch.optim.AdamW)
-        if adam or Choice.parse(settings.momentum).name != "constant":
+        if adam or settings.momentum.name != "constant":
             self.momentum = MomentumSchedule(self.optimizer, settings.momentum, settings.steps)
 
     def take(self, objective: Tensor, step: int) -> None:

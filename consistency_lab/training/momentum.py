@@ -24,7 +24,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from consistency_lab.choices import Registry, whole
+from consistency_lab.choices import Choice, Registry, whole
 from consistency_lab.errors import UserError
 
 Form = Literal["average", "sum"]
@@ -172,7 +172,7 @@ class MomentumSchedule:
             When the optimizer is stepped: something else has set its momentum (OneCycleLR and CyclicLR do unless told not to).
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, rule: str, total_steps: int):
+    def __init__(self, optimizer: torch.optim.Optimizer, rule: str | Choice, total_steps: int):
         self._adam = isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW)
         if not self._adam and not isinstance(optimizer, torch.optim.SGD):
             raise UserError(

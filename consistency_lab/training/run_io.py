@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.errors import StoreError, UserError
 from consistency_lab.store.checkpoint import check_tensors, load_state, load_tensors, save_state, save_tensors
 from consistency_lab.store.run import Run
@@ -49,31 +48,6 @@ class Loop(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
-def run_spec(images: ImageSet, settings: Mapping[str, Any], device: torch.device, classes: int = 0) -> dict[str, Any]:
-    """The spec of a run: its settings (`LoopSettings.spec`), the data, number type and device.
-
-    Args:
-        classes: number of labels that the model is given; 0 for an unconditional one.
-
-    Raises:
-        UserError: something else than an image set.
-    """
-    check_set(images)
-    return {
-        "settings": dict(settings),
-        "data": {
-            "name": images.name,
-            "fingerprint": images.fingerprint,
-            "images": len(images),
-            "shape": list(images.shape),
-            "classes": classes,
-            **({"mirrored": images.mirrored().fingerprint} if settings.get("flip") else {}),
-        },
-        "dtype": "float32",
-        "device": device.type,
-    }
 
 
 def train_in_store(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any, Literal, Self
 
 import cattrs
 
-from consistency_lab.choices import Choice, Registry
+from consistency_lab.choices import Choice, ChosenField, Registry, chosen
 from consistency_lab.errors import UserError, unknown_name
 
 
@@ -19,22 +20,22 @@ from consistency_lab.errors import UserError, unknown_name
 class DiffusionSettings:
     """What a diffusion model is, and what it is trained to do."""
 
-    network: str = "unet"
+    network: Choice = chosen("unet", "networks.registry:NETWORKS")
     """network, for example 'unet', 'dit(depth=3)', 'mlp(width=512)'"""
-    predicts: str = "eps"
+    predicts: Choice = chosen("eps", "diffusion.denoiser:PREDICTIONS")
     """what the network predicts: eps, x0, v, flow or edm (preconditioned; its sigma_data is measured on the set)"""
     conditional: bool = False
     """give the network the labels of the images"""
     label_dropout: float = 0.1
     """share of labels that a conditional model is not shown, for guidance"""
-    schedule: str = "linear"
+    schedule: Choice = chosen("linear", "diffusion.schedule:SCHEDULES")
     """noise schedule: linear (the paper's), cosine, edm, flow"""
-    timesteps: str = "uniform"
+    timesteps: Choice = chosen("uniform", "training.timesteps:TIMESTEPS")
     """density of training times: uniform, stratified, 'clts(center=0.3, width=0.2)', 'beta(a=2.0, b=2.0)', logit_normal, edm_lognormal,
     'density(values=(1.0, 2.0))', loss_second_moment, loss_root, clusters, speed"""
     objective: Literal["eps", "x0", "v", "flow"] = "eps"
     """units of the squared error that is minimised, whatever the network predicts"""
-    weighting: str = "none"
+    weighting: Choice = chosen("none", "training.weighting:WEIGHTINGS")
     """weight of the error over time: none (1 in the units of the objective), 'min-snr(gamma=5.0)', p2, edm, speed"""
 
 
@@ -67,7 +68,7 @@ class LoopSettings:
     """images per step, over all devices"""
     flip: bool = False
     """mirror each image of a step left to right with probability one half: the data are taken to be as likely mirrored"""
-    optimizer: str = "adam"
+    optimizer: Choice = chosen("adam", "training.loop:OPTIMIZERS")
     """adam, 'adamw(weight_decay=0.01)' or 'sgd(momentum=0.9)'"""
     lr: float = 2e-3
     """peak learning rate"""
@@ -75,7 +76,7 @@ class LoopSettings:
     """steps over which the learning rate rises linearly from 0"""
     lr_final: float = 1.0
     """learning rate at the end as a fraction of the peak, reached linearly (1: constant)"""
-    momentum: str = "constant"
+    momentum: Choice = chosen("constant", "training.momentum:MOMENTUM_RULES")
     """momentum rule: constant, mdlrc, beta_decay_only, effective_lr, demon_adam"""
     clip_norm: float = 1.0
     """gradients are scaled down to this norm; 0: never"""
@@ -142,38 +143,40 @@ class LoopSettings:
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some settings changed, checked like `of`."""
-        return self.of(**{**dataclasses.asdict(self), **changes})
+        return self.of(**{**self.values, **changes})
 
-    def facts(self) -> dict[str, Any]:
-        """Setting -> value. Settings that were added later are left out at their defaults: hashes of what is older stay as they were."""
-        return {
-            key: value for key, value in dataclasses.asdict(self).items() if key not in _LATER or value != _LATER[key]
-        }
+    @property
+    def values(self) -> dict[str, Any]:
+        """Setting -> value, in order."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
-    def spec(self, registries: Mapping[str, Registry[Any]]) -> dict[str, Any]:
-        """The settings as a spec has them: every choice a dict with all its options, seeds resolved. Undone by `from_spec`.
+    @property
+    def texts(self) -> dict[str, Any]:
+        """The same as JSON takes it: what is chosen by name as text, and what was added later left out at its default, as in `spec`."""
+        return {key: str(value) if isinstance(value, Choice) else value for key, value in self._told.items()}
 
-        Args:
-            registries: setting -> where its choice is looked up.
+    @property
+    def _told(self) -> dict[str, Any]:
+        """The values without settings that were added later and are at their defaults: hashes of what is older stay as they were."""
+        return {key: value for key, value in self.values.items() if key not in _LATER or value != _LATER[key]}
 
-        Raises:
-            UserError: a name that does not exist, or an option of one.
-        """
-        facts = self.facts()
-        for stream in ("seed", "init_seed", "order_seed", "noise_seed"):
-            del facts[stream]
-        for key, registry in registries.items():
-            choice = registry.resolve(facts[key])
-            facts[key] = {"name": choice.name, **choice.options}
+    @classmethod
+    def registries(cls) -> dict[str, Registry[Any]]:
+        """Setting -> where its choice is looked up, for each that is chosen by name."""
+        fields = ((field.name, inspect.getattr_static(cls, field.name, None)) for field in dataclasses.fields(cls))
+        return {name: declared.registry for name, declared in fields if isinstance(declared, ChosenField)}
+
+    def spec(self) -> dict[str, Any]:
+        """The settings as a spec has them: every choice a dict with all its options, seeds resolved. Undone by `from_spec`."""
+        seeds = ("seed", "init_seed", "order_seed", "noise_seed")
+        facts = {key: value for key, value in self._told.items() if key not in seeds}
+        facts |= {key: registry.resolve(facts[key]).facts for key, registry in self.registries().items()}
         return {**facts, "seeds": self.seeds}
 
     @classmethod
     def from_spec(cls, facts: Mapping[str, Any]) -> Self:
         """The settings that `spec` was made from, their seeds resolved."""
         settings = {key: value for key, value in facts.items() if key != "seeds"}
-        for key, value in settings.items():
-            if isinstance(value, dict):
-                settings[key] = str(Choice(value["name"], {k: v for k, v in value.items() if k != "name"}))
         return cls.of(**settings, **{f"{stream}_seed": seed for stream, seed in facts["seeds"].items()})
 
     def with_one_seed(self) -> Self:
@@ -187,7 +190,7 @@ class LoopSettings:
 class TrainingSettings(LoopSettings, DiffusionSettings):
     """The settings of one training run; together with the data they decide its result.
 
-    Anything that is chosen by name is written ``name`` or ``name(option=value)``.
+    Anything that is chosen by name is written ``name`` or ``name(option=value)``, in a JSON file also ``{"name": name, "option": value}``.
     """
 
     def __post_init__(self) -> None:
@@ -217,3 +220,12 @@ def _reason(error: BaseException, kind: type | None) -> str:
 _CONVERTER = cattrs.Converter(forbid_extra_keys=True)
 for _kind in (int, float, str, bool):
     _CONVERTER.register_structure_hook(_kind, _strict)
+
+
+def _text(value: Any, kind: type) -> Any:
+    if not isinstance(value, str | Choice | Mapping):
+        raise ValueError(f"{value!r} is not text (expected str)")
+    return value
+
+
+_CONVERTER.register_structure_hook(Choice, _text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,23 +23,15 @@ from consistency_lab.diffusion.model import DiffusionModel, described
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
 from consistency_lab.networks.own import NetworkMaker, code_digest, is_own, network_name, own_choice, own_network
-from consistency_lab.networks.registry import NETWORKS, build_network
+from consistency_lab.networks.registry import build_network
 from consistency_lab.store.checkpoint import load_weights
 from consistency_lab.store.results import with_provenance
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
-from consistency_lab.training.loop import OPTIMIZERS, Batch, ShuffledImages, TrainingLoop, stream_generator
-from consistency_lab.training.momentum import MOMENTUM_RULES
-from consistency_lab.training.run_io import (
-    final_weights,
-    finished_run,
-    run_spec,
-    snapshot_files,
-    snapshots_of,
-    train_in_store,
-    train_unkept,
-)
-from consistency_lab.training.scheduling import MakeScheduler, scheduled_rate
+from consistency_lab.training.loop import Batch, ShuffledImages, TrainingLoop, stream_generator
+from consistency_lab.training.model_kind import ModelKind
+from consistency_lab.training.run_io import snapshot_files, snapshots_of
+from consistency_lab.training.scheduling import MakeScheduler, ScheduledRate, scheduled_rate
 from consistency_lab.training.settings import TrainingSettings
 from consistency_lab.training.starting import network_of, start_spec, starting_run, steps_behind
 from consistency_lab.training.timesteps import TIMESTEPS
@@ -47,7 +39,6 @@ from consistency_lab.training.timesteps.base import check_draws
 from consistency_lab.training.watching import Callback, Validation, Watch
 from consistency_lab.training.weighting import WEIGHTINGS
 
-KIND = "model"
 _logger = logging.getLogger(__name__)
 
 
@@ -105,34 +96,7 @@ class DenoisingBatches:
         self.sampler.load_state_dict(state)
 
 
-def training_spec(images: ImageSet, settings: TrainingSettings, device: torch.device) -> dict[str, Any]:
-    """What decides a run's result, with every default filled in: the content of its hash.
-
-    Raises:
-        UserError: a network, schedule, sampler, optimizer or momentum rule, or an option of one, that does not exist; a conditional model
-            of a set without labels, or with a class that has no image.
-    """
-    check_set(images)
-    if settings.conditional:
-        check_every_class(images)
-    network = Choice.parse(settings.network)
-    registries: dict[str, Registry[Any]] = {
-        **({} if is_own(network) else {"network": NETWORKS}),
-        "schedule": SCHEDULES,
-        "timesteps": TIMESTEPS,
-        "predicts": PREDICTIONS,
-        "weighting": WEIGHTINGS,
-        "optimizer": OPTIMIZERS,
-        "momentum": MOMENTUM_RULES,
-    }
-    chosen = {key: measured(key, getattr(settings, key), images) for key in ("predicts", "weighting")}
-    facts = settings.replace(**{key: str(choice) for key, choice in chosen.items()}).spec(registries)
-    if is_own(network):
-        facts["network"] = {"name": network.name, **network.options}
-    return run_spec(images, facts, device, images.classes if settings.conditional else 0)
-
-
-def measured(key: str, text: str, images: ImageSet) -> Choice:
+def measured(key: str, text: str | Choice, images: ImageSet) -> Choice:
     """The choice of a prediction or weighting, its ``sigma_data`` measured on the set where none is given."""
     registry: Registry[Any] = PREDICTIONS if key == "predicts" else WEIGHTINGS
     choice = registry.resolve(text)
@@ -146,28 +110,82 @@ def pixel_deviation(images: ImageSet) -> float:
     return round(float(images.batch(torch.arange(min(len(images), 10_000), device="cpu")).double().std()), 4)
 
 
-def build_denoiser(spec: dict[str, Any], network: nn.Module | NetworkMaker | None = None) -> NetworkDenoiser:
-    """The untrained denoiser of a spec, on the CPU; ``network``: the user's own, for a spec of such a one."""
-    settings, data = settings_of(spec), spec["data"]
-    channels, height, width = data["shape"]
-    shape, seed = (channels, height, width), settings.seeds["init"]
-    if network is None:
-        built: nn.Module = build_network(settings.network, shape, data["classes"], seed)
-    elif is_own(settings.network):
-        built = own_network(network, shape, data["classes"], seed)
-        if code_digest(built) != Choice.parse(settings.network).options["code"]:
-            _logger.warning("the code of %s (or Python) is not what this run was trained with.", type(built).__name__)
-    else:
-        raise UserError(f"this run's network is {settings.network}, which its spec builds; leave network out.")
-    return NetworkDenoiser(built, SCHEDULES.build(settings.schedule), shape, settings.predicts)
+class _DiffusionKind(ModelKind[TrainingSettings, NetworkDenoiser, DiffusionModel]):
+    """Diffusion models. Weights are those of the network: the rest of a denoiser follows from the spec."""
+
+    name, settings, main, part = "model", TrainingSettings, "network", "network"
+
+    def fitted(self, settings: TrainingSettings, images: ImageSet) -> TrainingSettings:
+        """With ``sigma_data`` measured. Raises `UserError` for a conditional model of a set without labels, or a class without images."""
+        if settings.conditional:
+            check_every_class(images)
+        return settings.replace(
+            **{key: measured(key, getattr(settings, key), images) for key in ("predicts", "weighting")}
+        )
+
+    def classes(self, settings: TrainingSettings, images: ImageSet) -> int:
+        return images.classes if settings.conditional else 0
+
+    def model_name(self, settings: TrainingSettings) -> str:
+        return f"{network_name(settings.network)}-s{settings.seed}"
+
+    def build(self, spec: Mapping[str, Any], network: nn.Module | NetworkMaker | None = None) -> NetworkDenoiser:
+        """The untrained denoiser of a spec, on the CPU; ``network``: the user's own, for a spec of such a one."""
+        settings, data = settings_of(spec), spec["data"]
+        channels, height, width = data["shape"]
+        shape, seed = (channels, height, width), settings.seeds["init"]
+        if network is None:
+            built: nn.Module = build_network(settings.network, shape, data["classes"], seed)
+        elif is_own(settings.network):
+            built = own_network(network, shape, data["classes"], seed)
+            if code_digest(built) != settings.network.options["code"]:
+                _logger.warning(
+                    "the code of %s (or Python) is not what this run was trained with.", type(built).__name__
+                )
+        else:
+            raise UserError(f"this run's network is {settings.network}, which its spec builds; leave network out.")
+        return NetworkDenoiser(built, SCHEDULES.build(settings.schedule), shape, settings.predicts)
+
+    def loop(
+        self,
+        module: NetworkDenoiser,
+        images: ImageSet,
+        settings: TrainingSettings,
+        device: torch.device,
+        first: int = 0,
+        rate: ScheduledRate | None = None,
+    ) -> TrainingLoop:
+        """``first``: steps of the runs that this one goes on from; ``rate``: of a scheduler, in the place of the settings'."""
+        loss = partial(denoising_loss, units=settings.objective)
+        return TrainingLoop(module, loss, DenoisingBatches(images, settings, device, first), settings, device, rate)
+
+    def train(self, images: ImageSet, **options: Any) -> DiffusionModel:
+        """See `consistency_lab.training.train.train`, which takes more than other kinds' do."""
+        return train(images, **options)
+
+    def facts(self, spec: Mapping[str, Any], module: NetworkDenoiser) -> dict[str, Any]:
+        settings = spec["settings"]
+        return {
+            "kind": "diffusion",
+            "network": settings["network"].get("module", settings["network"]["name"]),
+            "predicts": settings["predicts"]["name"],
+            "objective": settings["objective"],
+            "schedule": settings["schedule"]["name"],
+            "parameters": sum(p.numel() for p in module.parameters()),
+        }
+
+    def wrap(self, name: str, module: NetworkDenoiser, facts: dict[str, Any], folder: Path | None) -> DiffusionModel:
+        return DiffusionModel(name, module, facts, classes=facts["data"]["classes"], folder=folder)
+
+    def noise_shape(self, spec: Mapping[str, Any]) -> tuple[int, ...]:
+        return tuple(spec["data"]["shape"])
 
 
-def model_name(settings: TrainingSettings) -> str:
-    """The name that a model gets when none is given: its network and its seed."""
-    return f"{network_name(settings.network)}-s{settings.seed}"
+DIFFUSION_KIND = _DiffusionKind()
+training_spec, build_denoiser = DIFFUSION_KIND.spec, DIFFUSION_KIND.build
 
 
-def continued_name(start: str, spec: dict[str, Any], settings: TrainingSettings) -> str:
+def continued_name(start: str, spec: Mapping[str, Any], settings: TrainingSettings) -> str:
     """The name that a model gets when it goes on from another: ``unet-s0+500``, and another seed where it has one."""
     seed = "" if settings.seeds == spec["settings"]["seeds"] else f"-s{settings.seed}"
     return f"{start}+{settings.steps}{seed}"
@@ -226,18 +244,14 @@ def train(
 
     >>> model = train(load_images("digits"), network="mlp", steps=200, seed=0)
     """
-    if not isinstance(settings, TrainingSettings | None):
-        raise UserError(
-            f"settings are TrainingSettings(...), not {settings!r}; single ones are written as train(..., steps=500)."
-        )
     check_set(images)
     if start is not None and not isinstance(start, DiffusionModel):
         own = None if isinstance(network, str | Choice) else network
-        start = load_model(starting_run(start, store, KIND), device="cpu", network=own)
+        start = load_model(starting_run(start, store, DIFFUSION_KIND.name), device="cpu", network=own)
     first = None if start is None else network_of(start)
-    if settings is None:
-        settings = TrainingSettings() if start is None else settings_of(start.facts["spec"]).with_one_seed()
-    settings = settings.replace(**changes)
+    if settings is None and start is not None:
+        settings = settings_of(start.facts["spec"]).with_one_seed()
+    settings = DIFFUSION_KIND.changed(settings, changes)
     if recipe is not None:
         if not hasattr(recipe, "apply"):
             raise UserError(f"a recipe is what Recipe.from_findings or Recipe.load gives, not {recipe!r}.")
@@ -259,30 +273,18 @@ def train(
     if rate is not None:
         spec["lr_scheduler"] = rate.spec
     name = name or (
-        model_name(settings) if start is None else continued_name(start.name, start.facts["spec"], settings)
+        DIFFUSION_KIND.model_name(settings)
+        if start is None
+        else continued_name(start.name, start.facts["spec"], settings)
     )
-    denoiser = build_denoiser(spec, module)
+    denoiser = build_denoiser(spec, module).to(place)
     if start is not None and first is not None:
         load_weights(denoiser.network, first.state_dict(), f"the model {start.name!r}")
-    loop = TrainingLoop(
-        denoiser.to(place),
-        partial(denoising_loss, units=settings.objective),
-        DenoisingBatches(images, settings, place, 0 if start is None else steps_behind(start)),
-        settings,
-        place,
-        rate,
-    )
+    loop = DIFFUSION_KIND.loop(denoiser, images, settings, place, 0 if start is None else steps_behind(start), rate)
     watched = None if validation is None else Validation(validation, denoiser, settings, validate_every)
-    watch = Watch(callback, watched)
-    if store is None:
-        train_unkept(loop, name, progress, watch)
-        if loop.step < settings.steps:
-            name, spec = f"{name}@{loop.step}", {**spec, "stopped": loop.step}
-        denoiser.load_state_dict(loop.average.weights)
-        return DiffusionModel(name, denoiser.eval(), _facts(spec, denoiser, "ema"), classes=spec["data"]["classes"])
-    run = train_in_store(store, KIND, name, spec, loop, keep=_network, force=force, progress=progress, watch=watch)
-    stopped = f"{name}@{run.spec['stopped']}" if "stopped" in run.spec else name
-    return load_model(run, device=place, name=stopped, network=module)
+    build, watch = partial(build_denoiser, network=module), Watch(callback, watched)
+    options: dict[str, Any] = {"store": store, "force": force, "progress": progress}
+    return DIFFUSION_KIND.finished(denoiser, loop, spec, name, watch=watch, build=build, **options)
 
 
 def _with_network(
@@ -292,41 +294,17 @@ def _with_network(
     if network is None:
         return settings, None
     if isinstance(network, str | Choice):
-        return settings.replace(network=str(network)), None
+        return settings.replace(network=network), None
     classes = images.classes if settings.conditional else 0
     module = own_network(network, images.shape, classes, settings.seeds["init"])
-    return settings.replace(network=str(own_choice(module))), module
+    return settings.replace(network=own_choice(module)), module
 
 
-def _network(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {key.removeprefix("network."): value for key, value in weights.items() if key.startswith("network.")}
-
-
-def _facts(spec: dict[str, Any], denoiser: NetworkDenoiser, weights: str, **more: Any) -> dict[str, Any]:
-    settings = spec["settings"]
-    return {
-        "kind": "diffusion",
-        "network": settings["network"].get("module", settings["network"]["name"]),
-        "predicts": settings["predicts"]["name"],
-        "objective": settings["objective"],
-        "schedule": settings["schedule"]["name"],
-        "parameters": sum(p.numel() for p in denoiser.parameters()),
-        "seeds": settings["seeds"],
-        "steps": spec.get("stopped", settings["steps"]),
-        "weights": weights,
-        "data": spec["data"],
-        **{key: spec[key] for key in ("start", "lr_scheduler") if key in spec},
-        "spec": spec,
-        **more,
-    }
-
-
-def settings_of(spec: dict[str, Any]) -> TrainingSettings:
+def settings_of(spec: Mapping[str, Any]) -> TrainingSettings:
     """The settings that a spec was made from (its seeds resolved)."""
     return TrainingSettings.from_spec(spec["settings"])
 
 
-@plain_defaults()
 def load_model(
     run: Run | str | Path,
     *,
@@ -348,14 +326,8 @@ def load_model(
         UserError: the folder is not a finished model, weights other than those two are asked for, or a network of your own is not given.
         StoreError: a file is missing, truncated, or of another architecture.
     """
-    run = finished_run(run, KIND)
-    tensors, path = final_weights(run, weights)
-    place, denoiser = resolve_device(device), build_denoiser(run.spec, network)
-    load_weights(denoiser.network, tensors, str(path))
-    summary = run.summary or {}
-    facts = _facts(run.spec, denoiser, weights, run=run.hash[:12], seconds=summary.get("seconds"))
-    classes = run.spec["data"]["classes"]
-    return DiffusionModel(name or run.name, denoiser.to(place).eval(), facts, classes=classes, folder=run.folder)
+    build = partial(build_denoiser, network=network)
+    return DIFFUSION_KIND.load(run, device=device, weights=weights, name=name, build=build)
 
 
 def load_snapshots(model: DiffusionModel, steps: Container[int] | None = None) -> Iterator[tuple[int, DiffusionModel]]:

@@ -119,7 +119,7 @@ def test_race_beforehand_and_itself(tmp_path, monkeypatch, capsys):
     assert list(standard["contestant"].values) == list(few)
     assert standard["pilot_seconds"].values[1] > 0
     assert standard["frechet"].notnull().any("evaluation").all()  # every run's end was sampled
-    assert Recipe.load(folder / "recipe-digits-followed.json").changes["timesteps"].startswith("loss_root(")
+    assert Recipe.load(folder / "recipe-digits-followed.json").changes["timesteps"].name == "loss_root"
     rows = (folder / "race.jsonl").read_text()
     monkeypatch.setattr(Race, "_write", lambda self, result: None)
     assert main(["race", *common, "--quiet"]) == 0  # nothing is left to run

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from consistency_lab.contrast.batches import NoisedBatches
-from consistency_lab.contrast.gan import AdversarialLoop, build_gan, gan_spec, load_gan, train_gan
+from consistency_lab.contrast.gan import GAN_KIND, AdversarialLoop, train_gan
 from consistency_lab.contrast.settings import GANSettings
 from consistency_lab.data.sources import load_images
 from consistency_lab.data.synthetic import gaussian
@@ -39,7 +39,7 @@ def weights(model):
 
 def tiny_loop(images, **changes):
     settings = GANSettings.of(**{k: v for k, v in TINY.items() if k != "device"} | changes)
-    module = build_gan(gan_spec(images, settings, CPU))
+    module = GAN_KIND.build(GAN_KIND.spec(images, settings, CPU))
     return AdversarialLoop(module, NoisedBatches(images, settings, module.noise_shape, 2, CPU), settings, CPU)
 
 
@@ -88,7 +88,7 @@ def test_a_stopped_run_goes_on_to_the_bit(images, tmp_path, monkeypatch, generat
         train_gan(images, **settings, store=tmp_path)
     (run,) = Store(tmp_path).runs()
     with pytest.raises(UserError, match="not a finished gan"):
-        load_gan(run)
+        GAN_KIND.load(run)
     monkeypatch.setattr(AdversarialLoop, "_advance", counted)
     resumed = train_gan(images, **settings, store=tmp_path)
     assert steps[0] == 50  # the last checkpoint, not the beginning
@@ -111,12 +111,12 @@ def test_the_same_spec_is_trained_once(images, tmp_path, monkeypatch):
 
 def test_defaults_of_the_inner_network_are_part_of_the_spec(images):
     short, long = (
-        gan_spec(images, GANSettings(generator=f"image(network='{network}')"), CPU)
+        GAN_KIND.spec(images, GANSettings(generator=f"image(network='{network}')"), CPU)
         for network in ("unet", "unet(width=16)")
     )
     assert short == long
     assert "multipliers" in short["settings"]["generator"]["network"]
-    assert gan_spec(images, GANSettings.from_spec(short["settings"]), CPU) == short
+    assert GAN_KIND.spec(images, GANSettings.from_spec(short["settings"]), CPU) == short
 
 
 def test_the_log_has_both_losses(images, tmp_path):
@@ -149,7 +149,7 @@ def test_noise_has_the_shape_of_the_generator(images):
 
 def test_a_loaded_model_generates_what_it_did(images, tmp_path):
     model = train_gan(images, **TINY, store=tmp_path)
-    loaded, raw = load_gan(model.folder, device="cpu"), load_gan(model.folder, device="cpu", weights="raw")
+    loaded, raw = GAN_KIND.load(model.folder, device="cpu"), GAN_KIND.load(model.folder, device="cpu", weights="raw")
     assert torch.equal(model.generate(SharedNoise(0), range(4)), loaded.generate(SharedNoise(0), range(4)))
     assert not torch.equal(weights(raw), weights(loaded))
     assert (raw.facts["weights"], loaded.facts["weights"]) == ("raw", "ema")
@@ -159,7 +159,7 @@ def test_a_loaded_model_generates_what_it_did(images, tmp_path):
     path = model.folder / "ema.safetensors"
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(StoreError, match=r"ema\.safetensors"):
-        load_gan(model.folder)
+        GAN_KIND.load(model.folder)
 
 
 def test_the_generator_learns_the_mean(images):
@@ -217,7 +217,7 @@ def test_another_kind_is_refused(images, tmp_path):
 
     vae = train_vae(images, autoencoder="conv(latent=4, width=4)", steps=5, batch=16, store=tmp_path, device="cpu")
     with pytest.raises(UserError, match="not a finished gan"):
-        load_gan(vae.folder)
+        GAN_KIND.load(vae.folder)
 
 
 def test_settings_are_read_like_those_of_training(tmp_path):

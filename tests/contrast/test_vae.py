@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from consistency_lab.contrast.settings import VAESettings
-from consistency_lab.contrast.vae import load_vae, train_vae, vae_spec
+from consistency_lab.contrast.vae import VAE_KIND, train_vae
 from consistency_lab.data.sources import load_images
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.errors import UserError
@@ -60,11 +60,11 @@ def test_the_same_spec_is_trained_once_and_loads(images, tmp_path, monkeypatch):
     first = train_vae(images, **TINY, store=tmp_path)
     monkeypatch.setattr(run_io, "_train_in", lambda *_: pytest.fail("trained twice"))
     assert torch.equal(weights(first), weights(train_vae(images, **TINY, store=tmp_path)))
-    loaded = load_vae(first.folder, device="cpu")
+    loaded = VAE_KIND.load(first.folder, device="cpu")
     assert torch.equal(loaded.generate(SharedNoise(0), range(4)), first.generate(SharedNoise(0), range(4)))
     assert (loaded.name, loaded.facts["kind"], loaded.facts["beta"]) == ("vae-conv-s0", "vae", 0.1)
     with pytest.raises(UserError, match="'ema' or 'raw'"):
-        load_vae(first.folder, weights="best")
+        VAE_KIND.load(first.folder, weights="best")
 
 
 def test_an_image_depends_on_seed_and_index_alone(images):
@@ -96,8 +96,8 @@ def test_beta_squeezes_the_posterior(images):
 
 def test_settings_survive_the_spec(images):
     settings = VAESettings.of(beta=1, autoencoder="conv(width=8)", seed=2**40, init_seed=1)
-    spec = vae_spec(images, settings, torch.device("cpu"))
-    assert vae_spec(images, VAESettings.from_spec(spec["settings"]), torch.device("cpu")) == spec
+    spec = VAE_KIND.spec(images, settings, torch.device("cpu"))
+    assert VAE_KIND.spec(images, VAESettings.from_spec(spec["settings"]), torch.device("cpu")) == spec
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from consistency_lab.contrast.gan import gan_spec
+from consistency_lab.contrast.gan import GAN_KIND
 from consistency_lab.contrast.networks import DISCRIMINATORS, GENERATORS
 from consistency_lab.contrast.settings import GANSettings
 from consistency_lab.data.sources import load_images
@@ -63,7 +63,7 @@ def test_a_network_of_ones_own_and_a_start_are_told_apart(images):
 
 def test_a_default_with_options_of_its_own_is_a_default(images):
     def said(**changes):
-        made = gan_spec(images, GANSettings.of(**changes), CPU)
+        made = GAN_KIND.spec(images, GANSettings.of(**changes), CPU)
         return changed_settings(made["settings"], GANSettings(), REGISTRIES)
 
     assert said() == []

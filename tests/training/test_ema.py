@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from consistency_lab.contrast.gan import load_gan, train_gan
+from consistency_lab.contrast.gan import GAN_KIND, train_gan
 from consistency_lab.contrast.networks import DISCRIMINATORS
 from consistency_lab.data.sources import load_images
 from consistency_lab.diffusion.loss import denoising_loss
@@ -242,6 +242,6 @@ def test_a_discriminator_with_spectral_norm_keeps_its_vectors(images, registered
 
     settings = {"discriminator": registered(Critic, DISCRIMINATORS), "steps": 30, "batch": 16, "penalty": 0.0}
     averaged = train_gan(images, **settings, store=tmp_path)
-    raw = load_gan(averaged.folder, weights="raw")
+    raw = GAN_KIND.load(averaged.folder, weights="raw")
     for name, value in averaged.module.discriminator.named_buffers():
         assert torch.equal(value, raw.module.discriminator.get_buffer(name))

@@ -8,8 +8,8 @@ import torch
 
 import consistency_lab as cl
 from consistency_lab.contrast.batches import NoisedBatches
-from consistency_lab.contrast.gan import gan_spec
-from consistency_lab.contrast.vae import vae_spec
+from consistency_lab.contrast.gan import GAN_KIND
+from consistency_lab.contrast.vae import VAE_KIND
 from consistency_lab.store.spec import content_hash
 from consistency_lab.training.settings import TrainingSettings
 from consistency_lab.training.train import DenoisingBatches, settings_of, training_spec
@@ -61,13 +61,13 @@ def test_specs_without_it_are_what_they_were():
     assert content_hash(training_spec(GREY, TrainingSettings(), CPU)).startswith("bd95ac44028e94da")
     edm = TrainingSettings(conditional=True, predicts="edm", weighting="edm")
     assert content_hash(training_spec(GREY, edm, CPU)).startswith("286ceb14ea3251c1")
-    assert content_hash(gan_spec(GREY, cl.GANSettings(), CPU)).startswith("15b04c78b73275ca")
-    assert content_hash(vae_spec(GREY, cl.VAESettings(), CPU)).startswith("f7dd50fdb4fab2ef")
+    assert content_hash(GAN_KIND.spec(GREY, cl.GANSettings(), CPU)).startswith("15b04c78b73275ca")
+    assert content_hash(VAE_KIND.spec(GREY, cl.VAESettings(), CPU)).startswith("f7dd50fdb4fab2ef")
 
 
 def test_the_rows_of_size_sweeps_are_still_found():
     row = json.loads(Path(__file__).parents[2].joinpath("figures/digits/sizes.jsonl").read_text().splitlines()[-1])
-    assert set(TrainingSettings().facts()) == set(row["spec"]["settings"])
+    assert set(TrainingSettings().texts) == set(row["spec"]["settings"])
 
 
 def test_with_it_the_spec_says_so(images):

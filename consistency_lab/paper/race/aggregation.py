@@ -112,7 +112,7 @@ def gathered(
         result,
         "race",
         choices=("contestant", "target"),
-        settings={c.name: c.settings.facts() for c in contestants},
+        settings={c.name: c.settings.texts for c in contestants},
         data={"name": watch.images.name, "fingerprint": watch.images.fingerprint, "images": len(watch.images)},
         held_out={"name": watch.held_out.name, "images": len(watch.held_out)},
         watch=watch.facts,

@@ -91,11 +91,11 @@ def static_twins(contestant: Contestant) -> list[Contestant]:
     ]
 
 
-def as_density(masses: np.ndarray, weighted: bool = False) -> str:
+def as_density(masses: np.ndarray, weighted: bool = False) -> Choice:
     """Masses of the `BINS` cells as a `density` of `_KNOTS` values, linear between them."""
     centres = (np.arange(BINS) + 0.5) / BINS
     knots = np.interp(np.linspace(0, 1, _KNOTS), centres, masses)
     options: dict[str, object] = {"values": [round(float(v), 4) for v in knots / knots.max()]}
     if weighted:
         options |= {"weighted": True, "floor": 0.01}
-    return str(Choice("density", options))
+    return Choice("density", options)

@@ -225,7 +225,9 @@ def _watch(
     plan: RacePlan, whole: ImageSet, images: ImageSet, held_out: ImageSet, store: Store, device: torch.device
 ) -> Watch:
     classifier, sampler = set_classifier(whole, store), Sampler("dpm++2m", plan.nfe)
-    return Watch(images, held_out, classifier, plan.base.schedule, plan.batch, plan.every, plan.count, sampler, device)
+    return Watch(
+        images, held_out, classifier, str(plan.base.schedule), plan.batch, plan.every, plan.count, sampler, device
+    )
 
 
 def _seconds_to_evaluate(images: ImageSet, plan: RacePlan, device: torch.device, passes: int) -> float:

@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from consistency_lab.choices import whole
+from consistency_lab.choices import Choice, whole
 from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.schedule import Schedule
 from consistency_lab.errors import UserError
@@ -25,7 +25,7 @@ Loss = Callable[[np.ndarray], np.ndarray]
 
 @plain_defaults()
 def audit_timesteps(
-    choices: Sequence[str],
+    choices: Sequence[str | Choice],
     schedule: Schedule,
     total_steps: int,
     *,
@@ -102,7 +102,7 @@ def audit_timesteps(
             "lost": ("sampler", lost),
         },
         coords={
-            "sampler": list(choices),
+            "sampler": [str(choice) for choice in choices],
             "step": steps.astype(np.int32),
             "t": times,
             "log_snr": ("t", schedule.log_snr(torch.from_numpy(times)).numpy()),
