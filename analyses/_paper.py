@@ -7,6 +7,7 @@ from functools import cache
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from consistency_lab.choices import Choice
 from consistency_lab.networks.registry import build_network
 from consistency_lab.paper.race.findings import unknown
 from consistency_lab.paper.race.study import race_contestants
@@ -19,7 +20,7 @@ _DAY = 86_400
 
 
 @cache
-def per_image(network: str) -> float:
+def per_image(network: str | Choice) -> float:
     """Floating-point operations of a training step for one image: a forward pass, and twice that backward."""
     model = build_network(network, SHAPE).to("meta")
     with FlopCounterMode(display=False) as counter:

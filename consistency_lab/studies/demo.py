@@ -5,7 +5,6 @@ Everything is kept in a store: a second run reads what the first one made.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -100,7 +99,7 @@ def run_demo(
         models[name] = train(images, name=name, settings=settings, **how)
     pilot = models[plan.pilot]
     facts = {
-        "plan": dataclasses.asdict(plan),
+        "plan": {**vars(plan), "runs": {name: settings.texts for name, settings in plan.runs.items()}},
         "seed": seed,
         "device": pilot.device.type,
         "threads": torch.get_num_threads(),
