@@ -2,61 +2,49 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.diffusion.model import CHUNK, DiffusionModel
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
-from consistency_lab.loading import Model, kind_of
+from consistency_lab.loading import kind_of
 from consistency_lab.store.runs import Store
 from consistency_lab.studies.fleet import fleet_runs
 from consistency_lab.training.settings import LoopSettings
 
-_FEW = 2  # steps of the short runs: what a run costs before its first step drops out of the difference to longer ones
-_MORE, _MOST = 5, 5 * 2**9  # steps that the longer runs have more, first and at most
-_PAIRS = 3  # runs of either length whose fastest counts: other programs only ever add to a time
-_ENOUGH = 0.25  # seconds by which the longer runs must be longer; the difference of two hardly different times is noise
+_FIRST = 2  # steps that are not timed: they warm up
+_LEAST, _LONG_ENOUGH = 5, 0.25  # steps and seconds that are looked at, both at least
 
 
 def seconds_per_step(images: ImageSet, settings: LoopSettings, device: torch.device) -> float:
-    """Time of a training step on this machine, from short and longer runs in turn that keep nothing.
-
-    It is the difference between the fastest of either length. Runs get longer until that is a good part of a second and twice a whole
-    short run, whatever that spends before its first step: then what other programs take can neither make it vanish nor be taken for it.
-    """
-    short, more = math.inf, _MORE
-    while True:
-        long = math.inf
-        for _ in range(_PAIRS):
-            short = min(short, _timed(images, settings, device, _FEW)[0])
-            long = min(long, _timed(images, settings, device, _FEW + more)[0])
-            if long - short < max(_ENOUGH, 2 * short) and more < _MOST:
-                break
-        else:
-            return max(0.0, long - short) / more
-        more *= 2
+    """Time of a training step on this machine as it is now: the median of the first steps of a run that is not kept."""
+    kind, settings = kind_of(settings), settings.replace(steps=max(settings.steps, 10_000), snapshots=0)
+    module = kind.build(kind.spec(images, settings, device)).to(device)
+    taken, began = [], time.perf_counter()
+    for step in kind.loop(module, images, settings, device):
+        float(step.loss)  # waits for an accelerator
+        now = time.perf_counter()
+        taken.append(now - began)
+        began = now
+        if len(timed := taken[_FIRST:]) >= _LEAST and sum(timed) >= _LONG_ENOUGH:
+            break
+    return float(np.median(timed))
 
 
 def seconds_per_image(images: ImageSet, settings: LoopSettings, device: torch.device) -> float:
     """Time of one evaluation of the network for one image, from one chunk of images made in one step by an untrained model."""
-    model = _timed(images, settings, device, 1)[1]
+    model = kind_of(settings).train(images, settings=settings.replace(steps=1), device=device, progress=False)
     began = time.perf_counter()
     if isinstance(model, DiffusionModel):
         model.generate(SharedNoise(0), range(CHUNK), Sampler(steps=1))
     else:
         model.generate(SharedNoise(0), range(CHUNK))
     return (time.perf_counter() - began) / CHUNK
-
-
-def _timed(images: ImageSet, settings: LoopSettings, device: torch.device, steps: int) -> tuple[float, Model]:
-    began = time.perf_counter()
-    model = kind_of(settings).train(images, settings=settings.replace(steps=steps), device=device, progress=False)
-    return time.perf_counter() - began, model
 
 
 def fleet_cost(

@@ -88,7 +88,7 @@ def test_race_beforehand_and_itself(tmp_path, monkeypatch, capsys):
         plan, base=base, seeds=2, pilot_steps=20, count=20, nfe=2, batch=32, every=5, horizons=(1.0,)
     )
     monkeypatch.setattr(presets, "race_plan", lambda preset: plan)
-    monkeypatch.setattr(cost, "_ENOUGH", 0.01)
+    monkeypatch.setattr(cost, "_LONG_ENOUGH", 0.01)
     classify = study.set_classifier
     monkeypatch.setattr(study, "set_classifier", lambda whole, store: classify(whole, store, steps=10))
     Recipe.paper(center=0.6).save(tmp_path / "elsewhere.json")

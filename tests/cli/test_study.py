@@ -16,7 +16,7 @@ from consistency_lab.training.settings import TrainingSettings
 
 
 def test_a_study_goes_on_from_its_rows(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cost, "_ENOUGH", 0.01)
+    monkeypatch.setattr(cost, "_LONG_ENOUGH", 0.01)
     small = TrainingSettings(network="mlp(width=8, depth=1)", steps=20, batch=16, snapshots=0)
     monkeypatch.setattr(presets, "sizes_plan", lambda preset: SizesPlan("mnist", (4,), small, count=8))
     common = ["study", "sizes", "--data", "digits", "--device", "cpu", "--out", str(tmp_path / "figures")]
