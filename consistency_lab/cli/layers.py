@@ -47,6 +47,7 @@ class Layers(Common):
 
     def run(self) -> None:
         from consistency_lab.diffusion.noise import SharedNoise
+        from consistency_lab.plots.layers import layer_frame
         from consistency_lab.similarity.representations import compare_representations
         from consistency_lab.store.atomic import ensure_writable
 
@@ -64,8 +65,6 @@ class Layers(Common):
             models, images, layers, times=self.times, noise=SharedNoise(self.seed), count=self.count
         )
         write_results({"layers": result}, self.out, "Layers of " + ", ".join(model.name for model in models))
-        from consistency_lab.plots.layers import layer_frame
-
         table = layer_frame(result)
         family = table["quantity"] == ("family" if "family_cka" in result else "cka")
         print_table(result, table[family & table["value"].notna()][["layer", "t", "value", "low", "high"]])

@@ -54,6 +54,7 @@ class Quality(Common):
     def run(self) -> None:
         from consistency_lab.diffusion.noise import SharedNoise
         from consistency_lab.diffusion.sampling import Sampler
+        from consistency_lab.plots.quality import quality_frame
         from consistency_lab.similarity.quality import measure_quality
         from consistency_lab.store.atomic import ensure_writable
 
@@ -79,8 +80,6 @@ class Quality(Common):
             models, real, extractor, training=training, noise=noise, count=self.count, sampler=sampler
         )
         write_results({"quality": result}, self.out, "Quality of " + ", ".join(model.name for model in models))
-        from consistency_lab.plots.quality import quality_frame
-
         table = quality_frame(result)
         first = table[table["measure"] == table["measure"].iloc[0]]
         print(first["measure"].iloc[0])

@@ -49,6 +49,7 @@ class Snapshots(Common):
         from consistency_lab.diffusion.model import check_diffusion
         from consistency_lab.diffusion.noise import SharedNoise
         from consistency_lab.diffusion.sampling import Sampler
+        from consistency_lab.plots.snapshots import snapshot_frame
         from consistency_lab.similarity.snapshots import compare_snapshots
         from consistency_lab.store.atomic import ensure_writable
         from consistency_lab.training.train import kept_steps
@@ -72,6 +73,4 @@ class Snapshots(Common):
             models, SharedNoise(self.seed), images=images, count=self.count, metrics=self.metrics, sampler=sampler
         )
         write_results({"snapshots": result}, self.out, "Over training: " + ", ".join(model.name for model in models))
-        from consistency_lab.plots.snapshots import snapshot_frame
-
         print_table(result, snapshot_frame(result))
