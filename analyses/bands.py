@@ -14,7 +14,7 @@ from consistency_lab.intervals import as_value, interval_of
 from consistency_lab.paper.plots import studies
 from consistency_lab.plots import probe_frames
 
-FLOOR = -0.3  # estimates of an eps network at high noise can be worse than the mean by orders of magnitude
+LOWEST = -0.3  # estimates of an eps network at high noise can be worse than the mean by orders of magnitude
 
 
 def frame_of(result: xr.Dataset) -> pd.DataFrame:
@@ -73,7 +73,7 @@ def produce(source: Source) -> Drawn:
         family: f"{family}: share of the band\nthat is known (no unit)" for family in dict.fromkeys(table["name"])
     }
     figure = studies.curves(
-        drawn, "t", "time t  (1 = noise, 0 = data)", labels, lines={"mean image": 0.0}, ylim=(FLOOR, 1.03), height=2.4
+        drawn, "t", "time t  (1 = noise, 0 = data)", labels, lines={"mean image": 0.0}, ylim=(LOWEST, 1.03), height=2.4
     )
     return Drawn({"": (figure, table)}, sentence(table))
 

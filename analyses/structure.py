@@ -17,7 +17,7 @@ from consistency_lab.plots.gallery import gallery_rows, grid
 from consistency_lab.similarity.compare import compare
 
 SAMPLES, LEVELS = 2, 10
-FLOOR = -0.3  # estimates of an eps network at high noise can be worse than the mean by orders of magnitude
+LOWEST = -0.3  # estimates of an eps network at high noise can be worse than the mean by orders of magnitude
 
 
 def frame_of(result: xr.Dataset) -> pd.DataFrame:
@@ -76,7 +76,7 @@ def produce(source: Source) -> Drawn:
     figure = studies.curves(
         lines.assign(panel="known"), "t", "time t  (1 = noise, 0 = data)",
         {"known": "share of the final image that\nthe estimate explains (no unit)"},
-        lines={"mean image": 0.0, "half": 0.5}, ylim=(FLOOR, 1.03),
+        lines={"mean image": 0.0, "half": 0.5}, ylim=(LOWEST, 1.03),
     )  # fmt: skip
     those = frames.probe_rows(rows, "structure")
     images = committed(source, "structure", those, "images") if source.store is None else estimates(source, those)

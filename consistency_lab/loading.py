@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from consistency_lab.addresses import is_foreign, open_foreign
 from consistency_lab.contrast.gan import GAN_KIND
 from consistency_lab.contrast.model import ContrastModel
 from consistency_lab.contrast.vae import VAE_KIND
@@ -17,7 +18,6 @@ from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.errors import StoreError, UserError
 from consistency_lab.interop.files import is_hub_name, refuse_hub_name
-from consistency_lab.interop.load import is_foreign, open_foreign
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
 from consistency_lab.training.describing import differences

@@ -8,7 +8,7 @@ import xarray as xr
 
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
-from consistency_lab.recipe import FLOOR, Curvature, Recipe, heavy_ball_momentum, shuffled
+from consistency_lab.recipe import UNIFORM_SHARE, Curvature, Recipe, heavy_ball_momentum, shuffled
 from consistency_lab.training.settings import TrainingSettings
 from consistency_lab.training.timesteps import BINS, TIMESTEPS, total_variation
 
@@ -41,7 +41,7 @@ def test_a_peak_in_difficulty_is_a_peak_in_density():
     t, density = zip(*recipe.density, strict=True)
     assert t[int(np.argmax(density))] == pytest.approx(0.7, abs=0.04)
     assert sum(density) / 20 == pytest.approx(1.0)
-    assert min(density) >= FLOOR * 0.99
+    assert min(density) >= UNIFORM_SHARE * 0.99
 
 
 def test_flat_difficulty_is_uniform():
@@ -52,16 +52,16 @@ def test_the_density_is_the_root_of_the_second_moment():
     profile = np.linspace(1.0, 0.04, 20)  # mean square of the errors at each t
     found = masses(Recipe.from_findings(difficulty(profile)))
     expected = np.interp((np.arange(BINS) + 0.5) / BINS, T, np.sqrt(profile))
-    assert total_variation(found, FLOOR / BINS + (1 - FLOOR) * expected / expected.sum()) < 1e-3
+    assert total_variation(found, UNIFORM_SHARE / BINS + (1 - UNIFORM_SHARE) * expected / expected.sum()) < 1e-3
     tempered = masses(Recipe.from_findings(difficulty(profile), exponent=0.5))
     expected = np.sqrt(expected)
-    assert total_variation(tempered, FLOOR / BINS + (1 - FLOOR) * expected / expected.sum()) < 1e-3
+    assert total_variation(tempered, UNIFORM_SHARE / BINS + (1 - UNIFORM_SHARE) * expected / expected.sum()) < 1e-3
 
 
 def test_gradients_are_used_where_they_were_measured():
     findings = difficulty(np.ones(20)).assign(gradient_second_moment=("t", np.where(T > 0.5, 4.0, 1.0)))
     found = masses(Recipe.from_findings(findings))
-    assert (found[900] - FLOOR / BINS) / (found[100] - FLOOR / BINS) == pytest.approx(2.0, rel=1e-3)
+    assert (found[900] - UNIFORM_SHARE / BINS) / (found[100] - UNIFORM_SHARE / BINS) == pytest.approx(2.0, rel=1e-3)
     assert "gradient norm" in str(Recipe.from_findings(findings))
 
 
@@ -79,7 +79,7 @@ def test_importance_weights_or_another_objective_is_a_field():
     assert (samplers["objective"].sample(100, 0, torch.Generator())[1] == 1).all()
     # Of all densities this one gives the least variance for gradients of those norms: no small change of it does better.
     norm = lambda t: np.interp(t, T, np.linspace(1.0, 0.04, 20) ** 0.5)  # noqa: E731
-    density = samplers["importance"].masses(0) - FLOOR / BINS
+    density = samplers["importance"].masses(0) - UNIFORM_SHARE / BINS
     second = lambda p: (norm(samplers["importance"].centres) ** 2 / p).sum()  # noqa: E731
     density /= density.sum()
     for k in range(1, 6):
@@ -196,7 +196,7 @@ def test_gradients_of_the_probe_serve_importance_weights_alone():
     findings = difficulty(np.ones(20)).assign(profile=profile)
     findings = findings.assign_coords(definition=["gradient norm", "gradient noise"])
     found = masses(Recipe.from_findings(findings, draws="importance"))
-    assert (found[900] - FLOOR / BINS) / (found[100] - FLOOR / BINS) == pytest.approx(2.0, rel=1e-3)
+    assert (found[900] - UNIFORM_SHARE / BINS) / (found[100] - UNIFORM_SHARE / BINS) == pytest.approx(2.0, rel=1e-3)
     assert np.ptp(masses(Recipe.from_findings(findings, draws="objective"))) < 1e-6
 
 
@@ -211,7 +211,7 @@ def test_importance_weights_are_for_the_optimizers_own_metric():
     )
     assert "Adam's metric" in str(adam)
     found = masses(adam)
-    assert (found[900] - FLOOR / BINS) / (found[100] - FLOOR / BINS) == pytest.approx(2.0, rel=1e-3)
+    assert (found[900] - UNIFORM_SHARE / BINS) / (found[100] - UNIFORM_SHARE / BINS) == pytest.approx(2.0, rel=1e-3)
     assert np.ptp(masses(sgd)) < 1e-6
     assert np.ptp(masses(Recipe.from_findings(findings, draws="objective"))) > 1e-4  # of losses
 
@@ -224,13 +224,13 @@ def test_a_followed_density_goes_with_the_losses_as_gradients_did():
     for each, exponent, power in ((findings, 1.0, 0.5), (measured, 1.0, 0.65), (measured, 1.5, 0.975)):
         recipe = Recipe.from_findings(each, density="followed", exponent=exponent)
         sampler = TIMESTEPS.build(recipe.apply(TrainingSettings()).timesteps, SCHEDULES.build("linear"), 1000)
-        assert (sampler.exponent, sampler.floor, sampler.weighted) == (power, FLOOR, True)
+        assert (sampler.exponent, sampler.floor, sampler.weighted) == (power, UNIFORM_SHARE, True)
         assert f"{power:g}th power" in str(recipe)
         # Fed the findings' own losses it comes to the density of the findings.
         t = torch.from_numpy(np.repeat(T, 400)) * (sampler.high - sampler.low) + sampler.low
         sampler.losses, sampler.counts = np.zeros((20, 400)), np.zeros(20, dtype=np.int64)
         sampler.update(t, torch.from_numpy(np.repeat(loss, 400)))
-        found = sampler.masses(0).reshape(20, 50).sum(1) - FLOOR / 20
+        found = sampler.masses(0).reshape(20, 50).sum(1) - UNIFORM_SHARE / 20
         assert np.allclose(found / found.sum(), loss**power / (loss**power).sum())
     falling = measured.assign(profile=(("definition", "t"), np.stack([0 * loss, 1 / loss])))
     with pytest.raises(UserError, match="use a fixed one"):

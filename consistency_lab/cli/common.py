@@ -42,8 +42,8 @@ def imported(module: str, name: str) -> Any:
 
 def find(texts: Sequence[str], store: Path) -> list[str]:
     """What each text means, for a dry run: the run's folder, or the foreign address itself. Nothing is loaded."""
+    from consistency_lab.addresses import is_foreign
     from consistency_lab.interop.files import is_weights, refuse_weights
-    from consistency_lab.interop.load import is_foreign
     from consistency_lab.loading import find_run
 
     for text in texts:

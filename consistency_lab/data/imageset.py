@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from consistency_lab.data.arrays import as_labels, as_pixels, finite_range
-from consistency_lab.data.gathering import gathered
+from consistency_lab.data.from_dataset import from_dataset
 from consistency_lab.data.labels import check_labels, renumbered
 from consistency_lab.devices import resolve_device
 from consistency_lab.errors import UserError
@@ -107,7 +107,7 @@ class ImageSet:
 
         Raises `UserError` for a wrong type, shape or range, NaN, an empty set, labels that do not fit.
         """
-        images, found = gathered(array, name)
+        images, found = from_dataset(array, name)
         pixels = as_pixels(images, name, value_range, channels)
         given = found if labels is None else labels
         return cls(name, pixels, None if given is None else as_labels(given, name), tuple(class_names))

@@ -149,4 +149,4 @@ CLOSED_FORMS: Registry[Denoiser] = Registry(
         "local": LocalDenoiser,
     },
 )
-REFERENCES = ("gaussian", "optimal", "mean")
+DEFAULT_REFERENCES = ("gaussian", "optimal", "mean")

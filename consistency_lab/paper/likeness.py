@@ -27,7 +27,7 @@ from consistency_lab.paper.pairs import pair_table
 from consistency_lab.paper.protocol import Classifier, Protocol
 from consistency_lab.paper.rows import Rows
 from consistency_lab.similarity.permutation import LEAST, family_test, square
-from consistency_lab.similarity.quality import FLOOR, GAUSSIAN, MEMORISER, measure_quality, reference_samples
+from consistency_lab.similarity.quality import GAUSSIAN, MEMORISER, TRAINING_IMAGES, measure_quality, reference_samples
 from consistency_lab.similarity.statistics import cross_score
 from consistency_lab.studies.fleet import Family, check_families
 
@@ -216,7 +216,7 @@ def _quality(
         "covered": int(own["covered"].min()),
     }
     values["classes"] = len(judge.head.bias)
-    for name, key in ((FLOOR, "floor"), (GAUSSIAN, "gaussian"), (MEMORISER, "memoriser")):
+    for name, key in ((TRAINING_IMAGES, "floor"), (GAUSSIAN, "gaussian"), (MEMORISER, "memoriser")):
         values[f"frechet_{key}"] = float(frechet["value"].sel(row=name))
     values["measure"] = str(table["measure"].values[0])
     return values

@@ -12,13 +12,13 @@ import xarray as xr
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.diffusion.model import GenerativeModel
 from consistency_lab.diffusion.noise import SharedNoise
-from consistency_lab.diffusion.references import REFERENCES
+from consistency_lab.diffusion.references import DEFAULT_REFERENCES
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.metrics.classifier import SmallClassifier
 from consistency_lab.metrics.distances import METRICS, Distance
 from consistency_lab.similarity.compare import compare
 from consistency_lab.similarity.quality import classifier_spec, set_classifier
-from consistency_lab.similarity.trajectories import Walked
+from consistency_lab.similarity.trajectories import WalkCache
 from consistency_lab.store.runs import Store
 from consistency_lab.store.spec import MEASURES_VERSION
 
@@ -56,8 +56,8 @@ class Protocol:
     quality_sampler: Sampler = field(default_factory=lambda: Sampler("dpm++2m", 20))
     seed: int = 0
     levels: int = 14
-    references: tuple[str, ...] = REFERENCES
-    known: Walked = field(default_factory=Walked, repr=False, compare=False)
+    references: tuple[str, ...] = DEFAULT_REFERENCES
+    known: WalkCache = field(default_factory=WalkCache, repr=False, compare=False)
 
     @cached_property
     def distances(self) -> list[Distance]:
@@ -75,7 +75,7 @@ class Protocol:
         metrics = [f"{each.name} ({each.note})" if each.note else each.name for each in self.distances]
         own: dict[str, Any] = {"metrics": metrics, "count": self.count, "seed": self.seed, "levels": self.levels}
         own["measures_version"] = MEASURES_VERSION
-        if self.references != REFERENCES:
+        if self.references != DEFAULT_REFERENCES:
             own["references"] = list(self.references)
         return {**own, "sampler": vars(self.sampler)}
 

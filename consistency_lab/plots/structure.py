@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from consistency_lab.plots import probe_frames, reading
 from consistency_lab.plots.theme import DASHES, INK, MUTED, SERIES, new_figure, themed, time_axis
 
-FLOOR = -0.25  # estimates of an eps network at high noise can be worse than the mean by orders of magnitude
+LOWEST = -0.25  # estimates of an eps network at high noise can be worse than the mean by orders of magnitude
 SHOWN = 4  # curves of handoffs that one panel holds
 
 
@@ -51,7 +51,7 @@ def _fixed(ax: Axes, table: pd.DataFrame, parts: pd.DataFrame) -> None:
         ax.fill_between(line["t"], line["low"], line["high"], color=colour, alpha=0.07, lw=0)
         width, dashes = 2.2 if whole else 1.5, DASHES[i % len(DASHES)]
         ax.plot(line["t"], line["value"], color=colour, ls=dashes, lw=width, label=str(part.words))
-    ax.set_ylim(FLOOR, 1.03)
+    ax.set_ylim(LOWEST, 1.03)
     ax.axhline(0, color=MUTED, lw=0.8)
     if len(parts):
         ax.legend(loc="lower right", fontsize=7.5, frameon=False)

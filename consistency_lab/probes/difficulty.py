@@ -34,8 +34,8 @@ from consistency_lab.store.results import with_provenance
 from consistency_lab.training.train import load_snapshots
 
 UNITS = ("eps", "x0", "v")
-REFERENCES = ("gaussian", "optimal")
-OPTIMAL = REFERENCES.index("optimal")
+EXCESS_OVER = ("gaussian", "optimal")
+OPTIMAL = EXCESS_OVER.index("optimal")
 
 
 def errors_per_sample(
@@ -93,7 +93,7 @@ def probe_difficulty(
         with torch.no_grad():
             check_deterministic(model.denoiser, lambda m, *parts: errors_per_sample(m, *parts)[:, 0], batch)
             error = _on_grid(model.denoiser, batch, bins)
-            references = [closed_form(name, pool.all(), schedule).to(model.device) for name in REFERENCES]
+            references = [closed_form(name, pool.all(), schedule).to(model.device) for name in EXCESS_OVER]
             reference = np.stack([_on_grid(r, batch, bins) for r in references])
             excess = [error - each for each in reference]
             if pool.fingerprint != images.fingerprint:
@@ -112,7 +112,7 @@ def probe_difficulty(
             "units": list(UNITS),
             "t": times.numpy(),
             "log_snr": ("t", schedule.log_snr(times).numpy()),
-            "reference": list(REFERENCES),
+            "reference": list(EXCESS_OVER),
         },
         attrs={"model": model.name},
     )
@@ -141,8 +141,8 @@ def _error_profiles(error: Array, excess: Sequence[Array], groups: int) -> list[
     """The error in each unit, and the excess in eps over each reference: at one t the units differ by a factor."""
     unit = "mean square over pixels"
     said = [(f"{u} error", error[i], f"squared error of the model in {u}") for i, u in enumerate(UNITS)]
-    for row, name in zip(excess, REFERENCES, strict=True):
-        where = ", on training images" if name == REFERENCES[OPTIMAL] else ""
+    for row, name in zip(excess, EXCESS_OVER, strict=True):
+        where = ", on training images" if name == EXCESS_OVER[OPTIMAL] else ""
         text = f"squared eps-error of the model minus that of the {name} denoiser{where}"
         said.append((f"over {name}", row[0], text))
     return [Profile(name, unit, text, x.mean(-1), leave_out_means(x, groups)) for name, x, text in said]

@@ -31,7 +31,7 @@ from consistency_lab.probes.smoothness import (
     roughness,
 )
 from consistency_lab.probes.subject import Subject, check_subjects, diffusion_subject
-from consistency_lab.probes.walk import losses_along, losses_between
+from consistency_lab.probes.weight_space import losses_along, losses_between
 from consistency_lab.store.results import with_provenance
 
 

@@ -19,7 +19,7 @@ from consistency_lab.probes.joining import own_losses, settling
 from consistency_lab.probes.landscape import same_question
 from consistency_lab.probes.smoothness import curvature, over_images, roughness
 from consistency_lab.probes.subject import Subject, check_subjects, diffusion_subject
-from consistency_lab.probes.walk import losses_at
+from consistency_lab.probes.weight_space import losses_at
 from consistency_lab.store.results import with_provenance
 
 MARGIN = 0.25  # beside three models, in units of the way from the first to the second

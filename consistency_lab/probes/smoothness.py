@@ -18,7 +18,7 @@ from consistency_lab.probes.directions import Direction, norm
 from consistency_lab.probes.frozen import untouched
 from consistency_lab.probes.joining import Settle
 from consistency_lab.probes.subject import Subject
-from consistency_lab.probes.walk import mean_gradients, walk
+from consistency_lab.probes.weight_space import at_points, mean_gradients
 
 OFFSETS = (-0.5, -0.25, -0.1, 0.1, 0.25, 0.5)
 SPANS = (
@@ -105,7 +105,7 @@ def gradient_smoothness(
     length, way = norm(direction), np.abs(np.asarray(offsets))
     squares, products, changes = [], [], []
     with measuring(), untouched(subject.module):
-        for index in walk(subject.module, [direction], [[0.0], *([x] for x in offsets)], settle):
+        for index in at_points(subject.module, [direction], [[0.0], *([x] for x in offsets)], settle):
             rows = torch.stack(
                 [
                     torch.cat([g.flatten() for g in gradient])

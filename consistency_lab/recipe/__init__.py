@@ -55,7 +55,7 @@ Both need the loss to be near a quadratic: where a landscape result deviates fro
 applied. Where momentum is to be measured and no curvature was, a smooth landscape gets the paper's momentum decay (MDLRC).
 """
 
-from consistency_lab.recipe.derivation import FLOOR, SMOOTH, Curvature, heavy_ball_momentum, read_curvature
+from consistency_lab.recipe.derivation import SMOOTH, UNIFORM_SHARE, Curvature, heavy_ball_momentum, read_curvature
 from consistency_lab.recipe.recipe import Recipe, shuffled
 
-__all__ = ["FLOOR", "SMOOTH", "Curvature", "Recipe", "heavy_ball_momentum", "read_curvature", "shuffled"]
+__all__ = ["SMOOTH", "UNIFORM_SHARE", "Curvature", "Recipe", "heavy_ball_momentum", "read_curvature", "shuffled"]

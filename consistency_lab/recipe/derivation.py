@@ -14,7 +14,7 @@ from consistency_lab.errors import UserError
 from consistency_lab.store.shapes import whole
 from consistency_lab.training.settings import TrainingSettings
 
-FLOOR = 0.1
+UNIFORM_SHARE = 0.1
 SMOOTH = 0.05
 MOST_MOMENTUM = 0.99
 
@@ -105,7 +105,7 @@ def density_profile(
     )
     reason = (
         f"Times are drawn in proportion to the {what} of {pilot_of(difficulty)} at each t{power}, "
-        f"with a uniform share of {FLOOR:g}: a quarter of the remaining draws fall below t = {quarter:.2f}, half below {half:.2f}, "
+        f"with a uniform share of {UNIFORM_SHARE:g}: a quarter of the remaining draws fall below t = {quarter:.2f}, half below {half:.2f}, "
         f"nine tenths below {most:.2f}. {end}."
     )
     return t, values, reason

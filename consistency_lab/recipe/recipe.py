@@ -15,7 +15,7 @@ from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
 from consistency_lab.markup import bullets, table
 from consistency_lab.recipe.derivation import (
-    FLOOR,
+    UNIFORM_SHARE,
     Curvature,
     Draws,
     Rough,
@@ -104,13 +104,13 @@ class Recipe:
         settings = settings or TrainingSettings()
         adam = settings.optimizer.name in ("adam", "adamw")
         t, values, reason = density_profile(difficulty, draws, exponent, adam)
-        options: dict[str, object] = {"floor": FLOOR, "values": [round(float(v), 4) for v in at_knots(values)]}
+        options: dict[str, object] = {"floor": UNIFORM_SHARE, "values": [round(float(v), 4) for v in at_knots(values)]}
         if draws == "importance":
             options["weighted"] = True
         chosen, reasons = Choice("density", options), [reason]
         if density == "followed":
             power, follow = followed_exponent(difficulty, exponent, adam)
-            chosen, reasons = Choice("loss_root", {"exponent": power, "floor": FLOOR}), [reason, follow]
+            chosen, reasons = Choice("loss_root", {"exponent": power, "floor": UNIFORM_SHARE}), [reason, follow]
         changes: dict[str, object] = {"timesteps": chosen}
         lines = [x for x in landscapes if "roughness_span" in x]
         rough = Rough([float(x["roughness"]) for x in landscapes], [float(x["roughness_span"]) for x in lines])
@@ -121,7 +121,7 @@ class Recipe:
         elif curvature is not None or landscapes:
             more, why = from_curvature(curvature, rough, settings, measured_momentum)
         width = t[1] - t[0] if len(t) > 1 else 1.0
-        heights = FLOOR / (len(t) * width) + (1 - FLOOR) * values / (values.sum() * width)
+        heights = UNIFORM_SHARE / (len(t) * width) + (1 - UNIFORM_SHARE) * values / (values.sum() * width)
         pairs = tuple(zip(t.tolist(), heights.tolist(), strict=True))
         return cls({**changes, **more}, (*reasons, *why), pairs, draws)
 

@@ -14,7 +14,7 @@ from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.model import CHUNK, DiffusionModel, GenerativeModel, described
 from consistency_lab.diffusion.noise import SharedNoise
-from consistency_lab.diffusion.references import REFERENCES
+from consistency_lab.diffusion.references import DEFAULT_REFERENCES
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
 from consistency_lab.interop.wrapping import wrapping_sentences
@@ -33,8 +33,8 @@ from consistency_lab.similarity.pairwise import add_pairs, coordinates, kinds_of
 from consistency_lab.similarity.robust import add_robust, add_typical, held_by_one
 from consistency_lab.similarity.trajectories import (
     Trajectories,
-    Walk,
-    Walked,
+    WalkCache,
+    WalkPlan,
     restricted,
     shown_images,
     walk_models,
@@ -53,10 +53,10 @@ def compare(
     images: ImageSet | None = None,
     levels: int = 14,
     shown: int = 12,
-    references: Sequence[str] = REFERENCES,
+    references: Sequence[str] = DEFAULT_REFERENCES,
     ceiling: bool = True,
     labels: Sequence[int] | None = None,
-    known: Walked | None = None,
+    known: WalkCache | None = None,
 ) -> xr.Dataset:
     """How alike are the images that models make from the same noise?
 
@@ -76,7 +76,7 @@ def compare(
         levels: noise levels along the trajectory that are kept, the final image included.
         shown: samples whose images the result carries along the trajectory, the first ones; beside them it carries the final images of
             the most and the least consistent samples.
-        references: closed-form denoisers to compare with, by name (see `REFERENCES`); they need ``images``.
+        references: closed-form denoisers to compare with, by name (see `DEFAULT_REFERENCES`); they need ``images``.
         ceiling: compare each model with itself at twice the solver steps, where all are diffusion models.
         labels: what conditional models are asked for, image i for ``labels[i % len(labels)]``; by default all labels that they know, or
             the first ``count // 2``. The null is then taken within labels, and the plain one is given beside it.
@@ -97,12 +97,12 @@ def compare(
     distances = [metric if isinstance(metric, Distance) else METRICS.build(metric) for metric in metrics]
     _check(models, count, images)
     _check_names("metrics", [distance.name for distance in distances])
-    walk = Walk(noise, count, sampler, levels)
+    walk = WalkPlan(noise, count, sampler, levels)
     diffusion = [model for model in models if isinstance(model, DiffusionModel)]
     along = len(diffusion) == len(models)
-    known = Walked() if known is None else known
+    known = WalkCache() if known is None else known
     asked = agreed_labels(models, count, labels)
-    walk = Walk(noise, count, sampler, levels, asked)
+    walk = WalkPlan(noise, count, sampler, levels, asked)
     walks = walk_models(models, walk, known)
     if images is not None and along and references:
         walks = with_references(walks, diffusion, walk, known, images, references)

@@ -11,23 +11,37 @@ import xarray as xr
 
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.diffusion.model import DiffusionModel
-from consistency_lab.diffusion.references import REFERENCES, closed_form
+from consistency_lab.diffusion.references import DEFAULT_REFERENCES, closed_form
 from consistency_lab.intervals import Interval, add_interval, stacked
 from consistency_lab.metrics.distances import Distance, MeanSquaredError, nearest
 from consistency_lab.similarity.pairwise import pairwise_distances, scored
 from consistency_lab.similarity.statistics import pair_score
-from consistency_lab.similarity.trajectories import Trajectories, Walk, Walked, Walks, shown_images, to_bytes
+from consistency_lab.similarity.trajectories import (
+    ModelWalks,
+    Trajectories,
+    WalkCache,
+    WalkPlan,
+    shown_images,
+    to_bytes,
+)
 
 
-def references_of(images: ImageSet, like: DiffusionModel, names: Sequence[str] = REFERENCES) -> list[DiffusionModel]:
+def references_of(
+    images: ImageSet, like: DiffusionModel, names: Sequence[str] = DEFAULT_REFERENCES
+) -> list[DiffusionModel]:
     """The closed-form denoisers of a training set, on a model's schedule and device."""
     made = [(name, closed_form(name, images.all(), like.denoiser.schedule)) for name in names]
     return [DiffusionModel(name, denoiser.to(like.device)) for name, denoiser in made]
 
 
 def with_references(
-    walks: Walks, models: Sequence[DiffusionModel], walk: Walk, known: Walked, images: ImageSet, names: Sequence[str]
-) -> Walks:
+    walks: ModelWalks,
+    models: Sequence[DiffusionModel],
+    walk: WalkPlan,
+    known: WalkCache,
+    images: ImageSet,
+    names: Sequence[str],
+) -> ModelWalks:
     """The walks with those of the closed-form denoisers beside each: on the same schedule and grid, from the same noise.
 
     They are made once for a training set, schedule and device (they hold the whole set), and walked once a grid (the optimal one is dear).
@@ -63,7 +77,7 @@ def add_ceiling(
 
 def add_references(
     result: xr.Dataset,
-    walks: Walks,
+    walks: ModelWalks,
     distances: Sequence[Distance],
     shown: int,
     labels: np.ndarray | None = None,
@@ -124,7 +138,7 @@ def _constant_null(distance: np.ndarray, labels: np.ndarray | None) -> np.ndarra
     return null
 
 
-def _add_residuals(result: xr.Dataset, walks: Walks, labels: np.ndarray | None) -> None:
+def _add_residuals(result: xr.Dataset, walks: ModelWalks, labels: np.ndarray | None) -> None:
     """Do two models still agree in what a reference does not explain? The score (MSE) of A - R against B - R, R from the same noise."""
     rows = []
     for references in zip(*walks.beside, strict=True):

@@ -15,7 +15,7 @@ from consistency_lab.metrics.base import RangeWarning
 from consistency_lab.metrics.distances import Distance
 from consistency_lab.similarity.quantities import metric_coordinates
 from consistency_lab.similarity.statistics import family_score, pair_score, pairs_of
-from consistency_lab.similarity.trajectories import Trajectories, Walks
+from consistency_lab.similarity.trajectories import ModelWalks, Trajectories
 
 FAMILY = "95 %, two-way jackknife, t({dof}) for models: over models like these {count} and over noise"
 PAIR = "95 %, delete-one-sample jackknife over noise: this pair, not this family"
@@ -93,7 +93,7 @@ def scored(distances: Sequence[Distance], *values: np.ndarray) -> tuple[np.ndarr
 
 def add_pairs(
     result: xr.Dataset,
-    walks: Walks,
+    walks: ModelWalks,
     distances: Sequence[Distance],
     labels: np.ndarray | None = None,
 ) -> None:

@@ -35,7 +35,7 @@ from consistency_lab.store.results import with_provenance
 from consistency_lab.store.runs import Store
 
 REAL = "other real images"
-FLOOR, GAUSSIAN, MEAN, MEMORISER = "training images", "Gaussian denoiser", "data mean", "optimal denoiser"
+TRAINING_IMAGES, GAUSSIAN, MEAN, MEMORISER = "training images", "Gaussian denoiser", "data mean", "optimal denoiser"
 _WEIGHTS = "classifier.safetensors"
 _logger = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ def measure_quality(
     reference = Reference(extractor.features(against.all()), extractor.feature_name)
     rows = {name: measure(reference, extractor.features(x)) for name, x in samples.items()}
     result = _table(rows)
-    controls = {REAL: "control", FLOOR: "control"}
+    controls = {REAL: "control", TRAINING_IMAGES: "control"}
     result.coords["role"] = ("row", [controls.get(name, "reference") if name in beside else "model" for name in rows])
     if isinstance(extractor, SmallClassifier):
         covered = [classes_covered(extractor.predict(x), len(extractor.head.bias)) for x in samples.values()]
@@ -264,7 +264,7 @@ def reference_samples(
     images: ImageSet, schedule: Schedule, noise: SharedNoise, count: int, sampler: Sampler | str | None = None
 ) -> dict[str, Tensor]:
     """What a trained model is told apart from: name -> images."""
-    made = {FLOOR: images.all()[:count]}
+    made = {TRAINING_IMAGES: images.all()[:count]}
     for name, key in ((GAUSSIAN, "gaussian"), (MEAN, "mean"), (MEMORISER, "optimal")):
         model = DiffusionModel(name, closed_form(key, images.all(), schedule))
         made[name] = model.generate(noise, range(count), sampler)

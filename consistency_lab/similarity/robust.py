@@ -17,7 +17,7 @@ from consistency_lab.intervals import add_interval, stacked
 from consistency_lab.metrics.distances import Distance
 from consistency_lab.similarity.pairwise import embedded, groups_of, null_of, scored
 from consistency_lab.similarity.statistics import score
-from consistency_lab.similarity.trajectories import Walks
+from consistency_lab.similarity.trajectories import ModelWalks
 from consistency_lab.similarity.typical import leave_one_out, median_score, trimmed_interval, typical, worst_share
 
 MOST_HELD = 0.05  # share of the distance that one sample may hold before a reader is warned
@@ -52,7 +52,9 @@ def add_robust(result: xr.Dataset, distances: Sequence[Distance]) -> None:
         add_interval(result, "odd_rise", ("t", "metric"), left.rise)
 
 
-def add_typical(result: xr.Dataset, walks: Walks, distances: Sequence[Distance], labels: np.ndarray | None) -> None:
+def add_typical(
+    result: xr.Dataset, walks: ModelWalks, distances: Sequence[Distance], labels: np.ndarray | None
+) -> None:
     """Add the scores of typical samples at the last time, of final images. Nothing is added for fewer than three samples.
 
     - ``trimmed_score (pair, metric)`` and ``family_trimmed_score (metric)`` with intervals: the score of the comparison of those samples

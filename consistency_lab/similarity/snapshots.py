@@ -30,11 +30,11 @@ from consistency_lab.similarity.controls import with_references
 from consistency_lab.similarity.labels import agreed_labels, labels_of
 from consistency_lab.similarity.pairwise import FAMILY, PAIR, coordinates, pairwise_distances, scored
 from consistency_lab.similarity.statistics import family_score, pair_score
-from consistency_lab.similarity.trajectories import Trajectories, Walk, Walked, meetings
+from consistency_lab.similarity.trajectories import Trajectories, WalkCache, WalkPlan, meetings
 from consistency_lab.store.results import with_provenance
 from consistency_lab.training.train import kept_steps, load_snapshots
 
-REFERENCES = ("gaussian", "optimal")  # the data mean is the same whatever the noise, and scores 0
+DEFAULT_REFERENCES = ("gaussian", "optimal")  # the data mean is the same whatever the noise, and scores 0
 Pairs = tuple[Array, Array]  # distance and null
 NOTE = (
     "Snapshots of one run are not independent models: each grew out of the one before. Intervals of snapshots are over noise and hold for "
@@ -88,11 +88,11 @@ def compare_snapshots(
         )
     distances = [metric if isinstance(metric, Distance) else METRICS.build(metric) for metric in metrics]
     sampler, noise, steps = Sampler.of(sampler), noise or SharedNoise(0), _common_steps(models)
-    walk = Walk(noise, count, sampler, 2, agreed_labels(models, count))
+    walk = WalkPlan(noise, count, sampler, 2, agreed_labels(models, count))
     labels = None if walk.labels is None else labels_of(range(count), walk.labels)
     walks = meetings(models, sampler.steps, torch.tensor([sampler.steps]), partial(_over_training, walk, steps))
     if images is not None:
-        walks = with_references(walks, models, walk, Walked(), images, REFERENCES)
+        walks = with_references(walks, models, walk, WalkCache(), images, DEFAULT_REFERENCES)
     finite = torch.stack([each.estimates.flatten(1).isfinite().all(1) for each in walks.every]).all(0)
     if not finite[-1]:
         raise UserError(
@@ -132,13 +132,13 @@ def compare_snapshots(
         add_interval(result, "family_score", ("step", "metric"), family)
         result.attrs["family_interval"] = FAMILY.format(dof=len(models) - 1, count=len(models))
     if images is not None:
-        result.coords["reference"] = list(REFERENCES)
+        result.coords["reference"] = list(DEFAULT_REFERENCES)
         beside = [
             _constant(x.name, x.estimates[-1:], len(own[0].estimates))
             for row in walks.beside[: len(models)]
             for x in row
         ]
-        add("reference_score", "reference", [each for each in own for _ in REFERENCES], beside, mean=True)
+        add("reference_score", "reference", [each for each in own for _ in DEFAULT_REFERENCES], beside, mean=True)
     shares = np.array([[outside(images).mean() for images in each.estimates] for each in own])
     result["outside"] = (("model", "step"), shares)
     result.attrs["warnings"] = json.dumps(_warnings(result, lost))
@@ -178,10 +178,10 @@ def _common_steps(models: Sequence[DiffusionModel]) -> list[int]:
     return sorted(set.intersection(*map(set, kept)))
 
 
-def _over_training(walk: Walk, steps: Sequence[int], model: GenerativeModel, grid: Tensor) -> Trajectories:
+def _over_training(walk: WalkPlan, steps: Sequence[int], model: GenerativeModel, grid: Tensor) -> Trajectories:
     """The images of a run's snapshots: training steps in the place of noise levels."""
     assert isinstance(model, DiffusionModel)
-    made = [Walked().of(snapshot, walk, grid).estimates[-1] for _, snapshot in load_snapshots(model, steps)]
+    made = [WalkCache().of(snapshot, walk, grid).estimates[-1] for _, snapshot in load_snapshots(model, steps)]
     return Trajectories(model.name, torch.stack(made))
 
 

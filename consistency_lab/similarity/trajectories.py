@@ -26,7 +26,7 @@ class Trajectories(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Walk:
+class WalkPlan:
     """How all models sample in one comparison.
 
     Attributes:
@@ -48,18 +48,18 @@ class Walk:
         """Indices of the grid points that are kept, ``(levels,)``."""
         return kept_points(self.sampler.steps, self.levels)
 
-    def with_steps(self, steps: int, levels: int) -> Walk:
+    def with_steps(self, steps: int, levels: int) -> WalkPlan:
         return replace(self, sampler=replace(self.sampler, steps=steps), levels=levels)
 
 
-class Walked:
+class WalkCache:
     """What was computed already, for a table that compares a model with many others: each is walked once, each reference made once."""
 
     def __init__(self) -> None:
-        self._walks: dict[tuple[int, Walk, tuple[float, ...]], tuple[GenerativeModel, Trajectories]] = {}
+        self._walks: dict[tuple[int, WalkPlan, tuple[float, ...]], tuple[GenerativeModel, Trajectories]] = {}
         self._references: dict[Hashable, list[DiffusionModel]] = {}
 
-    def of(self, model: DiffusionModel, walk: Walk, grid: Tensor) -> Trajectories:
+    def of(self, model: DiffusionModel, walk: WalkPlan, grid: Tensor) -> Trajectories:
         """The estimates of a model on a grid of times, at the levels that the walk keeps."""
         key = (id(model), walk, tuple(grid.tolist()))
         if key not in self._walks:
@@ -74,7 +74,7 @@ class Walked:
 
 
 @dataclass(frozen=True)
-class Walks:
+class ModelWalks:
     """What models make of the shared noise: each on its own, and again wherever it is compared with a model of another schedule.
 
     A diffusion model walks its own schedule's grid. Two of different schedules cannot be compared there: they walk the alignment of their
@@ -107,12 +107,12 @@ class Walks:
         """``t`` and ``log_snr`` of the comparison ``(T,)``: those of all pairs' alignments, or the mean over pairs where they differ."""
         return shared_axis(self.t).numpy(), shared_axis(self.log_snr).numpy()
 
-    def restricted(self, models: Sequence[int], samples: Sequence[int]) -> Walks:
+    def restricted(self, models: Sequence[int], samples: Sequence[int]) -> ModelWalks:
         """The walks of those models and samples alone, the models in that order."""
         old = [k for k, owner in enumerate(self.owners) if owner in models]
         place = {k: new for new, k in enumerate(old)}
         pairs = [i for i, sides in enumerate(self.sides) if all(side in place for side in sides)]
-        return Walks(
+        return ModelWalks(
             restricted([self.every[k] for k in old], samples),
             [list(models).index(self.owners[k]) for k in old],
             [self.grids[k] for k in old],
@@ -123,7 +123,7 @@ class Walks:
         )
 
 
-def walk_models(models: Sequence[GenerativeModel], walk: Walk, known: Walked | None = None) -> Walks:
+def walk_models(models: Sequence[GenerativeModel], walk: WalkPlan, known: WalkCache | None = None) -> ModelWalks:
     """Every model's estimates on its own grid and on the alignments of its pairs.
 
     Models that make an image in one go (a GAN, a VAE) have no way from noise to data: with one of them among the models, only the
@@ -137,7 +137,7 @@ def walk_models(models: Sequence[GenerativeModel], walk: Walk, known: Walked | N
     Raises:
         UserError: two schedules without a common noise level.
     """
-    known = Walked() if known is None else known
+    known = WalkCache() if known is None else known
     along = all(isinstance(model, DiffusionModel) for model in models)
 
     def estimates(model: GenerativeModel, grid: Tensor) -> Trajectories:
@@ -157,7 +157,7 @@ def meetings(
     steps: int,
     kept: Tensor,
     estimates: Callable[[GenerativeModel, Tensor], Trajectories],
-) -> Walks:
+) -> ModelWalks:
     """The walks of models and of their pairs.
 
     Args:
@@ -197,7 +197,7 @@ def meetings(
         log_snr.append(alignment.log_snr[kept])
     empty = torch.empty(0, len(kept), dtype=torch.float64)  # of the pairs of one model
     at, level = (torch.stack(rows) if rows else empty for rows in (t, log_snr))
-    return Walks(every, owners, grids, sides, at, level)
+    return ModelWalks(every, owners, grids, sides, at, level)
 
 
 def restricted(walks: Sequence[Trajectories], samples: Sequence[int]) -> list[Trajectories]:
@@ -218,7 +218,7 @@ def _check_shapes(walks: Sequence[Trajectories]) -> None:
             )
 
 
-def _estimates(model: DiffusionModel, walk: Walk, grid: Tensor) -> Trajectories:
+def _estimates(model: DiffusionModel, walk: WalkPlan, grid: Tensor) -> Trajectories:
     wanted, parts = set(walk.kept.tolist()), []
     for chunk in chunks(range(walk.count)):
         steps = enumerate(model.path(walk.noise, chunk, walk.sampler, grid, walk.labels))

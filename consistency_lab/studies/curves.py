@@ -12,7 +12,7 @@ from consistency_lab.intervals import Array
 from consistency_lab.networks.reentrant import differentiating
 from consistency_lab.probes.frozen import FrozenBatch, SampleLoss
 from consistency_lab.probes.joining import Settle, to_settle
-from consistency_lab.probes.walk import losses_at_stops
+from consistency_lab.probes.weight_space import losses_at_stops
 from consistency_lab.training.loop import Batch
 
 Weights = list[Tensor]

@@ -23,7 +23,7 @@ from consistency_lab.probes.lanczos import gaussian
 from consistency_lab.probes.operators import OPERATORS, CurvatureOperator
 from consistency_lab.probes.smoothness import OFFSETS, ON_SPAN, SPANS
 from consistency_lab.probes.subject import Subject, diffusion_subject
-from consistency_lab.probes.walk import mean_gradients
+from consistency_lab.probes.weight_space import mean_gradients
 from consistency_lab.studies.cost import seconds_per_step
 from consistency_lab.training.settings import LoopSettings
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from consistency_lab.addresses import open_foreign
 from consistency_lab.data.sources import load_images
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler, start_state
-from consistency_lab.interop.load import open_foreign
 from consistency_lab.similarity.compare import compare
 from consistency_lab.training.train import train
 

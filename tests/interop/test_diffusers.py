@@ -6,13 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from consistency_lab.addresses import open_foreign
 from consistency_lab.diffusion.model import described
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler, sample_path, start_state
 from consistency_lab.errors import UserError
 from consistency_lab.interop.diffusers import import_diffusers, load_diffusers
 from consistency_lab.interop.layout import WEIGHTS
-from consistency_lab.interop.load import open_foreign
 from consistency_lab.networks.diffusers_keys import to_diffusers_state
 
 diffusers = pytest.importorskip("diffusers")

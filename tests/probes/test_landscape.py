@@ -18,7 +18,7 @@ from consistency_lab.probes.landscape import line_landscape, probe_landscape
 from consistency_lab.probes.plane import plane_landscape, probe_plane
 from consistency_lab.probes.smoothness import barrier, curvature, over_images, roughness
 from consistency_lab.probes.subject import Subject, diffusion_subject
-from consistency_lab.probes.walk import losses_along
+from consistency_lab.probes.weight_space import losses_along
 
 SHAPE = (1, 8, 8)
 

@@ -17,7 +17,7 @@ from consistency_lab.probes.directions import random_axes
 from consistency_lab.probes.frozen import FrozenBatch
 from consistency_lab.probes.operators import GaussNewton, Hessian
 from consistency_lab.probes.subject import Split, Subject, diffusion_subject
-from consistency_lab.probes.walk import mean_gradients
+from consistency_lab.probes.weight_space import mean_gradients
 
 
 def regression(chunk=1024, samples=23):

@@ -13,7 +13,7 @@ from consistency_lab.networks.registry import build_network
 from consistency_lab.probes.frozen import FrozenBatch
 from consistency_lab.probes.plane import plane_landscape, probe_plane
 from consistency_lab.probes.subject import Subject, diffusion_subject
-from consistency_lab.probes.walk import losses_at
+from consistency_lab.probes.weight_space import losses_at
 
 
 def bowl():

@@ -16,7 +16,7 @@ from consistency_lab.probes.difficulty import probe_difficulty
 from consistency_lab.probes.frozen import FrozenBatch
 from consistency_lab.probes.operators import GaussNewton, Hessian
 from consistency_lab.probes.subject import diffusion_subject
-from consistency_lab.probes.walk import mean_gradients
+from consistency_lab.probes.weight_space import mean_gradients
 from consistency_lab.training.train import train
 
 TINY = {"steps": 3, "batch": 16, "lr_warmup": 1}

@@ -243,7 +243,7 @@ def test_what_is_known_is_not_walked_again_and_changes_nothing(family, digits, m
     monkeypatch.setattr(
         trajectories, "_estimates", lambda model, *rest: walks.append(model.name) or original(model, *rest)
     )
-    known = trajectories.Walked()
+    known = trajectories.WalkCache()
     alone = compare(family[:2], images=digits, **FEW)
     walks.clear()
     first = compare(family[:2], images=digits, known=known, **FEW)

@@ -6,7 +6,7 @@ import xarray as xr
 from consistency_lab.metrics.distances import METRICS
 from consistency_lab.similarity.controls import add_ceiling, add_references
 from consistency_lab.similarity.statistics import pairs_of
-from consistency_lab.similarity.trajectories import Trajectories, Walks
+from consistency_lab.similarity.trajectories import ModelWalks, Trajectories
 
 N = 12
 
@@ -29,7 +29,7 @@ def family(rng, rhos, reference):
 def referred(walked, references, *metrics, labels=None):
     """What the references say of models of one schedule, which share them."""
     count, nothing = len(walked), torch.zeros(len(pairs_of(len(walked))), 2)
-    walks = Walks(
+    walks = ModelWalks(
         walked, list(range(count)), [torch.empty(0)] * count, pairs_of(count), nothing, nothing, [references] * count
     )
     result = xr.Dataset(coords={"metric": list(metrics)})

@@ -25,7 +25,7 @@ from consistency_lab.paper.race.contestants import Contestant
 from consistency_lab.paper.race.parallel_runs import run_all
 from consistency_lab.paper.race.running import RaceRun, Watch, recorded
 from consistency_lab.paper.rows import Rows
-from consistency_lab.similarity.quality import FLOOR, GAUSSIAN, MEAN, MEMORISER, reference_samples
+from consistency_lab.similarity.quality import GAUSSIAN, MEAN, MEMORISER, TRAINING_IMAGES, reference_samples
 
 TARGETS = (
     0.3,
@@ -146,7 +146,7 @@ def _references(watch: Watch, rows: Rows) -> dict[str, dict[str, float | None]]:
         keys = {GAUSSIAN: "gaussian", MEAN: "mean", MEMORISER: "optimal"}
         for name, images in samples.items():
             loss = None
-            if name != FLOOR:
+            if name != TRAINING_IMAGES:
                 pool = watch.images.all()
                 loss = watch.loss(closed_form(keys[name], pool, watch.schedule_object).to(watch.device))
             features = moments(watch.classifier.features(images))

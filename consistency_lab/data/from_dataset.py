@@ -25,7 +25,7 @@ _logger = logging.getLogger(__name__)
 _IMAGE, _LABEL = ("image", "img", "pixel_values"), ("label", "labels", "fine_label")
 
 
-def gathered(source: Any, name: str) -> tuple[Any, torch.Tensor | None]:
+def from_dataset(source: Any, name: str) -> tuple[Any, torch.Tensor | None]:
     """All images of a source as one tensor (N, ...), and their labels where it yields (image, whole number); arrays as they are.
 
     Raises `UserError` for items that are no images, for images of several sizes or types, and for a source without items.
@@ -44,7 +44,7 @@ def gathered(source: Any, name: str) -> tuple[Any, torch.Tensor | None]:
         images = _joined(torch.stack, [_tensor(image, name) for image, _ in items], name)
         return images, _labels([label for _, label in items])
     if isinstance(source, Iterator):
-        return gathered(list(source), name)
+        return from_dataset(list(source), name)
     if isinstance(source, dict):
         keys = list(map(str, source))
         raise UserError(f"{name!r} was given a dict of {', '.join(keys) or 'nothing'}; give one of its parts.")

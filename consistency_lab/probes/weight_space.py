@@ -19,7 +19,9 @@ from consistency_lab.probes.joining import Settle
 Points = Sequence[Sequence[float]]
 
 
-def walk(module: nn.Module, axes: Sequence[Direction], points: Points, settle: Settle | None = None) -> Iterator[int]:
+def at_points(
+    module: nn.Module, axes: Sequence[Direction], points: Points, settle: Settle | None = None
+) -> Iterator[int]:
     """Move the module to ``weights + sum_k point[k] * axes[k]`` for each point in turn, yielding its index.
 
     Each point starts again from the stored weights, so that no error adds up along the way, and the origin is the model itself bit for bit.
@@ -49,7 +51,7 @@ def losses_at(
     settle: Settle | None = None,
 ) -> Tensor:
     """Loss per sample at each of the points: ``(points, B)``, float64 on the CPU. The module is left as it was."""
-    return losses_at_stops(module, loss, batch, walk(module, axes, points, settle))
+    return losses_at_stops(module, loss, batch, at_points(module, axes, points, settle))
 
 
 def losses_at_stops(module: nn.Module, loss: SampleLoss, batch: FrozenBatch, way: Iterable[object]) -> Tensor:

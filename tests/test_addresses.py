@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
+from consistency_lab.addresses import is_foreign, open_foreign
 from consistency_lab.errors import UserError
-from consistency_lab.interop.load import is_foreign, open_foreign
 
 
 class Bomb:

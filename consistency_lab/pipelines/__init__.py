@@ -1,0 +1,1 @@
+"""Whole generators of others, whose code or files make the images: folders of images, recorded trajectories, pipelines."""
