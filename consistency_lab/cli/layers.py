@@ -52,7 +52,6 @@ class Layers(Common):
         from consistency_lab.store.atomic import ensure_writable
 
         found, layers = find(self.models, self.store), self._layers()
-        images = training_images(self.data, self.data_dir)
         if self.dry_run:
             evaluations = len(found) * self.count * len(self.times)
             print_json(
@@ -60,6 +59,7 @@ class Layers(Common):
             )
             return
         ensure_writable(self.out)
+        images = training_images(self.data, self.data_dir)
         models = load_models(self.models, self.store, self.device)
         result = compare_representations(
             models, images, layers, times=self.times, noise=SharedNoise(self.seed), count=self.count

@@ -65,7 +65,6 @@ class Quality(Common):
         if self.weights is not None and self.features == "classifier":
             raise UserError("--weights belongs to --features inception and --features dinov2.")
         found, sampler = find(self.models, self.store), Sampler.parse(self.sampler)
-        real, training = (training_images(data, self.data_dir) for data in (self.data, self.training_data))
         if self.dry_run:
             evaluations = len(found) * self.count * sampler.evaluations()
             print_json(
@@ -73,6 +72,7 @@ class Quality(Common):
             )
             return
         ensure_writable(self.out)
+        real, training = (training_images(data, self.data_dir) for data in (self.data, self.training_data))
         extractor = self._extractor(real if training is None else training)
         models = load_models(self.models, self.store, self.device)
         noise = SharedNoise(self.seed)
