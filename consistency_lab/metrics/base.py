@@ -14,6 +14,7 @@ from consistency_lab.errors import UserError
 
 RANGE = 2.0  # width of the image range [-1, 1]
 _ELEMENTS = 2**22  # embedding values that are held in float64 at a time (32 MiB)
+_CACHED = 2**17  # of those that several sums are taken of: what fits into the processor's cache (1 MiB)
 _CLOSE = 1e-4  # of |a|^2 + |b|^2: a squared distance below that has lost four digits or more
 
 Groups = Sequence[np.ndarray] | None
@@ -102,7 +103,9 @@ class SquaredDistance(Distance):
     """
 
     def between(self, a: Tensor, b: Tensor) -> Tensor:
-        return torch.cat([(u - v).pow(2).sum(1) for u, v in _paired_rows(a, b)])
+        rows = max(1, _ELEMENTS // max(1, a.shape[1]))
+        parts = zip(a.split(rows), b.split(rows), strict=True)
+        return torch.cat([(u.double() - v.double()).pow(2).sum(1) for u, v in parts])
 
     def null(self, a: Tensor, b: Tensor) -> Tensor:
         return self.pairwise([a, b], [(0, 1)])[1][0]
@@ -110,29 +113,28 @@ class SquaredDistance(Distance):
     def pairwise(
         self, embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], groups: Groups = None
     ) -> tuple[Tensor, Tensor]:
-        """See `Distance.pairwise`; of all pairs together, from inner products."""
-        distance = squared_distances(embedded, pairs)
+        """See `Distance.pairwise`; of all pairs together, from inner products.
+
+        The sum over all j of |a_i - b_j|^2 is n |a_i|^2 + sum |b|^2 - 2 a_i sum(b). The null is that of both directions without j = i.
+        """
+        first, second = map(list, zip(*pairs, strict=True))
+        gram = _no_products(embedded)
+        onto = torch.zeros_like(gram)
+        for part in _centred_columns(embedded):
+            gram.baddbmm_(part, part.mT)
+            for group in all_or(groups):
+                onto[group] += part[group] @ part[group].sum(0).T
+        squares = gram.diagonal(dim1=1, dim2=2)
+        distance = _from_products(embedded, pairs, squares[:, first] + squares[:, second], gram[:, first, second])
         null = torch.empty_like(distance)
         for group in all_or(groups):
-            null[:, group] = self._nulls([each[group] for each in embedded], pairs, distance[:, group])
+            check_samples(embedded[0][group])
+            norms, n = squares[group], len(squares[group])
+            total = norms.sum(0)
+            to_second = n * norms[:, first] + total[second] - 2 * onto[group][:, first, second]
+            to_first = n * norms[:, second] + total[first] - 2 * onto[group][:, second, first]
+            null[:, group] = (0.5 * (to_second + to_first).T - distance[:, group]).div_(n - 1).clamp_min(0.0)
         return distance, null
-
-    def _nulls(self, embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], own: Tensor) -> Tensor:
-        """The sum over all j of |a_i - b_j|^2 is n |a_i|^2 + sum |b|^2 - 2 a_i sum(b); both directions, without j = i, which is ``own``."""
-        check_samples(embedded[0])
-        n, models = len(embedded[0]), len(embedded)
-        first, second = map(list, zip(*pairs, strict=True))
-        norms = torch.zeros(n, models, dtype=torch.float64, device=own.device)
-        onto = torch.zeros(n, models, models, dtype=torch.float64, device=own.device)
-        for part in _stacked_columns(embedded):
-            # Differences of large equal terms would cost digits: all are centred by one common point, which changes no distance.
-            part = part - part.mean((0, 1))
-            norms += part.pow(2).sum(2)
-            onto += part @ part.sum(0).T
-        total = norms.sum(0)
-        to_second = n * norms[:, first] + total[second] - 2 * onto[:, first, second]
-        to_first = n * norms[:, second] + total[first] - 2 * onto[:, second, first]
-        return (0.5 * (to_second + to_first).T - own).div_(n - 1).clamp_min(0.0)
 
     def matrix(self, embedded: Tensor) -> Tensor:
         """All pairs at once, from one Gram matrix in float64: ``(N, F)`` -> ``(N, N)``, symmetric, never negative, 0 on the diagonal."""
@@ -150,36 +152,49 @@ class SquaredDistance(Distance):
 
 
 def squared_distances(embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], shift: int = 0) -> Tensor:
-    """|a_i - b_(i - shift)|^2 of pairs of models, ``(P, N)`` float64, from the inner products of all models' embeddings ``(N, F)``.
-
-    Embeddings are centred before: each sample's models by their mean, or all by one point where another sample is met. Where a distance is
-    so small beside its terms that digits are lost, it is that of the difference itself.
-    """
-    gram = torch.zeros(len(embedded[0]), len(embedded), len(embedded), dtype=torch.float64, device=embedded[0].device)
-    squares = torch.zeros(len(embedded[0]), len(embedded), dtype=torch.float64, device=embedded[0].device)
-    for part in _stacked_columns(embedded):
-        part = part - (part.mean((0, 1)) if shift else part.mean(1, keepdim=True))
-        squares += part.pow(2).sum(2)
-        gram += part @ part.roll(shift, 0).mT
+    """|a_i - b_(i - shift)|^2 of pairs of models, ``(P, N)`` float64, from the inner products of all models' embeddings ``(N, F)``."""
     first, second = map(list, zip(*pairs, strict=True))
+    gram = _no_products(embedded)
+    squares = gram[:, 0].clone()
+    for part in _centred_columns(embedded):
+        squares += part.pow(2).sum(2)
+        gram.baddbmm_(part, part.roll(shift, 0).mT)
     sums = squares[:, first] + squares.roll(shift, 0)[:, second]
-    distance = (sums - 2 * gram[:, first, second]).T.contiguous()
-    for pair, sample in (distance < _CLOSE * sums.T).nonzero().tolist():
-        a, b = (embedded[model] for model in pairs[pair])
-        distance[pair, sample] = (a[sample].double() - b[sample - shift].double()).pow(2).sum()
+    return _from_products(embedded, pairs, sums, gram[:, first, second], shift)
+
+
+def _no_products(embedded: Sequence[Tensor]) -> Tensor:
+    models = len(embedded)
+    return torch.zeros(len(embedded[0]), models, models, dtype=torch.float64, device=embedded[0].device)
+
+
+def _centred_columns(embedded: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Some columns of all models at a time, ``(N, K, columns)`` float64, in one piece of memory.
+
+    All are centred by one common point, which changes no distance: differences of large equal terms would cost digits.
+    """
+    samples, models, like = len(embedded[0]), len(embedded), embedded[0]
+    columns = min(like.shape[1], max(1, _CACHED // (samples * models)))
+    memory = torch.empty(samples, models, columns, dtype=torch.float64, device=like.device)
+    for start in range(0, like.shape[1], columns):
+        part = memory[..., : like.shape[1] - start]
+        for model, each in enumerate(embedded):
+            part[:, model] = each[:, start : start + columns]
+        yield part.sub_(part.mean((0, 1)))
+
+
+def _from_products(
+    embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], sums: Tensor, products: Tensor, shift: int = 0
+) -> Tensor:
+    """|a|^2 + |b|^2 - 2 ab ``(P, N)`` from ``(N, P)``; where that loses digits, |a - b|^2 itself."""
+    distance = (sums - 2 * products).T.contiguous()
+    close = distance < _CLOSE * sums.T
+    for pair, (a, b) in enumerate(pairs):
+        where = close[pair].nonzero()[:, 0]
+        for part in where.split(max(1, _ELEMENTS // embedded[a].shape[1])):
+            apart = embedded[a][part].double() - embedded[b][part - shift].double()
+            distance[pair, part] = apart.pow(2).sum(1)
     return distance
-
-
-def _paired_rows(a: Tensor, b: Tensor) -> list[tuple[Tensor, Tensor]] | zip[tuple[Tensor, Tensor]]:
-    rows = max(1, _ELEMENTS // max(1, a.shape[1]))
-    return zip((x.double() for x in a.split(rows)), (x.double() for x in b.split(rows)), strict=True)
-
-
-def _stacked_columns(embedded: Sequence[Tensor]) -> Iterator[Tensor]:
-    """Some columns of all models at a time, ``(N, K, columns)`` float64."""
-    columns = max(1, _ELEMENTS // (len(embedded[0]) * len(embedded)))
-    for parts in zip(*(each.split(columns, 1) for each in embedded), strict=True):
-        yield torch.stack([part.double() for part in parts], 1)
 
 
 def all_or(groups: Groups) -> Sequence[slice] | Sequence[np.ndarray]:

@@ -9,18 +9,28 @@ times faster than a padded convolution in float32.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from consistency_lab.errors import UserError
-from consistency_lab.metrics.base import RANGE, Distance, displayed
+from consistency_lab.metrics.base import RANGE, Distance, Groups, all_or, check_samples, displayed
 
 _SIGMA = 1.5  # the papers' Gaussian window, 11 pixels wide
 _BETAS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the five scales, finest first (Wang et al. 2003)
 _C1, _C2 = (0.01 * RANGE) ** 2, (0.03 * RANGE) ** 2  # (K1 L)^2 and (K2 L)^2 of equation 13 of Wang et al. 2004
-_PIXELS = 2**20  # of one set of images that are compared at a time: some twenty copies of them in float64 are held
+_PIXELS = 2**20  # of one model that are compared at a time: some copies of them in float64 are held for each model
+
+
+class Moments(NamedTuple):
+    """Intensities ``(N, C, H, W)`` with their means and variances over the Gaussian window, ``(N, C, H', W')``."""
+
+    image: Tensor
+    mean: Tensor
+    variance: Tensor
 
 
 class _Structural(Distance):
@@ -44,21 +54,66 @@ class _Structural(Distance):
         return kept
 
     def between(self, a: Tensor, b: Tensor) -> Tensor:
-        rows = max(1, _PIXELS // a[0].numel())
-        parts = [self._similarity(u, v) for u, v in zip(a.split(rows), b.split(rows), strict=True)]
-        return (1.0 - torch.cat(parts)).clamp_min(0.0).masked_fill((a == b).flatten(1).all(1), 0.0)
+        rows = self._rows(a)
+        parts = zip(a.split(rows), b.split(rows), strict=True)
+        return torch.cat([self._distance(self._prepared(u), self._prepared(v)) for u, v in parts])
 
-    def _terms(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """Luminance and contrast-structure terms ``(N, C, H', W')``, whose product is SSIM, where the whole window lies in the image."""
-        rows, columns = (_windows(side, self.window, self.sigma, a) for side in a.shape[-2:])
-        mean_a, mean_b, aa, bb, ab = rows @ torch.stack([a, b, a * a, b * b, a * b]) @ columns.T
-        squares = mean_a**2 + mean_b**2
-        luminance = (2 * mean_a * mean_b + _C1) / (squares + _C1)
-        return luminance, (2 * (ab - mean_a * mean_b) + _C2) / (aa + bb - squares + _C2)
+    def pairwise(
+        self, embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], groups: Groups = None
+    ) -> tuple[Tensor, Tensor]:
+        """See `Distance.pairwise`; the windows' moments are taken once for each model, and products alone for each pair."""
+        rows = self._rows(embedded[0])
+        distance = torch.empty(len(pairs), len(embedded[0]), dtype=torch.float64, device=embedded[0].device)
+        for first in range(0, len(embedded[0]), rows):
+            parts = [self._prepared(each[first : first + rows]) for each in embedded]
+            distance[:, first : first + rows] = torch.stack([self._distance(parts[a], parts[b]) for a, b in pairs])
+        null = torch.empty_like(distance)
+        for group in all_or(groups):
+            own = [each[group] for each in embedded]
+            check_samples(own[0])
+            total, weights = torch.zeros_like(null[:, group]), 0.0
+            for shift, weight in self.null_shifts(len(own[0])):
+                values = torch.zeros_like(total)
+                for start in range(0, len(own[0]), rows):
+                    here = torch.arange(start, min(start + rows, len(own[0])))
+                    parts = [self._prepared(each[here]) for each in own]
+                    others = [self._prepared(each[here - shift]) for each in own]
+                    for p, (a, b) in enumerate(pairs):
+                        values[p, here] = self._distance(parts[a], others[b]) + self._distance(others[a], parts[b])
+                total += weight * (values + values.roll(-shift, 1))
+                weights += 4 * weight
+            null[:, group] = total / weights
+        return distance, null
+
+    def _rows(self, images: Tensor) -> int:
+        return max(1, _PIXELS // images[0].numel())
+
+    def _distance(self, a: list[Moments], b: list[Moments]) -> Tensor:
+        same = (a[0].image == b[0].image).flatten(1).all(1)
+        return (1.0 - self._similarity(a, b)).clamp_min(0.0).masked_fill(same, 0.0)
+
+    def _prepared(self, images: Tensor) -> list[Moments]:
+        """Of each scale, finest first."""
+        return [self._moments(images)]
+
+    def _moments(self, images: Tensor) -> Moments:
+        mean, square = self._windowed(torch.stack([images, images * images]))
+        return Moments(images, mean, square - mean * mean)
+
+    def _windowed(self, images: Tensor) -> Tensor:
+        """Means over the Gaussian window ``(..., H', W')``, where the whole window lies in the image."""
+        rows, columns = (_windows(side, self.window, self.sigma, images) for side in images.shape[-2:])
+        return rows @ images @ columns.T
+
+    def _terms(self, a: Moments, b: Moments) -> tuple[Tensor, Tensor]:
+        """Luminance and contrast-structure terms ``(N, C, H', W')``, whose product is SSIM."""
+        product = a.mean * b.mean
+        luminance = (2 * product + _C1) / (a.mean**2 + b.mean**2 + _C1)
+        return luminance, (2 * (self._windowed(a.image * b.image) - product) + _C2) / (a.variance + b.variance + _C2)
 
     @abstractmethod
-    def _similarity(self, a: Tensor, b: Tensor) -> Tensor:
-        """``(N,)`` from float64 intensities in [0, 2]."""
+    def _similarity(self, a: list[Moments], b: list[Moments]) -> Tensor:
+        """``(N,)``."""
 
     @abstractmethod
     def _check(self, side: int) -> None:
@@ -98,8 +153,8 @@ class StructuralDistance(_Structural):
             f"(side - {self.window - 1} in each direction); values are clamped to [-1, 1]"
         )
 
-    def _similarity(self, a: Tensor, b: Tensor) -> Tensor:
-        luminance, contrast = self._terms(a, b)
+    def _similarity(self, a: list[Moments], b: list[Moments]) -> Tensor:
+        luminance, contrast = self._terms(a[0], b[0])
         return (luminance * contrast).flatten(1).mean(1)
 
     def _check(self, side: int) -> None:
@@ -141,15 +196,19 @@ class MultiScaleStructuralDistance(_Structural):
         )
         self.least = self.window * 2 ** (scales - 1)
 
-    def _similarity(self, a: Tensor, b: Tensor) -> Tensor:
+    def _prepared(self, images: Tensor) -> list[Moments]:
+        scales = [self._moments(images)]
+        for _ in range(1, self.scales):
+            scales.append(self._moments(F.avg_pool2d(scales[-1].image, 2, ceil_mode=True)))
+        return scales
+
+    def _similarity(self, a: list[Moments], b: list[Moments]) -> Tensor:
         kept = _BETAS[: self.scales]
         # The published five sum to 1.0001 and are kept as they are.
         betas = kept if self.scales == len(_BETAS) else tuple(beta / sum(kept) for beta in kept)
-        product = torch.ones(len(a), dtype=a.dtype, device=a.device)
-        for i, beta in enumerate(betas):
-            if i:
-                a, b = (F.avg_pool2d(x, 2, ceil_mode=True) for x in (a, b))
-            luminance, contrast = self._terms(a, b)
+        product = torch.ones(len(a[0].image), dtype=a[0].image.dtype, device=a[0].image.device)
+        for i, (beta, u, v) in enumerate(zip(betas, a, b, strict=True)):
+            luminance, contrast = self._terms(u, v)
             terms = contrast if i < len(betas) - 1 else luminance * contrast
             product = product * terms.flatten(1).mean(1).clamp_min(0.0) ** beta
         return product

@@ -165,7 +165,7 @@ def test_pairs_together_do_not_depend_on_the_company(monkeypatch):
     embedded = [mse.embed(x) for x in torch.randn(5, 7, 1, 4, 4, generator=torch.Generator().manual_seed(1))]
     whole = mse.pairwise(embedded, PAIRS)
     few = [mse.pairwise([embedded[a], embedded[b]], [(0, 1)]) for a, b in PAIRS]
-    monkeypatch.setattr("consistency_lab.metrics.base._ELEMENTS", 100)
+    monkeypatch.setattr("consistency_lab.metrics.base._CACHED", 100)
     narrow = mse.pairwise(embedded, PAIRS)
     for k in range(2):
         assert torch.allclose(whole[k], torch.cat([each[k] for each in few]), rtol=1e-12)
