@@ -39,12 +39,15 @@ class Side:
         self._process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, what: str) -> dict[str, Any]:
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.write(what + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"a side of the row ended by itself with status {self._process.wait()}; its message stands above.")
+            raise SystemExit(
+                f"a side of the row ended by itself with status {self._process.wait()}; its message stands above."
+            )
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -57,7 +60,9 @@ def measure(name: str, case: str, rounds: int, threads: int, earlier: Path | Non
     row = import_module(name)
     before = getattr(row, "BEFORE", None)
     sides = [Side(name, case, "ours", HERE.parent, threads)]
-    sides.append(Side(name, case, "ours" if before else "theirs", earlier if before and earlier else HERE.parent, threads))
+    sides.append(
+        Side(name, case, "ours" if before else "theirs", earlier if before and earlier else HERE.parent, threads)
+    )
     try:
         with tempfile.TemporaryDirectory() as folder:
             files = [Path(folder) / "ours.npz", Path(folder) / "theirs.npz"]
@@ -65,7 +70,9 @@ def measure(name: str, case: str, rounds: int, threads: int, earlier: Path | Non
                 side.ask(f"answer {file}")
             difference = _difference(*files)
         if difference > row.TOLERANCE:
-            raise SystemExit(f"{name} ({case}): the two sides differ by {difference:.3g}, more than {row.TOLERANCE:g}; nothing was timed.")
+            raise SystemExit(
+                f"{name} ({case}): the two sides differ by {difference:.3g}, more than {row.TOLERANCE:g}; nothing was timed."
+            )
         seconds: list[list[float]] = [[], []]
         for done in range(rounds):
             for k in (0, 1) if done % 2 else (1, 0):
@@ -99,7 +106,9 @@ def _difference(first: Path, second: Path) -> float:
     with np.load(first) as ours, np.load(second) as theirs:
         if set(ours) != set(theirs) or not ours:
             raise SystemExit(f"the two sides answer other things: {sorted(ours)} and {sorted(theirs)}.")
-        return max(float(np.abs(ours[key] - theirs[key]).max() / max(np.abs(theirs[key]).max(), 1e-300)) for key in ours)
+        return max(
+            float(np.abs(ours[key] - theirs[key]).max() / max(np.abs(theirs[key]).max(), 1e-300)) for key in ours
+        )
 
 
 def _spread(ratios: list[float]) -> float:
@@ -112,14 +121,20 @@ def _spread(ratios: list[float]) -> float:
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
 
 
 def checkout(commit: str, folder: Path) -> Path:
     """The package as it was at a commit of this repository."""
-    packed = subprocess.run(["git", "archive", commit, "consistency_lab"], cwd=HERE.parent, capture_output=True, check=False)
+    packed = subprocess.run(
+        ["git", "archive", commit, "consistency_lab"], cwd=HERE.parent, capture_output=True, check=False
+    )
     if packed.returncode:
-        raise SystemExit(f"the commit {commit} is not here ({packed.stderr.decode().strip()}); fetch the whole history.")
+        raise SystemExit(
+            f"the commit {commit} is not here ({packed.stderr.decode().strip()}); fetch the whole history."
+        )
     with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
         archive.extractall(folder, filter="data")
     return folder
@@ -145,7 +160,10 @@ def main() -> None:
             for case in row.CASES:
                 found = measure(name, case, options.rounds, options.threads, earlier)
                 results[f"{name}: {case}"] = found
-                print(f"{name}, {case}: {found['ratio']:.2f} ({found['quartiles'][0]:.2f} to {found['quartiles'][1]:.2f})", flush=True)
+                print(
+                    f"{name}, {case}: {found['ratio']:.2f} ({found['quartiles'][0]:.2f} to {found['quartiles'][1]:.2f})",
+                    flush=True,
+                )
                 file.write_text(json.dumps(results, indent=1) + "\n")
     (options.out / "RESULTS.md").write_text(write_page(results, HERE / "rows"))
 

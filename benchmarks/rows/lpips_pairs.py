@@ -11,13 +11,12 @@ NOTE = "The trunk has random weights on both sides: time does not depend on them
 
 def ours(case):
     from consistency_lab.metrics.perceptual import FeatureDistance, random_network
-    from consistency_lab.similarity.statistics import pairs_of
 
     images, pairs = alike(case)
     distance = FeatureDistance(random_network("squeeze"), "squeeze", "random features", "random")
 
     def work():
-        found, _ = distance.pairwise([distance.embed(each) for each in images], pairs_of(len(images)))
+        found, _ = distance.pairwise([distance.embed(each) for each in images], pairs)
         return {"distance": found}
 
     return work

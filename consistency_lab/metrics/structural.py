@@ -22,15 +22,17 @@ from consistency_lab.metrics.base import RANGE, Distance, Groups, all_or, check_
 _SIGMA = 1.5  # the papers' Gaussian window, 11 pixels wide
 _BETAS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the five scales, finest first (Wang et al. 2003)
 _C1, _C2 = (0.01 * RANGE) ** 2, (0.03 * RANGE) ** 2  # (K1 L)^2 and (K2 L)^2 of equation 13 of Wang et al. 2004
-_PIXELS = 2**20  # of one model that are compared at a time: some copies of them in float64 are held for each model
+_PIXELS = 2**16  # of one model that are compared at a time: they stay in the processor's cache
+_EQUAL = 1e-9  # a distance below that may be rounding alone
 
 
 class Moments(NamedTuple):
-    """Intensities ``(N, C, H, W)`` with their means and variances over the Gaussian window, ``(N, C, H', W')``."""
+    """Intensities ``(N, C, H, W)``, their means over the Gaussian window ``(N, C, H', W')``, and their shares of both denominators."""
 
     image: Tensor
     mean: Tensor
-    variance: Tensor
+    luminance: Tensor
+    contrast: Tensor
 
 
 class _Structural(Distance):
@@ -54,62 +56,67 @@ class _Structural(Distance):
         return kept
 
     def between(self, a: Tensor, b: Tensor) -> Tensor:
-        rows = self._rows(a)
-        parts = zip(a.split(rows), b.split(rows), strict=True)
-        return torch.cat([self._distance(self._prepared(u), self._prepared(v)) for u, v in parts])
+        return self.pairwise([a, b], [(0, 1)], [])[0][0]
 
     def pairwise(
         self, embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], groups: Groups = None
     ) -> tuple[Tensor, Tensor]:
-        """See `Distance.pairwise`; the windows' moments are taken once for each model, and products alone for each pair."""
-        rows = self._rows(embedded[0])
-        distance = torch.empty(len(pairs), len(embedded[0]), dtype=torch.float64, device=embedded[0].device)
-        for first in range(0, len(embedded[0]), rows):
-            parts = [self._prepared(each[first : first + rows]) for each in embedded]
-            distance[:, first : first + rows] = torch.stack([self._distance(parts[a], parts[b]) for a, b in pairs])
+        """See `Distance.pairwise`; the windows' moments are taken once for each model, and products alone for each pair.
+
+        Distances to other samples are nowhere near 0, where float32 would lose them; theirs are taken in it.
+        """
+        distance = self._shifted(embedded, pairs, 0)
         null = torch.empty_like(distance)
+        single = [each.float() for each in embedded]
+        both = [*pairs, *((b, a) for a, b in pairs)]
         for group in all_or(groups):
-            own = [each[group] for each in embedded]
+            own = [each[group] for each in single]
             check_samples(own[0])
             total, weights = torch.zeros_like(null[:, group]), 0.0
             for shift, weight in self.null_shifts(len(own[0])):
-                values = torch.zeros_like(total)
-                for start in range(0, len(own[0]), rows):
-                    here = torch.arange(start, min(start + rows, len(own[0])))
-                    parts = [self._prepared(each[here]) for each in own]
-                    others = [self._prepared(each[here - shift]) for each in own]
-                    for p, (a, b) in enumerate(pairs):
-                        values[p, here] = self._distance(parts[a], others[b]) + self._distance(others[a], parts[b])
-                total += weight * (values + values.roll(-shift, 1))
+                values = self._shifted(own, both, shift)
+                values = weight * (values + values.roll(-shift, 1))
+                total += values[: len(pairs)] + values[len(pairs) :]
                 weights += 4 * weight
             null[:, group] = total / weights
         return distance, null
 
-    def _rows(self, images: Tensor) -> int:
-        return max(1, _PIXELS // images[0].numel())
-
-    def _distance(self, a: list[Moments], b: list[Moments]) -> Tensor:
-        same = (a[0].image == b[0].image).flatten(1).all(1)
-        return (1.0 - self._similarity(a, b)).clamp_min(0.0).masked_fill(same, 0.0)
+    def _shifted(self, embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], shift: int) -> Tensor:
+        """The distance of a_i to b_(i - shift), ``(P, N)`` float64; a few samples at a time, that stay in the processor's cache."""
+        rows = max(1, _PIXELS // embedded[0][0].numel())
+        found = torch.empty(len(pairs), len(embedded[0]), dtype=torch.float64, device=embedded[0].device)
+        for here in torch.arange(len(embedded[0]), device=embedded[0].device).split(rows):
+            own = [self._prepared(each[here]) for each in embedded]
+            others = [self._prepared(each[here - shift]) for each in embedded] if shift else own
+            for p, (a, b) in enumerate(pairs):
+                found[p, here] = 1.0 - self._similarity(own[a], others[b]).double()
+        found.clamp_min_(0.0)
+        for p, i in (found < _EQUAL).nonzero().tolist():  # of equal images it is exactly 0
+            a, b = pairs[p]
+            if torch.equal(embedded[a][i], embedded[b][i - shift]):
+                found[p, i] = 0.0
+        return found
 
     def _prepared(self, images: Tensor) -> list[Moments]:
         """Of each scale, finest first."""
         return [self._moments(images)]
 
     def _moments(self, images: Tensor) -> Moments:
-        mean, square = self._windowed(torch.stack([images, images * images]))
-        return Moments(images, mean, square - mean * mean)
+        mean, square = self._windowed(images), self._windowed(images * images)
+        squared = mean * mean
+        return Moments(images, mean, squared + _C1 / 2, square.sub_(squared).add_(_C2 / 2))
 
     def _windowed(self, images: Tensor) -> Tensor:
         """Means over the Gaussian window ``(..., H', W')``, where the whole window lies in the image."""
         rows, columns = (_windows(side, self.window, self.sigma, images) for side in images.shape[-2:])
-        return rows @ images @ columns.T
+        lines = images.flatten(0, -2) @ columns.T  # one product of matrices, twice as fast as one for each image
+        return rows @ lines.view(*images.shape[:-1], -1)
 
     def _terms(self, a: Moments, b: Moments) -> tuple[Tensor, Tensor]:
         """Luminance and contrast-structure terms ``(N, C, H', W')``, whose product is SSIM."""
         product = a.mean * b.mean
-        luminance = (2 * product + _C1) / (a.mean**2 + b.mean**2 + _C1)
-        return luminance, (2 * (self._windowed(a.image * b.image) - product) + _C2) / (a.variance + b.variance + _C2)
+        contrast = self._windowed(a.image * b.image).sub_(product).mul_(2).add_(_C2).div_(a.contrast + b.contrast)
+        return product.mul_(2).add_(_C1).div_(a.luminance + b.luminance), contrast
 
     @abstractmethod
     def _similarity(self, a: list[Moments], b: list[Moments]) -> Tensor:

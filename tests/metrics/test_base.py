@@ -154,9 +154,9 @@ def test_pairs_together_are_pairs_one_by_one(metric, groups):
         assert torch.allclose(found[p], distance.between(u, v), rtol=1e-11, atol=1e-20)
         for group in groups or [np.arange(9)]:
             rows = Distance.null(distance, u[group], v[group])  # the shifts are all others here: 8 of 4 and of 2
-            if metric.startswith(("ssim", "ms-ssim")):
+            if "ssim" in metric:  # of two shifts, not of all
                 rows = distance.null(u[group], v[group])
-            assert torch.allclose(null[p][group], rows, rtol=1e-10)
+            assert torch.allclose(null[p][group], rows, rtol=1e-5 if "ssim" in metric else 1e-10)  # taken in float32
     assert (found[3, :4] == (torch.inf if metric == "psnr" else 0)).all()
 
 
