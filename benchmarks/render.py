@@ -9,8 +9,8 @@ from typing import Any
 HEAD = """# Measured beside its peers
 
 `make bench` runs both sides of every row in turn on one machine, checks first that they give the same answer, and writes this page;
-`make bench ROW="lpips_pairs ssim_pairs"` measures some rows again. A ratio is the peer's time by ours, the median of rounds, with the middle
-half of the rounds in brackets: above 1 we are faster. Memory is the peak of the whole process, libraries included.
+`make bench ROW="lpips_pairs ssim_pairs"` measures some rows again. A ratio is the peer's time by ours, the median of rounds, with the
+middle half of the rounds in brackets: above 1 we are faster. Memory is the peak of the whole process, libraries included.
 
 | row | case | peer | ratio | goal | ours | peer's | memory, MiB | differ by |
 |---|---|---|---|---|---|---|---|---|

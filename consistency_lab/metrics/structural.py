@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -108,7 +109,9 @@ class _Structural(Distance):
 
     def _windowed(self, images: Tensor) -> Tensor:
         """Means over the Gaussian window ``(..., H', W')``, where the whole window lies in the image."""
-        rows, columns = (_windows(side, self.window, self.sigma, images) for side in images.shape[-2:])
+        rows, columns = (
+            _windows(side, self.window, self.sigma, images.dtype, images.device) for side in images.shape[-2:]
+        )
         lines = images.flatten(0, -2) @ columns.T  # one product of matrices, twice as fast as one for each image
         return rows @ lines.view(*images.shape[:-1], -1)
 
@@ -127,9 +130,10 @@ class _Structural(Distance):
         """Raise `UserError` for images whose shorter side is too small, naming the least size."""
 
 
-def _windows(side: int, window: int, sigma: float, like: Tensor) -> Tensor:
+@lru_cache(maxsize=32)
+def _windows(side: int, window: int, sigma: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """``(side - window + 1, side)``: row i weighs the pixels i .. i + window - 1 of a line by the Gaussian, whose sum is 1."""
-    offsets = torch.arange(window, dtype=like.dtype, device=like.device) - window // 2
+    offsets = torch.arange(window, dtype=dtype, device=device) - window // 2
     weights = torch.exp(-0.5 * (offsets / sigma) ** 2)
     line = F.pad(weights / weights.sum(), (0, side - window + 1))
     # Each row of side + 1 entries begins one entry later than the row before when it is cut at every ``side`` entries.
