@@ -189,8 +189,8 @@ def _from_products(
     """|a|^2 + |b|^2 - 2 ab ``(P, N)`` from ``(N, P)``; where that loses digits, |a - b|^2 itself."""
     distance = (sums - 2 * products).T.contiguous()
     close = distance < _CLOSE * sums.T
-    for pair, (a, b) in enumerate(pairs):
-        where = close[pair].nonzero()[:, 0]
+    for pair in close.any(1).nonzero()[:, 0].tolist():
+        (a, b), where = pairs[pair], close[pair].nonzero()[:, 0]
         for part in where.split(max(1, _ELEMENTS // embedded[a].shape[1])):
             apart = embedded[a][part].double() - embedded[b][part - shift].double()
             distance[pair, part] = apart.pow(2).sum(1)
