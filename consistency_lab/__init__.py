@@ -60,6 +60,7 @@ _HOMES = {
     "difficulty_table": "probes.profiles",
     "explore": "jupyter.explore",
     "export_diffusers": "interop.export",
+    "gate": "gates.gate",
     "layer_names": "similarity.representations",
     "line_landscape": "probes.landscape",
     "load": "loading",
@@ -133,6 +134,7 @@ if TYPE_CHECKING:
     from consistency_lab.diffusion.sampling import SAMPLERS, Estimate, NextLevel, Sampler, sample_path
     from consistency_lab.diffusion.schedule import SCHEDULES
     from consistency_lab.errors import UserError
+    from consistency_lab.gates.gate import gate
     from consistency_lab.interop.export import export_diffusers
     from consistency_lab.interop.generator import wrap_generator
     from consistency_lab.interop.module import wrap_module

@@ -1,0 +1,133 @@
+"""What a gate looks at: which samples in which order, their distances in units, and the pictures of the worst. Nothing else is kept of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, images_of
+from consistency_lab.diffusion.noise import SharedNoise
+from consistency_lab.diffusion.sampling import Sampler
+from consistency_lab.errors import UserError
+from consistency_lab.gates.sequence import UNIT
+from consistency_lab.intervals import Array
+from consistency_lab.metrics.distances import Distance
+from consistency_lab.similarity.labels import labels_of
+from consistency_lab.similarity.pairwise import embedded
+from consistency_lab.similarity.trajectories import to_bytes
+
+SHOWN = 4  # worst samples of each metric of which pictures are kept
+SIDE = 128  # pixels: what is shown of an image is no larger
+
+
+def units_of(count: int, seed: int, labels: Sequence[int] | None = None) -> np.ndarray:
+    """The samples 0 ... count - 1 in the order in which they are seen, ``(units, UNIT)``: a permutation that the seed draws.
+
+    All samples of a unit have one label, where there are labels: the null is within them. What is left over is not seen, but where there
+    are fewer samples than a unit has, they are one.
+
+    Raises:
+        UserError: labels, and none of them has `UNIT` samples.
+    """
+    order = np.argsort(np.random.Philox(key=np.array([seed, 0], dtype=np.uint64)).random_raw(count), kind="stable")  # its words never change; permutation's may
+    if labels is None:
+        size = min(UNIT, count)
+        return order[: count // size * size].reshape(-1, size)
+    under = labels_of(order.tolist(), labels)
+    groups = [order[under == label] for label in dict.fromkeys(labels)]
+    units = np.concatenate([group[: len(group) // UNIT * UNIT].reshape(-1, UNIT) for group in groups])
+    if not len(units):
+        raise UserError(f"{count} samples of {len(groups)} labels are fewer than {UNIT} a label; raise count or name fewer labels.")
+    place = np.empty(count, dtype=np.int64)
+    place[order] = np.arange(count)
+    return units[np.argsort(place[units[:, -1]], kind="stable")]  # a unit is seen once its last sample is: labels mixed at random
+
+
+def images_for(
+    model: GenerativeModel, noise: SharedNoise, indices: Sequence[int], sampler: Sampler | None, labels: Sequence[int] | None
+) -> Tensor:
+    """The images of those samples, on the CPU; a diffusion model is told sampler and labels, any other knows its own."""
+    if isinstance(model, DiffusionModel):
+        return model.generate(noise, indices, sampler, labels if model.classes else None)
+    return images_of(model, noise, indices)
+
+
+class Distances(NamedTuple):
+    """Distances of some units by one metric.
+
+    Attributes:
+        cross: of image i of the reference to image j of the candidate, of all pairs of a unit, ``(units, i, j)``.
+        again: of image i to that of the reference's second run, ``(units, i)``; None where there is none.
+    """
+
+    cross: Array
+    again: Array | None
+
+    @property
+    def own(self) -> Array:
+        """Of the same noise, ``(units, i)``."""
+        return self.cross.diagonal(axis1=1, axis2=2)
+
+    @property
+    def nulls(self) -> Array:
+        """Of each sample to the others of its unit, both directions, ``(units, i)``."""
+        rest = self.cross * (1 - np.eye(self.cross.shape[1]))
+        return (rest.sum(1) + rest.sum(2)) / (2 * (self.cross.shape[1] - 1))
+
+    @property
+    def excess(self) -> Array:
+        """What the candidate's distance is above that of the second run; the distance itself where there is none."""
+        return self.own if self.again is None else self.own - self.again
+
+    def joined(self, other: Distances) -> Distances:
+        """These units, then the others."""
+        again = None if self.again is None or other.again is None else np.concatenate([self.again, other.again])
+        return Distances(np.concatenate([self.cross, other.cross]), again)
+
+
+def distances_of(metric: Distance, size: int, reference: Tensor, candidate: Tensor, again: Tensor | None = None) -> Distances:
+    """Distances of images ``(units x size, C, H, W)``, unit by unit; each image is embedded once."""
+    a, b, *rest = embedded(metric, [reference, candidate, *([] if again is None else [again])])
+    places = np.arange(len(a)).reshape(-1, size)
+    cross = np.empty((len(places), size, size))
+    for shift in range(size):
+        partner = np.roll(places, -shift, axis=1)
+        values = metric.between(a, b[torch.from_numpy(partner.reshape(-1)).to(b.device)])
+        cross[:, np.arange(size), (np.arange(size) + shift) % size] = _array(values).reshape(-1, size)
+    return Distances(cross, _array(metric.between(a, rest[0])).reshape(-1, size) if rest else None)
+
+
+def _array(values: Tensor) -> Array:
+    return values.detach().double().cpu().numpy()
+
+
+class Pictures:
+    """Pictures of the worst samples so far, ``{sample: (reference, candidate)}``, no larger than `SIDE`."""
+
+    def __init__(self) -> None:
+        self.kept: dict[int, np.ndarray] = {}
+
+    def see(self, worst: set[int], indices: Sequence[int], reference: Tensor, candidate: Tensor) -> None:
+        """Keep those of the worst samples that are kept already or are among these, and forget the others.
+
+        Args:
+            worst: of all samples seen.
+            indices: the samples of the images ``(N, C, H, W)``.
+        """
+        here = {index: place for place, index in enumerate(indices)}
+        for index in worst & set(here):
+            self.kept[index] = to_bytes(torch.stack([smaller(each[here[index]]) for each in (reference, candidate)]))
+        self.kept = {index: self.kept[index] for index in sorted(worst)}
+
+
+def smaller(image: Tensor) -> Tensor:
+    """An image ``(C, H, W)`` of at most `SIDE` pixels a side, each the mean of those that it stands for."""
+    longest = max(image.shape[1:])
+    if longest <= SIDE:
+        return image
+    size = [max(1, round(length * SIDE / longest)) for length in image.shape[1:]]
+    return torch.nn.functional.interpolate(image[None], size, mode="area")[0]
