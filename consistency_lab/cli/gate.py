@@ -73,7 +73,9 @@ class Gate(Common):
         from consistency_lab.store.atomic import ensure_writable
 
         if len(self.models) != 2:
-            raise UserError(f"a gate is of two, the reference and the candidate, not of {len(self.models)}: consistency-lab gate REF CAND")
+            raise UserError(
+                f"a gate is of two, the reference and the candidate, not of {len(self.models)}: consistency-lab gate REF CAND"
+            )
         texts = [*self.models, *([] if self.again is None else [self.again])]
         found, sampler = find(texts, self.store), Sampler.parse(self.sampler)
         labels = None if self.labels is None else parse_numbers(self.labels, "labels")
@@ -112,7 +114,9 @@ class Gate(Common):
             else:
                 Baseline.of(result, self.tolerance).save(self.write_baseline)
         try:
-            write_results({"gate": result}, self.out, f"Gate: {result.attrs['candidate']} against {result.attrs['reference']}")
+            write_results(
+                {"gate": result}, self.out, f"Gate: {result.attrs['candidate']} against {result.attrs['reference']}"
+            )
             print(Kind().sentence(result), flush=True)
         except BrokenPipeError:  # nobody reads on (`... | head`); the decision must get through all the same
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the interpreter flushes it on its way out

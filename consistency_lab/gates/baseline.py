@@ -19,7 +19,18 @@ from consistency_lab.store.results import provenance
 
 FORMAT = "consistency-lab gate baseline 1"
 # What is recorded beside the scores, and said where it is another now.
-_FACTS = ("reference", "candidate", "samples", "noise_seed", "sampler", "labels", "platform", "device", "accelerator", "measures_version")
+_FACTS = (
+    "reference",
+    "candidate",
+    "samples",
+    "noise_seed",
+    "sampler",
+    "labels",
+    "platform",
+    "device",
+    "accelerator",
+    "measures_version",
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +56,10 @@ class Baseline:
             raise UserError(f"the score by {undefined[0]} is undefined, so it cannot be a baseline.")
         if not 0 <= tolerance < 1:
             raise UserError(f"the tolerance of a baseline is a share of the null from 0 to 1, not {tolerance!r}.")
-        finite = {name: {key: value if np.isfinite(value) else None for key, value in score.items()} for name, score in scores.items()}
+        finite = {
+            name: {key: value if np.isfinite(value) else None for key, value in score.items()}
+            for name, score in scores.items()
+        }
         return cls(finite, float(tolerance), _facts(result))
 
     @classmethod
@@ -58,7 +72,11 @@ class Baseline:
             raise StoreError(f"there is no baseline {path} ({error.strerror}); --write-baseline makes one.") from None
         except ValueError:
             found = None
-        if not isinstance(found, dict) or found.pop("format", None) != FORMAT or set(found) != {"scores", "tolerance", "facts"}:
+        if (
+            not isinstance(found, dict)
+            or found.pop("format", None) != FORMAT
+            or set(found) != {"scores", "tolerance", "facts"}
+        ):
             raise StoreError(f"{path} is no baseline of a gate; make it again with --write-baseline.")
         return cls(**found)
 
@@ -69,7 +87,9 @@ class Baseline:
     def bound(self, metric: str) -> float:
         """What a score must reach: the estimate less the tolerance. Raises `UserError` for a metric that it does not have."""
         if metric not in self.scores:
-            raise UserError(f"the baseline has no score by {metric}, only by {', '.join(self.scores)}; make it again with that metric.")
+            raise UserError(
+                f"the baseline has no score by {metric}, only by {', '.join(self.scores)}; make it again with that metric."
+            )
         return float(self.scores[metric]["value"] or 0.0) - self.tolerance
 
     def differences(self, result: xr.Dataset) -> list[str]:

@@ -96,7 +96,8 @@ def gate(
     check_noise(noise)
     noise, sampler = noise or SharedNoise(0), None if sampler is None else Sampler.of(sampler)
     distances, held = _distances(metric), baseline_of(baseline)
-    error = _share("error", error)
+    if not _share("error", error):
+        raise UserError("error is a probability above 0: no interval is always right; write for example error=0.05.")
     bounds = _bounds([distance.name for distance in distances], at_least, held, again is not None)
     criterion = Criterion(bounds, _share("margin", margin), error / 2 / len(distances))
     count = _count(models, count)
@@ -110,7 +111,9 @@ def gate(
     kept = np.empty((0, units.shape[1]), dtype=np.int64)
     pictures = Pictures()
     with tqdm(total=units.size, unit="sample", disable=None if progress is None else not progress, leave=False) as bar:
-        for some in np.split(units, range(step := max(1, whole("batch", batch, 1) // units.shape[1]), len(units), step)):
+        for some in np.split(
+            units, range(step := max(1, whole("batch", batch, 1) // units.shape[1]), len(units), step)
+        ):
             indices = some.reshape(-1).tolist()
             images = [images_for(model, noise, indices, sampler, asked) for model in models]
             finite = _finite(models, images, indices)
@@ -135,7 +138,11 @@ def gate(
     result = xr.Dataset(coords={**metric_coordinates(distances), "sample": kept.reshape(-1)})
     add_trace(result, told, criterion, [look * kept.shape[1] for look in looks])
     add_samples(result, found, pictures, models)
-    facts: dict[str, Any] = {"models": [described(model) for model in models], "samples": kept.size, "most_samples": units.size}
+    facts: dict[str, Any] = {
+        "models": [described(model) for model in models],
+        "samples": kept.size,
+        "most_samples": units.size,
+    }
     facts |= {"noise_seed": noise.seed, "error": error, "early": early}
     if asked is not None:
         facts["labels"] = list(asked)
@@ -163,7 +170,9 @@ def _distances(metric: str | Distance | Sequence[str | Distance]) -> list[Distan
     names = [distance.name for distance in distances]
     for distance in distances:
         if not distance.scored:
-            raise UserError(f"{distance.name} is no distance and has no score; use mse, of which psnr is a logarithm, or ssim, lpips-alex, ...")
+            raise UserError(
+                f"{distance.name} is no distance and has no score; use mse, of which psnr is a logarithm, or ssim, lpips-alex, ..."
+            )
         if names.count(distance.name) > 1:
             raise UserError(f"the metric {distance.name!r} is named twice; name each once.")
     return distances
@@ -177,8 +186,12 @@ def _bounds(
     if at_least is not None:
         given = list(at_least) if isinstance(at_least, Sequence) else [at_least]
         if len(given) not in (1, len(metrics)):
-            raise UserError(f"{len(given)} bounds were given for {len(metrics)} metrics; give one for all or one for each.")
-        bounds = [_share("at_least, the score to be reached,", each) for each in given] * (len(metrics) if len(given) == 1 else 1)
+            raise UserError(
+                f"{len(given)} bounds were given for {len(metrics)} metrics; give one for all or one for each."
+            )
+        bounds = [_share("at_least, the score to be reached,", each) for each in given] * (
+            len(metrics) if len(given) == 1 else 1
+        )
     if held is not None:
         bounds = [max(bound, held.bound(name)) for bound, name in zip(bounds, metrics, strict=True)]
     if at_least is None and held is None:
@@ -223,7 +236,9 @@ def _finite(models: Sequence[GenerativeModel], images: Sequence[Tensor], indices
     for model, its, good in zip(models, images, finite, strict=True):
         if its.shape != images[0].shape:
             shapes = ["x".join(map(str, each.shape[1:])) for each in (its, images[0])]
-            raise UserError(f"{model.name!r} makes images of {shapes[0]} and {models[0].name!r} of {shapes[1]}; compare images of one shape.")
+            raise UserError(
+                f"{model.name!r} makes images of {shapes[0]} and {models[0].name!r} of {shapes[1]}; compare images of one shape."
+            )
         if model is not models[1] and not good.all():
             raise UserError(
                 f"{model.name!r}, which the candidate is held to, gives values that are not finite for sample {indices[int(good.argmin())]}."

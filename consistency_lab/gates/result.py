@@ -83,7 +83,9 @@ def _trimmed(distances: Distances) -> float:
 
 
 def _median(distances: Distances) -> float:
-    return median_score(distances.own.reshape(-1), distances.cross[:, ~np.eye(distances.cross.shape[1], dtype=bool)].reshape(-1))
+    return median_score(
+        distances.own.reshape(-1), distances.cross[:, ~np.eye(distances.cross.shape[1], dtype=bool)].reshape(-1)
+    )
 
 
 def warnings_of(result: xr.Dataset, lost: Sequence[int], held: Baseline | None) -> list[str]:
@@ -126,4 +128,6 @@ def worst_pairs(result: xr.Dataset, metric: str) -> list[tuple[int, str, float]]
     one = result.sel(metric=metric)
     distance: Array = one["distance"].values / max(float(one["null"].mean()), COLLAPSED)
     places = np.argsort(-distance, kind="stable")[:SHOWN]
-    return [(int(result["sample"][i]), sample_name(result, int(result["sample"][i])), float(distance[i])) for i in places]
+    return [
+        (int(result["sample"][i]), sample_name(result, int(result["sample"][i])), float(distance[i])) for i in places
+    ]

@@ -33,7 +33,9 @@ def units_of(count: int, seed: int, labels: Sequence[int] | None = None) -> np.n
     Raises:
         UserError: labels, and none of them has `UNIT` samples.
     """
-    order = np.argsort(np.random.Philox(key=np.array([seed, 0], dtype=np.uint64)).random_raw(count), kind="stable")  # its words never change; permutation's may
+    order = np.argsort(
+        np.random.Philox(key=np.array([seed, 0], dtype=np.uint64)).random_raw(count), kind="stable"
+    )  # its words never change; permutation's may
     if labels is None:
         size = min(UNIT, count)
         return order[: count // size * size].reshape(-1, size)
@@ -41,14 +43,22 @@ def units_of(count: int, seed: int, labels: Sequence[int] | None = None) -> np.n
     groups = [order[under == label] for label in dict.fromkeys(labels)]
     units = np.concatenate([group[: len(group) // UNIT * UNIT].reshape(-1, UNIT) for group in groups])
     if not len(units):
-        raise UserError(f"{count} samples of {len(groups)} labels are fewer than {UNIT} a label; raise count or name fewer labels.")
+        raise UserError(
+            f"{count} samples of {len(groups)} labels are fewer than {UNIT} a label; raise count or name fewer labels."
+        )
     place = np.empty(count, dtype=np.int64)
     place[order] = np.arange(count)
-    return units[np.argsort(place[units[:, -1]], kind="stable")]  # a unit is seen once its last sample is: labels mixed at random
+    return units[
+        np.argsort(place[units[:, -1]], kind="stable")
+    ]  # a unit is seen once its last sample is: labels mixed at random
 
 
 def images_for(
-    model: GenerativeModel, noise: SharedNoise, indices: Sequence[int], sampler: Sampler | None, labels: Sequence[int] | None
+    model: GenerativeModel,
+    noise: SharedNoise,
+    indices: Sequence[int],
+    sampler: Sampler | None,
+    labels: Sequence[int] | None,
 ) -> Tensor:
     """The images of those samples, on the CPU; a diffusion model is told sampler and labels, any other knows its own."""
     if isinstance(model, DiffusionModel):
@@ -89,7 +99,9 @@ class Distances(NamedTuple):
         return Distances(np.concatenate([self.cross, other.cross]), again)
 
 
-def distances_of(metric: Distance, size: int, reference: Tensor, candidate: Tensor, again: Tensor | None = None) -> Distances:
+def distances_of(
+    metric: Distance, size: int, reference: Tensor, candidate: Tensor, again: Tensor | None = None
+) -> Distances:
     """Distances of images ``(units x size, C, H, W)``, unit by unit; each image is embedded once."""
     a, b, *rest = embedded(metric, [reference, candidate, *([] if again is None else [again])])
     places = np.arange(len(a)).reshape(-1, size)

@@ -73,10 +73,14 @@ def seen(e: Array, u: Array, looks: Array) -> Seen:
     at = np.asarray(looks) - 1
     mean = e.mean(-1)
     scale = GROSS * u[..., : looks[0]].mean(-1, keepdims=True)
-    x = np.minimum(e / scale[..., None], 1.0)
-    with np.errstate(divide="ignore"):  # a lost bet is minus infinity, and the others go on
+    with np.errstate(
+        divide="ignore", invalid="ignore"
+    ):  # a lost bet is minus infinity, and the others go on; a null may be 0
+        x = np.minimum(e / scale[..., None], 1.0)
         growth = np.stack([_running(np.log1p(-size * x).mean(-1), at) for size in SIZES])
-    p, q = (each - each.mean(-1, keepdims=True) for each in (mean, u))  # differences of large equal terms would cost digits
+    p, q = (
+        each - each.mean(-1, keepdims=True) for each in (mean, u)
+    )  # differences of large equal terms would cost digits
     centred = [_running(each, at) for each in (p, q)]
     with np.errstate(divide="ignore", invalid="ignore"):  # one unit has no variance
         bessel = (at + 1.0) / at
@@ -135,8 +139,7 @@ def fieller(seen: Seen, times: Array) -> tuple[Array, Array]:
     """
     with np.errstate(invalid="ignore"):
         a, b, c = (
-            m - times**2 * s
-            for m, s in ((seen.u**2, seen.uu), (seen.u * seen.e, seen.eu), (seen.e**2, seen.ee))
+            m - times**2 * s for m, s in ((seen.u**2, seen.uu), (seen.u * seen.e, seen.eu), (seen.e**2, seen.ee))
         )
         root = np.sqrt(np.maximum(b**2 - a * c, 0.0))
         told = np.isfinite(times) & (a > 0) & (seen.u > COLLAPSED)

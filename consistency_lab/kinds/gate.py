@@ -16,7 +16,16 @@ from consistency_lab.markup import percent
 from consistency_lab.plots import reading
 from consistency_lab.plots.gate import gate_figure, gate_frame, judged, worst_figure, worst_frame
 
-HEAD = ("metric", "decision", "score [low, high]", "must be", "ceiling [low, high]", "null", "typical samples", "worst sample holds")
+HEAD = (
+    "metric",
+    "decision",
+    "score [low, high]",
+    "must be",
+    "ceiling [low, high]",
+    "null",
+    "typical samples",
+    "worst sample holds",
+)
 
 
 class Gate(Kind):
@@ -83,7 +92,11 @@ def told(ds: xr.Dataset, metric: str) -> str:
     one, what = ds.sel(metric=metric), judged(ds)
     decision = str(one["decision"].item())
     values = score_text(*interval_of(one.isel(look=-1), what))
-    shown = values if what == "score" else f"{score_text(*interval_of(one.isel(look=-1), 'score'))}, ceiling − score {values}"
+    shown = (
+        values
+        if what == "score"
+        else f"{score_text(*interval_of(one.isel(look=-1), 'score'))}, ceiling − score {values}"
+    )
     verb = {PASS: "holds", FAIL: "does not hold", OPEN: "cannot be told"}[decision]
     return f"{must(ds, metric)} {verb} ({metric}): score {shown}{_more(ds, metric)}"
 
@@ -133,5 +146,9 @@ def _numbers(ds: xr.Dataset, metric: str) -> dict[str, Any]:
     held = {"bound": float(one["bound"])} if judged(ds) == "score" else {"margin": float(ds.attrs["margin"])}
     intervals = {name: as_value(interval_of(last, name)) for name in ("score", "ceiling", "shortfall") if name in ds}
     means = {name: float(one[name].mean()) for name in ("distance", "null", "again") if name in ds}
-    single = {name: one[name].item() for name in ("more", "trimmed_score", "median_score", "worst_share", "worst_sample")}
-    return plain({"decision": str(one["decision"].item()), **held, **intervals, **means, **single, "sentence": told(ds, metric)})
+    single = {
+        name: one[name].item() for name in ("more", "trimmed_score", "median_score", "worst_share", "worst_sample")
+    }
+    return plain(
+        {"decision": str(one["decision"].item()), **held, **intervals, **means, **single, "sentence": told(ds, metric)}
+    )

@@ -48,10 +48,14 @@ def gate_figure(ds: xr.Dataset) -> Figure:
         if what == "shortfall":
             ax.axhline(0.0, color=CEILING, ls=(0, (1.5, 1.2)), lw=1.2)
             ends.append((0.0, "ceiling", CEILING))
-        wide = 4 * ((1 - bound) if what == "score" else max(bound, 0.005))  # how far down an interval of few samples reaches says little
+        wide = 4 * (
+            (1 - bound) if what == "score" else max(bound, 0.005)
+        )  # how far down an interval of few samples reaches says little
         reach = [bound - wide, bound + wide, *line[["low", "high", "value"]].iloc[-1].dropna()]
         low, high = min(reach), min(max(reach), 1 + wide / 20 if what == "score" else max(reach))
-        ax.fill_between(line["samples"], line["low"].fillna(low), line["high"].fillna(high), color=SAME, alpha=0.18, lw=0)
+        ax.fill_between(
+            line["samples"], line["low"].fillna(low), line["high"].fillna(high), color=SAME, alpha=0.18, lw=0
+        )
         ax.plot(line["samples"], line["value"], color=SAME, marker="o", ms=2.5)
         ends.append((float(line["value"].iloc[-1]), what, SAME))
         ax.set_ylim(low, high)

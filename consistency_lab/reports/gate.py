@@ -37,13 +37,19 @@ def write_junit(ds: xr.Dataset, path: str | os.PathLike[str]) -> None:
     ds = whole(ds)
     metrics = reading.names(ds, "metric")
     decisions = {metric: str(ds["decision"].sel(metric=metric).item()) for metric in metrics}
-    counts = {"tests": len(metrics), "failures": list(decisions.values()).count(FAIL), "errors": list(decisions.values()).count(OPEN)}
+    counts = {
+        "tests": len(metrics),
+        "failures": list(decisions.values()).count(FAIL),
+        "errors": list(decisions.values()).count(OPEN),
+    }
     counted = {key: str(value) for key, value in counts.items()}
     root = ET.Element("testsuites", counted)
     suite = ET.SubElement(root, "testsuite", name="consistency-lab gate", skipped="0", **counted)
     for metric in metrics:
         name = f"{metric}: {must(ds, metric)}"
-        case = ET.SubElement(suite, "testcase", classname=f"gate.{ds.attrs['candidate']} against {ds.attrs['reference']}", name=name)
+        case = ET.SubElement(
+            suite, "testcase", classname=f"gate.{ds.attrs['candidate']} against {ds.attrs['reference']}", name=name
+        )
         message = f"{told(ds, metric)}; {ds.sizes['sample']} samples"
         if (decision := decisions[metric]) in (FAIL, OPEN):
             said = ET.SubElement(case, "failure" if decision == FAIL else "error", message=message, type=decision)
@@ -69,10 +75,28 @@ def write_markdown(ds: xr.Dataset, path: str | os.PathLike[str]) -> Path:
     with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="png", bbox_inches="tight", dpi=110)
     atomic_write(picture, buffer.getvalue())
-    lines = [f"### Gate: {_cell(title(ds))}", "", *(f"* {_cell(told(ds, metric))}" for metric in reading.names(ds, "metric")), ""]
-    lines += [f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}", *(f"| {' | '.join(map(_cell, row))} |" for row in rows(ds)), ""]
+    lines = [
+        f"### Gate: {_cell(title(ds))}",
+        "",
+        *(f"* {_cell(told(ds, metric))}" for metric in reading.names(ds, "metric")),
+        "",
+    ]
+    lines += [
+        f"| {' | '.join(HEAD)} |",
+        f"|{'---|' * len(HEAD)}",
+        *(f"| {' | '.join(map(_cell, row))} |" for row in rows(ds)),
+        "",
+    ]
     lines += [f"* Warning: {_cell(sentence)}" for sentence in reading.warnings(ds)]
-    lines += ["", "Worst pairs:", "", f"![reference, candidate and difference of the worst pairs](<{picture.name}>)", "", note_of(ds), ""]
+    lines += [
+        "",
+        "Worst pairs:",
+        "",
+        f"![reference, candidate and difference of the worst pairs](<{picture.name}>)",
+        "",
+        note_of(ds),
+        "",
+    ]
     atomic_write(path, "\n".join(lines))
     return picture
 
