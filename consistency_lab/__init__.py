@@ -64,6 +64,7 @@ _HOMES = {
     "layer_names": "similarity.representations",
     "line_landscape": "probes.landscape",
     "load": "loading",
+    "load_folder_model": "pipelines.folders",
     "load_images": "data.sources",
     "load_model": "training.train",
     "load_result": "store.results",
@@ -149,6 +150,7 @@ if TYPE_CHECKING:
     from consistency_lab.metrics.distances import METRICS
     from consistency_lab.metrics.inception import InceptionFeatures
     from consistency_lab.networks.registry import NETWORKS
+    from consistency_lab.pipelines.folders import load_folder_model
     from consistency_lab.probes.curvature import curvature_spectrum, probe_curvature
     from consistency_lab.probes.difficulty import probe_difficulty
     from consistency_lab.probes.landscape import line_landscape, probe_landscape

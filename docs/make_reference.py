@@ -28,6 +28,7 @@ ROOMS = {
     "contrast": "GAN and VAE",
     "loading": "Loading",
     "interop": "Other people's models",
+    "pipelines": "Whole generators of others",
     "networks": "Architectures",
     "diffusion": "Schedules, denoisers, noise, sampling",
     "similarity": "Comparing",

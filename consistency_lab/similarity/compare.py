@@ -19,6 +19,8 @@ from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
 from consistency_lab.interop.wrapping import wrapping_sentences
 from consistency_lab.metrics.distances import METRICS, Distance
+from consistency_lab.pipelines.folders import FolderModel
+from consistency_lab.pipelines.pairing import agreed
 from consistency_lab.similarity.checks import (
     add_extremes,
     add_sanity_checks,
@@ -47,7 +49,7 @@ def compare(
     models: Sequence[GenerativeModel],
     noise: SharedNoise | None = None,
     *,
-    count: int = 256,
+    count: int | None = None,
     metrics: Sequence[str | Distance] = ("mse", "psnr", "cosine"),
     sampler: Sampler | str | None = None,
     images: ImageSet | None = None,
@@ -63,13 +65,15 @@ def compare(
     Every diffusion model walks the same noise levels from the same noise. At ``levels`` of them, and at the end, its x0 estimates are
     compared with those of every other model, and with what other noise would give (the null). With a training set, the closed-form
     references (Gaussian, optimal, data mean) start from the same noise, and the nearest training image of each sample is found.
-    Models that make an image in one go (a GAN, a VAE) are compared by their images alone.
+    Models that make an image in one go (a GAN, a VAE) are compared by their images alone, and so are folders of images
+    (`load_folder_model`).
 
     Args:
         models: two or more, of one noise and image shape. The schedules of diffusion models may differ: they are compared pair by pair at
             equal log-SNR (`diffusion.log_snr`), so that neither their order nor the other models change a pair's distance.
         noise: the shared noise, ``SharedNoise(0)`` by default.
-        count: samples, the images 0 ... count - 1 of the noise; at least 2.
+        count: samples, the images 0 ... count - 1 of the noise; at least 2. 256 by default; of folders all images that they have in common,
+            or so many of them, drawn at random.
         metrics: distances, by name (see `METRICS`) or as objects.
         sampler: how diffusion models sample, as a `Sampler` or in text (``"ddim(steps=20)"``); 50 steps of DDIM by default.
         images: the training set of the models, for references and nearest images.
@@ -92,8 +96,14 @@ def compare(
             noise level, labels that not all models know, or so many values that are not finite that nothing is left to compare.
     """
     check_arguments(models, noise, metrics, images)
-    count, levels, shown = counted(count=count, levels=levels, shown=shown)
     noise, sampler = noise or SharedNoise(0), Sampler.of(sampler)
+    if count is not None:
+        (count,) = counted(count=count)
+    agreement = agreed(models, noise, count)
+    models, names, count = agreement.models, agreement.names, agreement.counted(count)
+    if agreement.frames > 1:
+        raise UserError("clips are not compared yet; give clips=False to compare frames as images of their own.")
+    levels, shown = counted(levels=levels, shown=shown)
     distances = [metric if isinstance(metric, Distance) else METRICS.build(metric) for metric in metrics]
     _check(models, count, images)
     _check_names("metrics", [distance.name for distance in distances])
@@ -101,7 +111,7 @@ def compare(
     diffusion = [model for model in models if isinstance(model, DiffusionModel)]
     along = len(diffusion) == len(models)
     known = WalkCache() if known is None else known
-    asked = agreed_labels(models, count, labels)
+    asked = None if agreement.labels is not None and labels is None else agreed_labels(models, count, labels)
     walk = WalkPlan(noise, count, sampler, levels, asked)
     walks = walk_models(models, walk, known)
     if images is not None and along and references:
@@ -116,12 +126,16 @@ def compare(
     models, walks = [models[k] for k in kept.models], walks.restricted(kept.models, kept.samples)
     again = restricted([again[k] for k in kept.models], kept.samples) if again else []
     under = None if asked is None else labels_of(kept.samples, asked)
+    if asked is None and agreement.labels is not None:
+        under = agreement.labels[kept.samples]
     result = xr.Dataset(coords=coordinates([m.name for m in models], distances))
     result.coords["sample"] = np.array(kept.samples, dtype=np.int32)
     t, log_snr = walks.axis
     result.coords["t"], result.coords["log_snr"] = t, ("t", log_snr)
     if under is not None:
         result.coords["label"] = ("sample", under)
+    if names:
+        result.coords["sample_name"] = ("sample", [names[i] for i in kept.samples])
     add_pairs(result, walks, distances, under)
     add_robust(result, distances)
     add_typical(result, walks, distances, under)
@@ -137,7 +151,7 @@ def compare(
     if images is not None:
         add_nearest(result, walks.own, images, shown)
     add_sanity_checks(result, walks.own, images)
-    said = [kept.warning, blind, *held_by_one(result), *wrapping_sentences(models, images)]
+    said = [*agreement.said, kept.warning, blind, *held_by_one(result), *wrapping_sentences(models, images)]
     result.attrs["warnings"] = warnings_of(result, [described(model) for model in models], images, *said)
     result.attrs.update(kinds_of_interval(len(models)))
     facts: dict[str, Any] = {
@@ -171,6 +185,8 @@ def _check(models: Sequence[GenerativeModel], count: int, images: ImageSet | Non
         )
     first = models[0]
     for model in models:
+        if isinstance(model, FolderModel) or isinstance(first, FolderModel):
+            continue  # of which the images' shape alone is known: see `agreed` and `walk_models`
         if model.noise_shape != first.noise_shape:
             raise UserError(
                 f"{model.name!r} starts from noise of shape {model.noise_shape} and {first.name!r} from {first.noise_shape}; "
