@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from consistency_lab.gates.sequence import SIZES, UNIT, Seen, ratio
+from consistency_lab.gates.sequence import BETS, UNIT, Seen, ratio
 
 PASS, FAIL, OPEN = "pass", "fail", "cannot tell"
 STATUS = {PASS: 0, FAIL: 1, OPEN: 3}  # exit status of the command; 2 is for input that cannot be used
@@ -40,8 +40,8 @@ def more_samples(seen: Seen, most: float, error: float) -> float:
 
     high = now = int(seen.units)
     if now < 2:
-        nothing = np.float64(0.0)
-        seen = seen._replace(e=nothing, ee=nothing, eu=nothing, uu=nothing, growth=0 * SIZES)
+        nothing = np.zeros(())
+        seen = seen._replace(e=nothing, ee=nothing, eu=nothing, uu=nothing, growth=np.zeros(BETS))
     while not tells(high):
         high *= 2
         if high > _MOST_UNITS:

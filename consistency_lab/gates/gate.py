@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from torch import Tensor
-from tqdm.auto import tqdm
 
 from consistency_lab.choices import whole
 from consistency_lab.devices import plain_defaults
@@ -20,12 +18,15 @@ from consistency_lab.diffusion.noise import SharedNoise, check_noise
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
 from consistency_lab.gates.baseline import Baseline, baseline_of
-from consistency_lab.gates.decision import FAIL, OPEN, together
-from consistency_lab.gates.result import add_samples, add_trace, warnings_of, worst_of
-from consistency_lab.gates.samples import Distances, Pictures, distances_of, images_for, units_of
-from consistency_lab.gates.telling import Criterion, Told, tell
+from consistency_lab.gates.looking import look
+from consistency_lab.gates.result import add_samples, add_trace, warnings_of
+from consistency_lab.gates.samples import Makers, units_of
+from consistency_lab.gates.telling import Criterion
+from consistency_lab.interop.wrapping import wrapping_sentences
 from consistency_lab.metrics.distances import METRICS, Distance
-from consistency_lab.similarity.labels import agreed_labels
+from consistency_lab.pipelines.folders import FolderModel
+from consistency_lab.pipelines.pairing import agreed
+from consistency_lab.similarity.labels import agreed_labels, labels_of
 from consistency_lab.similarity.quantities import metric_coordinates
 from consistency_lab.store.results import with_provenance
 
@@ -71,7 +72,7 @@ def gate(
         baseline: of an earlier gate (see `consistency_lab.gates.baseline`), or its file: scores must reach its estimates less its
             tolerance. Where there is a bound too, the higher of both counts.
         noise: the shared noise, ``SharedNoise(0)`` by default; its seed draws the order too.
-        count: samples at most; by default all that a model of finitely many has (whatever has a length), else 1,024.
+        count: samples at most; by default 1,024, and of folders all that they have in common.
         batch: samples that are made between two looks; rounded down to whole units of four.
         error: how probable it may be, at most, that the interval ever misses the score: half at either end, so that a gate passes
             wrongly with a probability of at most ``error / 2``, and fails wrongly with the same. Split between metrics.
@@ -100,50 +101,34 @@ def gate(
         raise UserError("error is a probability above 0: no interval is always right; write for example error=0.05.")
     bounds = _bounds([distance.name for distance in distances], at_least, held, again is not None)
     criterion = Criterion(bounds, _share("margin", margin), error / 2 / len(distances))
-    count = _count(models, count)
-    asked = agreed_labels(models, max(2, count // 2), labels)
-    units = units_of(count, noise.seed, asked)
-
-    found: list[Distances] = []
-    told: list[Told] = []
-    looks: list[int] = []
-    lost: list[int] = []
-    kept = np.empty((0, units.shape[1]), dtype=np.int64)
-    pictures = Pictures()
-    with tqdm(total=units.size, unit="sample", disable=None if progress is None else not progress, leave=False) as bar:
-        for some in np.split(
-            units, range(step := max(1, whole("batch", batch, 1) // units.shape[1]), len(units), step)
-        ):
-            indices = some.reshape(-1).tolist()
-            images = [images_for(model, noise, indices, sampler, asked) for model in models]
-            finite = _finite(models, images, indices)
-            lost += [index for index, good in zip(indices, finite.tolist(), strict=True) if not good]
-            whole_units = finite.reshape(some.shape).all(1)
-            if whole_units.any():
-                some, images = some[whole_units], [each[np.repeat(whole_units, some.shape[1])] for each in images]
-                new = [distances_of(each, some.shape[1], *images) for each in distances]
-                found = [old.joined(each) for old, each in zip(found, new, strict=True)] if found else new
-                kept = np.concatenate([kept, some])
-                looks.append(len(kept))
-                pictures.see(worst_of(found, kept), some.reshape(-1).tolist(), *images[:2])
-                told = [tell(each, looks, criterion, place) for place, each in enumerate(found)]
-            if not told:
-                raise UserError(f"{candidate.name!r} made no image that is finite; there is nothing to compare.")
-            bar.update(len(indices))
-            if lost or (early and together(each.decision for each in told) != OPEN):
-                break
-    if lost:
-        told = [each._replace(decision=FAIL, more=np.nan) for each in told]
-
-    result = xr.Dataset(coords={**metric_coordinates(distances), "sample": kept.reshape(-1)})
-    add_trace(result, told, criterion, [look * kept.shape[1] for look in looks])
-    add_samples(result, found, pictures, models)
-    facts: dict[str, Any] = {
-        "models": [described(model) for model in models],
-        "samples": kept.size,
-        "most_samples": units.size,
-    }
-    facts |= {"noise_seed": noise.seed, "error": error, "early": early}
+    if count is not None and whole("count", count) < 2:
+        raise UserError(f"a gate needs at least 2 samples, not {count}: its null is the same models under other noise.")
+    agreement = agreed(models, noise, count)
+    count = count or len(agreement.names) or COUNT
+    asked = (
+        agreed_labels(models, max(2, count // 2), labels) if labels is not None or agreement.labels is None else None
+    )
+    under = agreement.labels if asked is None else labels_of(range(count), asked)
+    units = units_of(count, noise.seed, under)
+    _check_shapes(models)
+    record = look(
+        Makers(agreement.models, noise, sampler, asked, agreement.frames),
+        units,
+        distances,
+        criterion,
+        step=max(1, whole("batch", batch, 1) // units.shape[1]),
+        early=early,
+        progress=progress,
+    )
+    result = xr.Dataset(coords={**metric_coordinates(distances), "sample": record.samples.reshape(-1)})
+    if agreement.names:
+        result.coords["sample_name"] = ("sample", [agreement.names[i] for i in result["sample"].values.tolist()])
+    if under is not None:
+        result.coords["label"] = ("sample", under[result["sample"].values])
+    add_trace(result, record.told, criterion, [units_seen * record.samples.shape[1] for units_seen in record.looks])
+    add_samples(result, record.distances, record.pictures)
+    facts: dict[str, Any] = {"models": [described(model) for model in models], "samples": record.samples.size}
+    facts |= {"most_samples": units.size, "noise_seed": noise.seed, "error": error, "early": early}
     if asked is not None:
         facts["labels"] = list(asked)
     if diffusion := [model for model in models if isinstance(model, DiffusionModel)]:
@@ -153,12 +138,13 @@ def gate(
     result = with_provenance(result, "gate", choices=("metric",), **facts).assign_attrs(
         reference=reference.name,
         candidate=candidate.name,
-        decision=together(each.decision for each in told),
+        decision=record.decision,
         margin=criterion.margin,
         interval=f"{100 * (1 - error):g} %, anytime-valid: at all looks at once, over noise: this pair"
         + (f"; split between {len(distances)} metrics" if len(distances) > 1 else ""),
     )
-    return result.assign_attrs(warnings=json.dumps(warnings_of(result, lost, held)))
+    said = [*agreement.said, *warnings_of(result, record.lost, held), *wrapping_sentences(models, None)]
+    return result.assign_attrs(warnings=json.dumps(said))
 
 
 def _distances(metric: str | Distance | Sequence[str | Distance]) -> list[Distance]:
@@ -211,36 +197,12 @@ def _share(what: str, value: object) -> float:
     return float(value)
 
 
-def _count(models: Sequence[GenerativeModel], count: int | None) -> int:
-    """Samples at most, and that all models can be given the same noise."""
-    for model in models:
-        if model.noise_shape != models[0].noise_shape:
+def _check_shapes(models: Sequence[GenerativeModel]) -> None:
+    """That all models that start from noise can be given the same."""
+    made = [model for model in models if not isinstance(model, FolderModel)]
+    for model in made[1:]:
+        if model.noise_shape != made[0].noise_shape:
             raise UserError(
-                f"{model.name!r} starts from noise of shape {model.noise_shape} and {models[0].name!r} from {models[0].noise_shape}; models "
+                f"{model.name!r} starts from noise of shape {model.noise_shape} and {made[0].name!r} from {made[0].noise_shape}; models "
                 "whose shapes differ cannot be given the same noise."
             )
-    there = min((len(model) for model in models if isinstance(model, Sized)), default=None)
-    if count is None:
-        count = COUNT if there is None else there
-    count = whole("count", count)
-    if count < 2:
-        raise UserError(f"a gate needs at least 2 samples, not {count}: its null is the same models under other noise.")
-    if there is not None and count > there:
-        raise UserError(f"count is {count}, and there are {there} samples.")
-    return count
-
-
-def _finite(models: Sequence[GenerativeModel], images: Sequence[Tensor], indices: Sequence[int]) -> np.ndarray:
-    """Which of the candidate's images are finite ``(N,)``. Raises `UserError` where another model's are not, or shapes differ."""
-    finite = [each.flatten(1).isfinite().all(1).numpy() for each in images]
-    for model, its, good in zip(models, images, finite, strict=True):
-        if its.shape != images[0].shape:
-            shapes = ["x".join(map(str, each.shape[1:])) for each in (its, images[0])]
-            raise UserError(
-                f"{model.name!r} makes images of {shapes[0]} and {models[0].name!r} of {shapes[1]}; compare images of one shape."
-            )
-        if model is not models[1] and not good.all():
-            raise UserError(
-                f"{model.name!r}, which the candidate is held to, gives values that are not finite for sample {indices[int(good.argmin())]}."
-            )
-    return finite[1]

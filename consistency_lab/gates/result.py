@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from consistency_lab.diffusion.model import GenerativeModel
 from consistency_lab.gates.baseline import Baseline
 from consistency_lab.gates.samples import SHOWN, Distances, Pictures
 from consistency_lab.gates.telling import Criterion, Told
@@ -37,15 +36,12 @@ def add_trace(result: xr.Dataset, told: Sequence[Told], criterion: Criterion, sa
     result["more"] = ("metric", np.array([each.more for each in told]))
 
 
-def add_samples(
-    result: xr.Dataset, distances: Sequence[Distances], pictures: Pictures, models: Sequence[GenerativeModel]
-) -> None:
+def add_samples(result: xr.Dataset, distances: Sequence[Distances], pictures: Pictures) -> None:
     """Add distances and nulls of samples in the order in which they were seen, scores of typical ones, and the worst with pictures.
 
     Args:
-        result: with the coordinates ``sample`` and ``metric``; ``name (sample)`` joins where the reference names its samples.
+        result: with the coordinates ``sample`` and ``metric``.
         distances: of each metric.
-        models: reference and candidate.
     """
     dims = ("sample", "metric")
     for name, values in (
@@ -55,29 +51,19 @@ def add_samples(
     ):
         if values:
             result[name] = (dims, np.stack([each.reshape(-1) for each in values], -1))
-    for name, of in (("trimmed_score", _trimmed), ("median_score", _median)):
-        result[name] = ("metric", np.array([of(each) for each in distances]))
+    for typical_score, of in (("trimmed_score", _trimmed), ("median_score", _median)):
+        result[typical_score] = ("metric", np.array([of(each) for each in distances]))
     worst = worst_share(result["distance"].values)
     result["worst_share"] = ("metric", worst.share)
     result["worst_sample"] = ("metric", np.where(worst.sample < 0, -1, result["sample"].values[worst.sample]))
-    if names := getattr(models[0], "names", None):
-        result.coords["name"] = ("sample", np.array([str(names[i]) for i in result["sample"].values.tolist()]))
     result.coords["worst"], result.coords["side"] = list(pictures.kept), ["reference", "candidate"]
     result["worst_images"] = (("worst", "side", "channel", "row", "column"), np.stack(list(pictures.kept.values())))
-
-
-def worst_of(distances: Sequence[Distances], samples: np.ndarray) -> set[int]:
-    """The `SHOWN` samples with the largest distance, by each metric; ``samples`` ``(units, i)``."""
-    ranked = (np.argsort(-each.own.reshape(-1), kind="stable")[:SHOWN] for each in distances)
-    return {int(i) for places in ranked for i in samples.reshape(-1)[places]}
 
 
 def _trimmed(distances: Distances) -> float:
     """The score of the samples that are typical by their distance: of them, and of pairs of them."""
     own = distances.own
-    kept = np.zeros(own.size, dtype=bool)
-    kept[typical(own.reshape(-1))] = True
-    kept = kept.reshape(own.shape)
+    kept = np.isin(np.arange(own.size), typical(own.reshape(-1))).reshape(own.shape)
     both = kept[:, :, None] & kept[:, None, :] & ~np.eye(own.shape[1], dtype=bool)
     return float(score(own[kept].mean(), distances.cross[both].mean())) if both.any() else np.nan
 
@@ -109,8 +95,8 @@ def warnings_of(result: xr.Dataset, lost: Sequence[int], held: Baseline | None) 
             said.append(f"the images do not depend on the noise ({metric}: null below 1e-8), so there is no score.")
         if (share := float(one["worst_share"])) > most:
             said.append(
-                f"sample {sample_name(result, int(one['worst_sample']))} alone holds {percent(share)} of the distance ({metric}): the score is "
-                f"{float(one['score'][-1]):.3f}, of typical samples {float(one['trimmed_score']):.3f} (10 % trimmed) and "
+                f"sample {sample_name(result, int(one['worst_sample']))} alone holds {percent(share)} of the distance ({metric}): the "
+                f"score is {float(one['score'][-1]):.3f}, of typical samples {float(one['trimmed_score']):.3f} (10 % trimmed) and "
                 f"{float(one['median_score']):.3f} (median)."
             )
     return said + ([] if held is None else held.differences(result))
@@ -118,9 +104,9 @@ def warnings_of(result: xr.Dataset, lost: Sequence[int], held: Baseline | None) 
 
 def sample_name(result: xr.Dataset, sample: int) -> str:
     """The name of a sample where it has one, else its number."""
-    if "name" not in result.coords:
+    if "sample_name" not in result.coords:
         return str(sample)
-    return str(result["name"].values[result["sample"].values == sample][0])
+    return str(result["sample_name"].values[result["sample"].values == sample][0])
 
 
 def worst_pairs(result: xr.Dataset, metric: str) -> list[tuple[int, str, float]]:

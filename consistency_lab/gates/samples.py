@@ -1,8 +1,9 @@
-"""What a gate looks at: which samples in which order, their distances in units, and the pictures of the worst. Nothing else is kept of them."""
+"""What a gate looks at: which samples in which order, their distances in units, and the pictures of the worst; nothing else is kept."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from consistency_lab.errors import UserError
 from consistency_lab.gates.sequence import UNIT
 from consistency_lab.intervals import Array
 from consistency_lab.metrics.distances import Distance
-from consistency_lab.similarity.labels import labels_of
+from consistency_lab.pipelines.folders import FolderModel
 from consistency_lab.similarity.pairwise import embedded
 from consistency_lab.similarity.trajectories import to_bytes
 
@@ -24,46 +25,85 @@ SHOWN = 4  # worst samples of each metric of which pictures are kept
 SIDE = 128  # pixels: what is shown of an image is no larger
 
 
-def units_of(count: int, seed: int, labels: Sequence[int] | None = None) -> np.ndarray:
+def units_of(count: int, seed: int, under: np.ndarray | None = None) -> np.ndarray:
     """The samples 0 ... count - 1 in the order in which they are seen, ``(units, UNIT)``: a permutation that the seed draws.
 
     All samples of a unit have one label, where there are labels: the null is within them. What is left over is not seen, but where there
     are fewer samples than a unit has, they are one.
 
+    Args:
+        under: the label of each sample ``(count,)``, or None.
+
     Raises:
         UserError: labels, and none of them has `UNIT` samples.
     """
-    order = np.argsort(
-        np.random.Philox(key=np.array([seed, 0], dtype=np.uint64)).random_raw(count), kind="stable"
-    )  # its words never change; permutation's may
-    if labels is None:
+    # Philox's words never change between versions of numpy; its permutations may.
+    order = np.argsort(np.random.Philox(key=np.array([seed, 0], dtype=np.uint64)).random_raw(count), kind="stable")
+    if under is None:
         size = min(UNIT, count)
         return order[: count // size * size].reshape(-1, size)
-    under = labels_of(order.tolist(), labels)
-    groups = [order[under == label] for label in dict.fromkeys(labels)]
+    groups = [order[under[order] == label] for label in np.unique(under)]
     units = np.concatenate([group[: len(group) // UNIT * UNIT].reshape(-1, UNIT) for group in groups])
     if not len(units):
         raise UserError(
-            f"{count} samples of {len(groups)} labels are fewer than {UNIT} a label; raise count or name fewer labels."
+            f"{count} samples of {len(groups)} labels are fewer than {UNIT} a label, and the null is taken within labels; raise count or "
+            "name fewer labels."
         )
     place = np.empty(count, dtype=np.int64)
     place[order] = np.arange(count)
     return units[
         np.argsort(place[units[:, -1]], kind="stable")
-    ]  # a unit is seen once its last sample is: labels mixed at random
+    ]  # a unit comes where its last sample does: labels at random
 
 
-def images_for(
-    model: GenerativeModel,
-    noise: SharedNoise,
-    indices: Sequence[int],
-    sampler: Sampler | None,
-    labels: Sequence[int] | None,
-) -> Tensor:
-    """The images of those samples, on the CPU; a diffusion model is told sampler and labels, any other knows its own."""
-    if isinstance(model, DiffusionModel):
-        return model.generate(noise, indices, sampler, labels if model.classes else None)
-    return images_of(model, noise, indices)
+@dataclass(frozen=True)
+class Makers:
+    """What makes the images.
+
+    Attributes:
+        models: reference, candidate and, where there is one, the reference's second run.
+        noise: what all start from.
+        sampler: of diffusion models; None: each its own.
+        labels: what conditional models are asked for in turn, or None.
+        frames: of every sample, 1 for images.
+    """
+
+    models: Sequence[GenerativeModel]
+    noise: SharedNoise
+    sampler: Sampler | None
+    labels: Sequence[int] | None
+    frames: int
+
+    def images(self, indices: Sequence[int], frame: int = 0) -> list[Tensor]:
+        """The images of those samples by each model, on the CPU.
+
+        Raises:
+            UserError: shapes that differ.
+        """
+        made = [self._of(model, indices, frame) for model in self.models]
+        for model, its in zip(self.models, made, strict=True):
+            if its.shape != made[0].shape:
+                shapes = ["x".join(map(str, each.shape[1:])) for each in (its, made[0])]
+                raise UserError(
+                    f"{model.name!r} makes images of {shapes[0]} and {self.models[0].name!r} of {shapes[1]}; compare images of one shape."
+                )
+        return made
+
+    def _of(self, model: GenerativeModel, indices: Sequence[int], frame: int) -> Tensor:
+        if isinstance(model, DiffusionModel):  # any other model knows its own sampler, and has no labels
+            return model.generate(self.noise, indices, self.sampler, self.labels if model.classes else None)
+        return images_of(model.at(frame) if isinstance(model, FolderModel) else model, self.noise, indices)
+
+    def finite(self, images: Sequence[Tensor], indices: Sequence[int]) -> np.ndarray:
+        """Which of the candidate's images are finite ``(N,)``. Raises `UserError` where those that it is held to are not."""
+        good = [each.flatten(1).isfinite().all(1).numpy() for each in images]
+        for model, its in zip((self.models[0], *self.models[2:]), (good[0], *good[2:]), strict=True):
+            if not its.all():
+                raise UserError(
+                    f"{model.name!r}, which the candidate is held to, gives values that are not finite for sample "
+                    f"{indices[int(its.argmin())]}."
+                )
+        return good[1]
 
 
 class Distances(NamedTuple):
@@ -93,6 +133,16 @@ class Distances(NamedTuple):
         """What the candidate's distance is above that of the second run; the distance itself where there is none."""
         return self.own if self.again is None else self.own - self.again
 
+    @classmethod
+    def over_frames(cls, frames: Sequence[Distances]) -> Distances:
+        """The means over the frames of clips: a clip is a sample, and its null the same frame of other clips."""
+        again = [each.again for each in frames if each.again is not None]
+        return cls(np.mean([each.cross for each in frames], 0), np.mean(again, 0) if again else None)
+
+    def of(self, units: np.ndarray) -> Distances:
+        """Those units alone."""
+        return Distances(self.cross[units], None if self.again is None else self.again[units])
+
     def joined(self, other: Distances) -> Distances:
         """These units, then the others."""
         again = None if self.again is None or other.again is None else np.concatenate([self.again, other.again])
@@ -115,6 +165,12 @@ def distances_of(
 
 def _array(values: Tensor) -> Array:
     return values.detach().double().cpu().numpy()
+
+
+def worst_of(distances: Sequence[Distances], samples: np.ndarray) -> set[int]:
+    """The `SHOWN` samples with the largest distance, by each metric; ``samples`` ``(units, i)``."""
+    ranked = (np.argsort(-each.own.reshape(-1), kind="stable")[:SHOWN] for each in distances)
+    return {int(i) for places in ranked for i in samples.reshape(-1)[places]}
 
 
 class Pictures:

@@ -89,7 +89,8 @@ def seen(e: Array, u: Array, looks: Array) -> Seen:
             for (x, m), (y, n) in combinations_with_replacement(zip((p, q), centred, strict=True), 2)
         ]
     means = [_running(each, at) for each in (mean, u)]
-    return Seen(*np.broadcast_arrays(at + 1.0, *means, *spread), growth, np.broadcast_to(scale, means[0].shape))
+    units, e, u, ee, eu, uu, scale = np.broadcast_arrays(at + 1.0, *means, *spread, scale)
+    return Seen(units, e, u, ee, eu, uu, growth, scale)
 
 
 def _running(values: Array, at: Array) -> Array:

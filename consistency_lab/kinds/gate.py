@@ -112,10 +112,10 @@ def _more(ds: xr.Dataset, metric: str) -> str:
 
 def rows(ds: xr.Dataset) -> list[tuple[str, ...]]:
     """A row of `HEAD` for each metric."""
-    made = []
+    made: list[tuple[str, ...]] = []
     for metric in reading.names(ds, "metric"):
         one, last = ds.sel(metric=metric), ds.sel(metric=metric).isel(look=-1)
-        typical = f"{number(one['trimmed_score'])} (10 % trimmed), {number(one['median_score'])} (median)"
+        typical = f"{number(float(one['trimmed_score']))} (10 % trimmed), {number(float(one['median_score']))} (median)"
         ceiling = score_text(*interval_of(last, "ceiling")) if "ceiling" in ds else "not measured"
         share = float(one["worst_share"])
         made.append(
@@ -125,7 +125,7 @@ def rows(ds: xr.Dataset) -> list[tuple[str, ...]]:
                 score_text(*interval_of(last, "score")),
                 must(ds, metric),
                 ceiling,
-                number(one["null"].mean()),
+                number(float(one["null"].mean())),
                 typical,
                 "–" if math.isnan(share) else percent(share),
             )
@@ -136,8 +136,8 @@ def rows(ds: xr.Dataset) -> list[tuple[str, ...]]:
 def note_of(ds: xr.Dataset) -> str:
     """What must be known to read the numbers."""
     return (
-        f"Interval: {ds.attrs['interval']}. Score: 1 − mean distance of the same noise / mean distance of other noise (the null). The lower end "
-        "allows for failures that have not been seen, of up to two nulls each."
+        f"Interval: {ds.attrs['interval']}. Score: 1 − mean distance of the same noise / mean distance of other noise (the null). "
+        "The lower end allows for failures that have not been seen, of up to two nulls each."
     )
 
 

@@ -44,7 +44,7 @@ def write_junit(ds: xr.Dataset, path: str | os.PathLike[str]) -> None:
     }
     counted = {key: str(value) for key, value in counts.items()}
     root = ET.Element("testsuites", counted)
-    suite = ET.SubElement(root, "testsuite", name="consistency-lab gate", skipped="0", **counted)
+    suite = ET.SubElement(root, "testsuite", {"name": "consistency-lab gate", **counted, "skipped": "0"})
     for metric in metrics:
         name = f"{metric}: {must(ds, metric)}"
         case = ET.SubElement(

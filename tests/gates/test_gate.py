@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from gate_laws import UNIT
+from PIL import Image
 
 import consistency_lab as cl
 from consistency_lab.diffusion.references import GaussianDenoiser
@@ -111,14 +112,14 @@ def test_the_order_is_a_permutation_that_the_seed_draws():
 
 
 def test_units_are_of_one_label_and_labels_come_in_any_order():
-    asked = (2, 0, 1)
-    units = units_of(120, 1, asked)
-    under = labels_of(units.reshape(-1).tolist(), asked).reshape(units.shape)
+    labels = labels_of(range(120), (2, 0, 1))
+    units = units_of(120, 1, labels)
+    under = labels[units]
     assert (under == under[:, :1]).all()
     assert len(set(units.reshape(-1).tolist())) == 120
     assert (np.diff(under[:, 0]) != 0).sum() > 10
     with pytest.raises(cl.UserError, match="fewer than 4 a label"):
-        units_of(6, 0, asked)
+        units_of(6, 0, labels[:6])
 
 
 def test_neither_batch_nor_order_of_asking_matters(paint):
@@ -165,12 +166,48 @@ def test_several_metrics_share_the_error_and_all_must_pass(paint):
     assert "split between 2 metrics" in mixed.attrs["interval"]
 
 
-def test_a_finite_set_is_seen_whole_and_its_samples_have_names(paint):
-    result = cl.gate(paint("a", samples=40), paint("b", noise=0.2, samples=50), at_least=0.9)
+def write(folder, images, names):
+    folder.mkdir()
+    for image, name in zip(images, names, strict=True):
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        Image.fromarray(((image.clamp(-1, 1) + 1) * 127.5).round().byte().numpy()[0]).save(folder / name)
+    return cl.load_folder_model(folder)
+
+
+def test_folders_are_paired_by_name_and_seen_whole(paint, tmp_path):
+    noise = cl.SharedNoise(0)
+    images = [model.generate(noise, range(44)) for model in (paint("a"), paint("b", noise=0.3))]
+    names = [f"{i:03}.png" for i in range(44)]
+    reference = write(tmp_path / "ref", images[0], names)
+    order = [*range(10, 44), *range(10)]
+    candidate = write(tmp_path / "cand", images[1][order][:43], [names[i] for i in order][:43])
+    result = cl.gate(reference, candidate, at_least=0.5)
     assert result.sizes["sample"] == 40
-    assert result["name"].values[0] == f"clips/{int(result['sample'][0]):03}.png"
-    with pytest.raises(cl.UserError, match="count is 41, and there are 40 samples"):
-        cl.gate(paint("a", samples=40), paint("b"), at_least=0.9, count=41)
+    assert "have no partner of their name" in result.attrs["warnings"]
+    expected = (images[0].clamp(-1, 1) - images[1].clamp(-1, 1)).pow(2).mean((1, 2, 3))
+    for name, distance in zip(result["sample_name"].values, result["distance"].values[:, 0], strict=True):
+        assert distance == pytest.approx(float(expected[int(name)]), rel=0.05, abs=1e-4)
+    assert "not known" in provenance(result)["models"][0]["noise"]
+    with pytest.raises(cl.UserError, match="have 43 in common"):
+        cl.gate(reference, candidate, at_least=0.5, count=44)
+
+
+def test_sub_folders_are_labels_and_clips_are_samples(paint, tmp_path):
+    noise = cl.SharedNoise(0)
+    images = [model.generate(noise, range(48)) for model in (paint("a"), paint("b", noise=0.3))]
+    names = [f"prompt {i % 3}/{i}.png" for i in range(48)]
+    labelled = [write(tmp_path / name, part, names) for name, part in zip("rc", images, strict=True)]
+    result = cl.gate(*labelled, at_least=0.5, early=False)
+    under = [name.partition("/")[0] for name in result["sample_name"].values]
+    assert result.sizes["sample"] == 48
+    assert all(len(set(under[first : first + UNIT])) == 1 for first in range(0, 48, UNIT))
+    frames = [f"clip {i // 3:02}/frame_{i % 3}.png" for i in range(48)]
+    clips = [write(tmp_path / f"{name}-clips", part, frames) for name, part in zip("rc", images, strict=True)]
+    result = cl.gate(*clips, at_least=0.5, early=False)
+    assert result.sizes["sample"] == 16
+    apart = (images[0].clamp(-1, 1) - images[1].clamp(-1, 1)).pow(2).mean((1, 2, 3)).reshape(16, 3).mean(1)
+    for name, distance in zip(result["sample_name"].values, result["distance"].values[:, 0], strict=True):
+        assert distance == pytest.approx(float(apart[int(name.split()[1])]), rel=0.05, abs=1e-4)
 
 
 def test_conditional_models_are_held_to_a_null_within_labels(tmp_path):
@@ -194,7 +231,7 @@ def test_a_candidate_that_is_not_finite_fails_whatever_the_rest_says(paint):
     assert "b gave values that are not finite" in said
     assert not set(range(0, 1024, 50)) & set(result["sample"].values.tolist())
     assert np.isfinite(result["distance"]).all()
-    with pytest.raises(cl.UserError, match="'b' made no image that is finite"):
+    with pytest.raises(cl.UserError, match="'b' made no four images that are all finite"):
         cl.gate(paint("a"), paint("b", broken=range(1024)), at_least=0.5)
     with pytest.raises(cl.UserError, match="'a', which the candidate is held to"):
         cl.gate(paint("a", broken=range(1024)), paint("b"), at_least=0.5)

@@ -8,14 +8,11 @@ SHAPE = (1, 4, 4)
 
 
 class Painter:
-    """Images that are the noise, moved by a part of other noise; ``ruined`` ones are another image altogether. Any number, or ``samples``."""
+    """Images that are the noise, moved by a part of other noise; ``ruined`` ones are another image, ``broken`` ones not finite."""
 
-    def __init__(self, name, noise=0.0, seed=99, ruined=(), samples=None, broken=(), shape=SHAPE):
+    def __init__(self, name, noise=0.0, seed=99, ruined=(), broken=(), shape=SHAPE):
         self.name, self.noise_shape, self.facts = name, shape, {}
         self.noise, self.seed, self.ruined, self.broken = noise, seed, set(ruined), set(broken)
-        if samples is not None:
-            self.samples = samples
-            self.__class__ = Finite
 
     def generate(self, noise, indices):
         images = 0.5 * noise.initial(indices, self.noise_shape)
@@ -27,14 +24,3 @@ class Painter:
             if index in self.broken:
                 images[place, 0, 0, 0] = torch.nan
         return images
-
-
-class Finite(Painter):
-    """A folder's like: so many images and no more, with names."""
-
-    def __len__(self):
-        return self.samples
-
-    @property
-    def names(self):
-        return [f"clips/{i:03}.png" for i in range(self.samples)]
