@@ -6,10 +6,11 @@ import pytest
 from consistency_lab.gates.sequence import (
     BETS,
     GROSS,
+    NULL_SIZES,
     SIZES,
     TUNED,
     UNIT,
-    fieller,
+    least,
     most,
     radius,
     ratio,
@@ -31,8 +32,9 @@ def test_what_was_seen_is_what_numpy_says_of_each_part():
         assert [what.ee[place], what.eu[place], what.uu[place]] == pytest.approx(
             [covariance[0, 0], covariance[0, 1], covariance[1, 1]]
         )
-        x = np.minimum(DISTANCES[:units] / (GROSS * NULLS[:9].mean()), 1)
-        assert what.growth[:, place] == pytest.approx([np.log(1 - b * x).mean() for b in SIZES])
+        x, y = (each[:units] / (GROSS * NULLS[:9].mean()) for each in (DISTANCES, NULLS))
+        assert what.growth[:, place] == pytest.approx([np.log(1 - np.minimum(b * x, 1)).mean() for b in SIZES])
+        assert what.growth_of_null[:, place] == pytest.approx([np.log(1 + b * y).mean() for b in NULL_SIZES])
 
 
 def test_variances_keep_their_digits_beside_a_large_mean():
@@ -49,23 +51,35 @@ def test_leading_dimensions_are_gates_of_their_own():
             assert whole[row] == pytest.approx(part)
 
 
-@pytest.mark.parametrize("times", [0.1, 0.5, 1.5])
-def test_the_ratio_is_inverted_as_a_search_over_all_ratios_does(times):
+GRID = np.linspace(-1, 3, 400_001)
+
+
+def too_small(what, place, times):
+    """The ratios of the grid that are told to be too small: e - r u is further above 0 than so many standard deviations."""
+    e, u, ee, eu, uu = (part[place] for part in (what.e, what.u, what.ee, what.eu, what.uu))
+    return GRID[e - GRID * u > times * np.sqrt(ee - 2 * GRID * eu + GRID**2 * uu)]
+
+
+@pytest.mark.parametrize("times", [0.1, 0.5, 1.0])
+def test_the_lower_end_is_what_a_search_over_all_ratios_finds(times):
     what = seen(DISTANCES, NULLS, LOOKS)
-    low, high = fieller(what, np.full(len(LOOKS), times))
-    grid = np.linspace(-1, 1, 400_001)
+    low = least(what, np.full(len(LOOKS), times))
     for place in range(len(LOOKS)):
-        e, u, ee, eu, uu = (part[place] for part in (what.e, what.u, what.ee, what.eu, what.uu))
-        inside = grid[np.abs(e - grid * u) <= times * np.sqrt(ee - 2 * grid * eu + grid**2 * uu)]
-        assert [low[place], high[place]] == pytest.approx([inside[0], inside[-1]], abs=1e-5)
+        assert low[place] == pytest.approx(too_small(what, place, times)[-1], abs=2e-5)
 
 
-def test_a_null_that_is_not_told_from_nothing_bounds_no_ratio():
-    what = seen(DISTANCES, NULLS - NULLS.mean() + 0.01, LOOKS)
-    low, high = fieller(what, np.full(len(LOOKS), 1.0))
-    assert (low == -np.inf).all()
-    assert (high == np.inf).all()
-    assert (ratio(what, 0.025).high == np.inf).all()
+def test_a_null_that_is_not_told_from_nothing_still_bounds_the_ratio_below():
+    """Far above nothing times an uncertain null: the parabola is open below, and the end is its larger root."""
+    uncertain = np.where(np.arange(40) % 5, 0.05, 4.0)
+    what = seen(DISTANCES + 0.5, uncertain, LOOKS)
+    low = least(what, np.full(len(LOOKS), 1.0))
+    assert (what.u**2 < what.uu).all()
+    for place in range(len(LOOKS)):
+        small = too_small(what, place, 1.0)
+        assert low[place] == pytest.approx(small[-1], abs=2e-5)
+        assert np.diff(small).max() < 2e-5  # and all below
+    hazy = seen(DISTANCES * np.where(np.arange(40) % 7, 0.001, 9.0)[:, None], uncertain, LOOKS)
+    assert (least(hazy, np.full(len(LOOKS), 1.0)) == -np.inf).all()
 
 
 def e_value(t, n, tau2):
@@ -107,19 +121,36 @@ def test_the_radius_tends_to_the_asymptotic_confidence_sequence():
     assert radius(np.array(n), error) == pytest.approx(theirs, rel=1e-4)
 
 
-def test_the_bet_excludes_just_the_means_against_which_it_has_won_enough():
-    what, error = seen(DISTANCES, NULLS, LOOKS), 0.02
-    bound = most(what, error)
+def won(x, sizes, mean, error):
+    """Whether some bet against that mean has won enough, of samples ``(n,)``; a negative size bets on -x and that it is larger."""
+    gains = [
+        np.log(np.maximum(1 - b * x, 0) / (1 - b * mean)).sum() + np.log(0.5 ** (j + 1)) for j, b in enumerate(sizes)
+    ]
+    return max(gains) >= np.log(1 / error)
+
+
+def test_bets_exclude_just_the_means_against_which_they_have_won_enough():
+    what, error, scale = seen(DISTANCES, NULLS, LOOKS), 0.02, GROSS * NULLS[: LOOKS[0]].mean()
+    high = most(what.growth, SIZES, what.units * UNIT, error)
+    low = -most(what.growth_of_null, -NULL_SIZES, what.units, error)
     for place, units in enumerate(LOOKS):
-        scale = GROSS * NULLS[: LOOKS[0]].mean()
-        x = np.minimum(DISTANCES[:units].reshape(-1) / scale, 1)
+        x = DISTANCES[:units].reshape(-1) / scale
+        assert won(x, SIZES, high[place] * (1 + 1e-6), error)
+        assert not won(x, SIZES, high[place] * (1 - 1e-6), error)
+        y = NULLS[:units] / scale
+        assert won(y, -NULL_SIZES, low[place] * (1 - 1e-6), error)
+        assert not won(y, -NULL_SIZES, low[place] * (1 + 1e-6), error)
+        assert low[place] < y.mean()
+        assert high[place] > x.mean()
 
-        def won(mean, x=x):
-            gains = [np.log((1 - b * x) / (1 - b * mean)).sum() + np.log(0.5 ** (j + 1)) for j, b in enumerate(SIZES)]
-            return max(gains) >= np.log(1 / error)
 
-        assert won(bound[place] / scale * (1 + 1e-6))
-        assert not won(bound[place] / scale * (1 - 1e-6))
+def test_the_upper_end_is_the_most_of_the_distance_over_the_least_of_the_null():
+    what = seen(DISTANCES, NULLS, LOOKS)
+    top, bottom = (
+        most(what.growth, SIZES, what.units * UNIT, 0.8 * 0.025),
+        -most(what.growth_of_null, -NULL_SIZES, what.units, 0.2 * 0.025),
+    )
+    assert ratio(what, 0.025).high == pytest.approx(np.where(bottom > 0, top / bottom, np.inf))
 
 
 def test_the_shares_of_all_bets_make_no_more_than_one():
@@ -132,8 +163,10 @@ def test_a_lost_bet_leaves_the_smaller_ones():
     failed[3, 1] = 100.0
     what = seen(failed, NULLS, LOOKS)
     assert (what.growth[0] == -np.inf).all()
-    assert np.isfinite(most(what, 0.02)).all()
-    assert (most(what, 0.02) > most(seen(DISTANCES, NULLS, LOOKS), 0.02)).all()
+    with_it, without = (ratio(each, 0.02).high for each in (what, seen(DISTANCES, NULLS, LOOKS)))
+    assert np.isfinite(with_it[1:]).all()
+    assert (with_it > without)[1:].all()
+    assert (with_it >= what.e / what.u).all()  # 50 nulls off, and counted in full
 
 
 def test_identical_images_are_not_believed_at_once():

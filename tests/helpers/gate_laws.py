@@ -6,12 +6,14 @@ from consistency_lab.gates.decision import FAIL, OPEN, PASS
 from consistency_lab.gates.sequence import UNIT, ratio, seen
 
 FIRST = 8  # units before the first look
-LAWS = ("normal", "log-normal", "heavy", "correlated", "failures", "gross failures", "quarter")
+LAWS = ("normal", "log-normal", "heavy", "correlated", "failures", "gross failures", "quarter", "exploding")
 
 
 def draw(law, mean, gates, units, rng):
     """Distances with that mean, nulls with mean 1."""
     shape = (gates, units, UNIT)
+    if law == "heavy null":
+        return draw("log-normal", mean, gates, units, rng)[0], np.exp(rng.normal(-(1.5**2) / 2, 1.5, shape[:2]))
     nulls = np.exp(rng.normal(0, 0.25, shape[:2]) - 0.25**2 / 2)
     if law == "normal":
         return rng.normal(mean, 0.3 * mean, shape), nulls
@@ -22,6 +24,9 @@ def draw(law, mean, gates, units, rng):
         common = rng.normal(size=(gates, units, 1))
         own = 0.6 * common + 0.8 * rng.normal(size=shape)
         return mean * np.exp(0.7 * own - 0.7**2 / 2), np.exp(0.3 * common[..., 0] - 0.3**2 / 2)
+    if law == "exploding":  # images whose values run away are far from everything, their own among it
+        nulls = np.exp(rng.normal(-(1.5**2) / 2, 1.5, shape[:2]))
+        return mean * nulls[..., None] * np.exp(rng.normal(-0.5, 1.0, shape)), nulls
     size = {"failures": 1.0, "gross failures": 2.0, "beyond": 4.0, "quarter": 4 * mean}[law]
     return np.where(rng.random(shape) < mean / size, size, 0.0), nulls  # the rest is equal to the reference
 
