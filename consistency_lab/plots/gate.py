@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from consistency_lab.gates.result import worst_pairs
@@ -32,38 +33,46 @@ def gate_frame(ds: xr.Dataset) -> pd.DataFrame:
 @themed
 def gate_figure(ds: xr.Dataset) -> Figure:
     """What is held to a bound after each look, with its interval, the bound and, where it was measured, the ceiling: a panel a metric."""
-    table, what = gate_frame(ds), judged(ds)
     metrics = reading.names(ds, "metric")
     figure, axes = new_figure(4.8 * len(metrics), 3.2, 1, len(metrics))
     for ax, metric in zip(axes[0], metrics, strict=True):
-        one = table[table["metric"] == metric]
-        bound = float(ds["bound"].sel(metric=metric)) if what == "score" else float(ds.attrs["margin"])
-        line = one[one["quantity"] == what]
-        ends = [(bound, "bound" if what == "score" else "margin", NULL)]
-        ax.axhline(bound, color=NULL, ls=(0, (5, 1.5)), lw=1.2)
-        if what == "score" and (one["quantity"] == "ceiling").any():
-            ceiling = one[one["quantity"] == "ceiling"]
+        draw_looks(ax, ds, metric)
+        ax.set_title(f"{metric}: {ds['decision'].sel(metric=metric).item()}")
+    return figure
+
+
+def draw_looks(ax: Axes, ds: xr.Dataset, metric: str) -> None:
+    """One metric of a gate over samples seen."""
+    table, what = gate_frame(ds), judged(ds)
+    table = table[table["metric"] == metric]
+    line, ceiling = (table[table["quantity"] == name] for name in (what, "ceiling"))
+    if what == "score":
+        bound, named, wide = (
+            float(ds["bound"].sel(metric=metric)),
+            "bound",
+            4 * (1 - float(ds["bound"].sel(metric=metric))),
+        )
+    else:
+        bound, named, wide = float(ds.attrs["margin"]), "margin", 4 * max(float(ds.attrs["margin"]), 0.005)
+    # How far an interval of few samples reaches says little: the axis is that of the last one, and of the bound.
+    last = line[["low", "high", "value"]].iloc[-1].dropna().clip(bound - 4 * wide, bound + 4 * wide)
+    low, high = min(bound - wide, *last), max(bound + wide, *last)
+    ends = [(bound, named, NULL), (float(line["value"].iloc[-1]), what, SAME)]
+    ax.axhline(bound, color=NULL, ls=(0, (5, 1.5)), lw=1.2)
+    if what == "score":
+        high = min(high, 1 + wide / 20)
+        if len(ceiling):
             ax.plot(ceiling["samples"], ceiling["value"], color=CEILING, ls=(0, (1.5, 1.2)))
             ends.append((float(ceiling["value"].iloc[-1]), "ceiling", CEILING))
-        if what == "shortfall":
-            ax.axhline(0.0, color=CEILING, ls=(0, (1.5, 1.2)), lw=1.2)
-            ends.append((0.0, "ceiling", CEILING))
-        wide = 4 * (
-            (1 - bound) if what == "score" else max(bound, 0.005)
-        )  # how far down an interval of few samples reaches says little
-        reach = [bound - wide, bound + wide, *line[["low", "high", "value"]].iloc[-1].dropna()]
-        low, high = min(reach), min(max(reach), 1 + wide / 20 if what == "score" else max(reach))
-        ax.fill_between(
-            line["samples"], line["low"].fillna(low), line["high"].fillna(high), color=SAME, alpha=0.18, lw=0
-        )
-        ax.plot(line["samples"], line["value"], color=SAME, marker="o", ms=2.5)
-        ends.append((float(line["value"].iloc[-1]), what, SAME))
-        ax.set_ylim(low, high)
-        ax.set_xlabel("samples seen")
-        ax.set_ylabel(f"{WORDS[what]} (no unit)")
-        ax.set_title(f"{metric}: {ds['decision'].sel(metric=metric).item()}")
-        label_lines(ax, ends, size=7.5)
-    return figure
+    else:
+        ax.axhline(0.0, color=CEILING, ls=(0, (1.5, 1.2)), lw=1.2)
+        ends.append((0.0, "ceiling", CEILING))
+    ax.fill_between(line["samples"], line["low"].fillna(low), line["high"].fillna(high), color=SAME, alpha=0.18, lw=0)
+    ax.plot(line["samples"], line["value"], color=SAME, marker="o", ms=2.5)
+    ax.set_ylim(low, high)
+    ax.set_xlabel("samples seen")
+    ax.set_ylabel(f"{WORDS[what]} (no unit)")
+    label_lines(ax, ends, size=7.5)
 
 
 def worst_frame(ds: xr.Dataset) -> pd.DataFrame:
