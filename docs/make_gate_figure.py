@@ -1,4 +1,4 @@
-"""Makes figures/gate.png and prints the table of docs/did-my-optimisation-change-the-images.md: `python docs/make_gate_figure.py`, two minutes."""
+"""Makes figures/gate.png and prints the table of docs/did-my-optimisation-change-the-images.md: `python docs/make_gate_figure.py`."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from consistency_lab.gates.sequence import BETS, UNIT, Seen, ratio
+from consistency_lab.gates.sequence import BETS, Seen, ratio
 
 PASS, FAIL, OPEN = "pass", "fail", "cannot tell"
 STATUS = {PASS: 0, FAIL: 1, OPEN: 3}  # exit status of the command; 2 is for input that cannot be used
@@ -50,4 +50,4 @@ def more_samples(seen: Seen, most: float, error: float) -> float:
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if tells(middle) else (middle, high)
-    return float(max(high - now, 0) * UNIT)
+    return float(max(high - now, 0) * seen.size)

@@ -28,27 +28,17 @@ SIDE = 128  # pixels: what is shown of an image is no larger
 def units_of(count: int, seed: int, under: np.ndarray | None = None) -> np.ndarray:
     """The samples 0 ... count - 1 in the order in which they are seen, ``(units, UNIT)``: a permutation that the seed draws.
 
-    All samples of a unit have one label, where there are labels: the null is within them. What is left over is not seen, but where there
-    are fewer samples than a unit has, they are one.
+    All samples of a unit have one label, where there are labels: the null is within them. What is left over is not seen. Units are smaller
+    where there are fewer samples, of some label or at all.
 
     Args:
-        under: the label of each sample ``(count,)``, or None.
-
-    Raises:
-        UserError: labels, and none of them has `UNIT` samples.
+        under: the label of each sample ``(count,)``, two of each or more; None without labels.
     """
     # Philox's words never change between versions of numpy; its permutations may.
     order = np.argsort(np.random.Philox(key=np.array([seed, 0], dtype=np.uint64)).random_raw(count), kind="stable")
-    if under is None:
-        size = min(UNIT, count)
-        return order[: count // size * size].reshape(-1, size)
-    groups = [order[under[order] == label] for label in np.unique(under)]
-    units = np.concatenate([group[: len(group) // UNIT * UNIT].reshape(-1, UNIT) for group in groups])
-    if not len(units):
-        raise UserError(
-            f"{count} samples of {len(groups)} labels are fewer than {UNIT} a label, and the null is taken within labels; raise count or "
-            "name fewer labels."
-        )
+    groups = [order] if under is None else [order[under[order] == label] for label in np.unique(under)]
+    size = min(UNIT, *map(len, groups))
+    units = np.concatenate([group[: len(group) // size * size].reshape(-1, size) for group in groups])
     place = np.empty(count, dtype=np.int64)
     place[order] = np.arange(count)
     return units[

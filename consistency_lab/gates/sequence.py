@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from consistency_lab.intervals import Array, Interval
 from consistency_lab.similarity.statistics import COLLAPSED
 
-UNIT = 4  # samples, of which every pair is in the null
+UNIT = 4  # samples at most, of which every pair is in the null
 TUNED = 64  # units at which the interval is narrowest for its level
 GROSS = 2.0  # nulls: an image twice as far as one of other noise. Black images and pure noise are 1.5 to 2.5 nulls off in squared error
 BETS = 8
@@ -51,6 +51,7 @@ class Seen(NamedTuple):
         growth: of bets on e (see `most`), means over samples, ``(BETS, ...)``.
         growth_of_null: of bets on -u, means over units.
         scale: `GROSS` mean nulls, as the first look has them: what bets are sized by.
+        size: samples of a unit.
     """
 
     units: Array
@@ -62,6 +63,7 @@ class Seen(NamedTuple):
     growth: Array
     growth_of_null: Array
     scale: Array
+    size: Array
 
     def at(self, units: Array | float) -> Self:
         """The same means and variances, had they been seen in so many units."""
@@ -96,8 +98,8 @@ def seen(e: Array, u: Array, looks: Array) -> Seen:
             for (x, m), (y, n) in combinations_with_replacement(zip((p, q), centred, strict=True), 2)
         ]
     means = [_running(each, at) for each in (mean, u)]
-    n, e_, u_, ee, eu, uu, scale = np.broadcast_arrays(at + 1.0, *means, *spread, scale)
-    return Seen(n, e_, u_, ee, eu, uu, np.stack(growth), np.stack(growth_of_null), scale)
+    n, e_, u_, ee, eu, uu, scale, size = np.broadcast_arrays(at + 1.0, *means, *spread, scale, float(e.shape[-1]))
+    return Seen(n, e_, u_, ee, eu, uu, np.stack(growth), np.stack(growth_of_null), scale, size)
 
 
 def _running(values: Array, at: Array) -> Array:
@@ -133,7 +135,7 @@ def ratio(seen: Seen, error: float) -> Interval:
     known = seen.u > COLLAPSED
     with np.errstate(divide="ignore", invalid="ignore"):
         estimate = np.where(known, seen.e / seen.u, np.nan)
-        top = most(seen.growth, SIZES, seen.units * UNIT, error * (1 - _OF_NULL))
+        top = most(seen.growth, SIZES, seen.units * seen.size, error * (1 - _OF_NULL))
         bottom = -most(seen.growth_of_null, -NULL_SIZES, seen.units, error * _OF_NULL)
         high = np.where(known & (bottom > 0), top / bottom, np.inf)
         high = np.where(

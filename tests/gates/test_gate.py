@@ -118,8 +118,9 @@ def test_units_are_of_one_label_and_labels_come_in_any_order():
     assert (under == under[:, :1]).all()
     assert len(set(units.reshape(-1).tolist())) == 120
     assert (np.diff(under[:, 0]) != 0).sum() > 10
-    with pytest.raises(cl.UserError, match="fewer than 4 a label"):
-        units_of(6, 0, labels[:6])
+    few = units_of(12, 1, labels_of(range(12), (0, 1, 0, 2)))
+    assert few.shape == (4, 3)  # the rarest label has three
+    assert set(map(tuple, labels_of(range(12), (0, 1, 0, 2))[few].tolist())) == {(0, 0, 0), (1, 1, 1), (2, 2, 2)}
 
 
 def test_neither_batch_nor_order_of_asking_matters(paint):
@@ -201,6 +202,13 @@ def test_sub_folders_are_labels_and_clips_are_samples(paint, tmp_path):
     under = [name.partition("/")[0] for name in result["sample_name"].values]
     assert result.sizes["sample"] == 48
     assert all(len(set(under[first : first + UNIT])) == 1 for first in range(0, 48, UNIT))
+    twos = [
+        write(tmp_path / f"{name}-twos", part[:24], [f"{i // 2}/{i}.png" for i in range(24)])
+        for name, part in zip("rc", images, strict=True)
+    ]
+    pairs = cl.gate(*twos, at_least=0.5, early=False)
+    assert pairs.sizes["sample"] == 24
+    assert (pairs["label"].values.reshape(12, 2)[:, :1] == pairs["label"].values.reshape(12, 2)).all()
     frames = [f"clip {i // 3:02}/frame_{i % 3}.png" for i in range(48)]
     clips = [write(tmp_path / f"{name}-clips", part, frames) for name, part in zip("rc", images, strict=True)]
     result = cl.gate(*clips, at_least=0.5, early=False)

@@ -1,5 +1,8 @@
 """Error rates of a thousand simulated gates a law, each with a look, and a chance to stop, after every unit of four samples."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from gate_laws import LAWS, draw, gates
@@ -63,3 +66,22 @@ def test_a_second_run_is_held_to_the_same_rate():
     _, low, high = ratio(seen(noisy, nulls, np.arange(8, 257)), 0.025)
     assert (high <= 0.02).any(1).mean() <= 0.025
     assert (low > 0.02).any(1).mean() <= CHANCE
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "did-my-optimisation-change-the-images.md"
+ROWS = re.findall(
+    r"^\| (\.\d+) \| (pass|fail) \| ([\d,]+) \| ([\d,]+) \|$", PAGE.read_text("utf-8"), flags=re.MULTILINE
+)
+
+
+@pytest.mark.parametrize(("score", "decision", "median", "nine_in_ten"), ROWS)
+def test_the_page_says_how_many_samples_it_takes(score, decision, median, nine_in_ten):
+    """As `docs/make_gate_figure.py` counts them, here with fewer gates."""
+    decisions, samples = gates("log-normal", 1 - float(score), 1 - 0.95, count=300, units=600, seed=6, step=8)
+    assert (decisions == decision).mean() > 0.9
+    told = np.quantile(samples, (0.5, 0.9))
+    assert told == pytest.approx([float(each.replace(",", "")) for each in (median, nine_in_ten)], rel=0.15, abs=32)
+
+
+def test_the_page_has_its_table():
+    assert len(ROWS) == 7
