@@ -93,7 +93,7 @@ def test_all_files_are_written(gate, tmp_path):
 
 def test_a_baseline_is_made_of_all_samples_and_held_to(undrawn, tmp_path, capsys):
     assert (
-        gate("a", "a", "--at-least", "0", "--count", "128", "--write-baseline", "baseline.json", "--tolerance", ".2")
+        undrawn("a", "a", "--at-least", "0", "--count", "128", "--write-baseline", "baseline.json", "--tolerance", ".2")
         == 0
     )
     written = json.loads((tmp_path / "baseline.json").read_text())
