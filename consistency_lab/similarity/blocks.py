@@ -18,8 +18,9 @@ from consistency_lab.errors import UserError
 from consistency_lab.metrics.distances import Distance
 from consistency_lab.similarity.pairwise import embedded
 
-BUDGET = 2**29  # bytes that the estimates of a comparison, or of a block of it, may take
+BUDGET = 2**29  # bytes that the estimates of a comparison may take while all is one block
 FEATURES = 2**30  # bytes that the embeddings of one metric may take beside them while all is one block
+BLOCK = 2**28  # bytes of both in one block out of several
 LEAST = 4  # samples of a block
 FEW = 32  # samples of a block that are so few because their images are large
 _SMALL = 2**23  # bytes of images of which no embedding is too large
@@ -55,7 +56,7 @@ def samples_in_a_block(
     embedding = len(models) * max(each.numel() * each.element_size() for each in features)
     if count * pixels * levels <= BUDGET and count * embedding <= FEATURES:
         return count
-    size = max(LEAST, BUDGET // (pixels * levels + embedding))
+    size = max(LEAST, BLOCK // (pixels * levels + embedding))
     return min(count, size - size % CHUNK if size > CHUNK else size)
 
 

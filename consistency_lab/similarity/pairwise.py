@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from consistency_lab.devices import hand_back
 from consistency_lab.intervals import Interval, add_interval
 from consistency_lab.metrics.base import RangeWarning
 from consistency_lab.metrics.distances import Distance
@@ -73,6 +74,9 @@ def pairwise_distances(
                 ]
             row.append(values)
             single.append(torch.stack([each for _, each in found]))
+            del images, ends
+            if few:
+                hand_back()
         at.append(row)
     kinds = range(2 if groups is None else 3)
     shape = (len(at), -1, len(pairs), len(distances))
@@ -113,16 +117,17 @@ def of_other_noise(
     """The null of every sample ``(N,)``, within groups where there are any, and single distances of other noise, of as many ``shifts`` of
     the samples, float64 ``(n,)``. See `pairwise_distances`.
     """
+    parts = [slice(None)] if groups is None else groups  # a slice copies nothing
     if shifts == 1:
-        rows = [_of_neighbours(distance, a[group], b[group]) for group in groups or [np.arange(len(a))]]
+        rows = [_of_neighbours(distance, a[part], b[part]) for part in parts]
         null = torch.empty(len(a), dtype=torch.float64)
-        for group, (own, _) in zip(groups or [np.arange(len(a))], rows, strict=True):
-            null[group] = own.to(null)
+        for part, (own, _) in zip(parts, rows, strict=True):
+            null[part] = own.to(null)
         return null, torch.cat([single for _, single in rows]).double().cpu()
     found = [torch.empty(0)]
-    for group in groups or [np.arange(len(a))] if shifts else []:
-        u, v, n = a[group], b[group], len(group)
-        for s in np.unique(np.linspace(1, n - 1, min(shifts, n - 1)).round().astype(int)).tolist():
+    for part in parts if shifts else []:
+        u, v = a[part], b[part]
+        for s in np.unique(np.linspace(1, len(u) - 1, min(shifts, len(u) - 1)).round().astype(int)).tolist():
             found += [distance.between(u, v.roll(s, 0)), distance.between(u.roll(s, 0), v)]
     return null_of(distance, a, b, groups), torch.cat(found).double().cpu()
 
