@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from consistency_lab.errors import UserError
 
 RANGE = 2.0  # width of the image range [-1, 1]
 _ELEMENTS = 2**24  # embedding values that are held in float64 at a time (128 MiB)
+_WIDE = 2**22  # values of one embedding from which on it is taken in parts (features of large images)
 
 
 class Distance(ABC):
@@ -82,10 +84,14 @@ class SquaredDistance(Distance):
     """
 
     def between(self, a: Tensor, b: Tensor) -> Tensor:
+        if a.shape[1] > _WIDE:
+            return torch.stack([(u - v).pow(2).sum(1) for u, v in _paired_columns(a, b)]).sum(0)
         return torch.cat([(u - v).pow(2).sum(1) for u, v in _paired_rows(a, b)])
 
     def null(self, a: Tensor, b: Tensor) -> Tensor:
         check_samples(a)
+        if a.shape[1] > _WIDE:
+            return _null_of_columns(a, b)
         n, origin = len(a), a[0].double()
         # Differences of large equal terms would cost digits: centre both embeddings by one common point, which changes no distance.
         sum_a, sum_b = torch.zeros_like(origin), torch.zeros_like(origin)
@@ -121,6 +127,22 @@ class SquaredDistance(Distance):
 def _paired_rows(a: Tensor, b: Tensor) -> list[tuple[Tensor, Tensor]] | zip[tuple[Tensor, Tensor]]:
     rows = max(1, _ELEMENTS // max(1, a.shape[1]))
     return zip((x.double() for x in a.split(rows)), (x.double() for x in b.split(rows)), strict=True)
+
+
+def _paired_columns(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Some columns of both at a time, in float64."""
+    width = max(1, _ELEMENTS // (16 * len(a)))
+    return ((u.double(), v.double()) for u, v in zip(a.split(width, 1), b.split(width, 1), strict=True))
+
+
+def _null_of_columns(a: Tensor, b: Tensor) -> Tensor:
+    """The null of all i != j from the table of all distances, which few wide embeddings have."""
+    table = torch.zeros(len(a), len(b), dtype=torch.float64, device=a.device)
+    for u, v in _paired_columns(a, b):
+        u, v = u - u[0], v - u[0]  # centred by one common point
+        table += u.pow(2).sum(1)[:, None] + v.pow(2).sum(1) - 2 * u @ v.T
+    table = table.clamp_min(0.0).fill_diagonal_(0.0)
+    return 0.5 * (table.sum(0) + table.sum(1)) / (len(a) - 1)
 
 
 def check_samples(images: Tensor) -> None:

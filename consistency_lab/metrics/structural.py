@@ -20,6 +20,7 @@ from consistency_lab.metrics.base import RANGE, Distance, displayed
 _SIGMA = 1.5  # the papers' Gaussian window, 11 pixels wide
 _BETAS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the five scales, finest first (Wang et al. 2003)
 _C1, _C2 = (0.01 * RANGE) ** 2, (0.03 * RANGE) ** 2  # (K1 L)^2 and (K2 L)^2 of equation 13 of Wang et al. 2004
+_LARGE, _TILE = 128, 64  # pixels of a side from which on the window is applied in tiles, and of a tile
 _PIXELS = 2**20  # of one set of images that are compared at a time: some twenty copies of them in float64 are held
 
 
@@ -51,7 +52,7 @@ class _Structural(Distance):
     def _terms(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         """Luminance and contrast-structure terms ``(N, C, H', W')``, whose product is SSIM, where the whole window lies in the image."""
         rows, columns = (_windows(side, self.window, self.sigma, a) for side in a.shape[-2:])
-        mean_a, mean_b, aa, bb, ab = rows @ torch.stack([a, b, a * a, b * b, a * b]) @ columns.T
+        mean_a, mean_b, aa, bb, ab = _across(rows, torch.stack([a, b, a * a, b * b, a * b]), columns)
         squares = mean_a**2 + mean_b**2
         luminance = (2 * mean_a * mean_b + _C1) / (squares + _C1)
         return luminance, (2 * (ab - mean_a * mean_b) + _C2) / (aa + bb - squares + _C2)
@@ -72,6 +73,25 @@ def _windows(side: int, window: int, sigma: float, like: Tensor) -> Tensor:
     line = F.pad(weights / weights.sum(), (0, side - window + 1))
     # Each row of side + 1 entries begins one entry later than the row before when it is cut at every ``side`` entries.
     return line.repeat(side - window + 1)[: (side - window + 1) * side].view(-1, side)
+
+
+def _across(rows: Tensor, images: Tensor, columns: Tensor) -> Tensor:
+    """``rows @ images @ columns.T``; of large images tile by tile, since most of a banded matrix is zero."""
+    if max(images.shape[-2:]) <= _LARGE:
+        return rows @ images @ columns.T
+    return _banded(columns, _banded(rows, images).mT).mT
+
+
+def _banded(band: Tensor, images: Tensor) -> Tensor:
+    """``band @ images``, for a band of that many rows whose row i begins at column i."""
+    height, reach = len(band), band.shape[1] - len(band)
+    found = images.new_empty(*images.shape[:-2], height, images.shape[-1])
+    for first in range(0, height, _TILE):
+        last = min(first + _TILE, height)
+        torch.matmul(
+            band[first:last, first : last + reach], images[..., first : last + reach, :], out=found[..., first:last, :]
+        )
+    return found
 
 
 class StructuralDistance(_Structural):
