@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -117,4 +116,4 @@ def _said(value: Any) -> str:
 
 def baseline_of(given: Baseline | str | os.PathLike[str] | None) -> Baseline | None:
     """A baseline as it is given, or read from its file."""
-    return Baseline.read(given) if isinstance(given, str | Path | os.PathLike) else given
+    return given if given is None or isinstance(given, Baseline) else Baseline.read(given)

@@ -73,7 +73,7 @@ def gate(
             tolerance. Where there is a bound too, the higher of both counts.
         noise: the shared noise, ``SharedNoise(0)`` by default; its seed draws the order too.
         count: samples at most; by default 1,024, and of folders all that they have in common.
-        batch: samples that are made between two looks; rounded down to whole units of four.
+        batch: samples that are made between two looks; rounded down to whole units of four, and at least one.
         error: how probable it may be, at most, that the interval ever misses the score: half at either end, so that a gate passes
             wrongly with a probability of at most ``error / 2``, and fails wrongly with the same. Split between metrics.
         early: stop when it can be told; otherwise take all ``count`` samples.
@@ -105,9 +105,9 @@ def gate(
         raise UserError(f"a gate needs at least 2 samples, not {count}: its null is the same models under other noise.")
     agreement = agreed(models, noise, count)
     count = count or len(agreement.names) or COUNT
-    asked = (
-        agreed_labels(models, max(2, count // 2), labels) if labels is not None or agreement.labels is None else None
-    )
+    asked = None
+    if labels is not None or agreement.labels is None:  # by default no more labels than have a whole unit
+        asked = agreed_labels(models, count if labels is not None else max(2, count // 2), labels)
     under = agreement.labels if asked is None else labels_of(range(count), asked)
     units = units_of(count, noise.seed, under)
     _check_shapes(models)
@@ -149,7 +149,7 @@ def gate(
 
 def _distances(metric: str | Distance | Sequence[str | Distance]) -> list[Distance]:
     """The metrics, each once and each a distance."""
-    given = [metric] if isinstance(metric, str | Distance) else list(metric)
+    given = [metric] if isinstance(metric, str | Distance) or not isinstance(metric, Sequence) else list(metric)
     if not given:
         raise UserError("a gate needs one metric or more, for example 'mse'; see `consistency-lab list metrics`.")
     distances = [each if isinstance(each, Distance) else METRICS.build(each) for each in given]

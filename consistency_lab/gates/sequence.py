@@ -7,9 +7,9 @@ independent and alike although a null has every sample in many of its pairs.
 Both ends are anytime-valid: they hold at all looks at once, so a gate may stop at the first look that can tell. They answer two
 different dangers, and are made differently.
 
-* The upper end decides that a candidate passes. An image in twenty that is ruined costs .05 of a score, and forty samples without one have
-  seen nothing of it: an interval made of means and variances passed 53 of 100 candidates that were exactly at the bound. So it is that of
-  bets (`most`): most of e over least of u. It holds at every number of samples and for every law, if no image is further from its own
+* The upper end decides that a candidate passes. An image in twenty that is ruined costs .05 of a score, and forty samples without one
+  have seen nothing of it: an interval made of means and variances passes more than one in ten of such candidates at the bound. So it is
+  that of bets (`most`): most of e over least of u. It holds at every number of samples and for every law, if no image is further from its own
   than `GROSS` times the null; images further off count in full once they are seen. It asks for some 10 / (1 - bound) samples of a perfect
   candidate, which is what it takes to have seen rare failures.
 * The lower end decides that a candidate fails. No failure that has not been seen makes a candidate better, so it is what means and
@@ -50,7 +50,8 @@ class Seen(NamedTuple):
         ee, eu, uu: variances and covariance of units (denominator units - 1).
         growth: of bets on e (see `most`), means over samples, ``(BETS, ...)``.
         growth_of_null: of bets on -u, means over units.
-        scale: `GROSS` mean nulls, as the first look has them: what bets are sized by.
+        scale: `GROSS` mean nulls, as the first look has them: what bets are sized by (its samples are bet on too, the one thing that is
+            not known beforehand).
         size: samples of a unit.
     """
 
@@ -81,15 +82,13 @@ def seen(e: Array, u: Array, looks: Array) -> Seen:
     at = np.asarray(looks) - 1
     mean = e.mean(-1)
     scale = GROSS * u[..., : looks[0]].mean(-1, keepdims=True)
-    with np.errstate(
-        divide="ignore", invalid="ignore"
-    ):  # a lost bet is minus infinity, and the others go on; a null may be 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # A lost bet is minus infinity, and the others go on; a null may be 0.
         x, y = e / scale[..., None], u / scale
         growth = [_running(np.log1p(-np.minimum(size * x, 1)).mean(-1), at) for size in SIZES]
         growth_of_null = [_running(np.log1p(size * y), at) for size in NULL_SIZES]
-    p, q = (
-        each - each.mean(-1, keepdims=True) for each in (mean, u)
-    )  # differences of large equal terms would cost digits
+    # Centred, because differences of large equal terms would cost digits.
+    p, q = (each - each.mean(-1, keepdims=True) for each in (mean, u))
     centred = [_running(each, at) for each in (p, q)]
     with np.errstate(divide="ignore", invalid="ignore"):  # one unit has no variance
         bessel = (at + 1.0) / at
@@ -115,8 +114,9 @@ def radius(units: Array, error: float) -> Array:
         (1 + n tau^2)^(-1/2) [(1 + T^2 / (n - 1)) / (1 + T^2 / ((n - 1) (1 + n tau^2)))]^(n / 2)
 
     It is anytime-valid at every n for normal units of unknown variance (Perez-Ortiz, Lardy, de Heide & Grunwald, "E-statistics, group
-    invariance and anytime-valid testing", Annals of Statistics 2024), and tends to the asymptotic confidence sequence of Waudby-Smith et
-    al. (their equation 11), which holds for any units. tau^2 is theirs (equation 14): narrowest at `TUNED` units. Infinite for few.
+    invariance and anytime-valid testing", Annals of Statistics 2024), and tends to the asymptotic confidence sequence of Waudby-Smith,
+    Arbour, Sinha, Kennedy & Ramdas ("Time-uniform central limit theory and asymptotic confidence sequences", Annals of Statistics 2024),
+    which holds for any units and whose choice of tau^2 this is: narrowest at `TUNED` units. Infinite for few units.
     """
     level = 2 * error
     tau2 = (-2 * np.log(level) + np.log(-2 * np.log(level)) + 1) / TUNED
@@ -138,9 +138,8 @@ def ratio(seen: Seen, error: float) -> Interval:
         top = most(seen.growth, SIZES, seen.units * seen.size, error * (1 - _OF_NULL))
         bottom = -most(seen.growth_of_null, -NULL_SIZES, seen.units, error * _OF_NULL)
         high = np.where(known & (bottom > 0), top / bottom, np.inf)
-        high = np.where(
-            high < 0, np.fmax(estimate, 0.0), np.fmax(high, estimate)
-        )  # what counts in part only is known at least as it was seen
+        # A negative excess is only known to be none. What the bets count in part has been seen in full.
+        high = np.where(high < 0, np.fmax(estimate, 0.0), np.fmax(high, estimate))
     return Interval(estimate, least(seen, radius(seen.units, error)), high)
 
 

@@ -4,8 +4,11 @@ import json
 import xml.etree.ElementTree as ET
 
 import pytest
+from painter import Painter
+from PIL import Image
 
 from consistency_lab.cli import main
+from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.store.results import load_result
 
 
@@ -110,3 +113,21 @@ def test_a_dry_run_loads_nothing(gate, tmp_path, capsys):
     assert gate("a", "b", "--at-least", ".5", "--dry-run") == 0
     assert len(json.loads(capsys.readouterr().out)["models"]) == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_folders_and_a_second_run_need_no_model(undrawn, tmp_path, capsys):
+    for name, painter in (("ref", Painter("a")), ("cand", Painter("b", noise=0.1)), ("again", Painter("a"))):
+        (tmp_path / name).mkdir()
+        images = ((painter.generate(SharedNoise(0), range(300)).clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
+        for number, image in enumerate(images):
+            Image.fromarray(image[0]).save(tmp_path / name / f"{number:03}.png")
+    assert undrawn("images:ref", "images:cand", "--at-least", ".9", "--markdown", "gate.md") == 0
+    assert "pass: cand against ref" in capsys.readouterr().out
+    worst = json.loads(_json(undrawn, tmp_path))["worst"][0]["name"]
+    assert f"{int(worst):03}" == worst
+    assert undrawn("images:ref", "images:cand", "--self", "images:again", "--margin", ".1") == 0
+
+
+def _json(call, folder):
+    assert call("images:ref", "images:cand", "--at-least", ".9", "--json", "gate.json") == 0
+    return (folder / "gate.json").read_text()

@@ -11,7 +11,7 @@ from PIL import Image
 import consistency_lab as cl
 from consistency_lab.kinds.gate import Gate
 from consistency_lab.kinds.registry import figures_of, kind_of
-from consistency_lab.plots.gate import gate_frame, worst_frame
+from consistency_lab.plots.gate import gate_frame, worst_figure, worst_frame
 from consistency_lab.reports.gate import write_json, write_junit, write_markdown
 from consistency_lab.store.results import load_result, save_result
 
@@ -124,3 +124,20 @@ def test_the_frame_is_the_trace_and_the_worst_are_in_nulls(results):
     worst = worst_frame(result)
     own = np.sort(result["distance"].values[:, 0])[::-1][:4] / result["null"].values[:, 0].mean()
     assert worst["distance"].values == pytest.approx(own)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_the_worst_pairs_are_drawn_with_where_they_differ(channels):
+    a, b = (Painter(name, noise=noise, shape=(channels, 4, 4)) for name, noise in (("a", 0.0), ("b", 0.5)))
+    result = cl.gate(a, b, at_least=0.5, count=32)
+    axes = worst_figure(result).axes
+    first = int(worst_frame(result)["sample"][0])
+    pictures = result["worst_images"].sel(worst=first).values
+    drawn = [np.asarray(axes[place].images[0].get_array()) for place in (0, 4, 8) if axes[place].images]
+    if channels == 4:
+        assert len(drawn) == 1  # no picture, but where they differ
+    else:
+        shown = pictures.transpose(0, 2, 3, 1)
+        assert (drawn[0] == (shown[0] if channels == 3 else shown[0, ..., 0])).all()
+        assert (drawn[1] == (shown[1] if channels == 3 else shown[1, ..., 0])).all()
+    assert (drawn[-1] == np.abs(pictures[0] - pictures[1]).max(0)).all()

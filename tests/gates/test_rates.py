@@ -47,7 +47,7 @@ def test_means_and_variances_alone_would_pass_failures_that_were_not_seen():
     what = seen(distances, nulls, np.arange(12, 65))
     alone = -least(what._replace(e=-what.e, eu=-what.eu), radius(what.units, 0.025))
     alone = np.where((what.ee == 0) & (what.e == 0), 0.0, alone)  # none seen: no variance, and nothing that it could be
-    assert (alone <= BOUND).any(1).mean() > 0.05
+    assert (alone <= BOUND).any(1).mean() > 0.1
     assert (gates("failures", BOUND, BOUND, units=64)[0] == PASS).mean() < 0.01
 
 
