@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from consistency_lab.similarity.pairwise import embedded
 from consistency_lab.similarity.trajectories import to_bytes
 
 SHOWN = 4  # worst samples of each metric of which pictures are kept
+_VALUES = 2**20  # of the images that are embedded at a time
 SIDE = 128  # pixels: what is shown of an image is no larger
 
 
@@ -142,8 +144,20 @@ class Distances(NamedTuple):
 def distances_of(
     metric: Distance, size: int, reference: Tensor, candidate: Tensor, again: Tensor | None = None
 ) -> Distances:
-    """Distances of images ``(units x size, C, H, W)``, unit by unit; each image is embedded once."""
-    a, b, *rest = embedded(metric, [reference, candidate, *([] if again is None else [again])])
+    """Distances of images ``(units x size, C, H, W)``, unit by unit.
+
+    Each image is embedded once, and of large images only those of a unit are at a time: the features of one at 512x512 take up to 100 MB.
+    """
+    images = [reference, candidate, *([] if again is None else [again])]
+    step = size * max(1, _VALUES // (size * reference[0].numel()))
+    parts = [
+        _of_units(metric, size, [each[at : at + step] for each in images]) for at in range(0, len(reference), step)
+    ]
+    return reduce(Distances.joined, parts)
+
+
+def _of_units(metric: Distance, size: int, images: Sequence[Tensor]) -> Distances:
+    a, b, *rest = embedded(metric, images)
     places = np.arange(len(a)).reshape(-1, size)
     cross = np.empty((len(places), size, size))
     for shift in range(size):

@@ -8,8 +8,8 @@ Both ends are anytime-valid: they hold at all looks at once, so a gate may stop 
 different dangers, and are made differently.
 
 * The upper end decides that a candidate passes. An image in twenty that is ruined costs .05 of a score, and forty samples without one
-  have seen nothing of it: an interval made of means and variances passes more than one in ten of such candidates at the bound. So it is
-  that of bets (`most`): most of e over least of u. It holds at every number of samples and for every law, if no image is further from its own
+  have seen nothing of it: an interval made of means and variances passes more than one in ten of such candidates. So it is that of
+  bets (`most`): most of e over least of u. It holds at every number of samples and for every law, if no image is further from its own
   than `GROSS` times the null; images further off count in full once they are seen. It asks for some 10 / (1 - bound) samples of a perfect
   candidate, which is what it takes to have seen rare failures.
 * The lower end decides that a candidate fails. No failure that has not been seen makes a candidate better, so it is what means and

@@ -101,6 +101,21 @@ def test_every_pair_of_a_unit_is_in_the_null():
         assert found.nulls[0, 1] == pytest.approx(np.mean([found.cross[0, 1, [0, 2, 3]], found.cross[0, [0, 2, 3], 1]]))
 
 
+def test_how_many_images_are_embedded_at_a_time_does_not_matter(monkeypatch):
+    noise = cl.SharedNoise(3)
+    images = [0.3 * noise.draw(range(12), (1, 12, 12), stream="probe", step=k) for k in range(3)]
+    metric = cl.METRICS.build("ssim")
+    whole = distances_of(metric, UNIT, *images)
+    sizes = []
+    embed = metric.embed
+    monkeypatch.setattr(metric, "embed", lambda batch: sizes.append(len(batch)) or embed(batch))
+    monkeypatch.setattr("consistency_lab.gates.samples._VALUES", 1)
+    parts = distances_of(metric, UNIT, *images)
+    assert sizes == [UNIT] * 9
+    assert parts.cross == pytest.approx(whole.cross, rel=1e-6)
+    assert parts.again == pytest.approx(whole.again, rel=1e-6)
+
+
 def test_the_order_is_a_permutation_that_the_seed_draws():
     units = units_of(103, 5)
     assert units.shape == (25, UNIT)
