@@ -91,8 +91,9 @@ def _look_at(
     for frame in range(makers.frames):
         images = makers.images(indices, frame)
         good = makers.finite(images, indices)
-        images[1] = images[1].clone()
-        images[1][~good] = 0.0  # for metrics that refuse it; its unit is left out below
+        if not good.all():
+            images[1] = images[1].clone()
+            images[1][~good] = 0.0  # for metrics that refuse it; its unit is left out below
         finite &= good
         by_frame.append([distances_of(each, units.shape[1], *images) for each in distances])
         if frame == makers.frames // 2:

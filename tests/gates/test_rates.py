@@ -41,6 +41,17 @@ def test_near_the_bound_wrong_decisions_stay_rare(law, mean):
     assert (decisions == wrong).mean() <= 0.025 + 3 * np.sqrt(0.025 * 0.975 / 400)
 
 
+@pytest.mark.parametrize("mean", [0.02, 0.3])
+@pytest.mark.parametrize("law", LAWS)
+def test_the_interval_ever_misses_the_ratio_no_more_often_than_stated(law, mean):
+    """At any of 120 looks, on either side."""
+    distances, nulls = draw(law, mean, 600, 128, np.random.default_rng([7, LAWS.index(law)]))
+    _, low, high = ratio(seen(distances, nulls, np.arange(8, 129)), 0.025)
+    chance = 0.025 + 3 * np.sqrt(0.025 * 0.975 / 600)
+    assert (low > mean).any(1).mean() <= chance
+    assert (high < mean).any(1).mean() <= chance
+
+
 def test_means_and_variances_alone_would_pass_failures_that_were_not_seen():
     """What bets are for: the upper end as the lower one is made, at the same looks and level."""
     distances, nulls = draw("failures", BOUND, 1000, 64, np.random.default_rng(0))
