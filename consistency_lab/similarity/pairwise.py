@@ -72,8 +72,13 @@ def pairwise_distances(
             if few:
                 hand_back()
     shape = (-1, len(distances), *values[0].shape)
-    parts = [torch.stack(x).reshape(shape).permute(2, 0, 3, 1).cpu().numpy() if x else None for x in (values, nulls, plain)]
-    return Cube(parts[0], parts[1], parts[2], torch.stack(others, -1).cpu().numpy() if shifts else None)
+
+    def cube(rows: Sequence[torch.Tensor]) -> np.ndarray:
+        found: np.ndarray = torch.stack(list(rows)).reshape(shape).permute(2, 0, 3, 1).cpu().numpy()
+        return found
+
+    single = torch.stack(others, -1).cpu().numpy() if others else None
+    return Cube(cube(values), cube(nulls), cube(plain) if plain else None, single)
 
 
 def embedded(distance: Distance, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:

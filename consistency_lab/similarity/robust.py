@@ -117,8 +117,9 @@ def typical_alone(
             kept = typical(distance[chosen, :, m].mean(0), labels)
             if len(kept) > 1:
                 under = groups_of(None if labels is None else labels[kept])
-                own = metric.pairwise([each[kept] for each in images], [walks.sides[p] for p in chosen], under)[1].mean()
-                trimmed[row, m] = score(distance[chosen][:, kept, m].mean(), own.item())
+                ends = [walks.sides[p] for p in chosen]
+                _, null = metric.pairwise([each[kept] for each in images], ends, under)
+                trimmed[row, m] = score(distance[chosen][:, kept, m].mean(), null.mean().cpu().numpy())
     return trimmed
 
 
