@@ -61,9 +61,11 @@ _HOMES = {
     "difficulty_table": "probes.profiles",
     "explore": "jupyter.explore",
     "export_diffusers": "interop.export",
+    "gate": "gates.gate",
     "layer_names": "similarity.representations",
     "line_landscape": "probes.landscape",
     "load": "loading",
+    "load_folder_model": "pipelines.folders",
     "load_images": "data.sources",
     "load_model": "training.train",
     "load_result": "store.results",
@@ -134,6 +136,7 @@ if TYPE_CHECKING:
     from consistency_lab.diffusion.sampling import SAMPLERS, Estimate, NextLevel, Sampler, sample_path
     from consistency_lab.diffusion.schedule import SCHEDULES
     from consistency_lab.errors import UserError
+    from consistency_lab.gates.gate import gate
     from consistency_lab.interop.export import export_diffusers
     from consistency_lab.interop.generator import wrap_generator
     from consistency_lab.interop.module import wrap_module
@@ -149,6 +152,7 @@ if TYPE_CHECKING:
     from consistency_lab.metrics.distances import METRICS
     from consistency_lab.metrics.inception import InceptionFeatures
     from consistency_lab.networks.registry import NETWORKS
+    from consistency_lab.pipelines.folders import load_folder_model
     from consistency_lab.probes.curvature import curvature_spectrum, probe_curvature
     from consistency_lab.probes.difficulty import probe_difficulty
     from consistency_lab.probes.landscape import line_landscape, probe_landscape

@@ -1,4 +1,4 @@
-"""Foreign models by one line of text: ``"diffusers:DIR"``, ``"torchscript:FILE?schedule=linear&predicts=eps&..."``."""
+"""Foreign models by one line of text: ``"diffusers:DIR"``, ``"torchscript:FILE?schedule=linear&predicts=eps&..."``, ``"images:DIR"``."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 import torch
 
 from consistency_lab.choices import Choice, Registry
-from consistency_lab.diffusion.model import DiffusionModel
+from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel
 from consistency_lab.errors import UserError, unknown_name
 from consistency_lab.interop.diffusers import load_diffusers
 from consistency_lab.interop.files import is_weights, refuse_weights
 from consistency_lab.interop.pickles import is_pickle, refuse_pickle
 from consistency_lab.interop.torchscript import load_torchscript
+from consistency_lab.pipelines.folders import load_folder_model
 
 _SHORT = {"range": "value_range"}  # what an address calls an option
 
@@ -24,9 +25,9 @@ def _refuse(path: str, *, name: str | None = None, device: str | torch.device | 
     refuse_pickle(path)
 
 
-OPENERS: Registry[DiffusionModel] = Registry(
+OPENERS: Registry[GenerativeModel] = Registry(
     "kind of foreign model",
-    {"diffusers": load_diffusers, "torchscript": load_torchscript, "edm": _refuse},
+    {"diffusers": load_diffusers, "torchscript": load_torchscript, "edm": _refuse, "images": load_folder_model},
 )
 
 
@@ -36,13 +37,14 @@ def is_foreign(text: str) -> bool:
     return (bool(colon) and prefix in OPENERS.names()) or is_pickle(text) or is_weights(text)
 
 
-def open_foreign(text: str, *, name: str | None = None, device: str | torch.device | None = None) -> DiffusionModel:
+def open_foreign(text: str, *, name: str | None = None, device: str | torch.device | None = None) -> GenerativeModel:
     """A model that was not trained here.
 
     Args:
-        text: ``PREFIX:PATH`` or ``PREFIX:PATH?option=value&option=value``. The prefixes are ``diffusers`` (a folder)
-            and ``torchscript`` (a file; it needs ``schedule``, ``predicts``, ``shape`` and ``time``); the options are
-            those of `load_diffusers` and `load_torchscript`; ``range=0,1`` is ``value_range``.
+        text: ``PREFIX:PATH`` or ``PREFIX:PATH?option=value&option=value``. The prefixes are ``diffusers`` (a folder),
+            ``torchscript`` (a file; it needs ``schedule``, ``predicts``, ``shape`` and ``time``) and ``images`` (a folder of images, or
+            an array of them); the options are those of `load_diffusers`, `load_torchscript` and `load_folder_model`; ``range=0,1`` is
+            ``value_range``.
         name: how tables call it; an option ``name`` in the text comes first.
         device: where to put it; by default a GPU where there is one.
 
@@ -66,8 +68,9 @@ def open_foreign(text: str, *, name: str | None = None, device: str | torch.devi
     path, options = _split(rest)
     if not path:
         raise UserError(f"{text!r} names no file or folder; write {prefix}:PATH.")
-    choice = Choice(prefix, {"name": name, "device": device, **options})
     known = OPENERS.options(prefix)
+    given = {key: value for key, value in (("name", name), ("device", device)) if key in known}
+    choice = Choice(prefix, {**given, **options})
     if strange := [key for key in options if key not in known]:
         raise unknown_name(f"option of {prefix}", strange[0], [key for key in known if key not in ("name", "device")])
     needed = [key for key, default in OPENERS.options(prefix).items() if default is inspect.Parameter.empty]

@@ -12,10 +12,9 @@ import torch
 
 from consistency_lab.addresses import is_foreign, open_foreign
 from consistency_lab.contrast.gan import GAN_KIND
-from consistency_lab.contrast.model import ContrastModel
 from consistency_lab.contrast.vae import VAE_KIND
 from consistency_lab.devices import plain_defaults
-from consistency_lab.diffusion.model import DiffusionModel
+from consistency_lab.diffusion.model import GenerativeModel
 from consistency_lab.errors import StoreError, UserError
 from consistency_lab.interop.files import is_hub_name, refuse_hub_name
 from consistency_lab.store.run import Run
@@ -25,7 +24,7 @@ from consistency_lab.training.model_kind import ModelKind
 from consistency_lab.training.settings import LoopSettings
 from consistency_lab.training.train import DIFFUSION_KIND
 
-Model = DiffusionModel | ContrastModel
+Model = GenerativeModel
 
 
 MODEL_KINDS: dict[str, ModelKind[Any, Any, Any]] = {kind.name: kind for kind in (DIFFUSION_KIND, GAN_KIND, VAE_KIND)}
@@ -67,8 +66,8 @@ def load(
     """A model by name or path.
 
     Args:
-        text: the name of a run in the store (a diffusion model, GAN or VAE), the path of a run folder, ``diffusers:DIR``, or
-            ``torchscript:FILE?schedule=...&...``.
+        text: the name of a run in the store (a diffusion model, GAN or VAE), the path of a run folder, ``diffusers:DIR``,
+            ``torchscript:FILE?schedule=...&...``, or ``images:DIR``.
         store: where names are looked up.
         device: where to put it; by default a GPU where there is one.
         weights: ``"ema"`` or ``"raw"``, for runs of ours.
@@ -97,7 +96,7 @@ def load_all(
 
     Names that still collide, of one run that is named twice or of models from elsewhere, are left as they are.
     """
-    models = [load(text, store=store, device=device) for text in texts]
+    models: list[Any] = [load(text, store=store, device=device) for text in texts]
     for name in {model.name for model in models}:
         same = [k for k, model in enumerate(models) if model.name == name and "spec" in model.facts]
         for k, text in zip(same, differences([models[k].facts["spec"] for k in same]), strict=True):

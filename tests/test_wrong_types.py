@@ -54,7 +54,7 @@ def few():
 
 NOISE = cl.SharedNoise(0)
 SLIPS = {
-    "count": lambda s, a, b, gan: cl.compare([a, b], count=None),
+    "count": lambda s, a, b, gan: cl.compare([a, b], count=float("inf")),
     "count in text": lambda s, a, b, gan: cl.compare([a, b], count="8"),
     "count as a float": lambda s, a, b, gan: cl.probe_difficulty(a, s, count=8.0),
     "levels": lambda s, a, b, gan: cl.compare([a, b], count=4, levels=None),

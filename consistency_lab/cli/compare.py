@@ -35,13 +35,13 @@ class Compare(Common):
     """
 
     models: tyro.conf.Positional[tuple[str, ...]] = ()
-    """names of runs in the store, run folders, diffusers:DIR, torchscript:FILE?schedule=...&..."""
+    """names of runs in the store, run folders, diffusers:DIR, torchscript:FILE?schedule=...&..., images:DIR"""
     store: Path = Path("runs")
     """where names are looked up"""
     seed: int = 0
     """seed of the shared noise"""
-    count: int = 256
-    """samples"""
+    count: int | None = None
+    """samples; 256 by default, of folders of images all that they have in common"""
     metrics: tuple[str, ...] = ("mse", "psnr", "cosine")
     """distances"""
     lpips_weights: Path | None = None
@@ -69,6 +69,7 @@ class Compare(Common):
         from consistency_lab.diffusion.model import check_diffusion
         from consistency_lab.diffusion.noise import SharedNoise
         from consistency_lab.diffusion.sampling import Sampler
+        from consistency_lab.pipelines.pairing import COUNT
         from consistency_lab.similarity.compare import compare
         from consistency_lab.similarity.frozen import compare_frozen
         from consistency_lab.similarity.reproducibility import measure_reproducibility
@@ -83,11 +84,13 @@ class Compare(Common):
         if self.dry_run:
             each = sampler.evaluations() + sampler.evaluations(2 * sampler.steps)
             each += sampler.evaluations() * (embedding is not None) + _LEVELS * self.frozen
-            evaluations = len(found) * self.count * each
+            made = sum(not text.startswith("images:") for text in found)
+            count = self.count if self.count is not None or made < len(found) else COUNT
+            evaluations = made * (count or COUNT) * each
             print_json(
                 {
                     "models": found,
-                    "samples": self.count,
+                    "samples": "all common images" if count is None else count,
                     "network_evaluations": evaluations,
                     "out": str(self.out),
                 }
@@ -108,7 +111,7 @@ class Compare(Common):
         result = compare(models, noise, metrics=metrics, images=images, **walked)
         results, models = {"comparison": result}, [m for m in models if m.name in result["model"].values]
         if self.frozen:
-            count = min(self.count, len(images))
+            count = min(COUNT if self.count is None else self.count, len(images))
             results["frozen"] = compare_frozen(models, images, noise, count=count, metrics=metrics, along=result)
         if embedding is not None:
             results["reproducibility"] = measure_reproducibility(models, embedding, images, noise, **walked)

@@ -45,7 +45,7 @@ def read_folder(path: Path, view: View, only: Set[str] | None = None) -> tuple[t
     with _opened(path) as (files, read, notes):
         names = sorted(name for name in files if PurePosixPath(name).suffix.lower() in SUFFIXES)
         if only is None:
-            notes += _left_out(set(files) - set(names))
+            notes += left_out(set(files) - set(names))
         else:
             names = [name for name in names if PurePosixPath(name).name in only]
         if not names:
@@ -107,7 +107,7 @@ def classes_of(names: list[str], what: str) -> tuple[torch.Tensor | None, tuple[
 def _opened(path: Path) -> Iterator[tuple[list[str], Callable[[str], bytes], list[str]]]:
     """Names of the files but hidden ones, a function that reads one, and what to report of those that it skips."""
     if path.is_dir():
-        yield _visible(_files_below(path)), lambda name: read_bytes(path / name), []
+        yield files_below(path), lambda name: read_bytes(path / name), []
         return
     try:
         archive = zipfile.ZipFile(path)
@@ -130,8 +130,11 @@ def _opened(path: Path) -> Iterator[tuple[list[str], Callable[[str], bytes], lis
         yield visible, read, notes
 
 
-def _files_below(folder: Path) -> list[str]:
-    """Relative names of all files, through links to folders too; a link into a folder above it is not followed again."""
+def files_below(folder: Path) -> list[str]:
+    """Relative names of all files but hidden ones, through links to folders too; a link into a folder above is not followed again.
+
+    Raises `UserError` for a folder that cannot be read, and for a link that leads nowhere.
+    """
 
     def unreadable(error: OSError) -> None:
         raise UserError(f"cannot read {error.filename}: {error.strerror or error}.")
@@ -147,7 +150,7 @@ def _files_below(folder: Path) -> list[str]:
         inside = {name: os.path.realpath(os.path.join(root, name)) for name in folders}
         folders[:] = [name for name in folders if inside[name] not in above[root]]
         above |= {os.path.join(root, name): above[root] | {inside[name]} for name in folders}
-    return names
+    return _visible(names)
 
 
 def _visible(names: Collection[str]) -> list[str]:
@@ -158,7 +161,7 @@ def _visible(names: Collection[str]) -> list[str]:
     return [name for name in names if not hidden(name)]
 
 
-def _left_out(names: Collection[str]) -> list[str]:
+def left_out(names: Collection[str]) -> list[str]:
     """What to report of files whose names are not those of pictures: how many of which kind, and the first."""
     if not names:
         return []

@@ -62,38 +62,50 @@ class Distance(ABC):
         Raises:
             UserError: fewer than two samples, for which there is no other noise.
         """
-        check_samples(a)
-        n = len(a)
-        total, weights = torch.zeros(n, dtype=torch.float64, device=a.device), 0.0
-        for s, weight in self.null_shifts(n):
-            for values in (self.between(a, b.roll(s, 0)), self.between(a.roll(s, 0), b)):
-                # Each value belongs to sample i and to sample i - s: a delete-one jackknife over samples may then use these rows.
-                total += weight * (values + values.roll(-s, 0))
-            weights += 4 * weight
-        return total / weights
+        return self.pairwise([a, b], [(0, 1)])[1][0]
 
-    def null_shifts(self, count: int) -> list[tuple[int, float]]:
-        """The shifts of so many samples that the null is averaged over, with their weights."""
-        most = count // 2
-        chosen = torch.linspace(1, most, min(self.shifts, most), dtype=torch.float32, device="cpu").round().long()
-        return [(s, 0.5 if 2 * s == count else 1.0) for s in chosen.unique().tolist()]  # i + n/2 and i - n/2 are one
+    def shifted(self, embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], shift: int) -> Tensor:
+        """The distance of sample i of one model to sample i - shift of the other, of pairs of models: ``(P, N)`` float64."""
+        return torch.stack([self.between(embedded[a], embedded[b].roll(shift, 0)) for a, b in pairs]).double()
 
     def pairwise(
-        self, embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], groups: Groups = None
+        self,
+        embedded: Sequence[Tensor],
+        pairs: Sequence[tuple[int, int]],
+        groups: Groups = None,
+        shifts: int | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """`between` and `null` of pairs of models, each ``(P, N)``: what compares K models in one go.
+        """`between` and `null` of pairs of models, each ``(P, N)`` float64: what compares K models in one go.
 
         Args:
             embedded: of each model, all of one shape.
             pairs: indices of two of them.
             groups: places of the samples among which the null is taken, group by group; None: among all.
+            shifts: instead of the distance's own, where its null has no closed form.
         """
-        distance = torch.stack([self.between(embedded[a], embedded[b]) for a, b in pairs])
+        distance = self.shifted(embedded, pairs, 0)
         null = torch.empty_like(distance)
+        both = [*pairs, *((b, a) for a, b in pairs)]
         for group in all_or(groups):
             parts = [each[group] for each in embedded]
-            null[:, group] = torch.stack([self.null(parts[a], parts[b]) for a, b in pairs])
+            check_samples(parts[0])
+            n = len(parts[0])
+            total, weights = torch.zeros_like(null[:, group]), 0.0
+            for shift in chosen_shifts(n // 2, self.shifts if shifts is None else shifts):
+                weight = 0.5 if 2 * shift == n else 1.0  # i + n/2 and i - n/2 are one sample
+                values = self.shifted(parts, both, shift)
+                # Each value belongs to sample i and to sample i - s: a delete-one jackknife over samples may then use these rows.
+                values = weight * (values + values.roll(-shift, 1))
+                total += values[: len(pairs)] + values[len(pairs) :]
+                weights += 4 * weight
+            null[:, group] = total / weights
         return distance, null
+
+
+def chosen_shifts(most: int, count: int) -> list[int]:
+    """``count`` whole numbers from 1 to ``most``, evenly spread; all of them where there are no more."""
+    spread = torch.linspace(1, most, min(count, most), dtype=torch.float32, device="cpu")
+    return [int(s) for s in spread.round().long().unique().tolist()]
 
 
 class SquaredDistance(Distance):
@@ -107,11 +119,15 @@ class SquaredDistance(Distance):
         parts = zip(a.split(rows), b.split(rows), strict=True)
         return torch.cat([(u.double() - v.double()).pow(2).sum(1) for u, v in parts])
 
-    def null(self, a: Tensor, b: Tensor) -> Tensor:
-        return self.pairwise([a, b], [(0, 1)])[1][0]
+    def shifted(self, embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], shift: int) -> Tensor:
+        return squared_distances(embedded, pairs, shift)
 
     def pairwise(
-        self, embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], groups: Groups = None
+        self,
+        embedded: Sequence[Tensor],
+        pairs: Sequence[tuple[int, int]],
+        groups: Groups = None,
+        shifts: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See `Distance.pairwise`; of all pairs together, from inner products.
 
@@ -189,8 +205,8 @@ def _from_products(
     """|a|^2 + |b|^2 - 2 ab ``(P, N)`` from ``(N, P)``; where that loses digits, |a - b|^2 itself."""
     distance = (sums - 2 * products).T.contiguous()
     close = distance < _CLOSE * sums.T
-    for pair, (a, b) in enumerate(pairs):
-        where = close[pair].nonzero()[:, 0]
+    for pair in close.any(1).nonzero()[:, 0].tolist():
+        (a, b), where = pairs[pair], close[pair].nonzero()[:, 0]
         for part in where.split(max(1, _ELEMENTS // embedded[a].shape[1])):
             apart = embedded[a][part].double() - embedded[b][part - shift].double()
             distance[pair, part] = apart.pow(2).sum(1)

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from consistency_lab.devices import measuring
+from consistency_lab.devices import hand_back, measuring
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.base import SquaredDistance, as_rgb, displayed
 
@@ -64,16 +64,34 @@ class FeatureDistance(SquaredDistance):
         rows = max(1, _PIXELS // (shown.shape[-2] * shown.shape[-1]))
         self.network.to(shown.device)
         with torch.no_grad(), measuring():
-            return torch.cat([self._features(part) for part in shown.split(rows)])
+            first, *others = shown.split(rows)
+            layers = self._layers(first)
+            if not others:
+                return torch.cat(layers, dim=1)
+            # Of large images an embedding is large: it is filled layer by layer, and nothing else is held.
+            widths = [layer.shape[1] for layer in layers]
+            whole = layers[0].new_empty(len(shown), sum(widths))
+            for number, part in enumerate([first, *others]):
+                layers = self._layers(part) if number else layers
+                for into, layer in zip(
+                    whole[number * rows : (number + 1) * rows].split(widths, 1), layers, strict=True
+                ):
+                    into.copy_(layer)
+                del layers[:]
+                hand_back()
+            return whole
 
-    def _features(self, images: Tensor) -> Tensor:
+    def _layers(self, images: Tensor) -> list[Tensor]:
+        """What each layer adds to the embedding, ``(B, F_l)``."""
         network, parts = self.network, []
-        for activations, head in zip(network.net(network.scaling_layer(images)), network.lins, strict=True):
+        found = list(network.net(network.scaling_layer(images)))
+        for head in network.lins:
+            activations = found.pop(0)
             # The package's normalize_tensor: its epsilon stands beside the root, not under it.
             unit = activations / (activations.pow(2).sum(1, keepdim=True).sqrt() + 1e-10)
             weight = head.model[-1].weight / (activations.shape[-2] * activations.shape[-1])
-            parts.append((unit * weight.clamp_min(0.0).sqrt()).flatten(1))
-        return torch.cat(parts, dim=1)
+            parts.append(unit.mul_(weight.clamp_min(0.0).sqrt()).flatten(1))
+        return parts
 
 
 def lpips_distance(

@@ -9,16 +9,7 @@ from torch import Tensor
 
 from consistency_lab.errors import UserError
 from consistency_lab.metrics import neighbours
-from consistency_lab.metrics.base import (
-    RANGE,
-    Distance,
-    Groups,
-    SquaredDistance,
-    all_or,
-    check_images,
-    check_samples,
-    squared_distances,
-)
+from consistency_lab.metrics.base import RANGE, Distance, SquaredDistance, check_images, squared_distances
 
 
 class MeanSquaredError(SquaredDistance):
@@ -56,25 +47,8 @@ class PeakSignalToNoise(Distance):
     def between(self, a: Tensor, b: Tensor) -> Tensor:
         return _decibels((a - b).pow(2).mean(1))
 
-    def pairwise(
-        self, embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], groups: Groups = None
-    ) -> tuple[Tensor, Tensor]:
-        """See `Distance.pairwise`; of all pairs together, by their squared distances."""
-        pixels = embedded[0].shape[1]
-        distance = _decibels(squared_distances(embedded, pairs) / pixels)
-        null = torch.empty_like(distance)
-        both = [*pairs, *((b, a) for a, b in pairs)]
-        for group in all_or(groups):
-            parts = [each[group] for each in embedded]
-            check_samples(parts[0])
-            total, weights = torch.zeros_like(null[:, group]), 0.0
-            for shift, weight in self.null_shifts(len(parts[0])):
-                values = _decibels(squared_distances(parts, both, shift) / pixels)
-                values = weight * (values + values.roll(-shift, 1))
-                total += values[: len(pairs)] + values[len(pairs) :]
-                weights += 4 * weight
-            null[:, group] = total / weights
-        return distance, null
+    def shifted(self, embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], shift: int) -> Tensor:
+        return _decibels(squared_distances(embedded, pairs, shift) / embedded[0].shape[1])
 
 
 def _decibels(mean_squares: Tensor) -> Tensor:

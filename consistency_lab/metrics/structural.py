@@ -18,11 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from consistency_lab.errors import UserError
-from consistency_lab.metrics.base import RANGE, Distance, Groups, all_or, check_samples, displayed
+from consistency_lab.metrics.base import RANGE, Distance, displayed
 
 _SIGMA = 1.5  # the papers' Gaussian window, 11 pixels wide
 _BETAS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the five scales, finest first (Wang et al. 2003)
 _C1, _C2 = (0.01 * RANGE) ** 2, (0.03 * RANGE) ** 2  # (K1 L)^2 and (K2 L)^2 of equation 13 of Wang et al. 2004
+_LARGE, _TILE = 128, 64  # pixels of a side from which on the window is applied in tiles, and of a tile
 _PIXELS = 2**16  # of one model that are compared at a time: they stay in the processor's cache
 _EQUAL = 1e-9  # a distance below that may be rounding alone
 
@@ -57,33 +58,15 @@ class _Structural(Distance):
         return kept
 
     def between(self, a: Tensor, b: Tensor) -> Tensor:
-        return self.pairwise([a, b], [(0, 1)], [])[0][0]
+        return self.shifted([a, b], [(0, 1)], 0)[0]
 
-    def pairwise(
-        self, embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], groups: Groups = None
-    ) -> tuple[Tensor, Tensor]:
-        """See `Distance.pairwise`; the windows' moments are taken once for each model, and products alone for each pair.
-
-        Distances to other samples are nowhere near 0, where float32 would lose them; theirs are taken in it.
+    def shifted(self, embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], shift: int) -> Tensor:
+        """See `Distance.shifted`. The windows' moments are taken once for each model, and products alone for each pair, of a few samples
+        at a time that stay in the processor's cache. Other samples are nowhere near, where float32 would lose the distance: theirs is
+        taken in it.
         """
-        distance = self._shifted(embedded, pairs, 0)
-        null = torch.empty_like(distance)
-        single = [each.float() for each in embedded]
-        both = [*pairs, *((b, a) for a, b in pairs)]
-        for group in all_or(groups):
-            own = [each[group] for each in single]
-            check_samples(own[0])
-            total, weights = torch.zeros_like(null[:, group]), 0.0
-            for shift, weight in self.null_shifts(len(own[0])):
-                values = self._shifted(own, both, shift)
-                values = weight * (values + values.roll(-shift, 1))
-                total += values[: len(pairs)] + values[len(pairs) :]
-                weights += 4 * weight
-            null[:, group] = total / weights
-        return distance, null
-
-    def _shifted(self, embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], shift: int) -> Tensor:
-        """The distance of a_i to b_(i - shift), ``(P, N)`` float64; a few samples at a time, that stay in the processor's cache."""
+        if shift:
+            embedded = [each.float() for each in embedded]
         rows = max(1, _PIXELS // embedded[0][0].numel())
         found = torch.empty(len(pairs), len(embedded[0]), dtype=torch.float64, device=embedded[0].device)
         for here in torch.arange(len(embedded[0]), device=embedded[0].device).split(rows):
@@ -112,6 +95,8 @@ class _Structural(Distance):
         rows, columns = (
             _windows(side, self.window, self.sigma, images.dtype, images.device) for side in images.shape[-2:]
         )
+        if max(images.shape[-2:]) > _LARGE:  # most of a banded matrix is zero
+            return _banded(columns, _banded(rows, images).mT).mT
         lines = images.flatten(0, -2) @ columns.T  # one product of matrices, twice as fast as one for each image
         return rows @ lines.view(*images.shape[:-1], -1)
 
@@ -138,6 +123,17 @@ def _windows(side: int, window: int, sigma: float, dtype: torch.dtype, device: t
     line = F.pad(weights / weights.sum(), (0, side - window + 1))
     # Each row of side + 1 entries begins one entry later than the row before when it is cut at every ``side`` entries.
     return line.repeat(side - window + 1)[: (side - window + 1) * side].view(-1, side)
+
+
+def _banded(band: Tensor, images: Tensor) -> Tensor:
+    """``band @ images`` tile by tile, for a band of that many rows whose row i begins at column i."""
+    height, reach = len(band), band.shape[1] - len(band)
+    found = images.new_empty(*images.shape[:-2], height, images.shape[-1])
+    for first in range(0, height, _TILE):
+        last = min(first + _TILE, height)
+        part = images[..., first : last + reach, :]
+        torch.matmul(band[first:last, first : last + reach], part, out=found[..., first:last, :])
+    return found
 
 
 class StructuralDistance(_Structural):

@@ -21,9 +21,8 @@ from consistency_lab.diffusion.noise import check_noise
 from consistency_lab.errors import UserError
 from consistency_lab.intervals import Array, Interval, add_interval, jackknife, stacked
 from consistency_lab.markup import percent
-from consistency_lab.metrics.distances import Distance
 from consistency_lab.similarity.quantities import higher_is_alike
-from consistency_lab.similarity.trajectories import Trajectories, to_bytes
+from consistency_lab.similarity.trajectories import Trajectories
 
 
 def counted(**counts: object) -> list[int]:
@@ -63,41 +62,62 @@ class Kept(NamedTuple):
 
 
 def finite_part(walks: Sequence[Trajectories], times: Tensor, others: Sequence[tuple[int, Trajectories]] = ()) -> Kept:
+    """Which models and samples can be compared: `kept_of` of `not_finite`.
+
+    Raises:
+        UserError: fewer than two models or two samples would be left; the first place is named.
+    """
+    return kept_of([w.name for w in walks], times, *not_finite(walks, others))
+
+
+def not_finite(
+    walks: Sequence[Trajectories], others: Sequence[tuple[int, Trajectories]] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where values are not finite: of each model's own walk ``(K, T, N)``, and of any walk ``(K, N)``.
+
+    Args:
+        walks: of each model.
+        others: further walks (with another step count, or on the alignment of a pair), each with its model's index: their samples must be
+            finite too.
+    """
+    bad = np.stack([(~w.estimates.flatten(2).isfinite().all(2)).numpy() for w in walks])
+    lost = np.asarray(bad.any(1))
+    for k, walk in others:
+        lost[k] |= (~walk.estimates.flatten(2).isfinite().all(2)).any(0).numpy()
+    return bad, lost
+
+
+def kept_of(names: Sequence[str], times: Tensor, bad: np.ndarray, lost: np.ndarray) -> Kept:
     """Which models and samples can be compared.
 
     A sample at which some model has a value that is not finite is left out for every model, since distances need both; a model with more
     than `MOST_LOST` of such samples is left out instead.
 
     Args:
-        walks: of each model.
-        times: ``(T,)`` of its estimates.
-        others: further walks (with another step count, or on the alignment of a pair), each with its model's index: their samples must be
-            finite too.
+        names: of the models.
+        times: ``(T,)`` of their estimates.
+        bad, lost: of `not_finite`, of all samples.
 
     Raises:
         UserError: fewer than two models or two samples would be left; the first place is named.
     """
-    bad = np.stack([(~w.estimates.flatten(2).isfinite().all(2)).numpy() for w in walks])  # (K, T, N)
-    lost = np.asarray(bad.any(1))
-    for k, walk in others:
-        lost[k] |= (~walk.estimates.flatten(2).isfinite().all(2)).any(0).numpy()
     dropped = np.asarray(lost.mean(1) > MOST_LOST)
     models = np.flatnonzero(~dropped).tolist()
     samples = np.flatnonzero(~lost[~dropped].any(0)).tolist()
     if not lost.any():
         return Kept(models, samples, [], "")
-    places = [_place(walks[k].name, bad[k, :, i], times, i) for k, i in np.argwhere(lost).tolist()]
+    places = [_place(names[k], bad[k, :, i], times, i) for k, i in np.argwhere(lost).tolist()]
     first = places[0]
     if len(models) < 2 or len(samples) < 2:
         raise UserError(
             f"the model {first['model']!r} gives values that are not finite{_at(first['t'])} for sample {first['sample']}, and without "
-            f"such values {len(models)} models and {len(samples)} samples are left of {len(walks)} and {lost.shape[1]}; leave the model "
+            f"such values {len(models)} models and {len(samples)} samples are left of {len(names)} and {lost.shape[1]}; leave the model "
             "out or train it again."
         )
-    gone = [f"{walks[k].name} ({int(lost[k].sum())} of its samples)" for k in np.flatnonzero(dropped).tolist()]
+    gone = [f"{names[k]} ({int(lost[k].sum())} of its samples)" for k in np.flatnonzero(dropped).tolist()]
     said = [f"left out for values that are not finite: {', '.join(gone)}"] if gone else []
     if rest := lost.shape[1] - len(samples):
-        culprits = ", ".join(walks[k].name for k in models if lost[k].any())
+        culprits = ", ".join(names[k] for k in models if lost[k].any())
         said.append(
             f"{rest} of {lost.shape[1]} samples are left out for all models, because {culprits} gave values that are not finite"
         )
@@ -122,17 +142,36 @@ _RANGES = ((0.0, 1.0), (-0.5, 0.5), (0.0, 255.0))  # in which images live elsewh
 SPREADS = (0.5, 1.5)  # of the samples' pixels, over that of the data
 
 
-def add_sanity_checks(result: xr.Dataset, walked: Sequence[Trajectories], images: ImageSet | None) -> None:
+def sanity_measured(walked: Sequence[Trajectories], stride: int = 1) -> dict[str, Any]:
+    """Of each final image the share of pixels outside [-1.5, 1.5] and its first two moments ``(model, sample)``; and the pixels themselves,
+    or every ``stride``-th of them ``(model, pixel)``.
+    """
+    ends = [w.estimates[-1].double().flatten(1).numpy() for w in walked]
+    both = ("model", "sample")
+    return {
+        "outside": (both, np.stack([outside(w.estimates[-1]) for w in walked])),
+        "first_moment": (both, np.stack([x.mean(1) for x in ends])),
+        "second_moment": (both, np.stack([(x**2).mean(1) for x in ends])),
+        "pixels": (("model", "pixel"), np.stack([x.reshape(-1)[::stride] for x in ends])),
+    }
+
+
+def add_sanity_checks(result: xr.Dataset, measured: Mapping[str, Any], images: ImageSet | None) -> None:
     """Add, per model, the share of final pixels outside [-1.5, 1.5] ``outside (model, sample)``, the 1 % and 99 % quantiles of all final
     pixels ``darkest`` and ``brightest (model)``, and the standard deviation of all
     final pixels ``spread (model)`` with its jackknife interval over samples; with a training set, its own ``data_spread``.
+
+    Args:
+        result: gets the variables.
+        measured: of `sanity_measured`.
+        images: the training set, or None.
     """
-    ends = [w.estimates[-1].double().flatten(1).numpy() for w in walked]
-    shares = np.stack([outside(w.estimates[-1]) for w in walked])
-    result["outside"] = (("model", "sample"), shares.astype(np.float32))
-    for name, values in zip(("darkest", "brightest"), zip(*(_bulk(x) for x in ends), strict=True), strict=True):
+    result["outside"] = (("model", "sample"), measured["outside"][1].astype(np.float32))
+    ends = zip(*(_bulk(pixels) for pixels in measured["pixels"][1]), strict=True)
+    for name, values in zip(("darkest", "brightest"), ends, strict=True):
         result[name] = (("model",), np.array(values))
-    add_interval(result, "spread", ("model",), stacked(map(_spread, ends)))
+    moments = zip(measured["first_moment"][1], measured["second_moment"][1], strict=True)
+    add_interval(result, "spread", ("model",), stacked(_spread(*each) for each in moments))
     if images is not None:
         result["data_spread"] = ((), float(images.all().double().std()))
 
@@ -142,9 +181,9 @@ def outside(images: Tensor) -> Array:
     return (np.abs(images.double().flatten(1).numpy()) > EDGE).mean(1)
 
 
-def _spread(x: Array) -> Interval:
-    """Standard deviation over all pixels of samples ``(N, D)``, and its interval over samples."""
-    count, first, second = len(x), x.mean(1), (x**2).mean(1)
+def _spread(first: Array, second: Array) -> Interval:
+    """Standard deviation over all pixels of samples, from each one's moments ``(N,)``, and its interval over samples."""
+    count = len(first)
     without = [(total.sum() - total) / (count - 1) for total in (first, second)]
     estimate = np.sqrt(max(second.mean() - first.mean() ** 2, 0.0))
     return jackknife(estimate, np.sqrt(np.maximum(without[1] - without[0] ** 2, 0.0)))
@@ -251,24 +290,11 @@ def ranked(result: xr.Dataset, metric: str) -> np.ndarray:
     return np.argsort(-mean if higher_is_alike(result, metric) else mean, kind="stable")
 
 
-def add_extremes(
-    result: xr.Dataset, walked: Sequence[Trajectories], distances: Sequence[Distance], count: int = 4
-) -> None:
-    """Add ``extreme_images`` ``(model, extreme, channel, row, column)``: of every metric the ``count`` samples at either end.
-
-    Args:
-        result: a comparison with ``distance`` and the coordinate ``sample``; it gets the variable, and the coordinate ``extreme``: which
-            samples these are, each once, in their order.
-        walked: the models, of the same samples.
-        distances: the metrics.
-        count: samples at either end; at most half of all.
-    """
+def extremes_of(result: xr.Dataset, count: int = 4) -> list[int]:
+    """The places of the ``count`` samples (at most half of all) at either end of every metric of a comparison, each once, in order."""
     count = min(count, result.sizes["sample"] // 2)
     places: set[int] = set()
-    for distance in distances:
-        order = ranked(result, distance.name)
+    for metric in result["metric"].values:
+        order = ranked(result, metric)
         places |= {int(i) for i in (*order[:count], *order[len(order) - count :])}
-    chosen = sorted(places)
-    result.coords["extreme"] = result["sample"].values[chosen]
-    pictures = np.stack([to_bytes(each.estimates[-1, chosen]) for each in walked])
-    result["extreme_images"] = (("model", "extreme", "channel", "row", "column"), pictures)
+    return sorted(places)

@@ -7,38 +7,27 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import plain_defaults
-from consistency_lab.diffusion.model import CHUNK, DiffusionModel, GenerativeModel, described
+from consistency_lab.diffusion.model import CHUNK, DiffusionModel, GenerativeModel, check_generative, described
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.references import DEFAULT_REFERENCES
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
 from consistency_lab.interop.wrapping import wrapping_sentences
 from consistency_lab.metrics.distances import METRICS, Distance
-from consistency_lab.similarity.checks import (
-    add_extremes,
-    add_sanity_checks,
-    check_arguments,
-    counted,
-    finite_part,
-    warnings_of,
-)
-from consistency_lab.similarity.controls import add_ceiling, add_nearest, add_references, with_references
+from consistency_lab.pipelines.folders import FolderModel
+from consistency_lab.pipelines.pairing import agreed
+from consistency_lab.similarity.blocks import blocks_of, samples_in_a_block
+from consistency_lab.similarity.checks import add_sanity_checks, check_arguments, counted, warnings_of
+from consistency_lab.similarity.controls import add_ceiling, add_references
 from consistency_lab.similarity.labels import agreed_labels, labels_of, mixed_warning
+from consistency_lab.similarity.measuring import Asked, Measured, measure
 from consistency_lab.similarity.pairwise import add_pairs, coordinates, kinds_of_interval
 from consistency_lab.similarity.robust import add_robust, add_typical, held_by_one
-from consistency_lab.similarity.trajectories import (
-    Trajectories,
-    WalkCache,
-    WalkPlan,
-    restricted,
-    shown_images,
-    walk_models,
-)
+from consistency_lab.similarity.trajectories import WalkCache, WalkPlan
 from consistency_lab.store.results import with_provenance
 
 
@@ -47,7 +36,7 @@ def compare(
     models: Sequence[GenerativeModel],
     noise: SharedNoise | None = None,
     *,
-    count: int = 256,
+    count: int | None = None,
     metrics: Sequence[str | Distance] = ("mse", "psnr", "cosine"),
     sampler: Sampler | str | None = None,
     images: ImageSet | None = None,
@@ -57,19 +46,23 @@ def compare(
     ceiling: bool = True,
     labels: Sequence[int] | None = None,
     known: WalkCache | None = None,
+    again: GenerativeModel | None = None,
+    block: int | None = None,
 ) -> xr.Dataset:
     """How alike are the images that models make from the same noise?
 
     Every diffusion model walks the same noise levels from the same noise. At ``levels`` of them, and at the end, its x0 estimates are
     compared with those of every other model, and with what other noise would give (the null). With a training set, the closed-form
     references (Gaussian, optimal, data mean) start from the same noise, and the nearest training image of each sample is found.
-    Models that make an image in one go (a GAN, a VAE) are compared by their images alone.
+    Models that make an image in one go (a GAN, a VAE) are compared by their images alone, and so are folders of images
+    (`load_folder_model`).
 
     Args:
         models: two or more, of one noise and image shape. The schedules of diffusion models may differ: they are compared pair by pair at
             equal log-SNR (`diffusion.log_snr`), so that neither their order nor the other models change a pair's distance.
         noise: the shared noise, ``SharedNoise(0)`` by default.
-        count: samples, the images 0 ... count - 1 of the noise; at least 2.
+        count: samples, the images 0 ... count - 1 of the noise; at least 2. 256 by default; of folders all images that they have in common,
+            or so many of them, drawn at random.
         metrics: distances, by name (see `METRICS`) or as objects.
         sampler: how diffusion models sample, as a `Sampler` or in text (``"ddim(steps=20)"``); 50 steps of DDIM by default.
         images: the training set of the models, for references and nearest images.
@@ -80,7 +73,11 @@ def compare(
         ceiling: compare each model with itself at twice the solver steps, where all are diffusion models.
         labels: what conditional models are asked for, image i for ``labels[i % len(labels)]``; by default all labels that they know, or
             the first ``count // 2``. The null is then taken within labels, and the plain one is given beside it.
-        known: trajectories that earlier comparisons of the same noise have walked, and to which this one adds its own.
+        known: trajectories that earlier comparisons of the same noise have walked, and to which this one adds its own: all are held.
+        again: a second run of the first model, for example of the same code on another machine: the first against its own second run is
+            the ceiling, where models make an image in one go (a folder against a folder).
+        block: samples that are held at a time. By default all, or as many as fit into the memory that is meant for them (512 MiB). In
+            blocks a null is over the other samples of the block, see `similarity.blocks`.
 
     Returns:
         A comparison: ``distance`` and ``null`` ``(pair, t, sample, metric)``, scores with intervals, scores of typical samples and without
@@ -92,54 +89,76 @@ def compare(
             noise level, labels that not all models know, or so many values that are not finite that nothing is left to compare.
     """
     check_arguments(models, noise, metrics, images)
-    count, levels, shown = counted(count=count, levels=levels, shown=shown)
     noise, sampler = noise or SharedNoise(0), Sampler.of(sampler)
+    if count is not None:
+        (count,) = counted(count=count)
+    levels, shown = counted(levels=levels, shown=shown)
+    if again is not None:
+        check_generative(again)
+    second = [] if again is None else [again]
+    agreement = agreed([*models, *second], noise, count)
+    models, second, count = agreement.models[: len(models)], agreement.models[len(models) :], agreement.counted(count)
     distances = [metric if isinstance(metric, Distance) else METRICS.build(metric) for metric in metrics]
-    _check(models, count, images)
+    _check([*models], count, images)
     _check_names("metrics", [distance.name for distance in distances])
-    walk = WalkPlan(noise, count, sampler, levels)
     diffusion = [model for model in models if isinstance(model, DiffusionModel)]
     along = len(diffusion) == len(models)
-    known = WalkCache() if known is None else known
-    asked = agreed_labels(models, count, labels)
+    if second and along:
+        raise UserError(
+            "a second run is for models that make an image in one go: the ceiling of diffusion models is each at twice the steps."
+        )
+    by_folder = agreement.labels is not None and labels is None
+    asked = None if by_folder else agreed_labels(models, count, labels)
+    under = agreement.labels if asked is None else labels_of(range(count), asked)
     walk = WalkPlan(noise, count, sampler, levels, asked)
-    walks = walk_models(models, walk, known)
-    if images is not None and along and references:
-        walks = with_references(walks, diffusion, walk, known, images, references)
-    again: list[Trajectories] = []
-    if along and ceiling:
-        finer = walk.with_steps(2 * sampler.steps, levels=2)
-        again = [known.of(m, finer, m.denoiser.schedule.grid(finer.sampler.steps)) for m in diffusion]
-    others = [*enumerate(again), *zip(walks.owners, walks.every, strict=True)]
-    kept = finite_part(walks.own, torch.from_numpy(walks.axis[0]), others)
+    held = samples_in_a_block(count, [*models, *second], levels if along else 1, distances, block)
+    blocks = blocks_of(count, held if known is None else count, under)
+    measured = measure(
+        models,
+        Asked(
+            walk,
+            distances,
+            images,
+            references if images is not None and along else (),
+            along and ceiling,
+            second[0] if second else None,
+            under,
+            agreement.frames,
+            shown,
+        ),
+        blocks,
+        known,
+    )
+    kept, values, parts = measured.kept, measured.values, measured.blocks
     blind = mixed_warning(models)
-    models, walks = [models[k] for k in kept.models], walks.restricted(kept.models, kept.samples)
-    again = restricted([again[k] for k in kept.models], kept.samples) if again else []
-    under = None if asked is None else labels_of(kept.samples, asked)
+    models = [models[k] for k in kept.models]
+    if under is not None:
+        under = under[kept.samples]
     result = xr.Dataset(coords=coordinates([m.name for m in models], distances))
     result.coords["sample"] = np.array(kept.samples, dtype=np.int32)
-    t, log_snr = walks.axis
-    result.coords["t"], result.coords["log_snr"] = t, ("t", log_snr)
+    result.coords["t"], result.coords["log_snr"] = measured.t, ("t", measured.log_snr)
     if under is not None:
         result.coords["label"] = ("sample", under)
-    add_pairs(result, walks, distances, under)
-    add_robust(result, distances)
-    add_typical(result, walks, distances, under)
-    result["images"] = (
-        ("model", "shown", "t", "channel", "row", "column"),
-        np.stack([shown_images(w, shown) for w in walks.own]),
-    )
-    add_extremes(result, walks.own, distances)
-    if again:
-        add_ceiling(result, walks.own, again, distances, under)
-    if walks.beside:
-        add_references(result, walks, distances, shown, under)
+    if agreement.names:
+        result.coords["sample_name"] = ("sample", [agreement.names[i] for i in kept.samples])
+    if parts is not None:
+        result.coords["block"] = ("sample", parts)
+    add_pairs(result, len(models), measured.pair_log_snr, values, distances, parts)
+    add_robust(result, distances, parts)
+    if "other_noise" in values:
+        add_typical(result, values["other_noise"][1], measured.alone, distances, under, parts)
+    if "ceiling" in values:
+        add_ceiling(result, values, distances, parts)
+    if measured.references:
+        result.coords["reference"] = measured.references
+        add_references(result, values, distances, parts)
+    _add_pictures(result, measured)
     if images is not None:
-        add_nearest(result, walks.own, images, shown)
-    add_sanity_checks(result, walks.own, images)
-    said = [kept.warning, blind, *held_by_one(result), *wrapping_sentences(models, images)]
+        result["nearest_distance"] = (("model", "sample"), values["nearest_distance"][1].astype(np.float32))
+    add_sanity_checks(result, values, images)
+    said = [*agreement.said, kept.warning, blind, *held_by_one(result), *wrapping_sentences(models, images)]
     result.attrs["warnings"] = warnings_of(result, [described(model) for model in models], images, *said)
-    result.attrs.update(kinds_of_interval(len(models)))
+    result.attrs.update(kinds_of_interval(len(models), 1 if parts is None else int(parts.max()) + 1))
     facts: dict[str, Any] = {
         "models": [described(model) for model in models],
         "samples": len(kept.samples),
@@ -149,17 +168,39 @@ def compare(
         facts["not_finite"] = kept.lost
     if asked is not None:
         facts["labels"] = list(asked)
+    elif under is not None:
+        facts["folders"] = list(agreement.label_names)
+    if agreement.frames > 1:
+        facts["frames"] = agreement.frames
+    if parts is not None:
+        facts["blocks"] = int(parts.max()) + 1
+    if second and "ceiling" in values:
+        facts["again"] = described(second[0])
     if diffusion:
         facts |= {
             "sampler": asdict(sampler),
             "nfe": sampler.evaluations(),
-            "ceiling_steps": 2 * sampler.steps if again else None,
+            "ceiling_steps": 2 * sampler.steps if along and ceiling else None,
             "chunk": min(CHUNK, count),
         }
         facts["device"] = str(diffusion[0].device)
     if images is not None:
         facts["data"] = {"name": images.name, "fingerprint": images.fingerprint, "images": len(images)}
     return with_provenance(result, "comparison", choices=("metric", "t", "reference"), **facts)
+
+
+def _add_pictures(result: xr.Dataset, measured: Measured) -> None:
+    """Add ``images (model, shown, t, ...)`` and what stands beside them, and ``extreme_images (model, extreme, ...)``: of every metric the
+    samples at either end.
+    """
+    pixels, first = ("channel", "row", "column"), measured.pictures
+    result["images"] = (("model", "shown", "t", *pixels), first.of("images", 1))
+    result.coords["extreme"] = np.array(measured.extremes.numbers, dtype=np.int32)
+    result["extreme_images"] = (("model", "extreme", *pixels), measured.extremes.of("images", 1))
+    if measured.references:
+        result["reference_images"] = (("reference", "shown", "t", *pixels), first.of("reference_images", 1))
+    if "nearest_distance" in measured.values:
+        result["nearest_images"] = (("model", "shown", *pixels), first.of("nearest_images", 1))
 
 
 def _check(models: Sequence[GenerativeModel], count: int, images: ImageSet | None) -> None:
@@ -171,6 +212,8 @@ def _check(models: Sequence[GenerativeModel], count: int, images: ImageSet | Non
         )
     first = models[0]
     for model in models:
+        if isinstance(model, FolderModel) or isinstance(first, FolderModel):
+            continue  # of which the images' shape alone is known: see `agreed` and `walk_models`
         if model.noise_shape != first.noise_shape:
             raise UserError(
                 f"{model.name!r} starts from noise of shape {model.noise_shape} and {first.name!r} from {first.noise_shape}; "

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
+from torch import Tensor
 
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.diffusion.model import DiffusionModel
@@ -15,14 +17,12 @@ from consistency_lab.diffusion.references import DEFAULT_REFERENCES, closed_form
 from consistency_lab.intervals import Interval, add_interval, stacked
 from consistency_lab.metrics.distances import Distance, MeanSquaredError, nearest
 from consistency_lab.similarity.pairwise import pairwise_distances, scored
-from consistency_lab.similarity.statistics import pair_score
+from consistency_lab.similarity.statistics import Blocks, pair_score
 from consistency_lab.similarity.trajectories import (
     ModelWalks,
     Trajectories,
     WalkCache,
     WalkPlan,
-    shown_images,
-    to_bytes,
 )
 
 
@@ -55,42 +55,56 @@ def with_references(
     return replace(walks, beside=beside)
 
 
-def add_ceiling(
-    result: xr.Dataset,
+def ceiling_measured(
     walked: Sequence[Trajectories],
     again: Sequence[Trajectories],
     distances: Sequence[Distance],
     labels: np.ndarray | None = None,
-) -> None:
+) -> dict[str, Any]:
     """The same models with other steps: how alike two sets of images are that differ by the solver alone.
 
     Its null is that of the model against itself with other steps and other noise.
-    """
-    ends = [Trajectories(w.name, w.estimates[-1:]) for w in [*walked, *again]]
-    pairs = [(k, k + len(walked)) for k in range(len(walked))]
-    distance, null = (values[:, 0] for values in pairwise_distances(ends, pairs, distances, labels)[:2])
-    for name, values in (("ceiling", distance), ("ceiling_null", null)):
-        result[name] = (("model", "sample", "metric"), values.astype(np.float32))
-    distance, null = scored(distances, distance, null)
-    add_interval(result, "ceiling_score", ("metric",), pair_score(distance.mean(0), null.mean(0), axis=0))
-
-
-def add_references(
-    result: xr.Dataset,
-    walks: ModelWalks,
-    distances: Sequence[Distance],
-    shown: int,
-    labels: np.ndarray | None = None,
-) -> None:
-    """Each model's distance to each closed-form denoiser, started from the same noise, with its null, started from other noise.
-
-    ``reference_score`` is each model's own; ``reference_mean_score`` is that of the distance averaged over models.
 
     Args:
-        result: gets the variables.
+        walked, again: the models, and their second runs: the i-th of the i-th model. Models without one are left NaN.
+        distances: the metrics.
+        labels: what each sample was asked for, or None.
+    """
+    ends = [Trajectories(w.name, w.estimates[-1:]) for w in [*walked[: len(again)], *again]]
+    pairs = [(k, k + len(again)) for k in range(len(again))]
+    found = pairwise_distances(ends, pairs, distances, labels)
+    without = ((0, len(walked) - len(again)), (0, 0), (0, 0))
+    dims = ("model", "sample", "metric")
+    return {
+        name: (dims, np.pad(values[:, 0], without, constant_values=np.nan))
+        for name, values in (("ceiling", found.distance), ("ceiling_null", found.null))
+    }
+
+
+def add_ceiling(
+    result: xr.Dataset, measured: Mapping[str, Any], distances: Sequence[Distance], blocks: Blocks = None
+) -> None:
+    """Add what `ceiling_measured` found, and its score over all models that have a second run."""
+    dims = ("model", "sample", "metric")
+    for name in ("ceiling", "ceiling_null"):
+        result[name] = (dims, measured[name][1].astype(np.float32))
+    there = ~np.isnan(measured["ceiling_null"][1]).all((1, 2))
+    distance, null = scored(distances, *(measured[name][1][there] for name in ("ceiling", "ceiling_null")))
+    score = pair_score(distance.mean(0), null.mean(0), axis=0, blocks=blocks)
+    add_interval(result, "ceiling_score", ("metric",), score)
+
+
+def references_measured(
+    walks: ModelWalks, distances: Sequence[Distance], labels: np.ndarray | None = None
+) -> dict[str, Any]:
+    """Each model's distance to each closed-form denoiser, started from the same noise, with its null, started from other noise.
+
+    Beside them ``residual_distance`` and ``residual_null``: do two models still agree in what a reference does not explain? The mean
+    squared error of A - R against B - R, R from the same noise.
+
+    Args:
         walks: of the models, those of the references beside them.
         distances: the metrics.
-        shown: samples whose pictures are kept; of references on the first model's schedule.
         labels: what each sample was asked for, or None.
     """
     models = walks.own
@@ -109,17 +123,40 @@ def add_references(
         for r, reference in enumerate(row):
             if (reference.estimates == reference.estimates[:, :1]).all():
                 null[k, r] = _constant_null(distance[k, r], labels)
-    result.coords["reference"] = [reference.name for reference in beside[0]]
+    dims, of_residuals = ("model", "reference", "t", "sample", "metric"), ("reference", "pair", "t", "sample")
+    residual = _residuals(walks, labels)
+    return {
+        "reference_distance": (dims, distance),
+        "reference_null": (dims, null),
+        "residual_distance": (of_residuals, residual[0]),
+        "residual_null": (of_residuals, residual[1]),
+    }
+
+
+def add_references(
+    result: xr.Dataset, measured: Mapping[str, Any], distances: Sequence[Distance], blocks: Blocks = None
+) -> None:
+    """Add what `references_measured` found: ``reference_score`` is each model's own; ``reference_mean_score`` is that of the distance
+    averaged over models; ``residual_score`` is of each pair.
+
+    Args:
+        result: has the coordinate ``reference``, their names; it gets the variables.
+        measured: of `references_measured`.
+        distances: the metrics.
+        blocks: in which block each sample met its null.
+    """
     dims = ("model", "reference", "t", "sample", "metric")
-    for name, values in (("reference_distance", distance), ("reference_null", null)):
-        result[name] = (dims, values.astype(np.float32))
-    distance, null = scored(distances, distance, null)
-    add_interval(result, "reference_score", ("model", "reference", "t", "metric"), pair_score(distance, null, axis=3))
-    mean = pair_score(distance.mean(0), null.mean(0), axis=2)
+    for name in ("reference_distance", "reference_null"):
+        result[name] = (dims, measured[name][1].astype(np.float32))
+    distance, null = scored(distances, *(measured[name][1] for name in ("reference_distance", "reference_null")))
+    own = pair_score(distance, null, axis=3, blocks=blocks)
+    add_interval(result, "reference_score", ("model", "reference", "t", "metric"), own)
+    mean = pair_score(distance.mean(0), null.mean(0), axis=2, blocks=blocks)
     add_interval(result, "reference_mean_score", ("reference", "t", "metric"), mean)
-    _add_residuals(result, walks, labels)
-    pictures = np.stack([shown_images(reference, shown) for reference in beside[0]])
-    result["reference_images"] = (("reference", "shown", "t", "channel", "row", "column"), pictures)
+    both = (measured[name][1] for name in ("residual_distance", "residual_null"))
+    over_references = stacked(pair_score(d, u, axis=2, blocks=blocks) for d, u in zip(*both, strict=True))
+    residual = Interval(*(part.swapaxes(0, 1) for part in over_references))
+    add_interval(result, "residual_score", ("pair", "reference", "t"), residual)
 
 
 def _constant_null(distance: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
@@ -138,23 +175,26 @@ def _constant_null(distance: np.ndarray, labels: np.ndarray | None) -> np.ndarra
     return null
 
 
-def _add_residuals(result: xr.Dataset, walks: ModelWalks, labels: np.ndarray | None) -> None:
-    """Do two models still agree in what a reference does not explain? The score (MSE) of A - R against B - R, R from the same noise."""
+def _residuals(walks: ModelWalks, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Distance and null of what each reference leaves over, ``(reference, pair, t, sample)``."""
     rows = []
     for references in zip(*walks.beside, strict=True):
         residuals = [
             Trajectories(w.name, w.estimates - r.estimates) for w, r in zip(walks.every, references, strict=True)
         ]
-        rows.append(pair_score(*pairwise_distances(residuals, walks.sides, [MeanSquaredError()], labels)[:2], axis=2))
-    over_references = stacked([part[..., 0] for part in row] for row in rows)  # (reference, pair, t)
-    residual = Interval(*(part.swapaxes(0, 1) for part in over_references))
-    add_interval(result, "residual_score", ("pair", "reference", "t"), residual)
+        rows.append(pairwise_distances(residuals, walks.sides, [MeanSquaredError()], labels)[:2])
+    distance, null = (np.stack([part[..., 0] for part in parts]) for parts in zip(*rows, strict=True))
+    return distance, null
 
 
-def add_nearest(result: xr.Dataset, walked: Sequence[Trajectories], images: ImageSet, shown: int) -> None:
-    """The nearest training image of each final image: far away means that it was not copied."""
-    pool = images.all()
-    found = [nearest(w.estimates[-1], pool) for w in walked]
-    result["nearest_distance"] = (("model", "sample"), np.stack([d.numpy() for d, _ in found]).astype(np.float32))
-    pictures = np.stack([to_bytes(pool[index[:shown].to(pool.device)].cpu()) for _, index in found])
-    result["nearest_images"] = (("model", "shown", "channel", "row", "column"), pictures)
+class Nearest(NamedTuple):
+    """Of each final image of a model, the mean squared error to its nearest training image, and that image's place, both ``(N,)``."""
+
+    distance: np.ndarray
+    place: np.ndarray
+
+
+def nearest_measured(walked: Sequence[Trajectories], pool: Tensor) -> list[Nearest]:
+    """The nearest training image of each final image of each model: far away means that it was not copied."""
+    found = (nearest(w.estimates[-1], pool) for w in walked)
+    return [Nearest(distance.numpy(), place.cpu().numpy()) for distance, place in found]

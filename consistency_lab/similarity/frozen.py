@@ -25,7 +25,7 @@ from consistency_lab.intervals import Interval, add_interval, mean_interval
 from consistency_lab.metrics.distances import METRICS, Distance
 from consistency_lab.similarity.checks import check_arguments, counted
 from consistency_lab.similarity.labels import agreed_labels, labels_of
-from consistency_lab.similarity.pairwise import add_pairs, coordinates, kinds_of_interval
+from consistency_lab.similarity.pairwise import add_pairs, coordinates, kinds_of_interval, pairs_measured
 from consistency_lab.similarity.quantities import is_scored
 from consistency_lab.similarity.robust import add_robust
 from consistency_lab.similarity.trajectories import Trajectories, meetings
@@ -101,7 +101,8 @@ def compare_frozen(
     result = xr.Dataset(coords=coordinates([m.name for m in models], distances))
     t, log_snr = walks.axis
     result.coords["t"], result.coords["log_snr"] = t, ("t", log_snr)
-    add_pairs(result, walks, distances, None if asked is None else labels_of(range(count), asked))
+    measured = pairs_measured(walks, distances, None if asked is None else labels_of(range(count), asked))
+    add_pairs(result, len(models), walks.log_snr.numpy(), measured, distances)
     add_robust(result, distances)
     if along is not None:
         result = result.merge(drift(along, result))

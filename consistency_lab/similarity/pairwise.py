@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import xarray as xr
 
+from consistency_lab.devices import hand_back
 from consistency_lab.intervals import Interval, add_interval
-from consistency_lab.metrics.base import RangeWarning
+from consistency_lab.metrics.base import Groups, RangeWarning, all_or, chosen_shifts
 from consistency_lab.metrics.distances import Distance
 from consistency_lab.similarity.quantities import metric_coordinates
-from consistency_lab.similarity.statistics import family_score, pair_score, pairs_of
+from consistency_lab.similarity.statistics import MANY, Blocks, family_score, pair_score, pairs_of
 from consistency_lab.similarity.trajectories import ModelWalks, Trajectories
 
 FAMILY = "95 %, two-way jackknife, t({dof}) for models: over models like these {count} and over noise"
 PAIR = "95 %, delete-one-sample jackknife over noise: this pair, not this family"
+SHIFTS = 8  # of the samples, at which distances of other noise are taken for a median
 
 
 class Cube(NamedTuple):
-    """Distances of pairs of trajectories, each ``(P, T, N, M)``.
+    """Distances of pairs of trajectories, ``(P, T, N, M)``.
 
     Attributes:
         distance: of sample i to sample i.
         null: mean distance of sample i to the samples j != i, under the same label where there are labels.
         plain: the null over all other samples whatever their labels; None where there are no labels, since the null is that already.
+        others: single distances of images of other noise and the same label at the last time, ``(P, n, M)``, where they were asked for.
     """
 
     distance: np.ndarray
     null: np.ndarray
     plain: np.ndarray | None = None
+    others: np.ndarray | None = None
 
 
 def pairwise_distances(
@@ -40,6 +44,7 @@ def pairwise_distances(
     pairs: Sequence[tuple[int, int]],
     distances: Sequence[Distance],
     labels: np.ndarray | None = None,
+    shifts: int = 0,
 ) -> Cube:
     """Distance and null of pairs of trajectories. Each image is embedded once, whatever the number of pairs.
 
@@ -48,19 +53,32 @@ def pairwise_distances(
         pairs: indices of two of them.
         distances: the metrics.
         labels: the label of each sample ``(N,)``, two samples or more per label; None without labels.
+        shifts: of the samples, at which single distances of other noise are taken for a median; 0: none. 1 is for few samples of large
+            images, one block out of many: nulls without a closed form are then of neighbours alone, too.
     """
-    values, nulls, plain = [], [], []
-    groups = groups_of(labels)
-    for at_t in zip(*(w.estimates for w in walked), strict=True):
-        for distance in distances:
-            images = embedded(distance, at_t)
-            own, null = distance.pairwise(images, pairs, groups)
+    groups, last, few = groups_of(labels), len(walked[0].estimates) - 1, 1 if shifts == 1 else None
+    values, nulls, plain, others = [], [], [], []
+    for number, at_t in enumerate(zip(*(w.estimates for w in walked), strict=True)):
+        for metric in distances:  # one after the other: embeddings may be many times as large as the images
+            images = embedded(metric, at_t)
+            own, null = metric.pairwise(images, pairs, groups, few)
             values.append(own)
             nulls.append(null)
             if groups is not None:
-                plain.append(distance.pairwise(images, pairs)[1])
+                plain.append(metric.pairwise(images, pairs, None, few)[1])
+            if shifts and number == last:
+                others.append(of_other_noise(metric, images, pairs, groups, shifts))
+            del images
+            if few:
+                hand_back()
     shape = (-1, len(distances), *values[0].shape)
-    return Cube(*(torch.stack(x).reshape(shape).permute(2, 0, 3, 1).numpy() for x in (values, nulls, plain) if x))
+
+    def cube(rows: Sequence[torch.Tensor]) -> np.ndarray:
+        found: np.ndarray = torch.stack(list(rows)).reshape(shape).permute(2, 0, 3, 1).cpu().numpy()
+        return found
+
+    single = torch.stack(others, -1).cpu().numpy() if others else None
+    return Cube(cube(values), cube(nulls), cube(plain) if plain else None, single)
 
 
 def embedded(distance: Distance, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -76,14 +94,18 @@ def groups_of(labels: np.ndarray | None) -> list[np.ndarray] | None:
     return None if labels is None else [np.flatnonzero(labels == label) for label in np.unique(labels)]
 
 
-def null_of(distance: Distance, a: torch.Tensor, b: torch.Tensor, groups: Sequence[np.ndarray] | None) -> torch.Tensor:
-    """The null of every sample ``(N,)``, within groups of samples where there are groups."""
-    if groups is None:
-        return distance.null(a, b)
-    out = torch.empty(len(a), dtype=torch.float64)
-    for group in groups:
-        out[group] = distance.null(a[group], b[group]).to(out)
-    return out
+def of_other_noise(
+    metric: Distance, images: Sequence[torch.Tensor], pairs: Sequence[tuple[int, int]], groups: Groups, shifts: int
+) -> torch.Tensor:
+    """Single distances of embedded images of other noise, of as many ``shifts`` of the samples, within groups where there are any:
+    ``(P, n)`` float64.
+    """
+    both, found = [*pairs, *((b, a) for a, b in pairs)], []
+    for group in all_or(groups):
+        parts = [each[group] for each in images]
+        for shift in chosen_shifts(len(parts[0]) - 1, shifts):
+            found += metric.shifted(parts, both, shift).split(len(pairs))
+    return torch.cat(found, 1)
 
 
 def scored(distances: Sequence[Distance], *values: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -92,43 +114,61 @@ def scored(distances: Sequence[Distance], *values: np.ndarray) -> tuple[np.ndarr
     return tuple(np.where(keep, x, np.nan) for x in values)
 
 
+def pairs_measured(
+    walks: ModelWalks, distances: Sequence[Distance], labels: np.ndarray | None = None, shifts: int = 0
+) -> dict[str, Any]:
+    """Of each sample ``distance`` and ``null (pair, t, sample, metric)``, with labels ``plain_null``, with shifts ``other_noise``: see
+    `pairwise_distances`.
+    """
+    found = pairwise_distances(walks.every, walks.sides, distances, labels, shifts)
+    dims = ("pair", "t", "sample", "metric")
+    values: dict[str, Any] = {"distance": (dims, found.distance), "null": (dims, found.null)}
+    if found.plain is not None:
+        values["plain_null"] = (dims, found.plain)
+    if found.others is not None:
+        values["other_noise"] = (("pair", "other", "metric"), found.others)
+    return values
+
+
 def add_pairs(
     result: xr.Dataset,
-    walks: ModelWalks,
+    models: int,
+    log_snr: np.ndarray,
+    measured: Mapping[str, Any],
     distances: Sequence[Distance],
-    labels: np.ndarray | None = None,
+    blocks: Blocks = None,
 ) -> None:
     """Add distance, null, the score of each pair and of the family, with their intervals.
 
     Args:
         result: gets the variables, and the coordinate ``pair_log_snr (pair, t)``: where each pair met.
-        walks: of K models.
-        distances: the metrics.
-        labels: the label of each sample ``(N,)``; the plain null and its scores, over all labels, then stand beside
+        models: how many there are.
+        log_snr: that coordinate.
+        measured: of `pairs_measured`; where samples have labels, the plain null and its scores, over all labels, stand beside
             (``plain_null``, ``plain_score``, ``family_plain_score``).
+        distances: the metrics.
+        blocks: in which block each sample met its null.
     """
-    models = len(walks.own)
-    found = pairwise_distances(walks.every, walks.sides, distances, labels)
-    dims = ("pair", "t", "sample", "metric")
-    result.coords["pair_log_snr"] = (("pair", "t"), walks.log_snr.numpy())
-    for name, values in (("distance", found.distance), ("null", found.null), ("plain_null", found.plain)):
-        if values is not None:
-            result[name] = (dims, values.astype(np.float32))
-    for kind, null in (("", found.null), ("plain_", found.plain)):
-        if null is None:
+    result.coords["pair_log_snr"] = (("pair", "t"), log_snr)
+    found = {name: measured[name][1] for name in ("distance", "null", "plain_null") if name in measured}
+    for name, values in found.items():
+        result[name] = (("pair", "t", "sample", "metric"), values.astype(np.float32))
+    for kind, own in (("", "null"), ("plain_", "plain_null")):
+        if own not in found:
             continue
-        distance, null = scored(distances, found.distance, null)
-        alone = pair_score(distance, null, axis=2)
+        distance, null = scored(distances, found["distance"], found[own])
+        alone = pair_score(distance, null, axis=2, blocks=blocks)
         family = Interval(*(values[0] for values in alone))
         if models > 2:
-            family = family_score(distance.swapaxes(1, 2), null.swapaxes(1, 2), models)
+            family = family_score(distance.swapaxes(1, 2), null.swapaxes(1, 2), models, blocks)
         add_interval(result, f"{kind}score", ("pair", "t", "metric"), alone)
         add_interval(result, f"family_{kind}score", ("t", "metric"), family)
 
 
-def kinds_of_interval(models: int) -> dict[str, str]:
-    """What the two kinds of interval of a comparison of so many models are called."""
-    return {"interval": FAMILY.format(dof=models - 1, count=models) if models > 2 else PAIR, "pair_interval": PAIR}
+def kinds_of_interval(models: int, blocks: int = 1) -> dict[str, str]:
+    """What the two kinds of interval of a comparison of so many models, and blocks of samples, are called."""
+    pair = PAIR if blocks < MANY else PAIR.replace("delete-one-sample", f"delete-a-block-of-samples (1 of {blocks})")
+    return {"interval": FAMILY.format(dof=models - 1, count=models) if models > 2 else pair, "pair_interval": pair}
 
 
 def coordinates(names: Sequence[str], distances: Sequence[Distance]) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from consistency_lab.metrics.copy_detection import (
     reproducibility,
     sscd,
 )
+from consistency_lab.pipelines.pairing import agreed
 from consistency_lab.similarity.checks import EDGE, MOST_OUTSIDE, check_arguments, counted, outside
 from consistency_lab.similarity.labels import agreed_labels, labels_of
 from consistency_lab.similarity.pairwise import FAMILY, groups_of
@@ -75,7 +76,7 @@ def measure_reproducibility(
     images: ImageSet | None = None,
     noise: SharedNoise | None = None,
     *,
-    count: int = 256,
+    count: int | None = None,
     sampler: Sampler | str | None = None,
     labels: Sequence[int] | None = None,
     thresholds: Sequence[float] = THRESHOLDS,
@@ -88,7 +89,8 @@ def measure_reproducibility(
             Zhang et al. do; `sscd` has the options), or any function from images ``(N, C, H, W)`` in [-1, 1] to features ``(N, F)``.
         images: the models' training set, for GL; without it there is none.
         noise: ``SharedNoise(0)`` by default.
-        count: samples, the images 0 ... count - 1 of the noise. Zhang et al. take 10,000.
+        count: samples, the images 0 ... count - 1 of the noise, 256 by default; of folders all that they have in common. Zhang et al. take
+            10,000.
         sampler: of diffusion models, 50 steps of DDIM by default. RP is defined for deterministic ones.
         labels: what conditional models are asked for in turn, see `compare`; the null is then taken within labels.
         thresholds: cosines above which two images are copies; 0.6, that of Zhang et al., is always among them.
@@ -104,17 +106,20 @@ def measure_reproducibility(
         UserError: fewer than two models or samples, images of unlike shapes, features that are no finite matrix.
     """
     check_arguments(models, noise, ("rp",), images)
-    (count,) = counted(count=count)
+    if count is not None:
+        (count,) = counted(count=count)
+    noise = noise or SharedNoise(0)
+    agreement = agreed(models, noise, count)
+    models, count = agreement.models, agreement.counted(count)
     if len(models) < 2 or count < 2:
         raise UserError(f"reproducibility is of two models and two samples or more, not of {len(models)} and {count}.")
     if not all(-1 <= threshold < 1 for threshold in thresholds):
         raise UserError(f"a copy is a cosine above a threshold from -1 to below 1, not {list(thresholds)}.")
     levels = sorted({*thresholds, THRESHOLD})
-    detector, noise = copy_embedding(embedding), noise or SharedNoise(0)
-    sampler = Sampler.of(sampler)
+    detector, sampler = copy_embedding(embedding), Sampler.of(sampler)
     device = next((model.device for model in models if isinstance(model, DiffusionModel)), torch.device("cpu"))
-    asked = agreed_labels(models, count, labels)
-    under = None if asked is None else labels_of(range(count), asked)
+    asked = None if labels is None and agreement.labels is not None else agreed_labels(models, count, labels)
+    under = agreement.labels if asked is None else labels_of(range(count), asked)
     features, exploded = [], []
     for model in models:
         samples = _samples(model, noise, count, sampler, asked)
@@ -147,7 +152,7 @@ def measure_reproducibility(
         training = torch.cat([_features(detector, images.batch(part), device) for part in parts])
         _add_generalisation(result, features, training, levels)
     result["outside"] = ("model", np.array(exploded))
-    warnings = _warnings(result, sampler)
+    warnings = [*agreement.said, *_warnings(result, sampler)]
     result.attrs.update(
         note=f"copies: cosine above the threshold, of the features {detector.name}; {detector.note}",
         warnings=json.dumps(warnings),

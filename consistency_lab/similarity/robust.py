@@ -9,23 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 import xarray as xr
-from torch import Tensor
 
 from consistency_lab.intervals import add_interval, stacked
 from consistency_lab.metrics.distances import Distance
-from consistency_lab.similarity.pairwise import embedded, groups_of, null_of, scored
-from consistency_lab.similarity.statistics import score
+from consistency_lab.similarity.pairwise import embedded, groups_of, scored
+from consistency_lab.similarity.statistics import Blocks, score
 from consistency_lab.similarity.trajectories import ModelWalks
 from consistency_lab.similarity.typical import leave_one_out, median_score, trimmed_interval, typical, worst_share
 
 MOST_HELD = 0.05  # share of the distance that one sample may hold before a reader is warned
-SHIFTS = 8  # of the samples, at which distances of other noise are taken for a median
 TIMES_FAIR = 5.0  # and at least so many times its fair share 1 / N, where samples are few
 
 
-def add_robust(result: xr.Dataset, distances: Sequence[Distance]) -> None:
+def add_robust(result: xr.Dataset, distances: Sequence[Distance], blocks: Blocks = None) -> None:
     """Add how much one sample, or one model, contributes to the scores. Nothing is added for fewer than three samples.
 
     - ``worst_share (t, metric)``: the share of the distance, averaged over pairs, that its worst sample holds, and ``worst_sample``, the
@@ -36,6 +33,7 @@ def add_robust(result: xr.Dataset, distances: Sequence[Distance]) -> None:
     Args:
         result: with ``distance`` and ``null`` ``(pair, t, sample, metric)``.
         distances: the metrics; nothing is said of those that are not scored.
+        blocks: in which block each sample met its null.
     """
     models = result.sizes["model"]
     if result.sizes["sample"] < 3:
@@ -46,63 +44,88 @@ def add_robust(result: xr.Dataset, distances: Sequence[Distance]) -> None:
     numbers = np.append(result["sample"].values, -1)
     result["worst_sample"] = (("t", "metric"), numbers[worst.sample].astype(np.int32))
     if models > 2:
-        left = leave_one_out(distance, null, models)
+        left = leave_one_out(distance, null, models, blocks)
         result["without_score"] = (("model", "t", "metric"), left.score)
         result["odd"] = (("t", "metric"), left.odd.astype(np.int32))
         add_interval(result, "odd_rise", ("t", "metric"), left.rise)
 
 
 def add_typical(
-    result: xr.Dataset, walks: ModelWalks, distances: Sequence[Distance], labels: np.ndarray | None
+    result: xr.Dataset,
+    others: np.ndarray,
+    alone: np.ndarray | None,
+    distances: Sequence[Distance],
+    labels: np.ndarray | None,
+    blocks: Blocks = None,
 ) -> None:
     """Add the scores of typical samples at the last time, of final images. Nothing is added for fewer than three samples.
 
     - ``trimmed_score (pair, metric)`` and ``family_trimmed_score (metric)`` with intervals: the score of the comparison of those samples
       alone that are `typical`, ranked by the pair's distance or by the mean over pairs, distance and null of them alone.
-    - ``median_score`` and ``family_median_score``, without: see `typical.median_score`. The distances of other noise are those of the
-      samples that lie s = 1, ... from each other, for up to 8 values of s (of the label, where there are labels).
+    - ``median_score`` and ``family_median_score``, without: see `typical.median_score`.
 
     Args:
         result: with ``distance`` and ``null`` ``(pair, t, sample, metric)``.
-        walks: of the models.
+        others: single distances of other noise, `Cube.others`.
+        alone: of `typical_alone`; None for the linear form of the trimmed score, where the images are no longer there.
         distances: the metrics; those that are not scored have no such score either.
         labels: what each sample was asked for, or None.
+        blocks: in which block each sample met its null.
     """
     if result.sizes["sample"] < 3:
         return
-    models, pairs = result.sizes["model"], len(walks.sides)
+    models, pairs = result.sizes["model"], result.sizes["pair"]
     distance, null = (x[:, :, -1] for x in _scored(result, distances))
-    trimmed, middle = np.full((pairs + 1, len(distances)), np.nan), np.full((pairs + 1, len(distances)), np.nan)
+    middle = np.full((pairs + 1, len(distances)), np.nan)
+    for m, metric in enumerate(distances):
+        for row, chosen in enumerate(_chosen(pairs) if metric.scored else []):
+            middle[row, m] = median_score(distance[chosen, :, m].mean(0), others[chosen, :, m].mean(0))
+    each = [
+        trimmed_interval(
+            None if alone is None else alone[row],
+            distance[chosen],
+            null[chosen],
+            2 if row < pairs else models,
+            labels,
+            blocks,
+        )
+        for row, chosen in enumerate(_chosen(pairs))
+    ]
+    add_interval(result, "trimmed_score", ("pair", "metric"), stacked(each[:-1]))
+    add_interval(result, "family_trimmed_score", ("metric",), each[-1])
+    result["median_score"], result["family_median_score"] = (("pair", "metric"), middle[:-1]), ("metric", middle[-1])
+
+
+def typical_alone(
+    walks: ModelWalks, distance: np.ndarray, distances: Sequence[Distance], labels: np.ndarray | None
+) -> np.ndarray:
+    """The scores of typical samples compared alone, of every pair and at last of the family, ``(pair + 1, metric)``.
+
+    Args:
+        walks: of the models.
+        distance: ``(pair, sample, metric)`` at the last time.
+        distances: the metrics; those that are not scored are NaN.
+        labels: what each sample was asked for, or None.
+    """
+    pairs = len(walks.sides)
+    trimmed = np.full((pairs + 1, len(distances)), np.nan)
     for m, metric in enumerate(distances):
         if not metric.scored:
             continue
         images = embedded(metric, [walk.estimates[-1] for walk in walks.every])
-        ends = [(images[a], images[b]) for a, b in walks.sides]
-        apart = np.stack([_of_other_noise(metric, a, b, labels) for a, b in ends])
-        # Every pair by itself, and at last the family.
-        for row, chosen in enumerate([*([p] for p in range(pairs)), list(range(pairs))]):
+        for row, chosen in enumerate(_chosen(pairs)):
             kept = typical(distance[chosen, :, m].mean(0), labels)
             if len(kept) > 1:
                 under = groups_of(None if labels is None else labels[kept])
-                own = np.mean([null_of(metric, a[kept], b[kept], under).numpy() for a, b in (ends[p] for p in chosen)])
-                trimmed[row, m] = score(distance[chosen][:, kept, m].mean(), own)
-            middle[row, m] = median_score(distance[chosen, :, m].mean(0), apart[chosen].mean(0))
-    each = [trimmed_interval(trimmed[p], distance[p : p + 1], null[p : p + 1], 2, labels) for p in range(pairs)]
-    add_interval(result, "trimmed_score", ("pair", "metric"), stacked(each))
-    add_interval(
-        result, "family_trimmed_score", ("metric",), trimmed_interval(trimmed[-1], distance, null, models, labels)
-    )
-    result["median_score"], result["family_median_score"] = (("pair", "metric"), middle[:-1]), ("metric", middle[-1])
+                ends = [walks.sides[p] for p in chosen]
+                _, null = metric.pairwise([each[kept] for each in images], ends, under)
+                trimmed[row, m] = score(distance[chosen][:, kept, m].mean(), null.mean().cpu().numpy())
+    return trimmed
 
 
-def _of_other_noise(metric: Distance, a: Tensor, b: Tensor, labels: np.ndarray | None) -> np.ndarray:
-    """Distances of images of other noise, of the same label ``(n,)``."""
-    found = []
-    for group in groups_of(labels) or [np.arange(len(a))]:
-        u, v, n = a[group], b[group], len(group)
-        for s in np.unique(np.linspace(1, n - 1, min(SHIFTS, n - 1)).round().astype(int)).tolist():
-            found += [metric.between(u, v.roll(s, 0)), metric.between(u.roll(s, 0), v)]
-    return torch.cat(found).double().cpu().numpy()
+def _chosen(pairs: int) -> list[list[int]]:
+    """Every pair by itself, and at last the family."""
+    return [*([p] for p in range(pairs)), list(range(pairs))]
 
 
 def _scored(result: xr.Dataset, distances: Sequence[Distance]) -> tuple[np.ndarray, ...]:

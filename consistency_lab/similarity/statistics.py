@@ -19,6 +19,10 @@ Simulated coverage of the nominal 95 % (tests/similarity/test_coverage.py; 3, 4,
   interval covers its own target there. A pair's interval is then worse, for it has only the samples: .39 with 32, .76 with 256, .91 with
   1,024.
 * Too wide: two families of two or three models each where models and noise weigh alike, .98 to .99.
+
+Where samples came in blocks, each null is a mean over the other samples of its own block. Their mean is as unbiased as over all, but rows
+of one block share images. With `MANY` blocks or more, whose images are independent, one block is left out at a time; with fewer, one sample
+at a time, from its own block only, which is a little too wide where blocks are small. Simulated in tests/similarity/test_blocks.py.
 """
 
 from __future__ import annotations
@@ -27,8 +31,12 @@ from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from consistency_lab.intervals import Array, Interval, crossed_jackknife, jackknife, without_bounds
+
+MANY = 20  # blocks from which on a jackknife leaves out one of them at a time
+Blocks = NDArray[np.int32] | None  # the number of each sample's block ``(N,)``; None where there is one
 
 COLLAPSED = 1e-8  # a null below this means that the images do not depend on the noise: the score is undefined
 
@@ -45,14 +53,15 @@ def score(distance: Array, null: Array) -> Array:
     return np.where(defined, 1.0 - distance / np.where(defined, null, 1.0), np.nan)
 
 
-def family_score(distance: Array, null: Array, models: int) -> Interval:
+def family_score(distance: Array, null: Array, models: int, blocks: Blocks = None) -> Interval:
     """The score over all pairs, with an interval over models and noise: other models like these, started from other noise.
 
     Args:
         distance, null: per sample, ``(pairs, N, ...)`` in the order of `pairs_of`; nulls as in `pair_score`. NaN bounds if N < 3.
         models: K >= 3. The interval covers as the module says: 93 to 97 %, less where images explode or models differ very much.
+        blocks: in which block each sample met its null.
     """
-    return _over_units(distance, null, pairs_of(models), [range(models)])
+    return _over_units(distance, null, pairs_of(models), [range(models)], blocks)
 
 
 def cross_score(distance: Array, null: Array, first: int, second: int) -> Interval:
@@ -82,7 +91,11 @@ def within_score(distance: Array, null: Array, sizes: Sequence[int]) -> Interval
 
 
 def _over_units(
-    distance: Array, null: Array, pairs: Sequence[tuple[int, int]], groups: Sequence[Sequence[int]]
+    distance: Array,
+    null: Array,
+    pairs: Sequence[tuple[int, int]],
+    groups: Sequence[Sequence[int]],
+    blocks: Blocks = None,
 ) -> Interval:
     """The score over pairs ``(pairs, N, ...)``, with an interval over groups of models and the noise that they all share."""
     distance, null = np.asarray(distance, dtype=np.float64), np.asarray(null, dtype=np.float64)
@@ -93,8 +106,8 @@ def _over_units(
     for models in groups:
         theirs = [p for p, pair in enumerate(pairs) if set(pair) & set(models)]
         kept = [[p for p in theirs if model not in pairs[p]] for model in models]
-        rest = (np.stack([_mean_with(x, theirs, keep) for keep in kept]) for x in (distance, null))
-        left.append(score(*without_each_sample(*rest)))
+        rest, others = (np.stack([_mean_with(x, theirs, keep) for keep in kept]) for x in (distance, null))
+        left.append(score(*without_each_sample(rest, others, blocks)))
     return in_logarithms(crossed_jackknife(estimate, left))
 
 
@@ -108,7 +121,7 @@ def _mean_with(values: Array, group: Sequence[int], kept: Sequence[int]) -> Arra
     )
 
 
-def pair_score(distance: Array, null: Array, axis: int = -1) -> Interval:
+def pair_score(distance: Array, null: Array, axis: int = -1, blocks: Blocks = None) -> Interval:
     """The score of one pair, with an interval over noise: "this pair, not this family".
 
     Deleting sample i removes its distance and, from the null, every (i, j) and (j, i): a U-statistic of order two, whose
@@ -118,12 +131,13 @@ def pair_score(distance: Array, null: Array, axis: int = -1) -> Interval:
         distance: per sample.
         null: per sample, the mean over j != i of both directions; the same shape.
         axis: the axis of samples.
+        blocks: in which block each sample met its null.
     """
     d, u = (np.moveaxis(np.asarray(x, dtype=np.float64), axis, 0) for x in (distance, null))
     estimate = score(d.mean(0), u.mean(0))
     if len(d) < 3:
         return without_bounds(estimate)
-    left = score(*without_each_sample(d[None], u[None]))[0]
+    left = score(*without_each_sample(d[None], u[None], blocks))[0]
     return in_logarithms(jackknife(estimate, left))
 
 
@@ -133,13 +147,31 @@ def without_each_model(values: Array, models: int) -> list[Array]:
     return [values[keep].mean(0) for keep in kept] if models > 2 else []
 
 
-def without_each_sample(distance: Array, null: Array) -> tuple[Array, Array]:
+def without_each_sample(distance: Array, null: Array, blocks: Blocks = None) -> tuple[Array, Array]:
     """Means over samples ``(K, N, ...)`` of distance and null with each sample left out in turn, ``(K, N, ...)``.
 
-    The null is a mean over all i != j, (n - 1) of them in each row u_i: sample i is in 2 (n - 1) u_i of their sum (n - 1) sum(u).
+    The null is a mean over all i != j, (n - 1) of them in each row u_i: sample i is in 2 (n - 1) u_i of their sum (n - 1) sum(u). Within
+    blocks that holds of the rows of its own block alone. With `MANY` blocks or more it is each block that is left out, ``(K, B, ...)``.
     """
     n = distance.shape[1]
-    return (distance.sum(1, keepdims=True) - distance) / (n - 1), (null.sum(1, keepdims=True) - 2 * null) / (n - 2)
+    if blocks is None:
+        return (distance.sum(1, keepdims=True) - distance) / (n - 1), (null.sum(1, keepdims=True) - 2 * null) / (n - 2)
+    sizes = np.bincount(blocks)
+    along = (1, -1, *[1] * (distance.ndim - 2))
+    if len(sizes) >= MANY:
+        rest = (n - sizes).reshape(along)
+        left = ((x.sum(1, keepdims=True) - sums_of(x, blocks)) / rest for x in (distance, null))
+        return next(left), next(left)
+    m, own = sizes[blocks].reshape(along), sums_of(null, blocks)[:, blocks]
+    # Of a block of two nothing is left but a sample without a null.
+    within = np.where(m > 2, (m - 1) * (own - 2 * null) / np.maximum(m - 2, 1), 0.0)
+    nulls = (null.sum(1, keepdims=True) - own + within) / np.where(m > 2, n - 1, n - 2)
+    return (distance.sum(1, keepdims=True) - distance) / (n - 1), nulls
+
+
+def sums_of(values: Array, blocks: NDArray[np.int32]) -> Array:
+    """Sums over the samples ``(K, N, ...)`` of each block, ``(K, B, ...)``."""
+    return np.stack([values[:, blocks == block].sum(1) for block in range(blocks.max() + 1)], 1)
 
 
 def in_logarithms(interval: Interval) -> Interval:

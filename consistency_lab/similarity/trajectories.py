@@ -35,6 +35,7 @@ class WalkPlan:
         sampler: method and steps.
         levels: grid points that are kept, the final image included.
         labels: what conditional models are asked for, image i for the label i mod their number; None: for all that they know.
+        only: the numbers of the images that are made, of a block of them; None: all.
     """
 
     noise: SharedNoise
@@ -42,6 +43,12 @@ class WalkPlan:
     sampler: Sampler
     levels: int
     labels: tuple[int, ...] | None = None
+    only: tuple[int, ...] | None = None
+
+    @property
+    def samples(self) -> Sequence[int]:
+        """The numbers of the images that are made."""
+        return range(self.count) if self.only is None else self.only
 
     @property
     def kept(self) -> Tensor:
@@ -50,6 +57,10 @@ class WalkPlan:
 
     def with_steps(self, steps: int, levels: int) -> WalkPlan:
         return replace(self, sampler=replace(self.sampler, steps=steps), levels=levels)
+
+    def of(self, samples: Sequence[int]) -> WalkPlan:
+        """The same for those images alone."""
+        return self if len(samples) == self.count else replace(self, only=tuple(samples))
 
 
 class WalkCache:
@@ -65,6 +76,10 @@ class WalkCache:
         if key not in self._walks:
             self._walks[key] = (model, _estimates(model, walk, grid))  # the model is kept, so that its id stays its own
         return self._walks[key][1]
+
+    def forget(self) -> None:
+        """Drop the walks, which are of one block of samples, and keep the references, which are of all."""
+        self._walks.clear()
 
     def references(self, key: Hashable, make: Callable[[], list[DiffusionModel]]) -> list[DiffusionModel]:
         """The closed-form denoisers of that key, the same objects every time, so that their walks are known too."""
@@ -142,7 +157,7 @@ def walk_models(models: Sequence[GenerativeModel], walk: WalkPlan, known: WalkCa
 
     def estimates(model: GenerativeModel, grid: Tensor) -> Trajectories:
         if not isinstance(model, DiffusionModel):
-            return Trajectories(model.name, images_of(model, walk.noise, range(walk.count))[None])
+            return Trajectories(model.name, images_of(model, walk.noise, walk.samples)[None])
         found = known.of(model, walk, grid)
         return found if along else Trajectories(found.name, found.estimates[-1:])
 
@@ -220,7 +235,7 @@ def _check_shapes(walks: Sequence[Trajectories]) -> None:
 
 def _estimates(model: DiffusionModel, walk: WalkPlan, grid: Tensor) -> Trajectories:
     wanted, parts = set(walk.kept.tolist()), []
-    for chunk in chunks(range(walk.count)):
+    for chunk in chunks(walk.samples):
         steps = enumerate(model.path(walk.noise, chunk, walk.sampler, grid, walk.labels))
         parts.append(torch.stack([step.x0.float().cpu() for number, step in steps if number in wanted]))
     return Trajectories(model.name, torch.cat(parts, dim=1))

@@ -11,7 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consistency_lab.intervals import Array, Interval, crossed_jackknife, jackknife
-from consistency_lab.similarity.statistics import in_logarithms, score, without_each_model, without_each_sample
+from consistency_lab.similarity.statistics import (
+    MANY,
+    Blocks,
+    in_logarithms,
+    score,
+    without_each_model,
+    without_each_sample,
+)
 
 TRIMMED = 0.1  # share of the samples that the trimmed score leaves out at either end
 
@@ -32,7 +39,12 @@ def typical(distance: Array, labels: NDArray[np.int32] | None = None) -> NDArray
 
 
 def trimmed_interval(
-    estimate: Array, distance: Array, null: Array, models: int, labels: NDArray[np.int32] | None = None
+    estimate: Array | None,
+    distance: Array,
+    null: Array,
+    models: int,
+    labels: NDArray[np.int32] | None = None,
+    blocks: Blocks = None,
 ) -> Interval:
     """The interval of the score of typical samples, the same share of distance / null as for the linear form of the score.
 
@@ -40,12 +52,15 @@ def trimmed_interval(
     whole), whose jackknife is consistent (Shao & Tu 1995). Where it is undefined, as for few samples that explode, there are no bounds.
 
     Args:
-        estimate: the score of typical samples, ``(...)``.
+        estimate: the score of typical samples, ``(...)``; None takes that of the linear form, which needs no null among them alone.
         distance, null: per sample, ``(pairs, N, ...)`` in the order of `pairs_of`; nulls as in `pair_score`. N >= 3.
         models: K >= 2; over models and noise for three or more, over noise alone for two.
-        labels: what each sample was asked for, where nulls are within labels.
+        labels: what each sample was asked for, where nulls are within labels (and blocks).
+        blocks: in which block each sample met its null.
     """
-    linear = linear_trimmed_score(distance, null, models, labels)
+    linear = linear_trimmed_score(distance, null, models, labels, blocks)
+    if estimate is None:
+        return linear
     with np.errstate(invalid="ignore", divide="ignore"):
         shares = [(1 - bound) / (1 - linear.estimate) for bound in (linear.low, linear.high)]
     low, high = (np.where(linear.estimate < 1, 1 - (1 - estimate) * share, np.nan) for share in shares)
@@ -53,18 +68,33 @@ def trimmed_interval(
 
 
 def linear_trimmed_score(
-    distance: Array, null: Array, models: int, labels: NDArray[np.int32] | None = None
+    distance: Array,
+    null: Array,
+    models: int,
+    labels: NDArray[np.int32] | None = None,
+    blocks: Blocks = None,
 ) -> Interval:
     """The linear form of the trimmed score with its interval: see `trimmed_interval`."""
     d = np.stack([distance.mean(0), *without_each_model(distance, models)])
     nulls = [null.mean(0), *without_each_model(null, models)]
-    v = np.stack([pseudo_values(each, labels) for each in nulls])
+    v = np.stack([pseudo_values(each, cells_of(labels, blocks)) for each in nulls])
     order = d.argsort(1)
-    d, v = (np.take_along_axis(x, order, 1) for x in (d, v))
-    estimate = score(_trimmed(d[:1])[0], _trimmed(v[:1])[0])
-    left = score(*(_trimmed_without(x) for x in (d, v)))
-    left = np.take_along_axis(left, order.argsort(1), 1)  # by sample again, and no longer by rank
+    ranked = [np.take_along_axis(x, order, 1) for x in (d, v)]
+    estimate = score(*(_trimmed(x[:1])[0] for x in ranked))
+    if blocks is not None and blocks.max() + 1 >= MANY:
+        rest = [blocks != block for block in range(blocks.max() + 1)]
+        left = np.stack([score(*_both_trimmed(d[:, keep], v[:, keep])) for keep in rest], 1)
+    else:
+        left = score(*(_trimmed_without(x) for x in ranked))
+        left = np.take_along_axis(left, order.argsort(1), 1)  # by sample again, and no longer by rank
     return in_logarithms(crossed_jackknife(estimate, [left[1:]]) if models > 2 else jackknife(estimate, left[0]))
+
+
+def cells_of(labels: NDArray[np.int32] | None, blocks: Blocks) -> NDArray[np.int32] | None:
+    """Which samples met each other in a null ``(N,)``: those of one label and one block; None where all did."""
+    if labels is None or blocks is None:
+        return blocks if labels is None else labels
+    return np.unique(np.stack([labels, blocks]), axis=1, return_inverse=True)[1].reshape(-1).astype(np.int32)
 
 
 def pseudo_values(null: Array, labels: NDArray[np.int32] | None = None) -> Array:
@@ -100,6 +130,12 @@ def _trimmed(ranked: Array) -> Array:
     """Trimmed mean along the second axis of what is ranked along it."""
     keep = _kept(ranked.shape[1])
     return np.einsum("kn...,n->k...", ranked, keep) / keep.sum()
+
+
+def _both_trimmed(distance: Array, null: Array) -> list[Array]:
+    """Trimmed means of both along the second axis, ranked by the distance."""
+    order = distance.argsort(1)
+    return [_trimmed(np.take_along_axis(x, order, 1)) for x in (distance, null)]
 
 
 def _trimmed_without(ranked: Array) -> Array:
@@ -159,7 +195,7 @@ class LeftOut(NamedTuple):
     rise: Interval
 
 
-def leave_one_out(distance: Array, null: Array, models: int) -> LeftOut:
+def leave_one_out(distance: Array, null: Array, models: int, blocks: Blocks = None) -> LeftOut:
     """The family's score without each of its models, and which one is the odd one out.
 
     The interval of the rise is over noise: *these* models under other noise (a delete-one-sample jackknife). It is simultaneous for all
@@ -168,9 +204,10 @@ def leave_one_out(distance: Array, null: Array, models: int) -> LeftOut:
     Args:
         distance, null: per sample, ``(pairs, N, ...)`` in the order of `pairs_of`; nulls as in `pair_score`. N >= 3.
         models: K >= 3.
+        blocks: in which block each sample met its null.
     """
     d, u = (np.stack([x.mean(0), *without_each_model(x, models)]) for x in (distance, null))
-    scores, left = score(d.mean(1), u.mean(1)), score(*without_each_sample(d, u))
+    scores, left = score(d.mean(1), u.mean(1)), score(*without_each_sample(d, u, blocks))
     rises = scores[1:] - scores[0]
     every = jackknife(rises, np.moveaxis(left[1:] - left[0], 1, 0), level=1 - 0.05 / models)
     defined = np.isfinite(rises).all(0)

@@ -15,7 +15,7 @@ from consistency_lab.contrast.model import ContrastModel
 from consistency_lab.contrast.networks import VAE
 from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.devices import plain_defaults
-from consistency_lab.diffusion.model import check_generative, described
+from consistency_lab.diffusion.model import DiffusionModel, check_diffusion, check_generative, described
 from consistency_lab.errors import UserError
 from consistency_lab.loading import load
 from consistency_lab.probes.frozen import FrozenBatch
@@ -94,6 +94,8 @@ def named_subject(
         return contrast_subject(model, images, part=part, count=count, seed=seed)
     if part is not None:
         raise UserError(f"{text!r} is no GAN or VAE and has no {part}; leave the part out.")
+    check_diffusion(model)
+    assert isinstance(model, DiffusionModel)  # as was checked
     return diffusion_subject(model, images, count=count, bins=bins, seed=seed)
 
 

@@ -4,7 +4,7 @@ import torch
 import xarray as xr
 
 from consistency_lab.metrics.distances import METRICS
-from consistency_lab.similarity.controls import add_ceiling, add_references
+from consistency_lab.similarity.controls import add_ceiling, add_references, ceiling_measured, references_measured
 from consistency_lab.similarity.statistics import pairs_of
 from consistency_lab.similarity.trajectories import ModelWalks, Trajectories
 
@@ -33,7 +33,8 @@ def referred(walked, references, *metrics, labels=None):
         walked, list(range(count)), [torch.empty(0)] * count, pairs_of(count), nothing, nothing, [references] * count
     )
     result = xr.Dataset(coords={"metric": list(metrics)})
-    add_references(result, walks, [METRICS.build(m) for m in metrics], shown=2, labels=labels)
+    distances = [METRICS.build(m) for m in metrics]
+    add_references(result, references_measured(walks, distances, labels), distances)
     return result
 
 
@@ -105,7 +106,8 @@ def test_the_ceiling_has_its_own_null_and_never_exceeds_one():
         walk(f"m{k}", x + 0.3 * rng.normal(size=x.shape) * (np.arange(N) == 3)[:, None]) for k, x in enumerate(images)
     ]
     result = xr.Dataset()
-    add_ceiling(result, walked, again, [METRICS.build("mse"), METRICS.build("psnr")])
+    distances = [METRICS.build("mse"), METRICS.build("psnr")]
+    add_ceiling(result, ceiling_measured(walked, again, distances), distances)
     tables = [
         (a.estimates[-1].flatten(1)[:, None] - b.estimates[-1].flatten(1)[None]).pow(2).mean(2)
         for a, b in zip(walked, again, strict=True)

@@ -3,9 +3,10 @@ import pytest
 import torch
 import xarray as xr
 
-from consistency_lab.metrics.distances import METRICS
-from consistency_lab.similarity.checks import add_extremes, ranked
-from consistency_lab.similarity.trajectories import Trajectories, to_bytes
+from consistency_lab.diffusion.noise import SharedNoise
+from consistency_lab.similarity.checks import extremes_of, ranked
+from consistency_lab.similarity.compare import compare
+from consistency_lab.similarity.trajectories import to_bytes
 
 SAMPLES = [3, 4, 7, 8, 9, 10, 20, 21, 22, 30]
 
@@ -30,16 +31,31 @@ def test_samples_are_ranked_at_the_last_time_and_a_similarity_the_other_way_roun
     assert (ranked(result, "cosine") == order[::-1]).all()
 
 
-def test_the_final_images_of_both_ends_are_kept_once_for_all_metrics(result):
-    estimates = torch.linspace(-1, 1, 2 * 10 * 4).reshape(2, 10, 1, 2, 2)
-    walked = [Trajectories("a", estimates), Trajectories("b", -estimates)]
-    add_extremes(result, walked, [METRICS.build(name) for name in ("mse", "cosine", "psnr")], count=2)
-    assert result["extreme"].values.tolist() == [8, 20, 21, 22]
-    places = [SAMPLES.index(number) for number in (8, 20, 21, 22)]
-    np.testing.assert_array_equal(result["extreme_images"][1], to_bytes(-estimates[-1, places]))
+def test_the_samples_of_both_ends_are_named_once_for_all_metrics(result):
+    assert [SAMPLES[place] for place in extremes_of(result, count=2)] == [8, 20, 21, 22]
+
+
+class Shown:
+    facts = {}  # noqa: RUF012
+    noise_shape = (1, 8, 8)
+
+    def __init__(self, name, factor):
+        self.name, self.factor = name, factor
+
+    def generate(self, noise, indices):
+        return torch.tanh(self.factor * noise.initial(indices, self.noise_shape))
+
+
+@pytest.mark.parametrize("block", [None, 5])
+def test_the_final_images_of_both_ends_are_kept(block):
+    models = [Shown("a", 1.0), Shown("b", 0.8)]
+    found = compare(models, count=20, block=block)
+    numbers = found["extreme"].values
+    assert numbers.tolist() == [found["sample"].values[i] for i in extremes_of(found)]
+    for model, pictures in zip(models, found["extreme_images"].values, strict=True):
+        np.testing.assert_array_equal(pictures, to_bytes(model.generate(SharedNoise(0), numbers.tolist())))
 
 
 def test_few_samples_are_halved(result):
     small = result.isel(sample=slice(0, 3))
-    add_extremes(small, [Trajectories("a", torch.zeros(2, 3, 1, 2, 2))], [METRICS.build("mse")])
-    assert small["extreme"].values.tolist() == [4, 7]
+    assert [SAMPLES[place] for place in extremes_of(small.sel(metric=["mse"]))] == [4, 7]

@@ -6,7 +6,7 @@ import torch
 import xarray as xr
 
 from consistency_lab.data.sources import load_images
-from consistency_lab.similarity.checks import add_sanity_checks, warnings_of
+from consistency_lab.similarity.checks import add_sanity_checks, sanity_measured, warnings_of
 from consistency_lab.similarity.trajectories import Trajectories
 
 
@@ -19,7 +19,7 @@ def sound(images, *samples, models=None):
     names = [f"m{k}" for k in range(len(samples))]
     result = xr.Dataset(coords={"model": names})
     walked = [Trajectories(name, x[None]) for name, x in zip(names, samples, strict=True)]
-    add_sanity_checks(result, walked, images)
+    add_sanity_checks(result, sanity_measured(walked), images)
     return result, json.loads(warnings_of(result, models or [{"name": name} for name in names], images))
 
 
