@@ -13,6 +13,7 @@ from consistency_lab.choices import Choice, Registry
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.errors import UserError, unknown_name
 from consistency_lab.interop.diffusers import load_diffusers
+from consistency_lab.interop.families.registry import FAMILY_OPENERS
 from consistency_lab.interop.files import is_weights, refuse_weights
 from consistency_lab.interop.pickles import is_pickle, refuse_pickle
 from consistency_lab.interop.torchscript import load_torchscript
@@ -26,7 +27,7 @@ def _refuse(path: str, *, name: str | None = None, device: str | torch.device | 
 
 OPENERS: Registry[DiffusionModel] = Registry(
     "kind of foreign model",
-    {"diffusers": load_diffusers, "torchscript": load_torchscript, "edm": _refuse},
+    {"diffusers": load_diffusers, "torchscript": load_torchscript, "edm": _refuse, **FAMILY_OPENERS},
 )
 
 
@@ -41,8 +42,9 @@ def open_foreign(text: str, *, name: str | None = None, device: str | torch.devi
 
     Args:
         text: ``PREFIX:PATH`` or ``PREFIX:PATH?option=value&option=value``. The prefixes are ``diffusers`` (a folder)
-            and ``torchscript`` (a file; it needs ``schedule``, ``predicts``, ``shape`` and ``time``); the options are
-            those of `load_diffusers` and `load_torchscript`; ``range=0,1`` is ``value_range``.
+            and ``torchscript`` (a file; it needs ``schedule``, ``predicts``, ``shape`` and ``time``), and for checkpoints of other
+            libraries ``ddpm-pytorch``, ``k-diffusion``, ``smalldiffusion`` and ``torchcfm``; the options are
+            those of `load_diffusers`, `load_torchscript` and so on; ``range=0,1`` is ``value_range``.
         name: how tables call it; an option ``name`` in the text comes first.
         device: where to put it; by default a GPU where there is one.
 
