@@ -38,11 +38,11 @@ def unet_options(state: State) -> dict[str, Any]:
     first, last = state["init_conv.weight"], state["final_conv.weight"]
     dim, stages = state["time_mlp.1.weight"].shape[0] // 4, count(state, r"downs\.(\d+)\.")
     widths = [
-        next(x for key in (f"downs.{i}.4.1.weight", f"downs.{i}.4.weight") if (x := state.get(key)) is not None).shape[0]
+        next(x for key in (f"downs.{i}.3.1.weight", f"downs.{i}.3.weight") if (x := state.get(key)) is not None).shape[0]
         for i in range(stages)
     ]
-    full = [f"downs.{i}.3.to_out.weight" in state for i in range(stages)]  # to_out of the linear attention has a norm behind it
-    memory = [state[f"downs.{i}.3.mem_kv"].shape for i in range(stages)]
+    full = [f"downs.{i}.2.to_out.weight" in state for i in range(stages)]  # to_out of the linear attention has a norm behind it
+    memory = [state[f"downs.{i}.2.mem_kv"].shape for i in range(stages)]
     # (2, heads, memories, width) with full attention, (2, heads, width, memories) with linear attention
     heads, sizes = [x[1] for x in memory], [x[3 if whole else 2] for x, whole in zip(memory, full, strict=True)]
     inputs, outputs = first.shape[1], last.shape[0]
@@ -143,7 +143,7 @@ def _lines(state: State) -> list[str]:
 
 DDPM_PYTORCH = Family(
     name=_NAME,
-    marks=(r"^init_conv\.weight$", r"^time_mlp\.1\.weight$", r"^downs\.0\.3\.mem_kv$", r"^final_conv\.weight$"),
+    marks=(r"^init_conv\.weight$", r"^time_mlp\.1\.weight$", r"^downs\.0\.2\.mem_kv$", r"^final_conv\.weight$"),
     lines=_lines,
     told=lambda state: {
         "schedule": "(1 - state.beside['betas'].double()).cumprod(0)",

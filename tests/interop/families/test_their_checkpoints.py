@@ -1,0 +1,143 @@
+"""Each library's own trainer, its own file, its own sampler: opened by one address, and the same images from the same noise.
+
+A library that is not installed is skipped; ``pip install denoising-diffusion-pytorch smalldiffusion k-diffusion torchcfm azula ...``
+"""
+
+from functools import partial
+
+import checkpoints
+import pytest
+import torch
+from checkpoints import SIZE, STEPS, Backbone
+
+from consistency_lab.data.imageset import ImageSet
+from consistency_lab.diffusion.noise import SharedNoise
+from consistency_lab.diffusion.sampling import Sampler
+from consistency_lab.errors import UserError
+from consistency_lab.interop.module import wrap_module
+from consistency_lab.interop.states import load_state
+from consistency_lab.interop.wrapping import check_wrapping
+from consistency_lab.loading import load
+
+NOISE, INDICES = SharedNoise(0), range(4)
+# smalldiffusion's steps end at the least of its 100 sigmas; ours goes on from there to 0.
+ITS_OWN_TIMES = torch.tensor([1 - i / STEPS for i in range(STEPS)] + [0.01, 0.0], dtype=torch.float64)
+
+
+def assert_same(model, theirs, *, clip=False, times=None, state=-1):
+    """Our DDIM from the same noise ends where their sampler does; within 1e-4 of the largest value, or of 1."""
+    sampler = Sampler("ddim", steps=STEPS, clip=clip)
+    path = list(model.path(NOISE, INDICES, sampler, times=times))
+    expected = theirs.sample(NOISE.initial(INDICES, (1, SIZE, SIZE)).float()).double()
+    apart = float((path[state].x_t - expected).abs().max() / expected.abs().max().clamp(min=1))
+    assert apart < 1e-4, apart
+    return path, expected
+
+
+OBJECTIVES = [
+    ({}, "v"),
+    ({"objective": "pred_noise", "beta_schedule": "cosine"}, "eps"),
+    ({"objective": "pred_x0", "beta_schedule": "linear", "min_snr_loss_weight": True}, "x0"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("told", "predicts"), OBJECTIVES)
+def test_denoising_diffusion_pytorch(tmp_path, told, predicts):
+    pytest.importorskip("denoising_diffusion_pytorch")
+    pytest.importorskip("accelerate")
+    theirs = checkpoints.ddpm_pytorch(tmp_path, **told)
+    model = load(theirs.address, device="cpu")
+    assert model.denoiser.predicts == predicts
+    _, images = assert_same(model, theirs, clip=True)  # its DDIM always clips
+    assert (images.abs() < 0.99).double().mean() > 0.02
+
+
+@pytest.mark.parametrize("wrap", ["", "PredX0", "PredV", "PredFlow", "DiT"])
+def test_smalldiffusion(tmp_path, wrap):
+    pytest.importorskip("smalldiffusion")
+    kind, wrap = ("DiT", "PredX0") if wrap == "DiT" else ("Unet", wrap)
+    theirs = checkpoints.small(tmp_path, kind=kind, wrap=wrap)
+    flow = wrap == "PredFlow"
+    assert_same(load(theirs.address, device="cpu"), theirs, times=None if flow else ITS_OWN_TIMES, state=-1 if flow else -2)
+
+
+def test_ema_pytorch(tmp_path):
+    pytest.importorskip("ema_pytorch")
+    pytest.importorskip("smalldiffusion")
+    theirs = checkpoints.ema_pytorch(tmp_path)
+    assert_same(load(theirs.address, device="cpu"), theirs, times=ITS_OWN_TIMES, state=-2)
+    online = load(f"{theirs.address}&ema=False", device="cpu")
+    with pytest.raises(AssertionError):
+        assert_same(online, theirs, times=ITS_OWN_TIMES, state=-2)
+
+
+# image_transformer_v1 compiles itself, which takes minutes.
+@pytest.mark.parametrize("kind", ["image_v1", pytest.param("image_transformer_v1", marks=pytest.mark.slow)])
+def test_k_diffusion(tmp_path, kind):
+    pytest.importorskip("k_diffusion")
+    theirs = checkpoints.k_diffusion(tmp_path, kind=kind)
+    assert_same(load(theirs.address, device="cpu"), theirs)
+
+
+@pytest.mark.parametrize("classes", [0, 10])
+def test_torchcfm(tmp_path, classes):
+    pytest.importorskip("torchcfm")
+    theirs = checkpoints.torchcfm(tmp_path, classes)
+    assert_same(load(theirs.address, device="cpu"), theirs)
+    with pytest.raises(UserError, match="heads"):
+        load(theirs.address.replace("&head_channels=16", ""), device="cpu")
+
+
+def of_lines(file, family):
+    """The model that the lines of the message make, with `Backbone` as the network of one's own."""
+    with pytest.raises(UserError, match=family) as caught:
+        load(str(file))
+    code = "\n".join(line.strip() for line in str(caught.value).splitlines() if line.startswith("    "))
+    names = {"MyBackbone": lambda _: Backbone()}
+    exec(code.replace("(CHANNELS, HEIGHT, WIDTH)", f"(1, {SIZE}, {SIZE})"), names)
+    return names["model"]
+
+
+def test_azula(tmp_path):
+    pytest.importorskip("azula")
+    theirs = checkpoints.azula(tmp_path)
+    model = of_lines(theirs.address, "azula")
+    # At its t = 0 a thousandth of noise is left; ours ends at none. So: the state before, and no more apart than that at the end.
+    path, expected = list(model.path(NOISE, INDICES, Sampler("ddim", steps=STEPS))), None
+    expected = theirs.sample(NOISE.initial(INDICES, (1, SIZE, SIZE)).double())
+    last = path[-2]
+    alpha, sigma = model.denoiser.schedule.alpha(last.t), model.denoiser.schedule.sigma(last.t)
+    eps = (last.x_t - alpha * last.x0) / sigma
+    torch.testing.assert_close(path[-1].x_t + 1e-3 * eps, expected, atol=1e-4, rtol=0)
+
+
+def test_flow_matching(tmp_path):
+    pytest.importorskip("flow_matching")
+    theirs = checkpoints.flow_matching(tmp_path)
+    net = Backbone()
+    net.load_state_dict(load_state(theirs.address))
+    told = {"schedule": "flow", "predicts": "-flow", "time": "reversed", "shape": (1, SIZE, SIZE), "name": "fm"}
+    assert_same(wrap_module(net, **told), theirs)
+
+
+def test_the_check_tells_a_turned_time_and_sign(tmp_path):
+    pytest.importorskip("torchcfm")
+    from torchcfm.conditional_flow_matching import ConditionalFlowMatcher
+
+    torch.manual_seed(0)
+    net, matcher = Backbone(), ConditionalFlowMatcher(sigma=0.0)
+    optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
+    for _ in range(600):
+        x1 = checkpoints.digits()[torch.randint(256, (64,))]
+        t, xt, ut = matcher.sample_location_and_conditional_flow(torch.randn_like(x1), x1)
+        ((net(xt, t) - ut) ** 2).mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    images = ImageSet.from_tensor(checkpoints.digits(), "digits") if hasattr(ImageSet, "from_tensor") else None
+    shared = {"schedule": "flow", "shape": (1, SIZE, SIZE), "name": "cfm"}
+    right = wrap_module(net, predicts="-flow", time="reversed", **shared)
+    assert not check_wrapping(right, images).suspect
+    with pytest.warns(UserWarning, match="asked about pure noise"):
+        wrong = wrap_module(net, predicts="flow", time="unit", **shared)
+    assert check_wrapping(wrong, images).instead == "predicts='-flow', time='reversed'"
