@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from consistency_lab.errors import UserError
 from consistency_lab.interop.families.registry import families_of, said_of
-from consistency_lab.interop.states import best_of, load_state, opened, weights_in
+from consistency_lab.interop.states import best_of, opened, weights_in
 
 SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".th", ".safetensors")
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -56,8 +56,9 @@ def refuse_weights(path: str | Path) -> NoReturn:
         raise UserError(
             f"{file} holds no named tensors, so nothing to build a model from; name the file of its state_dict."
         )
-    held = "; ".join(map(str, [best_of(found), *(x for x in found if x is not best_of(found))][:4])) + ("; ..." if len(found) > 4 else "")
-    families = families_of(state := load_state(file))
+    best = best_of(found)
+    held = "; ".join(map(str, [best, *(x for x in found if x is not best)][:4])) + ("; ..." if len(found) > 4 else "")
+    families = families_of(state := best.state())
     read = f"    import torch, consistency_lab as cl; state = cl.load_state({str(file)!r})"
     if not families:
         raise UserError(

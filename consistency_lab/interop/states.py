@@ -23,6 +23,7 @@ _AVERAGE = re.compile(r"(^|[._])(ema|averaged?|avg|shadow)([._0-9]|$)|ema_model|
 _WRAPPERS = ("module", "_orig_mod", "ema_model", "online_model", "model", "net", "network", "state_dict", "diffusion_model")
 _OPTIMIZERS = re.compile(r"^opt$|optim|sched|scaler|^lr_", re.IGNORECASE)
 _SHADOW = "shadow_params"
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norms: no parameters, so never in such a list
 _SHOWN = 3
 
 
@@ -77,6 +78,10 @@ class Weights(NamedTuple):
         begins = f", names beginning with {self.prefix!r}" if self.prefix else ""
         return f"{'averaged weights' if self.averaged else 'weights'}{under}{begins}"
 
+    def state(self, dropped: tuple[str, ...] = ()) -> State:
+        """They alone, for ``load_state_dict``."""
+        return State(self.tensors, self.where, dropped, self.beside, self.averaged)
+
     @property
     def size(self) -> int:
         """How many numbers they are."""
@@ -107,7 +112,8 @@ def load_state(path: str | os.PathLike[str], *, ema: bool | str = True, prefix: 
         a dict for ``load_state_dict``; printed, it says what was kept and what was dropped.
 
     Raises:
-        UserError: no such file, one that holds more than tensors, or none of the weights that are asked for.
+        UserError: no such file, one that holds more than tensors, none of the weights that are asked for, or averages that cannot be
+            given names.
 
     >>> net.load_state_dict(cl.load_state("checkpoint.pt"))
     """
@@ -116,18 +122,23 @@ def load_state(path: str | os.PathLike[str], *, ema: bool | str = True, prefix: 
     found = weights_in(content)
     if not found:
         raise UserError(f"{file} holds no named tensors; name the file of a state_dict.")
+    if ema is True and not found[0].averaged and any(True for _ in _shadows(content, ())):
+        raise UserError(
+            f"{file} holds averages as a list without names ({_SHADOW}), which fits its network's shapes in no way or in several; "
+            "copy them into the network with the code that wrote them, or take the others with ema=False."
+        )
     chosen = _chosen(found, ema, file)
     others = tuple(weights.where for weights in found if weights is not chosen)
     top = chosen.keys[:1] if chosen.keys else ()
     seen = {weights.keys[0] for weights in found if weights.keys}
     rest = () if not chosen.keys else tuple(f"[{key!r}]" for key in content if key not in {*top, *seen})
-    tensors = chosen.tensors
     if prefix is not None:
         full = {f"{chosen.prefix}{name}": tensor for name, tensor in chosen.tensors.items()}
         tensors = {name.removeprefix(prefix): tensor for name, tensor in full.items() if name.startswith(prefix)}
         if not tensors:
             raise UserError(f"no name in {file} begins with {prefix!r}; the first is {next(iter(full))!r}.")
-    return State(tensors, chosen.where, others + rest, chosen.beside, chosen.averaged)
+        chosen = chosen._replace(tensors=tensors)
+    return chosen.state(others + rest)
 
 
 def best_of(found: list[Weights]) -> Weights:
@@ -240,7 +251,7 @@ def _named(shadow: list[Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Ten
 
     None unless the shapes allow exactly one way: what fits from the front must be what fits from the back.
     """
-    names = list(tensors)
+    names = [name for name in tensors if name.rpartition(".")[2] not in _STATISTICS]
     front = _fit(shadow, names, tensors)
     back = _fit(shadow[::-1], names[::-1], tensors)
     if front is None or back is None or front != back[::-1]:
