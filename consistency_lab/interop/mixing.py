@@ -37,7 +37,9 @@ class MixingSchedule(Schedule):
             alpha, sigma = (torch.as_tensor(x, dtype=torch.float64).expand(len(times)) for x in mixing(times))
             levels = 2 * torch.log(alpha / sigma)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise UserError(f"a schedule's function is given times (B,) and returns alpha and sigma; {error}") from error
+            raise UserError(
+                f"a schedule's function is given times (B,) and returns alpha and sigma; {error}"
+            ) from error
         if not (levels.isfinite().all() and (levels.diff() < 0).all()):
             raise UserError(
                 "the signal-to-noise ratio of a schedule must fall from t = 0 (data) to t = 1 (noise) and stay finite; if the function "

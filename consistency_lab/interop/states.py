@@ -20,10 +20,24 @@ from torch import Tensor
 from consistency_lab.errors import UserError
 
 _AVERAGE = re.compile(r"(^|[._])(ema|averaged?|avg|shadow)([._0-9]|$)|ema_model|model_ema", re.IGNORECASE)
-_WRAPPERS = ("module", "_orig_mod", "ema_model", "online_model", "model", "net", "network", "state_dict", "diffusion_model")
+_WRAPPERS = (
+    "module",
+    "_orig_mod",
+    "ema_model",
+    "online_model",
+    "model",
+    "net",
+    "network",
+    "state_dict",
+    "diffusion_model",
+)
 _OPTIMIZERS = re.compile(r"^opt$|optim|sched|scaler|^lr_", re.IGNORECASE)
 _SHADOW = "shadow_params"
-_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norms: no parameters, so never in such a list
+_STATISTICS = (
+    "running_mean",
+    "running_var",
+    "num_batches_tracked",
+)  # of batch norms: no parameters, so never in such a list
 _SHOWN = 3
 
 
@@ -222,7 +236,7 @@ def _mappings(content: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, 
 
 def _unwrapped(tensors: dict[str, Tensor]) -> tuple[str, dict[str, Tensor], dict[str, Tensor]]:
     """The wrappers that all names share, the tensors without them, and those of the wrappers themselves."""
-    prefix, beside = "", {}
+    prefix, beside = "", dict[str, Tensor]()
     while True:
         dotted = {name.partition(".")[0] for name in tensors if "." in name}
         rest = {name: tensor for name, tensor in tensors.items() if "." not in name}

@@ -86,7 +86,9 @@ def small(folder: Path, kind: str = "Unet", wrap: str = "", **options: Any) -> T
     for name in ("Scaled", *filter(None, [wrap])) if wrap != "PredFlow" else (wrap,):
         network = getattr(sd, name)(network)
     if kind == "Unet":
-        model = network(SIZE, 1, 1, ch=32, ch_mult=(1, 2), attn_resolutions=(4,), num_res_blocks=1, dropout=0.1, **options)
+        model = network(
+            SIZE, 1, 1, ch=32, ch_mult=(1, 2), attn_resolutions=(4,), num_res_blocks=1, dropout=0.1, **options
+        )
     else:
         model = network(in_dim=SIZE, channels=1, patch_size=2, depth=2, head_dim=8, num_heads=4, **options)
     flow = wrap == "PredFlow"
@@ -123,7 +125,13 @@ def k_diffusion(folder: Path, kind: str = "image_v1") -> Theirs:
     import k_diffusion as K
 
     torch.manual_seed(0)
-    sizes: dict[str, Any] = {"type": kind, "input_channels": 1, "input_size": [SIZE, SIZE], "sigma_data": 0.6, "sigma_min": 0.01}
+    sizes: dict[str, Any] = {
+        "type": kind,
+        "input_channels": 1,
+        "input_size": [SIZE, SIZE],
+        "sigma_data": 0.6,
+        "sigma_min": 0.01,
+    }
     sizes |= {"sigma_max": 80, "sigma_sample_density": {"type": "lognormal", "mean": -1.2, "std": 1.2}}
     if kind == "image_v1":
         sizes |= {"mapping_out": 16, "depths": [1, 1], "channels": [16, 16], "self_attn_depths": [False, False]}
@@ -131,7 +139,9 @@ def k_diffusion(folder: Path, kind: str = "image_v1") -> Theirs:
     else:
         sizes |= {"patch_size": [2, 2], "depth": 1, "width": 64}
         classes = 10
-    config = K.config.load_config({"model": sizes, "dataset": {"type": "imagefolder", "location": "-", "num_classes": classes}})
+    config = K.config.load_config(
+        {"model": sizes, "dataset": {"type": "imagefolder", "location": "-", "num_classes": classes}}
+    )
     inner = K.config.make_model(config)
     model = K.config.make_denoiser_wrapper(config)(inner)
     average = copy.deepcopy(model)
@@ -204,7 +214,9 @@ def torchcfm(folder: Path, classes: int = 0) -> Theirs:
                 a.lerp_(b, 0.5)
     file = folder / "otcfm_weights_step_6.pt"
     wrapped = {f"module.{key}": value for key, value in net.state_dict().items()}  # as under its DataParallel
-    torch.save({"net_model": wrapped, "ema_model": average.state_dict(), "optim": optimizer.state_dict(), "step": 6}, file)
+    torch.save(
+        {"net_model": wrapped, "ema_model": average.state_dict(), "optim": optimizer.state_dict(), "step": 6}, file
+    )
 
     def sample(noise: Tensor) -> Tensor:
         labels = (torch.arange(len(noise)) % classes,) if classes else ()
@@ -214,8 +226,6 @@ def torchcfm(folder: Path, classes: int = 0) -> Theirs:
             return odeint(lambda t, y: average.eval()(t, y, *labels), start, grid, method="euler")[-1]
 
     return Theirs(f"torchcfm:{file}?size={SIZE}&head_channels=16", sample)
-
-
 
 
 def ema_pytorch(folder: Path) -> Theirs:
@@ -242,14 +252,16 @@ class Backbone(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.inner = torch.nn.Sequential(torch.nn.Linear(SIZE * SIZE + 1, 64), torch.nn.SiLU(), torch.nn.Linear(64, SIZE * SIZE))
+        self.inner = torch.nn.Sequential(
+            torch.nn.Linear(SIZE * SIZE + 1, 64), torch.nn.SiLU(), torch.nn.Linear(64, SIZE * SIZE)
+        )
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         return self.inner(torch.cat([x.flatten(1), t.reshape(-1, 1).expand(len(x), 1)], 1)).view_as(x)
 
 
 def azula(folder: Path) -> Theirs:
-    """azula: the loss of its KarrasDenoiser on a network of one's own, its state dict, its DDIM sampler; down to its t = 0, sigma = 1e-3."""
+    """azula: the loss of its KarrasDenoiser on a network of one's own, its state dict, its DDIM sampler down to t = 0, sigma = 1e-3."""
     from azula.denoise import KarrasDenoiser
     from azula.noise import VPSchedule
     from azula.sample import DDIMSampler

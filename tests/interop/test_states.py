@@ -51,16 +51,29 @@ CHECKPOINTS = {
     "data parallel": {"state_dict": with_prefix(PLAIN, "module."), "optimizer": ADAM},
     "compiled": {"model": with_prefix(PLAIN, "_orig_mod.module."), "opt": ADAM, "scaler": None, "epoch": 3},
     "DiT": {"model": PLAIN, "ema": AVERAGE, "opt": ADAM, "args": argparse.Namespace(lr=1e-3, model="DiT-S/2")},
-    "torchcfm": {"net_model": with_prefix(PLAIN, "module."), "ema_model": AVERAGE, "sched": ADAM, "optim": ADAM, "step": 9},
+    "torchcfm": {
+        "net_model": with_prefix(PLAIN, "module."),
+        "ema_model": AVERAGE,
+        "sched": ADAM,
+        "optim": ADAM,
+        "step": 9,
+    },
     "ema-pytorch": {
         **with_prefix(PLAIN, "online_model."),
         **with_prefix(AVERAGE, "ema_model."),
         "initted": torch.tensor(True),
         "step": torch.tensor(10),
     },
-    "ema-pytorch alone": {**with_prefix(AVERAGE, "ema_model."), "initted": torch.tensor(True), "step": torch.tensor(10)},
+    "ema-pytorch alone": {
+        **with_prefix(AVERAGE, "ema_model."),
+        "initted": torch.tensor(True),
+        "step": torch.tensor(10),
+    },
     "swa_utils": {"n_averaged": torch.tensor(3), **with_prefix(PLAIN, "module.")},
-    "lightning": {"state_dict": {**with_prefix(PLAIN, "net."), **with_prefix(AVERAGE, "net_ema.")}, "optimizer_states": [ADAM]},
+    "lightning": {
+        "state_dict": {**with_prefix(PLAIN, "net."), **with_prefix(AVERAGE, "net_ema.")},
+        "optimizer_states": [ADAM],
+    },
 }
 
 

@@ -38,10 +38,14 @@ def unet_options(state: State) -> dict[str, Any]:
     first, last = state["init_conv.weight"], state["final_conv.weight"]
     dim, stages = state["time_mlp.1.weight"].shape[0] // 4, count(state, r"downs\.(\d+)\.")
     widths = [
-        next(x for key in (f"downs.{i}.3.1.weight", f"downs.{i}.3.weight") if (x := state.get(key)) is not None).shape[0]
+        next(x for key in (f"downs.{i}.3.1.weight", f"downs.{i}.3.weight") if (x := state.get(key)) is not None).shape[
+            0
+        ]
         for i in range(stages)
     ]
-    full = [f"downs.{i}.2.to_out.weight" in state for i in range(stages)]  # to_out of the linear attention has a norm behind it
+    full = [
+        f"downs.{i}.2.to_out.weight" in state for i in range(stages)
+    ]  # to_out of the linear attention has a norm behind it
     memory = [state[f"downs.{i}.2.mem_kv"].shape for i in range(stages)]
     # (2, heads, memories, width) with full attention, (2, heads, width, memories) with linear attention
     heads, sizes = [x[1] for x in memory], [x[3 if whole else 2] for x, whole in zip(memory, full, strict=True)]

@@ -46,7 +46,12 @@ def _dit_told(state: State) -> Mapping[str, str]:
     return {"schedule": "'linear'", "predicts": "'eps'", "time": "'index'", **_latents(state), **learned}
 
 
-_DIT_MARKS = (r"^x_embedder\.proj\.weight$", r"^t_embedder\.mlp\.0\.weight$", r"^blocks\.0\.adaLN_modulation\.1\.", r"^final_layer\.linear\.")
+_DIT_MARKS = (
+    r"^x_embedder\.proj\.weight$",
+    r"^t_embedder\.mlp\.0\.weight$",
+    r"^blocks\.0\.adaLN_modulation\.1\.",
+    r"^final_layer\.linear\.",
+)
 _LATENT = "The images are latents of Stable Diffusion's VAE times 0.18215; num_heads leaves no trace (6, 12, 16, 16 for S, B, L, XL)."
 DIT = Family("DiT", _DIT_MARKS, _transformer_lines("DiT"), _dit_told, _LATENT)
 SIT = Family(
@@ -88,13 +93,25 @@ def _uvit_told(state: State) -> Mapping[str, str]:
     classes = {"classes": str(labels)} if labels > 0 else {}
     if options["in_chans"] == 4:
         betas = "torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2"
-        return {"schedule": f"(1 - {betas}).cumprod(0)", "predicts": "'eps'", "time": "lambda t: 1000 * t", **shape, **classes}
+        return {
+            "schedule": f"(1 - {betas}).cumprod(0)",
+            "predicts": "'eps'",
+            "time": "lambda t: 1000 * t",
+            **shape,
+            **classes,
+        }
     return {"schedule": _VP_SDE, "predicts": "'eps'", "time": "lambda t: 999 * t", **shape, **classes}
 
 
 UVIT = Family(
     "U-ViT",
-    (r"^patch_embed\.proj\.weight$", r"^in_blocks\.0\.attn\.", r"^mid_block\.attn\.", r"^out_blocks\.0\.skip_linear\.", r"^decoder_pred\."),
+    (
+        r"^patch_embed\.proj\.weight$",
+        r"^in_blocks\.0\.attn\.",
+        r"^mid_block\.attn\.",
+        r"^out_blocks\.0\.skip_linear\.",
+        r"^decoder_pred\.",
+    ),
     _uvit_lines,
     _uvit_told,
     "On latents its timesteps are 1 ... 1000, on pixels 999 t; one class of ImageNet (1000 of 1001) means none. num_heads leaves no trace.",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.interop.families.ddpm_pytorch import DDPM_PYTORCH, load_ddpm_pytorch
 from consistency_lab.interop.families.family import Family, State
 from consistency_lab.interop.families.k_diffusion import K_IMAGE, K_TRANSFORMER, load_k_diffusion
@@ -28,7 +30,7 @@ FAMILIES: tuple[Family, ...] = (
     EDM,
     AZULA,
 )
-FAMILY_OPENERS = {
+FAMILY_OPENERS: dict[str, Callable[..., DiffusionModel]] = {
     "ddpm-pytorch": load_ddpm_pytorch,
     "k-diffusion": load_k_diffusion,
     "smalldiffusion": load_smalldiffusion,

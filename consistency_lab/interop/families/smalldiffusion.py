@@ -88,7 +88,9 @@ def load_smalldiffusion(
     package_ = package("smalldiffusion", "smalldiffusion")
     wanted: dict[str, Any] = {} if flow else {"schedule": schedule}
     need({**wanted, **({"size": size} if family is SMALL_UNET else {"heads": heads})}, address)
-    kind, options = ("Unet", unet_options(state, size or 0)) if family is SMALL_UNET else ("DiT", dit_options(state, heads or 1))
+    kind, options = (
+        ("Unet", unet_options(state, size or 0)) if family is SMALL_UNET else ("DiT", dit_options(state, heads or 1))
+    )
     network = getattr(package_, kind)
     for wrapper in (("Scaled",) if scaled else ()) + _WRAPPERS[predicts]:
         network = getattr(package_, wrapper)(network)
@@ -173,7 +175,8 @@ def _lines(kind: str) -> Callable[[State], list[str]]:
 
 
 def _told(state: State) -> dict[str, str]:
-    return {"schedule": "'edm(sigma_min=0.02, sigma_max=10.0)'", "predicts": "'eps'", "time": "'sigma(broadcast=True)'", "shape": "net.input_dims"}
+    schedule = "'edm(sigma_min=0.02, sigma_max=10.0)'"
+    return {"schedule": schedule, "predicts": "'eps'", "time": "'sigma(broadcast=True)'", "shape": "net.input_dims"}
 
 
 _REMARK = (
@@ -182,7 +185,12 @@ _REMARK = (
 )
 SMALL_UNET = Family(
     "smalldiffusion (Unet)",
-    (r"^conv_in\.weight$", r"^sig_embed\.mlp\.0\.weight$", r"^downs\.0\.blocks\.0\.0\.layer1\.", r"^out_layer\.2\.weight$"),
+    (
+        r"^conv_in\.weight$",
+        r"^sig_embed\.mlp\.0\.weight$",
+        r"^downs\.0\.blocks\.0\.0\.layer1\.",
+        r"^out_layer\.2\.weight$",
+    ),
     _lines("Unet"),
     _told,
     _REMARK,
@@ -192,7 +200,12 @@ SMALL_UNET = Family(
 )
 SMALL_DIT = Family(
     "smalldiffusion (DiT)",
-    (r"^x_embed\.proj\.weight$", r"^sig_embed\.mlp\.0\.weight$", r"^blocks\.0\.scale_modulation\.proj\.", r"^final_linear\.weight$"),
+    (
+        r"^x_embed\.proj\.weight$",
+        r"^sig_embed\.mlp\.0\.weight$",
+        r"^blocks\.0\.scale_modulation\.proj\.",
+        r"^final_linear\.weight$",
+    ),
     _lines("DiT"),
     _told,
     _REMARK,

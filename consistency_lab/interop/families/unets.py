@@ -18,7 +18,12 @@ from consistency_lab.interop.module import wrap_module
 from consistency_lab.interop.states import load_state
 from consistency_lab.interop.units import OURS
 
-_MARKS = (r"^time_embed\.0\.weight$", r"^input_blocks\.0\.0\.weight$", r"^middle_block\.1\.qkv\.weight$", r"^out\.2\.weight$")
+_MARKS = (
+    r"^time_embed\.0\.weight$",
+    r"^input_blocks\.0\.0\.weight$",
+    r"^middle_block\.1\.qkv\.weight$",
+    r"^out\.2\.weight$",
+)
 _HEADS = "num_heads, num_head_channels and use_new_attention_order leave no trace in the file, and change what the network does."
 
 
@@ -30,7 +35,9 @@ def unet_options(state: State) -> dict[str, Any]:
     convolved = [i for i in range(outputs) if any(f"output_blocks.{i}.{j}.conv.weight" in state for j in (1, 2))]
     levels = 1 + len(raised or convolved)
     blocks = outputs // levels - 1
-    first = [1 + level * (blocks + 1) for level in range(levels)]  # of each level's blocks: its own, and one that halves
+    first = [
+        1 + level * (blocks + 1) for level in range(levels)
+    ]  # of each level's blocks: its own, and one that halves
     made = [state[f"input_blocks.{i}.0.out_layers.3.weight"].shape[0] for i in first]
     mults = [x / width for x in made]
     labels = state.get("label_emb.weight")
@@ -88,7 +95,11 @@ def load_torchcfm(
         )
     height, width = (size, size) if isinstance(size, int) else size
     options = {**unet_options(state), "image_size": height}
-    said = {"num_heads": heads or 1, "num_head_channels": head_channels or -1, "use_new_attention_order": new_attention_order}
+    said = {
+        "num_heads": heads or 1,
+        "num_head_channels": head_channels or -1,
+        "use_new_attention_order": new_attention_order,
+    }
     net = package("torchcfm.models.unet.unet", "torchcfm").UNetModel(**options, **said)
     return wrap_module(
         fill(net, state, "torchcfm's UNetModel"),
@@ -172,7 +183,10 @@ TORCHCFM = Family(
 FLOW_MATCHING = Family(
     "flow_matching (its image example)",
     _MARKS,
-    lambda state: ["net = ...  # instantiate_model of its examples/image, or your own network", "net.load_state_dict(state)"],
+    lambda state: [
+        "net = ...  # instantiate_model of its examples/image, or your own network",
+        "net.load_state_dict(state)",
+    ],
     _flow("lambda net, x, t, *labels: net(x, t, {'label': labels[0]} if labels else {})"),
     "Its t = 0 is noise and its velocity is data minus noise (with CondOTProbPath): time='reversed' and predicts='-flow' turn both.",
 )

@@ -128,7 +128,9 @@ def score_state(fourier):
     return zeros(sigmas=(10,), **first, **{"all_modules.1.weight": (64, 32)})
 
 
-EDM_STATE = zeros(**{"map_layer0.weight": (64, 16), "enc.8x8_conv.weight": (16, 1, 3, 3), "dec.8x8_in0.weight": (16, 16)})
+EDM_STATE = zeros(
+    **{"map_layer0.weight": (64, 16), "enc.8x8_conv.weight": (16, 1, 3, 3), "dec.8x8_in0.weight": (16, 16)}
+)
 
 
 def velocity(x, t):
@@ -144,7 +146,12 @@ def ve_score(x, sigma):
 
 # family -> its tensors, the module its class is in with the class's name, and its network's answer.
 STAND_INS = {
-    "guided-diffusion": (unet_state(), "guided_diffusion.unet", "UNetModel", lambda x, i: Best()(x, *table(BETAS, i))[1]),
+    "guided-diffusion": (
+        unet_state(),
+        "guided_diffusion.unet",
+        "UNetModel",
+        lambda x, i: Best()(x, *table(BETAS, i))[1],
+    ),
     "improved-diffusion": (
         unet_state(outputs=2),
         "improved_diffusion.unet",
@@ -183,7 +190,9 @@ def model_of(key, tmp_path, monkeypatch):
 
     names = {"cl": cl, "torch": torch, "state": found, "SIZE": SIZE, "config": config}
     channels = 4 if key == "U-ViT latents" else 1
-    code = "\n".join(family.recipe(found, "theirs")).replace("(CHANNELS, HEIGHT, WIDTH)", f"({channels}, {SIZE}, {SIZE})")
+    code = "\n".join(family.recipe(found, "theirs")).replace(
+        "(CHANNELS, HEIGHT, WIDTH)", f"({channels}, {SIZE}, {SIZE})"
+    )
     exec(code, names)
     return names["model"], code
 
@@ -202,7 +211,7 @@ def test_the_lines_make_the_best_linear_denoiser_of_its_network(key, tmp_path, m
         labels = model.labels(range(4))
         expected, _ = Best()(x_t, schedule.alpha(t).expand(4), schedule.sigma(t).expand(4))
         got = model.denoiser(x_t, float(t), labels).x0
-        torch.testing.assert_close(got, expected, atol=1e-5, rtol=0, msg=lambda m: f"{key} at log-SNR {level}: {m}\n{code}")
+        assert float((got - expected).abs().max()) < 1e-5, (key, level, code)
 
 
 FLIPS = [
@@ -217,20 +226,31 @@ FLIPS = [
 
 @pytest.mark.filterwarnings("ignore:theirs")
 @pytest.mark.parametrize(("key", "told", "instead"), FLIPS)
-def test_a_wrong_time_sign_or_prediction_is_told_and_the_right_one_is_not_blamed(key, told, instead, tmp_path, monkeypatch):
+def test_a_wrong_time_sign_or_prediction_is_told_and_the_right_one_is_not_blamed(
+    key, told, instead, tmp_path, monkeypatch
+):
     right, _ = model_of(key, tmp_path, monkeypatch)
     images = load_images("digits")
     assert not check_wrapping(right, images).suspect
     denoiser = right.denoiser
     said = {name: getattr(denoiser.told, name) for name in ("schedule", "predicts", "time", "value_range")}
     network = denoiser.network
-    options = {"classes": network.classes, "null_label": network.null_label, "learned_variance": network.learned_variance}
-    wrong = wrap_module(network.module, **{**said, **told}, **options, call=network.call, shape=(1, SIZE, SIZE), name="theirs")
+    options = {
+        "classes": network.classes,
+        "null_label": network.null_label,
+        "learned_variance": network.learned_variance,
+    }
+    wrong = wrap_module(
+        network.module, **{**said, **told}, **options, call=network.call, shape=(1, SIZE, SIZE), name="theirs"
+    )
     assert check_wrapping(wrong, images).instead == instead
 
 
 def test_every_family_has_its_own_names_or_shares_a_network():
-    shared = [{"torchcfm", "flow_matching (its image example)", "guided-diffusion", "improved-diffusion"}, {"DiT", "SiT"}]
+    shared = [
+        {"torchcfm", "flow_matching (its image example)", "guided-diffusion", "improved-diffusion"},
+        {"DiT", "SiT"},
+    ]
     for key, (state, *_) in STAND_INS.items():
         found = {family.name for family in families_of(state)}
         assert key.partition(" ")[0] in found

@@ -3,8 +3,6 @@
 A library that is not installed is skipped; ``pip install denoising-diffusion-pytorch smalldiffusion k-diffusion torchcfm azula ...``
 """
 
-from functools import partial
-
 import checkpoints
 import pytest
 import torch
@@ -57,7 +55,9 @@ def test_smalldiffusion(tmp_path, wrap):
     kind, wrap = ("DiT", "PredX0") if wrap == "DiT" else ("Unet", wrap)
     theirs = checkpoints.small(tmp_path, kind=kind, wrap=wrap)
     flow = wrap == "PredFlow"
-    assert_same(load(theirs.address, device="cpu"), theirs, times=None if flow else ITS_OWN_TIMES, state=-1 if flow else -2)
+    assert_same(
+        load(theirs.address, device="cpu"), theirs, times=None if flow else ITS_OWN_TIMES, state=-1 if flow else -2
+    )
 
 
 def test_ema_pytorch(tmp_path):
