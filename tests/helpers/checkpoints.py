@@ -21,10 +21,14 @@ STEPS = 10
 
 @dataclass(frozen=True)
 class Theirs:
-    """A checkpoint, its address, and what the library makes of a noise ``(B, C, H, W)`` in `STEPS` steps."""
+    """A checkpoint, its address, and what the library makes of a noise ``(B, C, H, W)`` in `STEPS` steps.
+
+    ``x0(x, i)`` is its estimate of the image at a timestep, not clipped, where the library offers that.
+    """
 
     address: str
     sample: Callable[[Tensor], Tensor]
+    x0: Callable[[Tensor, int], Tensor] | None = None
 
 
 def digits() -> Tensor:
@@ -62,7 +66,12 @@ def ddpm_pytorch(folder: Path, **told: Any) -> Theirs:
         with given_noise(noise), quiet():
             return model.ddim_sample(tuple(noise.shape)) * 2 - 1
 
-    return Theirs(f"ddpm-pytorch:{folder}/results/model-1.pt?size={SIZE}", sample)
+    def x0(x: Tensor, i: int) -> Tensor:
+        with torch.no_grad():
+            predicted = trainer.ema.ema_model.cpu().eval().model_predictions(x, torch.full((len(x),), i))
+        return predicted.pred_x_start
+
+    return Theirs(f"ddpm-pytorch:{folder}/results/model-1.pt?size={SIZE}", sample, x0)
 
 
 @contextlib.contextmanager

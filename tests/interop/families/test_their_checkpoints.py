@@ -47,6 +47,11 @@ def test_denoising_diffusion_pytorch(tmp_path, told, predicts):
     assert model.denoiser.predicts == predicts
     _, images = assert_same(model, theirs, clip=True)  # its DDIM always clips
     assert (images.abs() < 0.99).double().mean() > 0.02
+    x = torch.randn(4, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    for i in (0, 3, 50, 98):
+        expected = theirs.x0(x, i)
+        got = model.denoiser(x, (i + 1) / 100).x0
+        torch.testing.assert_close(got / expected.abs().max(), expected / expected.abs().max(), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("wrap", ["", "PredX0", "PredV", "PredFlow", "DiT"])
