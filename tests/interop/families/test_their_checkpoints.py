@@ -11,6 +11,8 @@ from checkpoints import SIZE, STEPS, Backbone
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
+from consistency_lab.interop.families.ddpm_pytorch import unet_options as ddpm_options
+from consistency_lab.interop.families.unets import unet_options
 from consistency_lab.interop.module import wrap_module
 from consistency_lab.interop.states import load_state
 from consistency_lab.loading import load
@@ -122,3 +124,40 @@ def test_flow_matching(tmp_path):
     net.load_state_dict(load_state(theirs.address))
     told = {"schedule": "flow", "predicts": "-flow", "time": "reversed", "shape": (1, SIZE, SIZE), "name": "fm"}
     assert_same(wrap_module(net, **told), theirs)
+
+
+UNETS = [
+    {"num_res_blocks": 2, "channel_mult": (1, 2, 2), "attention_resolutions": (2, 4), "use_scale_shift_norm": True},
+    {"num_res_blocks": 1, "channel_mult": (0.5, 1), "attention_resolutions": (), "resblock_updown": True, "num_classes": 7},
+    {"num_res_blocks": 3, "channel_mult": (1,), "attention_resolutions": (1,), "out_channels": 6},
+]
+
+
+@pytest.mark.parametrize("options", UNETS)
+def test_the_arguments_of_the_guided_unet_are_read_off_its_tensors(options):
+    unet = pytest.importorskip("torchcfm.models.unet.unet")
+    base = {"image_size": None, "in_channels": 3, "out_channels": 3, "model_channels": 64, "num_classes": None}
+    said = {**base, "use_scale_shift_norm": False, "resblock_updown": False, **options}
+    found = unet_options(unet.UNetModel(**said).state_dict())
+    if len(options["channel_mult"]) == 1:  # nothing is halved then
+        said["resblock_updown"] = found["resblock_updown"]
+    assert found == said
+
+
+DDPM_UNETS = [
+    {"dim": 8, "dim_mults": (1, 2, 4), "channels": 3},
+    {"dim": 16, "dim_mults": (1, 1), "channels": 1, "self_condition": True, "full_attn": (True, False), "attn_heads": (2, 4)},
+    {"dim": 8, "dim_mults": (2, 2), "channels": 1, "init_dim": 12, "learned_variance": True, "attn_dim_head": (4, 8)},
+]
+
+
+@pytest.mark.parametrize("options", DDPM_UNETS)
+def test_the_arguments_of_the_ddpm_unet_are_read_off_its_tensors(options):
+    package = pytest.importorskip("denoising_diffusion_pytorch")
+    torch.manual_seed(0)
+    net = package.Unet(**options).eval()
+    again = package.Unet(**ddpm_options(net.state_dict())).eval()
+    again.load_state_dict(net.state_dict())
+    x, t = torch.randn(2, options["channels"], 16, 16), torch.tensor([3, 70])
+    with torch.no_grad():
+        torch.testing.assert_close(again(x, t), net(x, t), rtol=0, atol=0)
