@@ -20,7 +20,7 @@ from torch import Tensor
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.schedule import TableVP
 from consistency_lab.errors import UserError
-from consistency_lab.interop.families.family import Family, State, count, fill, package
+from consistency_lab.interop.families.family import Family, State, count, facts_of, fill, package
 from consistency_lab.interop.module import wrap_module
 from consistency_lab.interop.schedules import as_schedule
 from consistency_lab.interop.states import load_state
@@ -132,7 +132,7 @@ def load_ddpm_pytorch(
         value_range=value_range,
         name=shown,
         device=device,
-        facts={"source": "ddpm-pytorch", "file": file.name, "weights": state.kept},
+        facts=facts_of("ddpm-pytorch", file, state),
     )
 
 

@@ -6,6 +6,7 @@ import importlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.errors import UserError
+from consistency_lab.interop.states import State as Loaded
 
 State = Mapping[str, Tensor]
 
@@ -84,6 +86,11 @@ def fill(net: nn.Module, state: State, what: str) -> nn.Module:
         raise UserError(f"the tensors are not those of {what}: {wrong[0]}{more}; check the options of the address.")
     net.load_state_dict(dict(state))
     return net.eval().requires_grad_(False)
+
+
+def facts_of(source: str, file: Path, state: Loaded) -> dict[str, str]:
+    """The provenance of a model from a checkpoint."""
+    return {"source": source, "file": file.name, "weights": "ema" if state.averaged else "raw"}
 
 
 def count(state: State, pattern: str) -> int:

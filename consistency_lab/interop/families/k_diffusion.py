@@ -16,7 +16,7 @@ import torch
 
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.errors import UserError
-from consistency_lab.interop.families.family import Family, State, fill, package
+from consistency_lab.interop.families.family import Family, State, facts_of, fill, package
 from consistency_lab.interop.module import wrap_module
 from consistency_lab.interop.states import load_state, opened
 from consistency_lab.interop.units import OURS
@@ -70,7 +70,7 @@ def load_k_diffusion(
         value_range=value_range,
         name=name or file.stem,
         device=device,
-        facts={"source": "k-diffusion", "file": file.name, "weights": state.kept},
+        facts=facts_of("k-diffusion", file, state),
     )
 
 

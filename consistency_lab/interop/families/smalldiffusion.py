@@ -18,7 +18,7 @@ from consistency_lab.choices import Choice
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.schedule import SCHEDULES, Schedule
 from consistency_lab.errors import UserError, unknown_name
-from consistency_lab.interop.families.family import Family, State, count, fill, need, package
+from consistency_lab.interop.families.family import Family, State, count, facts_of, fill, need, package
 from consistency_lab.interop.mixing import MixingSchedule
 from consistency_lab.interop.module import wrap_module
 from consistency_lab.interop.states import load_state
@@ -114,7 +114,7 @@ def load_smalldiffusion(
         value_range=value_range,
         name=name or file.stem,
         device=device,
-        facts={"source": "smalldiffusion", "file": file.name, "weights": state.kept},
+        facts=facts_of("smalldiffusion", file, state),
     )
 
 

@@ -13,7 +13,7 @@ import torch
 
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.errors import UserError
-from consistency_lab.interop.families.family import Family, State, count, fill, package
+from consistency_lab.interop.families.family import Family, State, count, facts_of, fill, package
 from consistency_lab.interop.module import wrap_module
 from consistency_lab.interop.states import load_state
 from consistency_lab.interop.units import OURS
@@ -112,7 +112,7 @@ def load_torchcfm(
         value_range=value_range,
         name=name or file.stem,
         device=device,
-        facts={"source": "torchcfm", "file": file.name, "weights": state.kept},
+        facts=facts_of("torchcfm", file, state),
     )
 
 

@@ -5,6 +5,7 @@ it asks for. The lines that the message gives are run with it, and the model tha
 """
 
 import sys
+from functools import cache
 from types import ModuleType
 
 import pytest
@@ -40,6 +41,9 @@ class Best:
         gain = alpha * self.values / (alpha**2 * self.values + sigma**2)
         x0 = self.mean + ((flat - alpha * self.mean) @ self.vectors * gain) @ self.vectors.T
         return x0.reshape(shape), ((flat - alpha * x0) / sigma).reshape(shape)
+
+
+best = cache(Best)
 
 
 def table(betas, index):
@@ -135,12 +139,12 @@ EDM_STATE = zeros(
 
 def velocity(x, t):
     """Data minus noise on the straight path whose t = 0 is noise."""
-    x0, eps = Best()(x, t, 1 - t)
+    x0, eps = best()(x, t, 1 - t)
     return x0 - eps
 
 
 def ve_score(x, sigma):
-    x0, _ = Best(low=0.0)(x, torch.ones_like(sigma), sigma)
+    x0, _ = best(0.0)(x, torch.ones_like(sigma), sigma)
     return (x0 - x) / sigma.reshape(-1, 1, 1, 1) ** 2
 
 
@@ -150,22 +154,22 @@ STAND_INS = {
         unet_state(),
         "guided_diffusion.unet",
         "UNetModel",
-        lambda x, i: Best()(x, *table(BETAS, i))[1],
+        lambda x, i: best()(x, *table(BETAS, i))[1],
     ),
     "improved-diffusion": (
         unet_state(outputs=2),
         "improved_diffusion.unet",
         "UNetModel",
-        lambda x, i: Best()(x, *table(BETAS, i))[1].repeat(1, 2, 1, 1),
+        lambda x, i: best()(x, *table(BETAS, i))[1].repeat(1, 2, 1, 1),
     ),
     "torchcfm": (unet_state(classes=10), "torchcfm.models.unet.unet", "UNetModel", lambda t, x, y: velocity(x, t)),
-    "DiT": (dit_state(), "models", "DiT", lambda x, i, y: Best()(x, *table(BETAS, i))[1].repeat(1, 2, 1, 1)),
+    "DiT": (dit_state(), "models", "DiT", lambda x, i, y: best()(x, *table(BETAS, i))[1].repeat(1, 2, 1, 1)),
     "SiT": (dit_state(), "models", "SiT", lambda x, t, y: velocity(x, t)),
-    "U-ViT": (uvit_state(1), "libs.uvit", "UViT", lambda x, s: Best()(x, *vp_sde(s / 999))[1]),
-    "U-ViT latents": (uvit_state(4), "libs.uvit", "UViT", lambda x, n: Best()(x, *table(LATENT_BETAS, n - 1))[1]),
-    "score_sde": (score_state(False), "models.utils", "get_model", lambda x, s: Best()(x, *vp_sde(s / 999))[1]),
+    "U-ViT": (uvit_state(1), "libs.uvit", "UViT", lambda x, s: best()(x, *vp_sde(s / 999))[1]),
+    "U-ViT latents": (uvit_state(4), "libs.uvit", "UViT", lambda x, n: best()(x, *table(LATENT_BETAS, n - 1))[1]),
+    "score_sde": (score_state(False), "models.utils", "get_model", lambda x, s: best()(x, *vp_sde(s / 999))[1]),
     "score_sde VE": (score_state(True), "models.utils", "get_model", ve_score),
-    "EDM": (EDM_STATE, "training.networks", "EDMPrecond", lambda x, s: Best()(x, torch.ones_like(s), s)[0]),
+    "EDM": (EDM_STATE, "training.networks", "EDMPrecond", lambda x, s: best()(x, torch.ones_like(s), s)[0]),
 }
 
 
@@ -209,7 +213,7 @@ def test_the_lines_make_the_best_linear_denoiser_of_its_network(key, tmp_path, m
         eps = torch.randn(x0.shape, generator=generator, dtype=torch.float64)
         x_t = schedule.alpha(t) * x0 + schedule.sigma(t) * eps
         labels = model.labels(range(4))
-        expected, _ = Best()(x_t, schedule.alpha(t).expand(4), schedule.sigma(t).expand(4))
+        expected, _ = best()(x_t, schedule.alpha(t).expand(4), schedule.sigma(t).expand(4))
         got = model.denoiser(x_t, float(t), labels).x0
         assert float((got - expected).abs().max()) < 1e-5, (key, level, code)
 
@@ -221,6 +225,8 @@ FLIPS = [
     ("guided-diffusion", {"predicts": "v"}, "predicts='eps'"),
     ("guided-diffusion", {"time": "unit"}, "time='index'"),
     ("EDM", {"predicts": "eps"}, "predicts='x0'"),
+    ("score_sde", {"predicts": "score"}, "predicts='eps'"),
+    ("score_sde VE", {"value_range": (-1, 1)}, "value_range=(0, 1)"),
 ]
 
 
@@ -271,6 +277,24 @@ def test_the_message_names_each_way(tmp_path):
     assert "schedule='flow', predicts='-flow', time='reversed'" in said
 
 
+def test_a_package_that_is_not_there_is_named(tmp_path, monkeypatch):
+    file = tmp_path / "x.pt"
+    torch.save(unet_state(), file)
+    monkeypatch.setitem(sys.modules, "torchcfm.models.unet.unet", None)  # as if it were not installed
+    with pytest.raises(UserError, match="pip install torchcfm"):
+        load(f"torchcfm:{file}?size=8&heads=1", device="cpu")
+    for address, said in [
+        (f"torchcfm:{file}", "does not give size"),
+        (f"torchcfm:{file}?size=8", "leave no trace"),
+        (f"ddpm-pytorch:{file}?size=8", "holds no Unet of denoising-diffusion-pytorch"),
+        (f"smalldiffusion:{file}", "holds no Unet or DiT of smalldiffusion"),
+        (f"k-diffusion:{file}", "does not hold its configuration"),
+        (f"k-diffusion:{file}?sized=3", "unknown option of k-diffusion"),
+    ]:
+        with pytest.raises(UserError, match=said):
+            load(address, device="cpu")
+
+
 def test_the_yardstick_is_the_package_own():
     images = load_images("digits")
     from consistency_lab.diffusion.schedule import SCHEDULES
@@ -278,5 +302,5 @@ def test_the_yardstick_is_the_package_own():
     flow = SCHEDULES.build("flow")
     x = torch.randn(3, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     expected = GaussianDenoiser.fit(images.all(), flow)(x, 0.4).x0
-    got, _ = Best()(x, torch.full((3,), 0.6), torch.full((3,), 0.4))
+    got, _ = best()(x, torch.full((3,), 0.6), torch.full((3,), 0.4))
     torch.testing.assert_close(got, expected.double(), atol=1e-4, rtol=0)

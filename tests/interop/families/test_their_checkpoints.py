@@ -128,7 +128,13 @@ def test_flow_matching(tmp_path):
 
 UNETS = [
     {"num_res_blocks": 2, "channel_mult": (1, 2, 2), "attention_resolutions": (2, 4), "use_scale_shift_norm": True},
-    {"num_res_blocks": 1, "channel_mult": (0.5, 1), "attention_resolutions": (), "resblock_updown": True, "num_classes": 7},
+    {
+        "num_res_blocks": 1,
+        "channel_mult": (0.5, 1),
+        "attention_resolutions": (),
+        "resblock_updown": True,
+        "num_classes": 7,
+    },
     {"num_res_blocks": 3, "channel_mult": (1,), "attention_resolutions": (1,), "out_channels": 6},
 ]
 
@@ -146,7 +152,14 @@ def test_the_arguments_of_the_guided_unet_are_read_off_its_tensors(options):
 
 DDPM_UNETS = [
     {"dim": 8, "dim_mults": (1, 2, 4), "channels": 3},
-    {"dim": 16, "dim_mults": (1, 1), "channels": 1, "self_condition": True, "full_attn": (True, False), "attn_heads": (2, 4)},
+    {
+        "dim": 16,
+        "dim_mults": (1, 1),
+        "channels": 1,
+        "self_condition": True,
+        "full_attn": (True, False),
+        "attn_heads": (2, 4),
+    },
     {"dim": 8, "dim_mults": (2, 2), "channels": 1, "init_dim": 12, "learned_variance": True, "attn_dim_head": (4, 8)},
 ]
 
