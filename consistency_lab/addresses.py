@@ -43,7 +43,7 @@ def open_foreign(text: str, *, name: str | None = None, device: str | torch.devi
     Args:
         text: ``PREFIX:PATH`` or ``PREFIX:PATH?option=value&option=value``. The prefixes are ``diffusers`` (a folder)
             and ``torchscript`` (a file; it needs ``schedule``, ``predicts``, ``shape`` and ``time``), and for checkpoints of other
-            libraries ``ddpm-pytorch``, ``k-diffusion``, ``smalldiffusion`` and ``torchcfm``; the options are
+            libraries ``ddpm-pytorch``, ``guided-diffusion``, ``k-diffusion``, ``smalldiffusion`` and ``torchcfm``; the options are
             those of `load_diffusers`, `load_torchscript` and so on; ``range=0,1`` is ``value_range``.
         name: how tables call it; an option ``name`` in the text comes first.
         device: where to put it; by default a GPU where there is one.

@@ -11,7 +11,7 @@ from consistency_lab.interop.families.family import Family, State
 from consistency_lab.interop.families.k_diffusion import K_IMAGE, K_TRANSFORMER, load_k_diffusion
 from consistency_lab.interop.families.others import AZULA, DIT, EDM, SCORE_SDE, SIT, UVIT
 from consistency_lab.interop.families.smalldiffusion import SMALL_DIT, SMALL_UNET, load_smalldiffusion
-from consistency_lab.interop.families.unets import FLOW_MATCHING, GUIDED, IMPROVED, TORCHCFM, load_torchcfm
+from consistency_lab.interop.families.unets import FLOW_MATCHING, GUIDED, IMPROVED, TORCHCFM, load_guided, load_torchcfm
 
 FAMILIES: tuple[Family, ...] = (
     DDPM_PYTORCH,
@@ -32,6 +32,7 @@ FAMILIES: tuple[Family, ...] = (
 )
 FAMILY_OPENERS: dict[str, Callable[..., DiffusionModel]] = {
     "ddpm-pytorch": load_ddpm_pytorch,
+    "guided-diffusion": load_guided,
     "k-diffusion": load_k_diffusion,
     "smalldiffusion": load_smalldiffusion,
     "torchcfm": load_torchcfm,

@@ -1,6 +1,6 @@
 """The U-Net of improved- and guided-diffusion, which torchcfm and flow_matching's examples use too: the same names, other meanings.
 
-Only torchcfm's class is in a package that can be installed, so only its checkpoints are built; the others get their lines.
+Only torchcfm's class is in a package that can be installed; checkpoints of guided-diffusion are built with it too: it is the same network.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.errors import UserError
@@ -86,27 +87,13 @@ def load_torchcfm(
         UserError: the package is not installed, the file holds no such network, or its heads are not said.
     """
     file, state = Path(path), load_state(path, ema=ema)
-    if not TORCHCFM.knows(state):
-        raise UserError(f"{file} holds no UNetModel of torchcfm; its first tensor is {next(iter(state))!r}.")
-    if (heads is None) == (head_channels is None):
-        raise UserError(
-            f"{_HEADS} Write torchcfm:{path}?size=...&heads=4 (num_heads) or &head_channels=64 (num_head_channels, which comes first in "
-            "torchcfm where both were given)."
-        )
-    height, width = (size, size) if isinstance(size, int) else size
-    options = {**unet_options(state), "image_size": height}
-    said = {
-        "num_heads": heads or 1,
-        "num_head_channels": head_channels or -1,
-        "use_new_attention_order": new_attention_order,
-    }
-    net = package("torchcfm.models.unet.unet", "torchcfm").UNetModel(**options, **said)
+    net, options = _built(state, f"torchcfm:{path}", size, heads, head_channels, new_attention_order)
     return wrap_module(
-        fill(net, state, "torchcfm's UNetModel"),
+        net,
         schedule="flow",
         predicts="-flow",
         time="reversed",
-        shape=(options["in_channels"], height, width),
+        shape=(options["in_channels"], *options["image_size"]),
         classes=options["num_classes"] or 0,
         call=lambda net, x, t, *labels: net(t, x, *labels),
         value_range=value_range,
@@ -114,6 +101,81 @@ def load_torchcfm(
         device=device,
         facts=facts_of("torchcfm", file, state),
     )
+
+
+def load_guided(
+    path: str | os.PathLike[str],
+    *,
+    size: int | tuple[int, int],
+    heads: int | None = None,
+    head_channels: int | None = None,
+    new_attention_order: bool = False,
+    schedule: str = "linear",
+    predicts: str = "eps",
+    ema: bool = True,
+    name: str | None = None,
+    device: str | torch.device | None = None,
+) -> DiffusionModel:
+    """A model from a checkpoint of guided-diffusion: ``guided-diffusion:64x64_diffusion.pt?size=64&head_channels=64``.
+
+    Its repository is in no package; torchcfm's `UNetModel` is the same network, to the bit, and is what is built. For models of 1000 steps;
+    a learned variance is dropped.
+
+    Args:
+        path: the file; of improved-diffusion's, those of 1000 steps.
+        size: height and width of the images, or one number for both.
+        heads, head_channels: ``num_heads`` or ``num_head_channels`` as it was trained; one of them is needed.
+        new_attention_order: ``use_new_attention_order``.
+        schedule: ``noise_schedule``: ``linear`` or ``cosine``.
+        predicts: ``x0`` for one that was trained with ``predict_xstart``.
+        ema: take the averaged weights.
+        name: how tables call it; the file's name by default.
+        device: where to put it; by default a GPU where there is one.
+
+    Raises:
+        UserError: torchcfm is not installed, the file holds no such network, or its heads are not said.
+    """
+    file, state = Path(path), load_state(path, ema=ema)
+    net, options = _built(state, f"guided-diffusion:{path}", size, heads, head_channels, new_attention_order)
+    return wrap_module(
+        net,
+        schedule=schedule,
+        predicts=predicts,
+        time="index",
+        shape=(options["in_channels"], *options["image_size"]),
+        classes=options["num_classes"] or 0,
+        learned_variance=options["out_channels"] == 2 * options["in_channels"],
+        call=lambda net, x, index, *labels: net(index, x, *labels),
+        name=name or file.stem,
+        device=device,
+        facts=facts_of("guided-diffusion", file, state),
+    )
+
+
+def _built(
+    state: State,
+    address: str,
+    size: int | tuple[int, int],
+    heads: int | None,
+    head_channels: int | None,
+    new_attention_order: bool,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """torchcfm's network with those tensors, and its arguments; ``image_size`` is (height, width)."""
+    if not TORCHCFM.knows(state):
+        raise UserError(f"{address} holds no such UNetModel; its first tensor is {next(iter(state))!r}.")
+    if (heads is None) == (head_channels is None):
+        raise UserError(
+            f"{_HEADS} Write {address}?size=...&heads=4 (num_heads) or &head_channels=64 (num_head_channels, which counts where both "
+            "were given)."
+        )
+    options = {**unet_options(state), "image_size": (size, size) if isinstance(size, int) else tuple(size)}
+    said = {
+        "num_heads": heads or 1,
+        "num_head_channels": head_channels or -1,
+        "use_new_attention_order": new_attention_order,
+    }
+    net = package("torchcfm.models.unet.unet", "torchcfm").UNetModel(**options, **said)
+    return fill(net, state, "such a UNetModel"), options
 
 
 def _lines(home: str, *, has_size: bool = True) -> Any:
@@ -160,7 +222,10 @@ GUIDED = Family(
     _MARKS,
     _lines("guided_diffusion.unet"),
     _discrete,
-    f"{_HEADS} Its default schedule is linear with 1000 steps; noise_schedule='cosine' is schedule='cosine'.",
+    f"{_HEADS} Its default schedule is linear with 1000 steps; for noise_schedule='cosine' add &schedule=cosine.",
+    "guided-diffusion",
+    "size=64&heads=4",
+    load_guided,
 )
 IMPROVED = Family(
     "improved-diffusion",

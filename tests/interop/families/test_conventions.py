@@ -286,6 +286,7 @@ def test_a_package_that_is_not_there_is_named(tmp_path, monkeypatch):
     for address, said in [
         (f"torchcfm:{file}", "does not give size"),
         (f"torchcfm:{file}?size=8", "leave no trace"),
+        (f"guided-diffusion:{file}?size=8&heads=1&head_channels=2", "leave no trace"),
         (f"ddpm-pytorch:{file}?size=8", "holds no Unet of denoising-diffusion-pytorch"),
         (f"smalldiffusion:{file}", "holds no Unet or DiT of smalldiffusion"),
         (f"k-diffusion:{file}", "does not hold its configuration"),

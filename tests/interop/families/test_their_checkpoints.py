@@ -94,6 +94,45 @@ def test_torchcfm(tmp_path, classes):
         load(theirs.address.replace("&head_channels=16", ""), device="cpu")
 
 
+@pytest.mark.parametrize("heads", [{"num_heads": 4}, {"num_head_channels": 16, "use_new_attention_order": True}])
+def test_guided_diffusion(tmp_path, heads):
+    pytest.importorskip("torchcfm")
+    adm = pytest.importorskip("azula.plugins.adm")  # which brings guided-diffusion's own network along
+    options = {
+        "model_channels": 32,
+        "num_res_blocks": 2,
+        "attention_resolutions": (2,),
+        "channel_mult": (1, 2),
+        "num_classes": 5,
+    }
+    options |= {
+        "image_size": SIZE,
+        "in_channels": 3,
+        "out_channels": 6,
+        "use_scale_shift_norm": True,
+        "resblock_updown": True,
+    }
+    torch.manual_seed(0)
+    net = adm.unet.UNetModel(**options, **heads).eval()
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    torch.save(net.state_dict(), tmp_path / "x.pt")
+    said = "heads=4" if "num_heads" in heads else "head_channels=16&new_attention_order=True"
+    model = load(f"guided-diffusion:{tmp_path}/x.pt?size={SIZE}&{said}", device="cpu")
+    x, labels, level = (
+        torch.randn(2, 3, SIZE, SIZE),
+        torch.tensor([1, 4]),
+        (1 - torch.linspace(1e-4, 0.02, 1000).double()).cumprod(0),
+    )
+    for index in (0, 500, 999):
+        with torch.no_grad():
+            eps = net(x, torch.full((2,), float(index)), labels)[:, :3]
+        found = model.denoiser(x, (index + 1) / 1000, labels)
+        assert torch.equal(found.eps, eps)
+        x0 = (x - (1 - level[index]).sqrt() * eps) / level[index].sqrt()
+        torch.testing.assert_close(found.x0 / x0.abs().max(), (x0 / x0.abs().max()).to(found.x0), atol=1e-5, rtol=0)
+
+
 def of_lines(file, family):
     """The model that the lines of the message make, with `Backbone` as the network of one's own."""
     with pytest.raises(UserError, match=family) as caught:
