@@ -3,10 +3,13 @@
 A library that is not installed is skipped; ``pip install denoising-diffusion-pytorch smalldiffusion k-diffusion torchcfm azula ...``
 """
 
+import json
+
 import checkpoints
 import pytest
 import torch
 from checkpoints import SIZE, STEPS, Backbone
+from safetensors.torch import save_file
 
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
@@ -34,12 +37,13 @@ def assert_same(model, theirs, *, clip=False, times=None, state=-1):
 
 OBJECTIVES = [
     ({}, "v"),
-    ({"objective": "pred_noise", "beta_schedule": "cosine"}, "eps"),
-    ({"objective": "pred_x0", "beta_schedule": "linear", "min_snr_loss_weight": True}, "x0"),
+    pytest.param({"objective": "pred_noise", "beta_schedule": "cosine"}, "eps", marks=pytest.mark.slow),
+    pytest.param(
+        {"objective": "pred_x0", "beta_schedule": "linear", "min_snr_loss_weight": True}, "x0", marks=pytest.mark.slow
+    ),
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("told", "predicts"), OBJECTIVES)
 def test_denoising_diffusion_pytorch(tmp_path, told, predicts):
     pytest.importorskip("denoising_diffusion_pytorch")
@@ -83,6 +87,14 @@ def test_k_diffusion(tmp_path, kind):
     pytest.importorskip("k_diffusion")
     theirs = checkpoints.k_diffusion(tmp_path, kind=kind)
     assert_same(load(theirs.address, device="cpu"), theirs)
+    # The slim form, as its convert_for_inference.py writes it; and an older one, whose configuration lies beside it.
+    whole = torch.load(theirs.address.partition(":")[2], weights_only=True)
+    config = json.dumps(whole["config"])
+    save_file(whole["model_ema"], tmp_path / "slim.safetensors", metadata={"config": config})
+    assert_same(load(f"k-diffusion:{tmp_path}/slim.safetensors", device="cpu"), theirs)
+    (tmp_path / "config.json").write_text(config)
+    torch.save({"model": whole["model"], "model_ema": whole["model_ema"]}, tmp_path / "old.pth")
+    assert_same(load(f"k-diffusion:{tmp_path}/old.pth?config={tmp_path}/config.json", device="cpu"), theirs)
 
 
 @pytest.mark.parametrize("classes", [0, 10])
