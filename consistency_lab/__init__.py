@@ -23,6 +23,7 @@ _HOMES = {
     "Denoiser": "diffusion.denoiser",
     "DiffusionModel": "diffusion.model",
     "DinoFeatures": "metrics.dino",
+    "Distance": "metrics.base",
     "Estimate": "diffusion.sampling",
     "GANSettings": "contrast.settings",
     "GaussianDenoiser": "diffusion.references",
@@ -144,6 +145,7 @@ if TYPE_CHECKING:
     from consistency_lab.kinds.base import Kind
     from consistency_lab.kinds.registry import KINDS
     from consistency_lab.loading import load
+    from consistency_lab.metrics.base import Distance
     from consistency_lab.metrics.copy_detection import CopyDistance, sscd
     from consistency_lab.metrics.dino import DinoFeatures
     from consistency_lab.metrics.distances import METRICS

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from consistency_lab.errors import UserError
-from consistency_lab.metrics.base import RANGE, Distance, SquaredDistance, check_images
-from consistency_lab.metrics.neighbours import squared_distances
+from consistency_lab.metrics import neighbours
+from consistency_lab.metrics.base import (
+    RANGE,
+    Distance,
+    Groups,
+    SquaredDistance,
+    all_or,
+    check_images,
+    check_samples,
+    squared_distances,
+)
 
 
 class MeanSquaredError(SquaredDistance):
@@ -43,7 +54,31 @@ class PeakSignalToNoise(Distance):
         return check_images(images).double().flatten(1)
 
     def between(self, a: Tensor, b: Tensor) -> Tensor:
-        return 10 * torch.log10(RANGE**2 / (a - b).pow(2).mean(1))
+        return _decibels((a - b).pow(2).mean(1))
+
+    def pairwise(
+        self, embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], groups: Groups = None
+    ) -> tuple[Tensor, Tensor]:
+        """See `Distance.pairwise`; of all pairs together, by their squared distances."""
+        pixels = embedded[0].shape[1]
+        distance = _decibels(squared_distances(embedded, pairs) / pixels)
+        null = torch.empty_like(distance)
+        both = [*pairs, *((b, a) for a, b in pairs)]
+        for group in all_or(groups):
+            parts = [each[group] for each in embedded]
+            check_samples(parts[0])
+            total, weights = torch.zeros_like(null[:, group]), 0.0
+            for shift, weight in self.null_shifts(len(parts[0])):
+                values = _decibels(squared_distances(parts, both, shift) / pixels)
+                values = weight * (values + values.roll(-shift, 1))
+                total += values[: len(pairs)] + values[len(pairs) :]
+                weights += 4 * weight
+            null[:, group] = total / weights
+        return distance, null
+
+
+def _decibels(mean_squares: Tensor) -> Tensor:
+    return 10 * torch.log10(RANGE**2 / mean_squares)
 
 
 def nearest(images: Tensor, candidates: Tensor, chunk: int = 4096) -> tuple[Tensor, Tensor]:
@@ -62,7 +97,7 @@ def nearest(images: Tensor, candidates: Tensor, chunk: int = 4096) -> tuple[Tens
     index = torch.zeros(len(flat), dtype=torch.long, device=flat.device)
     for first in range(0, len(candidates), chunk):
         block = candidates[first : first + chunk].to(flat.device).double().flatten(1)
-        smallest, where = squared_distances(flat, block).min(1)
+        smallest, where = neighbours.squared_distances(flat, block).min(1)
         closer = smallest < best
         best, index = torch.where(closer, smallest, best), torch.where(closer, where + first, index)
     # The expansion above rounds; the winner's distance is computed again from the difference itself.

@@ -9,18 +9,31 @@ times faster than a padded convolution in float32.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from consistency_lab.errors import UserError
-from consistency_lab.metrics.base import RANGE, Distance, displayed
+from consistency_lab.metrics.base import RANGE, Distance, Groups, all_or, check_samples, displayed
 
 _SIGMA = 1.5  # the papers' Gaussian window, 11 pixels wide
 _BETAS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the five scales, finest first (Wang et al. 2003)
 _C1, _C2 = (0.01 * RANGE) ** 2, (0.03 * RANGE) ** 2  # (K1 L)^2 and (K2 L)^2 of equation 13 of Wang et al. 2004
-_PIXELS = 2**20  # of one set of images that are compared at a time: some twenty copies of them in float64 are held
+_PIXELS = 2**16  # of one model that are compared at a time: they stay in the processor's cache
+_EQUAL = 1e-9  # a distance below that may be rounding alone
+
+
+class Moments(NamedTuple):
+    """Intensities ``(N, C, H, W)``, their means over the Gaussian window ``(N, C, H', W')``, and their shares of both denominators."""
+
+    image: Tensor
+    mean: Tensor
+    luminance: Tensor
+    contrast: Tensor
 
 
 class _Structural(Distance):
@@ -44,30 +57,83 @@ class _Structural(Distance):
         return kept
 
     def between(self, a: Tensor, b: Tensor) -> Tensor:
-        rows = max(1, _PIXELS // a[0].numel())
-        parts = [self._similarity(u, v) for u, v in zip(a.split(rows), b.split(rows), strict=True)]
-        return (1.0 - torch.cat(parts)).clamp_min(0.0).masked_fill((a == b).flatten(1).all(1), 0.0)
+        return self.pairwise([a, b], [(0, 1)], [])[0][0]
 
-    def _terms(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """Luminance and contrast-structure terms ``(N, C, H', W')``, whose product is SSIM, where the whole window lies in the image."""
-        rows, columns = (_windows(side, self.window, self.sigma, a) for side in a.shape[-2:])
-        mean_a, mean_b, aa, bb, ab = rows @ torch.stack([a, b, a * a, b * b, a * b]) @ columns.T
-        squares = mean_a**2 + mean_b**2
-        luminance = (2 * mean_a * mean_b + _C1) / (squares + _C1)
-        return luminance, (2 * (ab - mean_a * mean_b) + _C2) / (aa + bb - squares + _C2)
+    def pairwise(
+        self, embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], groups: Groups = None
+    ) -> tuple[Tensor, Tensor]:
+        """See `Distance.pairwise`; the windows' moments are taken once for each model, and products alone for each pair.
+
+        Distances to other samples are nowhere near 0, where float32 would lose them; theirs are taken in it.
+        """
+        distance = self._shifted(embedded, pairs, 0)
+        null = torch.empty_like(distance)
+        single = [each.float() for each in embedded]
+        both = [*pairs, *((b, a) for a, b in pairs)]
+        for group in all_or(groups):
+            own = [each[group] for each in single]
+            check_samples(own[0])
+            total, weights = torch.zeros_like(null[:, group]), 0.0
+            for shift, weight in self.null_shifts(len(own[0])):
+                values = self._shifted(own, both, shift)
+                values = weight * (values + values.roll(-shift, 1))
+                total += values[: len(pairs)] + values[len(pairs) :]
+                weights += 4 * weight
+            null[:, group] = total / weights
+        return distance, null
+
+    def _shifted(self, embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], shift: int) -> Tensor:
+        """The distance of a_i to b_(i - shift), ``(P, N)`` float64; a few samples at a time, that stay in the processor's cache."""
+        rows = max(1, _PIXELS // embedded[0][0].numel())
+        found = torch.empty(len(pairs), len(embedded[0]), dtype=torch.float64, device=embedded[0].device)
+        for here in torch.arange(len(embedded[0]), device=embedded[0].device).split(rows):
+            own = [self._prepared(each[here]) for each in embedded]
+            others = [self._prepared(each[here - shift]) for each in embedded] if shift else own
+            for p, (a, b) in enumerate(pairs):
+                found[p, here] = 1.0 - self._similarity(own[a], others[b]).double()
+        found.clamp_min_(0.0)
+        for p, i in (found < _EQUAL).nonzero().tolist():  # of equal images it is exactly 0
+            a, b = pairs[p]
+            if torch.equal(embedded[a][i], embedded[b][i - shift]):
+                found[p, i] = 0.0
+        return found
+
+    def _prepared(self, images: Tensor) -> list[Moments]:
+        """Of each scale, finest first."""
+        return [self._moments(images)]
+
+    def _moments(self, images: Tensor) -> Moments:
+        mean, square = self._windowed(images), self._windowed(images * images)
+        squared = mean * mean
+        return Moments(images, mean, squared + _C1 / 2, square.sub_(squared).add_(_C2 / 2))
+
+    def _windowed(self, images: Tensor) -> Tensor:
+        """Means over the Gaussian window ``(..., H', W')``, where the whole window lies in the image."""
+        rows, columns = (
+            _windows(side, self.window, self.sigma, images.dtype, images.device) for side in images.shape[-2:]
+        )
+        lines = images.flatten(0, -2) @ columns.T  # one product of matrices, twice as fast as one for each image
+        return rows @ lines.view(*images.shape[:-1], -1)
+
+    def _terms(self, a: Moments, b: Moments) -> tuple[Tensor, Tensor]:
+        """Luminance and contrast-structure terms ``(N, C, H', W')``, whose product is SSIM."""
+        product = a.mean * b.mean
+        contrast = self._windowed(a.image * b.image).sub_(product).mul_(2).add_(_C2).div_(a.contrast + b.contrast)
+        return product.mul_(2).add_(_C1).div_(a.luminance + b.luminance), contrast
 
     @abstractmethod
-    def _similarity(self, a: Tensor, b: Tensor) -> Tensor:
-        """``(N,)`` from float64 intensities in [0, 2]."""
+    def _similarity(self, a: list[Moments], b: list[Moments]) -> Tensor:
+        """``(N,)``."""
 
     @abstractmethod
     def _check(self, side: int) -> None:
         """Raise `UserError` for images whose shorter side is too small, naming the least size."""
 
 
-def _windows(side: int, window: int, sigma: float, like: Tensor) -> Tensor:
+@lru_cache(maxsize=32)
+def _windows(side: int, window: int, sigma: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """``(side - window + 1, side)``: row i weighs the pixels i .. i + window - 1 of a line by the Gaussian, whose sum is 1."""
-    offsets = torch.arange(window, dtype=like.dtype, device=like.device) - window // 2
+    offsets = torch.arange(window, dtype=dtype, device=device) - window // 2
     weights = torch.exp(-0.5 * (offsets / sigma) ** 2)
     line = F.pad(weights / weights.sum(), (0, side - window + 1))
     # Each row of side + 1 entries begins one entry later than the row before when it is cut at every ``side`` entries.
@@ -98,8 +164,8 @@ class StructuralDistance(_Structural):
             f"(side - {self.window - 1} in each direction); values are clamped to [-1, 1]"
         )
 
-    def _similarity(self, a: Tensor, b: Tensor) -> Tensor:
-        luminance, contrast = self._terms(a, b)
+    def _similarity(self, a: list[Moments], b: list[Moments]) -> Tensor:
+        luminance, contrast = self._terms(a[0], b[0])
         return (luminance * contrast).flatten(1).mean(1)
 
     def _check(self, side: int) -> None:
@@ -141,15 +207,19 @@ class MultiScaleStructuralDistance(_Structural):
         )
         self.least = self.window * 2 ** (scales - 1)
 
-    def _similarity(self, a: Tensor, b: Tensor) -> Tensor:
+    def _prepared(self, images: Tensor) -> list[Moments]:
+        scales = [self._moments(images)]
+        for _ in range(1, self.scales):
+            scales.append(self._moments(F.avg_pool2d(scales[-1].image, 2, ceil_mode=True)))
+        return scales
+
+    def _similarity(self, a: list[Moments], b: list[Moments]) -> Tensor:
         kept = _BETAS[: self.scales]
         # The published five sum to 1.0001 and are kept as they are.
         betas = kept if self.scales == len(_BETAS) else tuple(beta / sum(kept) for beta in kept)
-        product = torch.ones(len(a), dtype=a.dtype, device=a.device)
-        for i, beta in enumerate(betas):
-            if i:
-                a, b = (F.avg_pool2d(x, 2, ceil_mode=True) for x in (a, b))
-            luminance, contrast = self._terms(a, b)
+        product = torch.ones(len(a[0].image), dtype=a[0].image.dtype, device=a[0].image.device)
+        for i, (beta, u, v) in enumerate(zip(betas, a, b, strict=True)):
+            luminance, contrast = self._terms(u, v)
             terms = contrast if i < len(betas) - 1 else luminance * contrast
             product = product * terms.flatten(1).mean(1).clamp_min(0.0) ** beta
         return product

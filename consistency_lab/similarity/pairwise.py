@@ -52,14 +52,15 @@ def pairwise_distances(
     values, nulls, plain = [], [], []
     groups = groups_of(labels)
     for at_t in zip(*(w.estimates for w in walked), strict=True):
-        images = [embedded(d, at_t) for d in distances]
-        both = [(d, e[a], e[b]) for a, b in pairs for d, e in zip(distances, images, strict=True)]
-        values.append(torch.stack([d.between(u, v) for d, u, v in both], -1))
-        nulls.append(torch.stack([null_of(d, u, v, groups) for d, u, v in both], -1))
-        if groups is not None:
-            plain.append(torch.stack([d.null(u, v) for d, u, v in both], -1))
-    shape = (len(values), -1, len(pairs), len(distances))
-    return Cube(*(torch.stack(x).reshape(shape).permute(2, 0, 1, 3).numpy() for x in (values, nulls, plain) if x))
+        for distance in distances:
+            images = embedded(distance, at_t)
+            own, null = distance.pairwise(images, pairs, groups)
+            values.append(own)
+            nulls.append(null)
+            if groups is not None:
+                plain.append(distance.pairwise(images, pairs)[1])
+    shape = (-1, len(distances), *values[0].shape)
+    return Cube(*(torch.stack(x).reshape(shape).permute(2, 0, 3, 1).numpy() for x in (values, nulls, plain) if x))
 
 
 def embedded(distance: Distance, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
