@@ -119,7 +119,7 @@ def matches(ds: xr.Dataset, metric: str) -> pd.DataFrame:
 def curves(ds: xr.Dataset, metric: str) -> pd.DataFrame:
     """Along t: columns quantity ("score", "distance"), group, name, t, log_snr, value, low, high.
 
-    Groups are "family", "pair", "null" and "reference". Bounds are 95 % intervals.
+    Groups are "family", "pair", "null", "ceiling" and "reference". Bounds are 95 % intervals.
     """
     ds = need(ds, "comparison", "distance", "null", *interval_names("score", "family_score"))
     check_metric(ds, metric)
@@ -139,6 +139,8 @@ def curves(ds: xr.Dataset, metric: str) -> pd.DataFrame:
     add("distance", "family", "same noise", mean_interval(distance.mean(axis=1)))
     null = one["null"].transpose("t", "pair", "sample").values
     add("distance", "null", "other noise (null)", mean_interval(null.mean(axis=1), degree=2))
+    if "ceiling_along" in ds:
+        add("distance", "ceiling", "ceiling", interval_of(one, "ceiling_along"))
     for i, reference in enumerate(names(ds, "reference") if "reference_distance" in ds else []):
         name = REFERENCE_NAMES.get(reference, reference)
         if is_scored(ds, metric):
@@ -147,6 +149,15 @@ def curves(ds: xr.Dataset, metric: str) -> pd.DataFrame:
         samples = one["reference_distance"].isel(reference=i).transpose("t", "model", "sample").values
         add("distance", "reference", name, mean_interval(samples.mean(axis=1)))
     return pd.concat(parts, ignore_index=True)
+
+
+def parting(ds: xr.Dataset, metric: str) -> pd.DataFrame:
+    """Where each pair parts from its models' ceilings: columns pair, t, log_snr; NaN where it does not."""
+    ds = need(ds, "comparison", "parting_t", "parting_log_snr")
+    check_metric(ds, metric)
+    one = ds.sel(metric=metric)
+    columns = {"pair": names(ds, "pair"), "t": one["parting_t"].values, "log_snr": one["parting_log_snr"].values}
+    return pd.DataFrame(columns)
 
 
 def distribution(ds: xr.Dataset, metric: str) -> pd.DataFrame:

@@ -291,10 +291,12 @@ def ranked(result: xr.Dataset, metric: str) -> np.ndarray:
 
 
 def extremes_of(result: xr.Dataset, count: int = 4) -> list[int]:
-    """The places of the ``count`` samples (at most half of all) at either end of every metric of a comparison, each once, in order."""
+    """The places of the ``count`` samples (at most half of all) at either end of every metric of a comparison, and of the median one,
+    each once, in order.
+    """
     count = min(count, result.sizes["sample"] // 2)
     places: set[int] = set()
     for metric in result["metric"].values:
         order = ranked(result, metric)
-        places |= {int(i) for i in (*order[:count], *order[len(order) - count :])}
+        places |= {int(i) for i in (*order[:count], order[len(order) // 2], *order[len(order) - count :])}
     return sorted(places)

@@ -26,6 +26,7 @@ from consistency_lab.similarity.controls import add_ceiling, add_references
 from consistency_lab.similarity.labels import agreed_labels, labels_of, mixed_warning
 from consistency_lab.similarity.measuring import Asked, Measured, measure
 from consistency_lab.similarity.pairwise import add_pairs, coordinates, kinds_of_interval
+from consistency_lab.similarity.parting import add_parting
 from consistency_lab.similarity.robust import add_robust, add_typical, held_by_one
 from consistency_lab.similarity.trajectories import WalkCache, WalkPlan
 from consistency_lab.store.results import with_provenance
@@ -149,6 +150,8 @@ def compare(
         add_typical(result, values["other_noise"][1], measured.alone, distances, under, parts)
     if "ceiling" in values:
         add_ceiling(result, values, distances, parts)
+    if "ceiling_along" in values:
+        add_parting(result, values, distances)
     if measured.references:
         result.coords["reference"] = measured.references
         add_references(result, values, distances, parts)

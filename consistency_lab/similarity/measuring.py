@@ -11,6 +11,7 @@ import xarray as xr
 from torch import Tensor
 
 from consistency_lab.data.imageset import ImageSet
+from consistency_lab.diffusion.log_snr import doubled_grid
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.distances import Distance
@@ -214,11 +215,11 @@ def _walked(
         walks = with_references(walks, diffusion, walk, cache, asked.images, asked.references)
     if asked.again is not None:
         second = walk_models(_at([models[0], asked.again], frame), walk, cache).own[1]
-        return walks, [Trajectories(second.name, second.estimates[-1:])]
+        return walks, [second]
     if not asked.ceiling:
         return walks, []
-    finer = walk.with_steps(2 * walk.sampler.steps, levels=2)
-    return walks, [cache.of(m, finer, m.denoiser.schedule.grid(finer.sampler.steps)) for m in diffusion]
+    finer = walk.doubled()
+    return walks, [cache.of(m, finer, doubled_grid(m.denoiser.schedule, walk.sampler.steps)) for m in diffusion]
 
 
 def _at(models: Sequence[GenerativeModel], frame: int) -> list[GenerativeModel]:

@@ -36,6 +36,7 @@ class WalkPlan:
         levels: grid points that are kept, the final image included.
         labels: what conditional models are asked for, image i for the label i mod their number; None: for all that they know.
         only: the numbers of the images that are made, of a block of them; None: all.
+        finer: how many steps stand for one of those whose levels are kept.
     """
 
     noise: SharedNoise
@@ -44,6 +45,7 @@ class WalkPlan:
     levels: int
     labels: tuple[int, ...] | None = None
     only: tuple[int, ...] | None = None
+    finer: int = 1
 
     @property
     def samples(self) -> Sequence[int]:
@@ -53,10 +55,11 @@ class WalkPlan:
     @property
     def kept(self) -> Tensor:
         """Indices of the grid points that are kept, ``(levels,)``."""
-        return kept_points(self.sampler.steps, self.levels)
+        return kept_points(self.sampler.steps // self.finer, self.levels) * self.finer
 
-    def with_steps(self, steps: int, levels: int) -> WalkPlan:
-        return replace(self, sampler=replace(self.sampler, steps=steps), levels=levels)
+    def doubled(self) -> WalkPlan:
+        """The same levels, by twice the steps."""
+        return replace(self, sampler=replace(self.sampler, steps=2 * self.sampler.steps), finer=2)
 
     def of(self, samples: Sequence[int]) -> WalkPlan:
         """The same for those images alone."""
