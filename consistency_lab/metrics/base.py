@@ -131,7 +131,7 @@ def _paired_rows(a: Tensor, b: Tensor) -> list[tuple[Tensor, Tensor]] | zip[tupl
 
 def _paired_columns(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Some columns of both at a time, in float64."""
-    width = max(1, _ELEMENTS // (16 * len(a)))
+    width = max(1, _ELEMENTS // (64 * len(a)))
     return ((u.double(), v.double()) for u, v in zip(a.split(width, 1), b.split(width, 1), strict=True))
 
 

@@ -117,7 +117,7 @@ def of_other_noise(
     """The null of every sample ``(N,)``, within groups where there are any, and single distances of other noise, of as many ``shifts`` of
     the samples, float64 ``(n,)``. See `pairwise_distances`.
     """
-    parts = [slice(None)] if groups is None else groups  # a slice copies nothing
+    parts: Sequence[slice | np.ndarray] = [slice(None)] if groups is None else groups  # a slice copies nothing
     if shifts == 1:
         rows = [_of_neighbours(distance, a[part], b[part]) for part in parts]
         null = torch.empty(len(a), dtype=torch.float64)
@@ -136,8 +136,9 @@ def _of_neighbours(distance: Distance, a: torch.Tensor, b: torch.Tensor) -> tupl
     """The same of samples that follow each other: two distances a sample. A null in closed form is over all samples none the less."""
     if type(distance).null is not Distance.null:
         return distance.null(a, b), torch.cat([distance.between(a[1:], b[:-1]), distance.between(a[:-1], b[1:])])
-    both = distance.between(a, b.roll(1, 0)), distance.between(a.roll(1, 0), b)
-    return sum(x + x.roll(-1, 0) for x in both) / 4, torch.cat([x[1:] for x in both])
+    there, back = distance.between(a, b.roll(1, 0)), distance.between(a.roll(1, 0), b)
+    null = (there + there.roll(-1, 0) + back + back.roll(-1, 0)) / 4
+    return null, torch.cat([there[1:], back[1:]])
 
 
 def scored(distances: Sequence[Distance], *values: np.ndarray) -> tuple[np.ndarray, ...]:
