@@ -150,8 +150,8 @@ def methods(ds: xr.Dataset, facts: Facts) -> list[str]:
         said.append(alignment)
     if again := _mapping(facts.get("again")):
         said.append(
-            f"The ceiling is the first model against its own second run, {again.get('name')}: what differs there is not the model. Its null "
-            "is the second run under other noise."
+            f"The ceiling is the first model against its own second run, {again.get('name')}: what differs there is not the model. Its "
+            "null is the second run under other noise."
         )
     elif "ceiling" in ds:
         steps = f"{facts['ceiling_steps']}" if facts.get("ceiling_steps") else "another number of"

@@ -25,7 +25,7 @@ from consistency_lab.similarity.typical import cells_of, linear_trimmed_score
 from consistency_lab.store.results import load_result, provenance, save_result
 
 SHAPE = (1, 8, 8)
-FEW = {"count": 30, "sampler": Sampler(steps=4), "levels": 3, "shown": 4}
+FEW = {"count": 30, "sampler": Sampler(steps=2), "levels": 2, "shown": 4}
 
 
 class Shown:
@@ -104,7 +104,7 @@ def family():
     return [gaussian(name, seed) for seed, name in enumerate("abc")]
 
 
-@pytest.mark.parametrize("size", [4, 16])
+@pytest.mark.parametrize("size", [7])
 def test_distances_do_not_depend_on_blocks_and_nulls_are_those_of_the_block(family, digits, size):
     options = {**FEW, "images": digits, "metrics": ["mse", "ssim(sigma=0.5)"]}
     whole, parts = compare(family, **options), compare(family, block=size, **options)
@@ -139,13 +139,14 @@ def test_whole_chunks_make_the_same_images_to_the_bit():
     assert whole["distance"].equals(parts["distance"].drop_vars("block"))
 
 
-def test_the_score_in_blocks_estimates_the_same(family):
-    options = {**FEW, "count": 240, "metrics": ["mse"], "sampler": Sampler(steps=2), "levels": 2}
-    whole = compare(family, **options).isel(t=-1)
-    for size in (4, 40):
-        parts = compare(family, block=size, **options).isel(t=-1)
+def test_the_score_in_blocks_estimates_the_same():
+    models = [Shown(name) for name in ("a", "b", "c")]
+    options = {"count": 400, "metrics": ["mse", "ssim(sigma=0.5)"], "again": Shown("z", 0.2)}
+    whole = compare(models, **options).isel(t=-1)
+    for size in (8, 40):
+        parts = compare(models, block=size, **options).isel(t=-1)
         for name in ("family_score", "family_trimmed_score", "family_median_score", "score", "ceiling_score"):
-            np.testing.assert_allclose(parts[name], whole[name], atol=0.02, err_msg=f"{name} {size}")
+            np.testing.assert_allclose(parts[name], whole[name], atol=0.03, err_msg=f"{name} {size}")
         assert np.isfinite(interval_of(parts, "odd_rise")).all()
 
 
