@@ -132,3 +132,17 @@ def test_estimates_of_images_are_not_warned_of():
 def test_nearest_images_are_of_one_shape():
     with pytest.raises(UserError, match="of one size"):
         nearest(torch.randn(2, 8, 8, 1), torch.randn(3, 1, 8, 8))
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_wide_embeddings_are_taken_in_columns(monkeypatch, offset):
+    a, b = embeddings(offset=offset)
+    whole, null = Plain().between(a, b), Plain().null(a, b)
+    monkeypatch.setattr(base, "_WIDE", 14)
+    for elements in (1, 64 * 20 * 4, 10**6):
+        monkeypatch.setattr(base, "_ELEMENTS", elements)
+        assert torch.allclose(Plain().between(a, b), whole, rtol=1e-12)
+        assert torch.allclose(Plain().null(a, b), null, rtol=1e-9)
+    table = (a[:, None] - b[None]).pow(2).sum(2)
+    others = (table.sum(0) + table.sum(1) - 2 * table.diagonal()) / 38
+    assert torch.allclose(Plain().null(a, b), others, rtol=1e-9)

@@ -319,6 +319,12 @@ def test_clips_of_other_lengths_are_compared_as_far_as_all_go(tmp_path):
         cl.compare([model, images])
 
 
+def test_clips_do_not_meet_a_model_that_makes_images(tmp_path, gaussian):
+    model = cl.load_folder_model(clips(tmp_path / "ref", 0), noise_seed=0)
+    with pytest.raises(UserError, match="'ref' holds clips and 'live' makes images"):
+        cl.compare([gaussian, model])
+
+
 def test_a_second_run_is_the_ceiling_on_the_command_line_and_on_the_page(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, spoil in (("ref", 0), ("cand", 20), ("again", 5)):

@@ -92,6 +92,12 @@ def test_what_fits_is_one_block_and_what_does_not_is_not(monkeypatch):
     assert samples_in_a_block(600, models, 14, metrics) == 600
     assert samples_in_a_block(5000, models, 14, metrics) == 512  # whole chunks, so that images are the same to the bit
     assert samples_in_a_block(5000, models, 14, metrics, block=30) == 30
+    wide = METRICS.build("mse")
+    wide.embed = lambda images: torch.zeros(len(images), 2**20)  # features that are far larger than images
+    assert samples_in_a_block(5000, models, 1, [wide]) < 600
+    latent = Shown("latent")
+    latent.noise_shape = (5,)  # the shape of its images is not known before they are made
+    assert samples_in_a_block(10**6, [latent, latent], 1, metrics) == 10**6
     with pytest.raises(UserError, match="block"):
         samples_in_a_block(5000, models, 14, metrics, block=1)
 
