@@ -94,6 +94,7 @@ def test_what_fits_is_one_block_and_what_does_not_is_not(monkeypatch):
     assert samples_in_a_block(5000, models, 14, metrics, block=30) == 30
     wide = METRICS.build("mse")
     wide.embed = lambda images: torch.zeros(len(images), 2**20)  # features that are far larger than images
+    monkeypatch.setattr(blocks_module, "_SMALL", 0)
     assert samples_in_a_block(5000, models, 1, [wide]) < 600
     latent = Shown("latent")
     latent.noise_shape = (5,)  # the shape of its images is not known before they are made
