@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import tyro
 
@@ -57,7 +57,7 @@ class Compare(Common):
     """training set, for the references and the nearest training images"""
     data_dir: Path | None = None
     """folder with the files of published sets; data/ by default"""
-    again: Annotated[str | None, tyro.conf.arg(name="self")] = None
+    self: str | None = None
     """a second run of the first model, such as images:DIR: the first against it is the ceiling, where models make an image in one go"""
     frozen: bool = False
     """also ask all models about the same noisy images of --data: do their functions agree, apart from where their trajectories lead?"""
@@ -81,8 +81,8 @@ class Compare(Common):
         if not self.metrics:
             raise UserError("--metrics needs at least one name, for example mse; see `consistency-lab list metrics`.")
         found = find(self.models, self.store)
-        if self.again is not None:
-            find([self.again], self.store)
+        if self.self is not None:
+            find([self.self], self.store)
         if self.frozen and self.data is None:
             raise UserError("--frozen shows the models noisy images: name the set in --data.")
         embedding = None if self.copies is None else _embedding(self.copies)
@@ -113,7 +113,7 @@ class Compare(Common):
         labels = None if self.labels is None else parse_numbers(self.labels, "labels")
         noise = SharedNoise(self.seed)
         walked: dict[str, Any] = {"count": self.count, "sampler": sampler, "labels": labels}
-        second = None if self.again is None else load_models([self.again], self.store, self.device)[0]
+        second = None if self.self is None else load_models([self.self], self.store, self.device)[0]
         result = compare(models, noise, metrics=metrics, images=images, again=second, **walked)
         results, models = {"comparison": result}, [m for m in models if m.name in result["model"].values]
         if self.frozen:
