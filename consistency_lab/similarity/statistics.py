@@ -22,7 +22,8 @@ Simulated coverage of the nominal 95 % (tests/similarity/test_coverage.py; 3, 4,
 
 Where samples came in blocks, each null is a mean over the other samples of its own block. Their mean is as unbiased as over all, but rows
 of one block share images. With `MANY` blocks or more, whose images are independent, one block is left out at a time; with fewer, one sample
-at a time, from its own block only, which is a little too wide where blocks are small. Simulated in tests/similarity/test_blocks.py.
+at a time, from its own block only. Simulated coverage (tests/similarity/test_blocks.py; vectors under the mean squared error): with fewer
+blocks .97 to .98 for blocks of 4, a little too wide, and .94 to .96 for 16; with `MANY` or more .93 to .97 for either.
 """
 
 from __future__ import annotations
