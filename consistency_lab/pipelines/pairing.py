@@ -110,6 +110,10 @@ def _check(models: Sequence[GenerativeModel], folders: Sequence[FolderModel], no
     if len(folders) == len(models):
         return
     live = next(model.name for model in models if not isinstance(model, FolderModel))
+    if first.clips:
+        raise UserError(
+            f"{first.name!r} holds clips and {live!r} makes images; compare clips with clips, or give clips=False."
+        )
     for folder in folders:
         if folder.noise_seed != noise.seed:
             known = "is not known" if folder.noise_seed is None else f"is said to be seed {folder.noise_seed}"

@@ -11,6 +11,7 @@ import xarray as xr
 from torch import Tensor
 
 from consistency_lab.data.imageset import ImageSet
+from consistency_lab.devices import hand_back
 from consistency_lab.diffusion.log_snr import doubled_grid
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel
 from consistency_lab.errors import UserError
@@ -172,6 +173,8 @@ def _measure(
         _picture_ends(extremes, parts, walks, asked.distances)
         if known is None:
             cache.forget()
+        if several:
+            hand_back()
     order = np.concatenate(blocks).argsort()
     axis = torch.from_numpy(walks.axis[0])
     kept = kept_of([m.name for m in models], axis, *(np.concatenate(x, -1)[..., order] for x in (bad, lost)))
