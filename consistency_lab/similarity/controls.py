@@ -82,7 +82,7 @@ def ceiling_measured(
         for name, values in (("ceiling", found.distance), ("ceiling_null", found.null))
     }
     levels = len(walked[0].estimates)
-    if levels > 1 and len(again[0].estimates) == levels:
+    if levels > 1 and all(len(w.estimates) == levels for w in again):
         rows = [
             torch.stack([d.shifted(embedded(d, at_t), pairs, 0) for d in distances], -1).cpu().numpy()
             for at_t in zip(*(w.estimates[:-1] for w in [*walked[: len(again)], *again]), strict=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import hand_back
-from consistency_lab.diffusion.log_snr import doubled_grid
+from consistency_lab.diffusion.log_snr import passes_again
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.distances import Distance
@@ -221,8 +221,14 @@ def _walked(
         return walks, [second]
     if not asked.ceiling:
         return walks, []
-    finer = walk.doubled()
-    return walks, [cache.of(m, finer, doubled_grid(m.denoiser.schedule, walk.sampler.steps)) for m in diffusion]
+    return walks, [_second_run(m, walk, cache) for m in diffusion]
+
+
+def _second_run(model: DiffusionModel, walk: WalkPlan, cache: WalkCache) -> Trajectories:
+    """By twice the steps: at the levels that are kept, or at both ends where the finer grid does not pass them."""
+    schedule, steps = model.denoiser.schedule, walk.sampler.steps
+    plan = walk.doubled() if passes_again(schedule, steps) else replace(walk.doubled(), levels=2)
+    return cache.of(model, plan, schedule.grid(2 * steps))
 
 
 def _at(models: Sequence[GenerativeModel], frame: int) -> list[GenerativeModel]:
