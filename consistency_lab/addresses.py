@@ -17,6 +17,7 @@ from consistency_lab.interop.files import is_weights, refuse_weights
 from consistency_lab.interop.pickles import is_pickle, refuse_pickle
 from consistency_lab.interop.torchscript import load_torchscript
 from consistency_lab.pipelines.folders import load_folder_model
+from consistency_lab.pipelines.recording import load_recording
 
 _SHORT = {"range": "value_range"}  # what an address calls an option
 
@@ -27,7 +28,13 @@ def _refuse(path: str, *, name: str | None = None, device: str | torch.device | 
 
 OPENERS: Registry[GenerativeModel] = Registry(
     "kind of foreign model",
-    {"diffusers": load_diffusers, "torchscript": load_torchscript, "edm": _refuse, "images": load_folder_model},
+    {
+        "diffusers": load_diffusers,
+        "torchscript": load_torchscript,
+        "edm": _refuse,
+        "images": load_folder_model,
+        "trajectory": load_recording,
+    },
 )
 
 
