@@ -73,6 +73,7 @@ class Recording:
         samples: which samples of the files are its samples, in order.
         names, prompts, labels: of these samples; empty where they are not known.
         facts: provenance for results.
+        holding: what must live as long as its files (a temporary folder).
     """
 
     name: str
@@ -85,6 +86,7 @@ class Recording:
     prompts: tuple[str, ...] = ()
     labels: tuple[int, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    holding: object = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
