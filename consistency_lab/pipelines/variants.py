@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib.util
+import inspect
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -145,18 +146,13 @@ def opened(folder: Path, variant: Variant, device: torch.device) -> Iterator[Any
     Raises:
         UserError: it cannot be built, or not in that variant.
     """
-    import diffusers
-
     index = check_folder(folder)
-    verbosity = diffusers.logging.get_verbosity()
-    diffusers.logging.set_verbosity_error()
     pipe = None
     try:
         pipe = _built(folder, index, variant)
         _changed(pipe, variant, device)
         yield pipe
     finally:
-        diffusers.logging.set_verbosity(verbosity)
         if pipe is not None and variant.offload is not None:
             pipe.remove_all_hooks()
         del pipe
@@ -179,9 +175,13 @@ def _built(folder: Path, index: dict[str, Any], variant: Variant) -> Any:
     options: dict[str, Any] = {"torch_dtype": DTYPES[variant.dtype], "use_safetensors": True, "local_files_only": True}
     if "safety_checker" in index:  # it would blacken images, and black images are alike
         options |= {"safety_checker": None, "requires_safety_checker": False}
+    takes = inspect.signature(getattr(diffusers, index["_class_name"]).__init__).parameters.values()
+    # A part that was left out (the third text encoder of SD3) is null in the index, and asked for all the same.
+    absent = [name for name in (each.name for each in takes if each.default is each.empty) if not (index.get(name) or [None])[0]]
+    options |= {name: None for name in absent if name != "self"}
     if config := _quantization(variant, index):
         options["quantization_config"] = config
-    with _explained(f"diffusers cannot build the pipeline of {folder}"), torch.random.fork_rng(devices=[]):
+    with _explained(f"diffusers cannot build the pipeline of {folder}"), torch.random.fork_rng(devices=[]), _quiet():
         pipe = diffusers.DiffusionPipeline.from_pretrained(folder, **options)
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -267,6 +267,28 @@ def _cache(pipe: Any, name: str, denoiser: Any, text: str) -> None:
     }
     with _explained(f"cache={text} cannot be used with {type(denoiser).__name__}"):
         denoiser.enable_cache(makers[kind]())
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without progress bars and remarks."""
+    import diffusers
+
+    loggers = [diffusers.logging]
+    if importlib.util.find_spec("transformers"):
+        import transformers
+
+        loggers.append(transformers.logging)
+    before = [logger.get_verbosity() for logger in loggers]
+    for logger in loggers:
+        logger.set_verbosity_error()
+        logger.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for logger, verbosity in zip(loggers, before, strict=True):
+            logger.set_verbosity(verbosity)
+            logger.enable_progress_bar()
 
 
 @contextlib.contextmanager
