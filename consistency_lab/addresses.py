@@ -12,10 +12,10 @@ import torch
 from consistency_lab.choices import Choice, Registry
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel
 from consistency_lab.errors import UserError, unknown_name
-from consistency_lab.interop.diffusers import load_diffusers
 from consistency_lab.interop.files import is_weights, refuse_weights
 from consistency_lab.interop.pickles import is_pickle, refuse_pickle
 from consistency_lab.interop.torchscript import load_torchscript
+from consistency_lab.pipelines.either import open_diffusers
 from consistency_lab.pipelines.folders import load_folder_model
 from consistency_lab.pipelines.recording import load_recording
 
@@ -29,7 +29,7 @@ def _refuse(path: str, *, name: str | None = None, device: str | torch.device | 
 OPENERS: Registry[GenerativeModel] = Registry(
     "kind of foreign model",
     {
-        "diffusers": load_diffusers,
+        "diffusers": open_diffusers,
         "torchscript": load_torchscript,
         "edm": _refuse,
         "images": load_folder_model,
@@ -49,9 +49,9 @@ def open_foreign(text: str, *, name: str | None = None, device: str | torch.devi
 
     Args:
         text: ``PREFIX:PATH`` or ``PREFIX:PATH?option=value&option=value``. The prefixes are ``diffusers`` (a folder),
-            ``torchscript`` (a file; it needs ``schedule``, ``predicts``, ``shape`` and ``time``) and ``images`` (a folder of images, or
-            an array of them); the options are those of `load_diffusers`, `load_torchscript` and `load_folder_model`; ``range=0,1`` is
-            ``value_range``.
+            ``torchscript`` (a file; it needs ``schedule``, ``predicts``, ``shape`` and ``time``), ``images`` (a folder of images, or
+            an array of them) and ``trajectory`` (a recording); the options are those of `open_diffusers`, `load_torchscript`,
+            `load_folder_model` and `load_recording`; ``range=0,1`` is ``value_range``.
         name: how tables call it; an option ``name`` in the text comes first.
         device: where to put it; by default a GPU where there is one.
 

@@ -122,7 +122,7 @@ class PipelineModel:
             except NoiseAskedFor:
                 pass
         assert draws.shape is not None
-        return draws.shape
+        return draws.shape[1:] if len(draws.shape) == 4 and draws.shape[0] == 1 else draws.shape
 
     def made(self, noise: SharedNoise, indices: Sequence[int]) -> Recording | RecordedImages:
         """What it makes of those images, as a recording; batches that are not kept yet are made now, and the pipeline is released."""

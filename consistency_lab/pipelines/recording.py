@@ -316,7 +316,7 @@ def _opened(path: Path) -> Recording:
         raise UserError(f"{path} holds two samples of one name; give each its own.")
     with open(path, "rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
-    known = {"kind": "recording", **facts, "file": path.name, "sha256": digest, "levels": len(order)}
+    known = {"kind": "recording", "space": "latents", **facts, "file": path.name, "sha256": digest, "levels": len(order)}
     return Recording(path.stem, (part,), t[order], log_snr[order], tuple(order), tuple(range(count)), facts=known, **said)
 
 

@@ -77,8 +77,8 @@ class SharedDraws:
             raise UserError("the pipeline drew no noise that could be shared: it makes its latents in a way of its own.")
         if any(not torch.equal(a, b) for a, b in zip(self._states, _global_states(), strict=True)):
             raise UserError(
-                "the pipeline or its scheduler draws noise from torch's global generator, which cannot be shared between models (for example "
-                "stochastic_sampling of FlowMatchEulerDiscreteScheduler); choose another scheduler."
+                "the pipeline or its scheduler draws noise from torch's global generator, which cannot be shared between models; choose another "
+                "scheduler."
             )
 
     def _draw(

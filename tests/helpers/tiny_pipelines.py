@@ -83,7 +83,7 @@ def stable_diffusion_3(folder: Path, seed=0):
         joint_attention_dim=32, caption_projection_dim=16, pooled_projection_dim=32, out_channels=4, pos_embed_max_size=8,
     ).eval()  # fmt: skip
     return diffusers.StableDiffusion3Pipeline(
-        transformer=transformer,
+        transformer=stirred(transformer),
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=vae(seed, shift_factor=0.1, use_quant_conv=False, use_post_quant_conv=False),
         text_encoder=clip(seed, projection=True), tokenizer=tok,
@@ -105,8 +105,16 @@ def flux(folder: Path, seed=0):
     return diffusers.FluxPipeline(
         diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
         vae(seed, shift_factor=0.1, use_quant_conv=False, use_post_quant_conv=False),
-        clip(seed), tokenizer(folder / "tok"), t5, word_tokenizer(PreTrainedTokenizerFast), transformer,
+        clip(seed), tokenizer(folder / "tok"), t5, word_tokenizer(PreTrainedTokenizerFast), stirred(transformer),
     )  # fmt: skip
+
+
+def stirred(transformer, by=0.1):
+    """With noise on all weights: outputs and gates begin at or near zero, where nothing that a variant does would be seen."""
+    with torch.no_grad():
+        for parameter in transformer.parameters():
+            parameter.add_(by * torch.randn_like(parameter))
+    return transformer
 
 
 def word_tokenizer(kind):
@@ -126,10 +134,7 @@ def dit(folder: Path | None = None, seed=0, scheduler=None):
         num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=8, num_layers=2, sample_size=8, patch_size=2,
         num_embeds_ada_norm=1000, norm_num_groups=4,
     ).eval()  # fmt: skip
-    with torch.no_grad():  # its output and gates begin at zero
-        for parameter in transformer.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return diffusers.DiTPipeline(transformer, vae(seed), scheduler or diffusers.DDIMScheduler(clip_sample=False))
+    return diffusers.DiTPipeline(stirred(transformer), vae(seed), scheduler or diffusers.DDIMScheduler(clip_sample=False))
 
 
 def ddim(folder: Path | None = None, seed=0, kind="DDIM"):
