@@ -26,7 +26,7 @@ from consistency_lab.pipelines.noise_levels import knows
 from consistency_lab.pipelines.recorder import Recorder
 from consistency_lab.pipelines.recording import RecordedImages, Recording, Space, load_recording, save_recording
 from consistency_lab.pipelines.shared_draws import NoiseAskedFor, SharedDraws
-from consistency_lab.pipelines.variants import Variant, check_folder, denoiser_of, opened
+from consistency_lab.pipelines.variants import Variant, check_folder, denoiser_of, explained, opened
 from consistency_lab.store.atomic import as_path, atomic_write, ensure_writable
 
 BATCH = 4
@@ -71,7 +71,9 @@ class Asking:
                 found[argument] = said[option]
         if "prompt" not in takes and "class_labels" not in takes:
             if "batch_size" not in takes:
-                raise UserError(f"{kind} makes no images of a prompt, a class or noise alone; only such pipelines can be compared.")
+                raise UserError(
+                    f"{kind} makes no images of a prompt, a class or noise alone; only such pipelines can be compared."
+                )
             found["batch_size"] = len(indices)
         height, width = self.size or (None, None)
         options = {"num_inference_steps": self.steps, "guidance_scale": self.guidance, "height": height, "width": width}
@@ -164,7 +166,8 @@ class PipelineModel:
             with SharedDraws(noise, indices) as draws:
                 if "generator" in inspect.signature(type(pipe).__call__).parameters:
                     arguments["generator"] = draws.generators
-                output = pipe(**arguments)
+                with explained(f"{type(pipe).__name__} cannot make images with these options ({self.name})"):
+                    output = pipe(**arguments)
             recorder.add_images(_images(output))
             tensors = recorder.tensors()
         assert draws.shape is not None
@@ -228,7 +231,7 @@ def load_pipeline(
         quantize: of the denoiser: ``torchao:int8wo``, ``bitsandbytes:nf4``, ``layerwise:fp8``.
         scheduler: a class of diffusers that takes the place of its scheduler, such as ``EulerDiscrete``.
         lora: a folder or safetensors file.
-        cache: ``firstblock:0.1``, ``faster``, ``pab`` or ``taylorseer``.
+        cache: ``firstblock:0.1``, ``pab`` or ``taylorseer``.
         compile: whether the denoiser is compiled.
         offload: ``model`` or ``sequential``.
         store: a folder in which what was made is kept, by a hash of weights, options, prompts and versions. A temporary one by default.
@@ -243,12 +246,16 @@ def load_pipeline(
         raise UserError(f"there is no folder {folder}; name one that a pipeline's save_pretrained made.")
     if space not in get_args(Space):
         raise UserError(f"space={space!r} is not known; write space='latents' or space='pixels'.")
-    variant = Variant(dtype, quantize, scheduler, None if lora is None else os.fspath(lora), cache, bool(compile), offload)
+    variant = Variant(
+        dtype, quantize, scheduler, None if lora is None else os.fspath(lora), cache, bool(compile), offload
+    )
     variant.check()
     index = check_folder(folder)
     asked = Asking(
         _prompts(prompts),
-        () if labels is None else tuple(whole("each label", label) for label in ([labels] if isinstance(labels, int) else labels)),
+        ()
+        if labels is None
+        else tuple(whole("each label", label) for label in ([labels] if isinstance(labels, int) else labels)),
         None if steps is None else whole("steps", steps, 1),
         None if guidance is None else float(guidance),
         _size(size),
@@ -352,4 +359,3 @@ def _unpacked(pipe: Any, tensors: Mapping[str, Tensor], shape: tuple[int, ...]) 
         split = tensors[name].reshape(*latents.shape[:2], height // 2, width // 2, channels, 2, 2)
         found[name] = split.permute(0, 1, 4, 2, 5, 3, 6).reshape(*latents.shape[:2], channels, height, width)
     return found
-

@@ -18,7 +18,11 @@ from consistency_lab.pipelines.diffusers_pipeline import PipelineModel, load_pip
 from consistency_lab.pipelines.recording import Space
 
 Mode = Literal["ours", "theirs"]
-_NETWORKS = ("UNet2DModel", "DiTTransformer2DModel", "Transformer2DModel")  # that take a noisy image, a time and a label alone
+_NETWORKS = (
+    "UNet2DModel",
+    "DiTTransformer2DModel",
+    "Transformer2DModel",
+)  # that take a noisy image, a time and a label alone
 
 
 def open_diffusers(

@@ -49,16 +49,22 @@ def matched(models: Sequence[GenerativeModel], noise: SharedNoise, count: int | 
         names = [name for name in sources[0].names if all(name in own for own in held)]
         for each in sources:
             if lost := len(each.names) - len(names):
-                said.append(f"{each.name}: {lost} of its {len(each.names)} samples have no partner of their name and are left out.")
+                said.append(
+                    f"{each.name}: {lost} of its {len(each.names)} samples have no partner of their name and are left out."
+                )
         orders = [[each.names.index(name) for name in names] for each in sources]
     else:
         most = min(len(each.samples) for each in sources)
         if max(len(each.samples) for each in sources) > most:
             told = ", ".join(f"{each.name} {len(each.samples)}" for each in sources)
-            said.append(f"the recordings hold unequally many samples ({told}) and no names; the first {most} of each are paired by number.")
+            said.append(
+                f"the recordings hold unequally many samples ({told}) and no names; the first {most} of each are paired by number."
+            )
         orders = [list(range(most)) for _ in sources]
     if count is not None and count > len(orders[0]):
-        raise UserError(f"{count} samples were asked for, and the recordings have {len(orders[0])} in common; lower count.")
+        raise UserError(
+            f"{count} samples were asked for, and the recordings have {len(orders[0])} in common; lower count."
+        )
     orders = [order[:count] for order in orders]
     picked = [model.of(order) for model, order in zip(records, orders, strict=True)]
     labels, label_names, why = _labels([source(model) for model in picked])

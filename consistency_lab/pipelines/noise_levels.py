@@ -48,7 +48,11 @@ def check_known(scheduler: Any) -> None:
 def is_flow(scheduler: Any) -> bool:
     """Whether the data fades as 1 - sigma, as in flow matching."""
     config = scheduler.config
-    return family(scheduler) in _FLOW or bool(config.get("use_flow_sigmas")) or config.get("prediction_type") == "flow_prediction"
+    return (
+        family(scheduler) in _FLOW
+        or bool(config.get("use_flow_sigmas"))
+        or config.get("prediction_type") == "flow_prediction"
+    )
 
 
 def level_of(scheduler: Any, timestep: Any, step: int | None) -> Level:

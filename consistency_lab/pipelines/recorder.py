@@ -106,7 +106,10 @@ class Recorder:
             "latents": torch.cat([latents for latents, _ in joined], 1),
             "x0": torch.cat([x0 for _, x0 in joined], 1),
         }
-        alpha, sigma = (torch.tensor([getattr(each, name) for each in first.levels], dtype=torch.float64) for name in ("alpha", "sigma"))
+        alpha, sigma = (
+            torch.tensor([getattr(each, name) for each in first.levels], dtype=torch.float64)
+            for name in ("alpha", "sigma")
+        )
         infinite, zero = torch.full((1,), torch.inf, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
         log_snr = torch.cat([2 * (alpha.log() - sigma.log()), infinite])
         times = [each.t for each in first.levels if each.t is not None]

@@ -135,7 +135,9 @@ class Recording:
 
     def _read(self, name: str, step: int | None, indices: Sequence[int]) -> Tensor:
         if beyond := [i for i in indices if not 0 <= i < len(self.samples)]:
-            raise UserError(f"{self.name!r} holds {len(self.samples)} samples, so there is no {beyond[0]}; lower count.")
+            raise UserError(
+                f"{self.name!r} holds {len(self.samples)} samples, so there is no {beyond[0]}; lower count."
+            )
         wanted = [self.samples[i] for i in indices]
         rows: dict[int, Tensor] = {}
         first = 0
@@ -244,7 +246,10 @@ def load_recording(
 
 
 def save_recording(
-    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], said: Mapping[str, Sequence[Any]], facts: Mapping[str, Any]
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, Tensor],
+    said: Mapping[str, Sequence[Any]],
+    facts: Mapping[str, Any],
 ) -> None:
     """Write a recording whole or not at all, and read it back once.
 
@@ -259,7 +264,10 @@ def save_recording(
     target = as_path(path).expanduser()
     if target.suffix not in FORMATS:
         raise UserError(f"a recording is a file {' or '.join(FORMATS)}; rename {target}.")
-    about = {**{key: list(values) for key, values in said.items() if values is not None and len(values)}, "facts": dict(facts)}
+    about = {
+        **{key: list(values) for key, values in said.items() if values is not None and len(values)},
+        "facts": dict(facts),
+    }
     with atomic_path(target) as temporary:
         if target.suffix == ".npz":
             arrays = {key: tensor.detach().cpu().float().numpy() for key, tensor in tensors.items()}
@@ -316,8 +324,17 @@ def _opened(path: Path) -> Recording:
         raise UserError(f"{path} holds two samples of one name; give each its own.")
     with open(path, "rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
-    known = {"kind": "recording", "space": "latents", **facts, "file": path.name, "sha256": digest, "levels": len(order)}
-    return Recording(path.stem, (part,), t[order], log_snr[order], tuple(order), tuple(range(count)), facts=known, **said)
+    known = {
+        "kind": "recording",
+        "space": "latents",
+        **facts,
+        "file": path.name,
+        "sha256": digest,
+        "levels": len(order),
+    }
+    return Recording(
+        path.stem, (part,), t[order], log_snr[order], tuple(order), tuple(range(count)), facts=known, **said
+    )
 
 
 def _levels(axes: Mapping[str, Tensor], facts: dict[str, Any], steps: int, path: Path) -> tuple[Tensor, Tensor]:
@@ -329,7 +346,9 @@ def _levels(axes: Mapping[str, Tensor], facts: dict[str, Any], steps: int, path:
             raise UserError(f"{path} holds {key} that are not finite.")
     t = axes.get("t", axes.get("times"))
     if t is not None and not bool(((t >= 0) & (t <= 1)).all()):
-        raise UserError(f"{path} holds times from {float(t.min()):g} to {float(t.max()):g}; they lie in [0, 1], and 1 is noise.")
+        raise UserError(
+            f"{path} holds times from {float(t.min()):g} to {float(t.max()):g}; they lie in [0, 1], and 1 is noise."
+        )
     if "log_snr" in axes:
         log_snr = axes["log_snr"]
     elif "sigmas" in axes and "alphas" in axes:
@@ -370,7 +389,11 @@ def _order(log_snr: Tensor, path: Path) -> list[int]:
     order = list(range(len(log_snr)))[:: -1 if falls else 1]
     if bool((log_snr[order].diff() < 0).any()):
         raise UserError(f"the noise levels of {path} rise and fall; give its steps from noise to data.")
-    return [step for step, later in zip(order, [*order[1:], None], strict=True) if later is None or log_snr[step] != log_snr[later]]
+    return [
+        step
+        for step, later in zip(order, [*order[1:], None], strict=True)
+        if later is None or log_snr[step] != log_snr[later]
+    ]
 
 
 def _npz(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -380,8 +403,14 @@ def _npz(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with np.load(path, allow_pickle=False) as file:
             held = {key: file[key] for key in file.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise StoreError(f"{path} is truncated, or holds Python objects, which are not read; write it again.") from error
-    tensors = {key: torch.from_numpy(value.astype(np.float32 if value.dtype == np.float16 else value.dtype)) for key, value in held.items() if value.dtype.kind in "fiu" and key not in _SAID}
+        raise StoreError(
+            f"{path} is truncated, or holds Python objects, which are not read; write it again."
+        ) from error
+    tensors = {
+        key: torch.from_numpy(value.astype(np.float32 if value.dtype == np.float16 else value.dtype))
+        for key, value in held.items()
+        if value.dtype.kind in "fiu" and key not in _SAID
+    }
     about: dict[str, Any] = {key: held[key].tolist() for key in _SAID if key in held}
     if "facts" in held:
         about["facts"] = _json(str(held["facts"]), path)
@@ -396,4 +425,3 @@ def _json(text: str, path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise StoreError(f"what {path} says of its samples is no JSON object; write it again.")
     return content
-

@@ -67,14 +67,18 @@ class SharedDraws:
         self._states = _global_states()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for module, original in self._replaced:
             setattr(module, _DRAWS, original)
         self._replaced.clear()
         if kind is not None:
             return
         if self.shape is None:
-            raise UserError("the pipeline drew no noise that could be shared: it makes its latents in a way of its own.")
+            raise UserError(
+                "the pipeline drew no noise that could be shared: it makes its latents in a way of its own."
+            )
         if any(not torch.equal(a, b) for a, b in zip(self._states, _global_states(), strict=True)):
             raise UserError(
                 "the pipeline or its scheduler draws noise from torch's global generator, which cannot be shared between models; choose another "
@@ -91,13 +95,19 @@ class SharedDraws:
             if self.only_shape:
                 raise NoiseAskedFor
             if count != len(self.indices):
-                raise UserError(f"the pipeline asked for {count} noises to make {len(self.indices)} images; give other options.")
+                raise UserError(
+                    f"the pipeline asked for {count} noises to make {len(self.indices)} images; give other options."
+                )
             drawn = self.noise.initial(self.indices, rest)
         else:
             if count % len(self.indices):
-                raise UserError(f"the scheduler asked for {count} noises for {len(self.indices)} images; choose another one.")
+                raise UserError(
+                    f"the scheduler asked for {count} noises for {len(self.indices)} images; choose another one."
+                )
             self.draws += 1
-            each = [torch.randn((1, *rest), generator=own, dtype=torch.float32, device="cpu") for own in self.generators]
+            each = [
+                torch.randn((1, *rest), generator=own, dtype=torch.float32, device="cpu") for own in self.generators
+            ]
             # Guidance may double the batch; both halves are of one image.
             drawn = torch.cat(each).repeat(count // len(self.indices), *(1 for _ in rest))
         return drawn.to(device or "cpu", dtype or torch.float32)

@@ -32,7 +32,7 @@ _BITSANDBYTES: dict[str, dict[str, Any]] = {
 }
 _LAYERWISE = {"fp8": "float8_e4m3fn", "fp8e5m2": "float8_e5m2"}
 QUANTIZERS: dict[str, Any] = {"torchao": _TORCHAO, "bitsandbytes": _BITSANDBYTES, "layerwise": _LAYERWISE}
-CACHES = ("firstblock", "faster", "pab", "taylorseer")
+CACHES = ("firstblock", "pab", "taylorseer")  # FasterCache wants video latents
 OFFLOADS = ("model", "sequential")
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _WHERE = "model_index.json"
@@ -47,7 +47,7 @@ class Variant:
         quantize: of the denoiser: ``torchao:int8wo``, ``bitsandbytes:nf4``, ``layerwise:fp8`` (`QUANTIZERS`).
         scheduler: the class that takes the place of its scheduler, with the same configuration; with or without the word Scheduler.
         lora: a folder or file of LoRA weights as safetensors.
-        cache: ``firstblock:0.1``, ``faster``, ``pab``, ``taylorseer`` (`CACHES`), as diffusers' hooks have them.
+        cache: ``firstblock:0.1``, ``pab``, ``taylorseer`` (`CACHES`), as diffusers' hooks have them.
         compile: whether the denoiser is compiled.
         offload: ``model`` or ``sequential``, to the CPU while it is not used.
     """
@@ -109,7 +109,9 @@ def check_folder(folder: Path) -> dict[str, Any]:
     kind = index.get("_class_name")
     known = getattr(diffusers, kind, None) if isinstance(kind, str) else None
     if not (isinstance(known, type) and issubclass(known, diffusers.DiffusionPipeline)):
-        raise UserError(f"{folder} is of the pipeline {kind!r}, which diffusers {diffusers.__version__} does not have; code of others is not run.")
+        raise UserError(
+            f"{folder} is of the pipeline {kind!r}, which diffusers {diffusers.__version__} does not have; code of others is not run."
+        )
     for part, said in index.items():
         if part.startswith("_") or not isinstance(said, list) or len(said) != 2 or said[0] is None:
             continue
@@ -118,7 +120,9 @@ def check_folder(folder: Path) -> dict[str, Any]:
         if said[0] == "transformers":
             require("transformers", f"the {part} of {folder}")
     if code := next(folder.rglob("*.py"), None):
-        raise UserError(f"{folder} holds code ({code.relative_to(folder)}), which is not run; remove it if the pipeline works without.")
+        raise UserError(
+            f"{folder} holds code ({code.relative_to(folder)}), which is not run; remove it if the pipeline works without."
+        )
     for part in sorted(path for path in folder.iterdir() if path.is_dir()):
         _check_weights(part)
     return index
@@ -177,11 +181,15 @@ def _built(folder: Path, index: dict[str, Any], variant: Variant) -> Any:
         options |= {"safety_checker": None, "requires_safety_checker": False}
     takes = inspect.signature(getattr(diffusers, index["_class_name"]).__init__).parameters.values()
     # A part that was left out (the third text encoder of SD3) is null in the index, and asked for all the same.
-    absent = [name for name in (each.name for each in takes if each.default is each.empty) if not (index.get(name) or [None])[0]]
+    absent = [
+        name
+        for name in (each.name for each in takes if each.default is each.empty)
+        if not (index.get(name) or [None])[0]
+    ]
     options |= {name: None for name in absent if name != "self"}
     if config := _quantization(variant, index):
         options["quantization_config"] = config
-    with _explained(f"diffusers cannot build the pipeline of {folder}"), torch.random.fork_rng(devices=[]), _quiet():
+    with explained(f"diffusers cannot build the pipeline of {folder}"), torch.random.fork_rng(devices=[]), _quiet():
         pipe = diffusers.DiffusionPipeline.from_pretrained(folder, **options)
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -213,8 +221,11 @@ def _changed(pipe: Any, variant: Variant, device: torch.device) -> None:
     if variant.lora is not None:
         path = Path(variant.lora).expanduser()
         where, named = (path.parent, {"weight_name": path.name}) if path.is_file() else (path, {})
-        with _explained(f"the LoRA {path} does not fit"):
-            pipe.load_lora_weights(where, local_files_only=True, use_safetensors=True, **named)
+        with explained(f"the LoRA {path} does not fit"):
+            with _quiet():
+                pipe.load_lora_weights(where, local_files_only=True, use_safetensors=True, **named)
+            if not pipe.get_active_adapters():
+                raise UserError(f"the LoRA {path} holds no weights for a {type(pipe).__name__}; name another one.")
     name, denoiser = denoiser_of(pipe)
     denoiser.eval()
     if (variant.quantize or "").startswith("layerwise:"):
@@ -224,7 +235,9 @@ def _changed(pipe: Any, variant: Variant, device: torch.device) -> None:
         _cache(pipe, name, denoiser, str(variant.cache))
     if variant.offload is not None:
         if device.type == "cpu":
-            raise UserError(f"offload={variant.offload} moves weights between the CPU and an accelerator, and the device is the CPU; leave it out.")
+            raise UserError(
+                f"offload={variant.offload} moves weights between the CPU and an accelerator, and the device is the CPU; leave it out."
+            )
         move = pipe.enable_model_cpu_offload if variant.offload == "model" else pipe.enable_sequential_cpu_offload
         move(device=device)
     else:
@@ -240,7 +253,7 @@ def _scheduler(current: Any, name: str) -> Any:
     if kind is None:
         known = [each for each in dir(diffusers) if each.endswith("Scheduler") and not each.startswith("Flax")]
         raise unknown_name("scheduler", name, known)
-    with _explained(f"the scheduler {name} cannot take the place of {type(current).__name__}"):
+    with explained(f"the scheduler {name} cannot take the place of {type(current).__name__}"):
         made = kind.from_config(current.config)
     if is_flow(made) != is_flow(current):
         raise UserError(
@@ -255,17 +268,18 @@ def _cache(pipe: Any, name: str, denoiser: Any, text: str) -> None:
 
     kind, _, value = text.partition(":")
     if not hasattr(denoiser, "enable_cache"):
-        raise UserError(f"cache={text}: the {name} of {type(pipe).__name__} ({type(denoiser).__name__}) has no caches in diffusers; leave it out.")
+        raise UserError(
+            f"cache={text}: the {name} of {type(pipe).__name__} ({type(denoiser).__name__}) has no caches in diffusers; leave it out."
+        )
     timestep = {"current_timestep_callback": lambda: pipe.current_timestep}
     makers: dict[str, Any] = {
         "firstblock": lambda: diffusers.FirstBlockCacheConfig(**({"threshold": float(value)} if value else {})),
-        "faster": lambda: diffusers.FasterCacheConfig(
-            spatial_attention_block_skip_range=int(value or 2), attention_weight_callback=lambda _: 0.3, **timestep
+        "pab": lambda: diffusers.PyramidAttentionBroadcastConfig(
+            spatial_attention_block_skip_range=int(value or 2), **timestep
         ),
-        "pab": lambda: diffusers.PyramidAttentionBroadcastConfig(spatial_attention_block_skip_range=int(value or 2), **timestep),
         "taylorseer": lambda: diffusers.TaylorSeerCacheConfig(**({"cache_interval": int(value)} if value else {})),
     }
-    with _explained(f"cache={text} cannot be used with {type(denoiser).__name__}"):
+    with explained(f"cache={text} cannot be used with {type(denoiser).__name__}"):
         denoiser.enable_cache(makers[kind]())
 
 
@@ -292,12 +306,21 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _explained(what: str) -> Iterator[None]:
+def explained(what: str) -> Iterator[None]:
     """What diffusers raises, in one sentence."""
     try:
         yield
     except UserError:
         raise
-    except (OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError, ImportError, NotImplementedError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+        KeyError,
+        AttributeError,
+        ImportError,
+        NotImplementedError,
+    ) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".;")
         raise UserError(f"{what}: {reason}.") from error

@@ -17,7 +17,6 @@ from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
 from consistency_lab.similarity.statistics import pairs_of
 
-
 LEVEL = 1e-3  # in log-SNR: levels that two engines computed in float32 differ by less
 
 

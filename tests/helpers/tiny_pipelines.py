@@ -59,7 +59,14 @@ def stable_diffusion(folder: Path, seed=0):
 
     scheduler = diffusers.DDIMScheduler(clip_sample=False, set_alpha_to_one=False, steps_offset=1)
     return diffusers.StableDiffusionPipeline(
-        vae(seed), clip(seed), tokenizer(folder / "tok"), unet(seed), scheduler, None, None, requires_safety_checker=False
+        vae(seed),
+        clip(seed),
+        tokenizer(folder / "tok"),
+        unet(seed),
+        scheduler,
+        None,
+        None,
+        requires_safety_checker=False,
     )
 
 
@@ -67,9 +74,19 @@ def stable_diffusion_xl(folder: Path, seed=0):
     import diffusers
 
     tok = tokenizer(folder / "tok")
-    added = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 6 * 8 + 16}
+    added = {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 6 * 8 + 16,
+    }
     return diffusers.StableDiffusionXLPipeline(
-        vae(seed), clip(seed), clip(seed + 1, projection=True), tok, tok, unet(seed, 32, **added), diffusers.EulerDiscreteScheduler()
+        vae(seed),
+        clip(seed),
+        clip(seed + 1, projection=True),
+        tok,
+        tok,
+        unet(seed, 32, **added),
+        diffusers.EulerDiscreteScheduler(),
     )
 
 
@@ -121,7 +138,11 @@ def word_tokenizer(kind):
     """A tokenizer of whole words, in place of T5's."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    inner = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, **{w: i + 3 for i, w in enumerate(WORDS)}}, unk_token="<unk>"))
+    inner = Tokenizer(
+        models.WordLevel(
+            {"<pad>": 0, "</s>": 1, "<unk>": 2, **{w: i + 3 for i, w in enumerate(WORDS)}}, unk_token="<unk>"
+        )
+    )
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
     return kind(tokenizer_object=inner, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=16)
 
@@ -134,7 +155,9 @@ def dit(folder: Path | None = None, seed=0, scheduler=None):
         num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=8, num_layers=2, sample_size=8, patch_size=2,
         num_embeds_ada_norm=1000, norm_num_groups=4,
     ).eval()  # fmt: skip
-    return diffusers.DiTPipeline(stirred(transformer), vae(seed), scheduler or diffusers.DDIMScheduler(clip_sample=False))
+    return diffusers.DiTPipeline(
+        stirred(transformer), vae(seed), scheduler or diffusers.DDIMScheduler(clip_sample=False)
+    )
 
 
 def ddim(folder: Path | None = None, seed=0, kind="DDIM"):

@@ -23,7 +23,14 @@ try:
 except ImportError:
     TEXT = []
 needs_text = pytest.mark.skipif(not TEXT, reason="transformers is not installed")
-KINDS = ["ddim", "dit", *(pytest.param(name, marks=needs_text) for name in ("stable_diffusion", "stable_diffusion_xl", "stable_diffusion_3", "flux"))]
+KINDS = [
+    "ddim",
+    "dit",
+    *(
+        pytest.param(name, marks=needs_text)
+        for name in ("stable_diffusion", "stable_diffusion_xl", "stable_diffusion_3", "flux")
+    ),
+]
 NOISE, PROMPTS = cl.SharedNoise(3), ["a cat", "red dog of"]
 
 
@@ -78,7 +85,9 @@ def ours(pipe, scheduler, denoise, indices, shape):
 def test_theirs_through_us_is_theirs_to_the_bit(folders, name):
     model = load_pipeline(folders(name), **asked(name))
     made = model.generate(NOISE, range(4))
-    pipe = diffusers.DiffusionPipeline.from_pretrained(folders(name), **({"text_encoder_3": None, "tokenizer_3": None} if name.endswith("_3") else {}))
+    pipe = diffusers.DiffusionPipeline.from_pretrained(
+        folders(name), **({"text_encoder_3": None, "tokenizer_3": None} if name.endswith("_3") else {})
+    )
     with torch.no_grad():
         own = torch.cat([called(pipe, name, [0, 1]), called(pipe, name, [2, 3])])
     assert torch.equal(made, own * 2 - 1)
@@ -145,14 +154,19 @@ def test_noise_of_steps_is_that_of_their_generator_argument(folders):
 def test_noise_of_steps_is_shared_between_batches_and_types(folders):
     """DDPM draws at every step; image 3 has the same noise in any batch, and in bfloat16 the rounded one."""
     folder = folders("ddim", kind="DDPM")
-    images = [load_pipeline(folder, **(asked("ddpm") | {"batch": batch, "steps": 8})).generate(NOISE, [3]) for batch in (1, 4)]
+    images = [
+        load_pipeline(folder, **(asked("ddpm") | {"batch": batch, "steps": 8})).generate(NOISE, [3]) for batch in (1, 4)
+    ]
     assert torch.allclose(*images, atol=1e-4)
     narrow = load_pipeline(folder, **(asked("ddpm") | {"steps": 8, "dtype": "bfloat16"})).generate(NOISE, [3])
     other = load_pipeline(folder, **(asked("ddpm") | {"steps": 8})).generate(NOISE, [2])
     assert (narrow - images[0]).pow(2).mean() < 0.01 * (other - images[0]).pow(2).mean()
 
 
-@pytest.mark.parametrize("name", ["dit", pytest.param("stable_diffusion", marks=needs_text), pytest.param("stable_diffusion_3", marks=needs_text)])
+@pytest.mark.parametrize(
+    "name",
+    ["dit", pytest.param("stable_diffusion", marks=needs_text), pytest.param("stable_diffusion_3", marks=needs_text)],
+)
 def test_variants_rank_as_they_should(folders, name):
     made = {
         what: load_pipeline(folders(name), name=what, **(asked(name) | {"batch": 8} | options))
@@ -167,9 +181,77 @@ def test_variants_rank_as_they_should(folders, name):
 
 
 @needs_text
+def test_a_quantised_denoiser_is_near_and_not_equal(folders):
+    pytest.importorskip("torchao")
+    options = asked("stable_diffusion_3") | {"batch": 4}
+    images = {
+        kind: load_pipeline(folders("stable_diffusion_3"), quantize=kind, **options).generate(NOISE, range(4))
+        for kind in (None, "torchao:int8wo")
+    }
+    apart = (images[None] - images["torchao:int8wo"]).pow(2).mean()
+    assert 0 < apart < 0.01 * (images[None][0] - images[None][2]).pow(2).mean()
+
+
+@needs_text
+def test_a_lora_changes_the_images_as_it_does_theirs(folders, tmp_path):
+    peft = pytest.importorskip("peft")
+    pipe = diffusers.DiffusionPipeline.from_pretrained(folders("stable_diffusion"))
+    torch.manual_seed(0)
+    pipe.unet.add_adapter(peft.LoraConfig(r=2, lora_alpha=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+    state = diffusers.utils.convert_state_dict_to_diffusers(peft.get_peft_model_state_dict(pipe.unet))
+    pipe.save_lora_weights(tmp_path / "lora", unet_lora_layers=state)
+    with torch.no_grad():
+        own = called(pipe, "stable_diffusion", [0, 1])
+    made = load_pipeline(folders("stable_diffusion"), lora=tmp_path / "lora", **asked("stable_diffusion"))
+    assert torch.equal(made.generate(NOISE, range(2)), own * 2 - 1)
+    plain = load_pipeline(folders("stable_diffusion"), **asked("stable_diffusion"))
+    assert not torch.equal(plain.generate(NOISE, range(2)), own * 2 - 1)
+    empty = tmp_path / "empty.safetensors"
+    save_tensors(empty, {"unrelated": torch.zeros(1)}, {})
+    with pytest.raises(UserError, match="the LoRA"):
+        load_pipeline(folders("stable_diffusion"), lora=empty, **asked("stable_diffusion")).generate(NOISE, range(2))
+
+
+@needs_text
+def test_caches_skip_work(folders):
+    options = asked("flux") | {"steps": 6}
+    images = {
+        cache: load_pipeline(folders("flux"), cache=cache, **options).generate(NOISE, range(2))
+        for cache in (None, "firstblock:0", "firstblock:1000", "pab", "taylorseer:2")
+    }
+    assert torch.allclose(images["firstblock:0"], images[None], atol=1e-5)  # a threshold that is never met
+    for cache in ("firstblock:1000", "pab", "taylorseer:2"):
+        assert not torch.allclose(images[cache], images[None], atol=1e-4), cache
+
+
+@needs_text
+@pytest.mark.slow
+def test_a_compiled_denoiser_makes_the_same_images(folders):
+    made = [
+        load_pipeline(folders("stable_diffusion"), compile=on, **asked("stable_diffusion")).generate(NOISE, range(2))
+        for on in (False, True)
+    ]
+    assert torch.allclose(*made, atol=1e-4)
+
+
+def test_a_missing_package_is_named(folders, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for options, package in (
+        ({"quantize": "torchao:int8wo"}, "torchao"),
+        ({"quantize": "bitsandbytes:nf4"}, "bitsandbytes"),
+        ({"lora": "x"}, "peft"),
+        ({"offload": "model"}, "accelerate"),
+    ):
+        with pytest.raises(UserError, match=f"needs the package {package}, .* pip install {package}"):
+            load_pipeline(folders("ddim"), **options)
+
+
+@needs_text
 def test_a_comparison_of_variants(folders, tmp_path):
     options = asked("stable_diffusion_3") | {"store": tmp_path / "kept"}
-    fp32, fp8 = (load_pipeline(folders("stable_diffusion_3"), **options, **more) for more in ({}, {"quantize": "layerwise:fp8"}))
+    fp32, fp8 = (
+        load_pipeline(folders("stable_diffusion_3"), **options, **more) for more in ({}, {"quantize": "layerwise:fp8"})
+    )
     assert fp8.name == "stable_diffusion_3-0 quantize=layerwise:fp8 steps=3"
     ds = cl.compare([fp32, fp8], NOISE, count=8, metrics=("mse",))
     assert ds.sizes["t"] == 1
@@ -246,7 +328,9 @@ def test_the_address_chooses_a_mode(folders):
 @needs_text
 def test_the_address_of_a_text_pipeline(folders, tmp_path):
     (tmp_path / "prompts.txt").write_text("a cat\n\nred dog of\n")
-    model = cl.load(f"diffusers:{folders('stable_diffusion')}?prompts={tmp_path / 'prompts.txt'}&steps=3&size=16&device=cpu&batch=2")
+    model = cl.load(
+        f"diffusers:{folders('stable_diffusion')}?prompts={tmp_path / 'prompts.txt'}&steps=3&size=16&device=cpu&batch=2"
+    )
     direct = load_pipeline(folders("stable_diffusion"), **asked("stable_diffusion"))
     assert torch.equal(model.generate(NOISE, range(2)), direct.generate(NOISE, range(2)))
     assert model.facts["made"] == direct.facts["made"]

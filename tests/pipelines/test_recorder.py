@@ -16,7 +16,13 @@ def unet_pipeline(seed=0, scheduler=None):
     torch.manual_seed(seed)
     blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
     unet = diffusers.UNet2DModel(
-        sample_size=8, in_channels=3, out_channels=3, layers_per_block=1, block_out_channels=(8, 8), norm_num_groups=4, **blocks
+        sample_size=8,
+        in_channels=3,
+        out_channels=3,
+        layers_per_block=1,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        **blocks,
     )
     pipe = diffusers.DDIMPipeline(unet.eval(), scheduler or diffusers.DDIMScheduler())
     pipe.set_progress_bar_config(disable=True)
@@ -56,8 +62,12 @@ def test_levels_and_x0_are_the_scheduler_s_own(name, predicts):
             output = EPS - X0
         else:
             norm = (level.alpha**2 + level.sigma**2) ** 0.5
-            output = {"epsilon": EPS, "sample": X0, "v_prediction": (level.alpha * EPS - level.sigma * X0) / norm}[predicts]
-        assert torch.allclose(x0_of(scheduler, output, x_t, level), X0, atol=1e-3 * max(1, level.sigma / level.alpha)), place
+            output = {"epsilon": EPS, "sample": X0, "v_prediction": (level.alpha * EPS - level.sigma * X0) / norm}[
+                predicts
+            ]
+        assert torch.allclose(
+            x0_of(scheduler, output, x_t, level), X0, atol=1e-3 * max(1, level.sigma / level.alpha)
+        ), place
 
 
 @pytest.mark.parametrize("name", ["DDIM", "EulerDiscrete", "DPMSolverMultistep", "UniPCMultistep"])
@@ -93,7 +103,9 @@ def test_x0_along_a_run_is_what_the_scheduler_makes_of_the_output(name):
 
 def test_a_pipeline_is_recorded_to_the_bit_and_calls_are_appended(tmp_path):
     pipe = unet_pipeline()
-    plain = [pipe(batch_size=2, generator=generators(s, 2), num_inference_steps=3, output_type="pt").images for s in (0, 2)]
+    plain = [
+        pipe(batch_size=2, generator=generators(s, 2), num_inference_steps=3, output_type="pt").images for s in (0, 2)
+    ]
     recorder = cl.Recorder(pipe)
     for start in (0, 2):
         images = pipe(batch_size=2, generator=generators(start, 2), num_inference_steps=3, output_type="pt").images

@@ -29,7 +29,9 @@ def write(path, held=None, facts=None, **said):
 
 
 def test_either_format_reads_the_same(tmp_path):
-    one, other = (cl.load_recording(write(tmp_path / f"a.{kind}", names=list("abcdef"))) for kind in ("npz", "safetensors"))
+    one, other = (
+        cl.load_recording(write(tmp_path / f"a.{kind}", names=list("abcdef"))) for kind in ("npz", "safetensors")
+    )
     for quantity in ("latents", "x0"):
         made = one.estimates(range(6), range(5), quantity)
         assert torch.equal(made, other.estimates(range(6), range(5), quantity))
@@ -55,9 +57,13 @@ def test_times_alone_are_those_of_a_schedule(tmp_path):
     flow = cl.load_recording(tmp_path / "flow.npz")
     assert flow.log_snr.tolist() == pytest.approx([2 * np.log(1 / 9), 0, np.inf])
     facts = json.dumps({"schedule": "linear"})
-    np.savez(tmp_path / "l.npz", latents=np.zeros((3, 2, 1, 2, 2), np.float32), times=np.array([0.9, 0.5, 0.0]), facts=facts)
+    np.savez(
+        tmp_path / "l.npz", latents=np.zeros((3, 2, 1, 2, 2), np.float32), times=np.array([0.9, 0.5, 0.0]), facts=facts
+    )
     linear = cl.load_recording(tmp_path / "l.npz")
-    assert linear.log_snr[:2].tolist() == pytest.approx(cl.SCHEDULES.build("linear").log_snr(torch.tensor([0.9, 0.5])).tolist())
+    assert linear.log_snr[:2].tolist() == pytest.approx(
+        cl.SCHEDULES.build("linear").log_snr(torch.tensor([0.9, 0.5])).tolist()
+    )
 
 
 def test_steps_from_data_to_noise_are_turned_and_of_equal_levels_the_last_is_kept(tmp_path):
@@ -84,7 +90,10 @@ def test_steps_from_data_to_noise_are_turned_and_of_equal_levels_the_last_is_kep
         ({"latents": torch.zeros(3, 2, 1), "times": torch.tensor([0.5, 0.9, 0.1])}, "rise and fall"),
         ({"latents": torch.zeros(2, 2, 1), "times": torch.tensor([0.5, torch.nan])}, "not finite"),
         ({"latents": torch.zeros(2, 2, 3), "x0": torch.zeros(2, 2, 4), "times": torch.tensor([1.0, 0.0])}, "one shape"),
-        ({"latents": torch.zeros(2, 2, 3), "images": torch.zeros(3, 1, 2, 2), "times": torch.tensor([1.0, 0.0])}, "images"),
+        (
+            {"latents": torch.zeros(2, 2, 3), "images": torch.zeros(3, 1, 2, 2), "times": torch.tensor([1.0, 0.0])},
+            "images",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused_in_a_sentence(tmp_path, held, said):
@@ -120,7 +129,9 @@ def test_a_comparison_is_that_of_the_estimates(tmp_path):
     assert np.array_equal(swapped["distance"], ds["distance"])
     blocks = cl.compare([a, b], metrics=("mse",), block=4)
     assert np.array_equal(blocks["distance"], ds["distance"])
-    assert cl.compare([a, a.__class__(**{**vars(a), "name": "again"})], metrics=("mse",))["score"].values == pytest.approx(1.0)
+    assert cl.compare([a, a.__class__(**{**vars(a), "name": "again"})], metrics=("mse",))[
+        "score"
+    ].values == pytest.approx(1.0)
 
 
 def test_without_x0_latents_are_compared_and_it_is_said(tmp_path):
@@ -172,7 +183,8 @@ def test_prompts_are_labels_and_must_be_the_same(tmp_path):
 
 def test_noise_must_be_the_same(tmp_path):
     a, b, c = (
-        cl.load_recording(write(tmp_path / f"{k}.npz", tensors(k), facts={} if k == 2 else {"noise_seed": k})) for k in range(3)
+        cl.load_recording(write(tmp_path / f"{k}.npz", tensors(k), facts={} if k == 2 else {"noise_seed": k}))
+        for k in range(3)
     )
     with pytest.raises(UserError, match="other noise"):
         cl.compare([a, b])
