@@ -11,7 +11,7 @@ RESULTS_OPTIONS ?=
 # FIGURES_OPTIONS="--store runs" makes images and curves anew, which are otherwise read from the committed data of their figures.
 FIGURES_OPTIONS ?=
 
-.PHONY: demo figures results test test-slow lint format clean
+.PHONY: demo figures results test test-slow bench lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/consistency-lab demo --out $(OUT)
@@ -30,6 +30,10 @@ test: $(VENV)/.installed-dev
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/pytest -m slow
+
+# Both sides of every row in turn, on this machine: benchmarks/RESULTS.md. ROW="lpips_pairs path_noise" measures some alone.
+bench: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/run.py $(ROW)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

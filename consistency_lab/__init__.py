@@ -23,6 +23,7 @@ _HOMES = {
     "Denoiser": "diffusion.denoiser",
     "DiffusionModel": "diffusion.model",
     "DinoFeatures": "metrics.dino",
+    "Distance": "metrics.base",
     "Estimate": "diffusion.sampling",
     "GANSettings": "contrast.settings",
     "GaussianDenoiser": "diffusion.references",
@@ -61,6 +62,7 @@ _HOMES = {
     "difficulty_table": "probes.profiles",
     "explore": "jupyter.explore",
     "export_diffusers": "interop.export",
+    "gate": "gates.gate",
     "layer_names": "similarity.representations",
     "line_landscape": "probes.landscape",
     "load": "loading",
@@ -136,6 +138,7 @@ if TYPE_CHECKING:
     from consistency_lab.diffusion.sampling import SAMPLERS, Estimate, NextLevel, Sampler, sample_path
     from consistency_lab.diffusion.schedule import SCHEDULES
     from consistency_lab.errors import UserError
+    from consistency_lab.gates.gate import gate
     from consistency_lab.interop.export import export_diffusers
     from consistency_lab.interop.generator import wrap_generator
     from consistency_lab.interop.module import wrap_module
@@ -145,6 +148,7 @@ if TYPE_CHECKING:
     from consistency_lab.kinds.base import Kind
     from consistency_lab.kinds.registry import KINDS
     from consistency_lab.loading import load
+    from consistency_lab.metrics.base import Distance
     from consistency_lab.metrics.copy_detection import CopyDistance, sscd
     from consistency_lab.metrics.dino import DinoFeatures
     from consistency_lab.metrics.distances import METRICS

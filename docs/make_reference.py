@@ -32,6 +32,7 @@ ROOMS = {
     "networks": "Architectures",
     "diffusion": "Schedules, denoisers, noise, sampling",
     "similarity": "Comparing",
+    "gates": "Gates",
     "metrics": "Distances between images",
     "probes": "Probes",
     "studies": "Probes of pairs, of GANs and of VAEs",

@@ -17,6 +17,7 @@ import tyro
 from consistency_lab.choices import Choice
 from consistency_lab.cli.compare import Compare
 from consistency_lab.cli.demo import Demo
+from consistency_lab.cli.gate import Gate
 from consistency_lab.cli.layers import Layers
 from consistency_lab.cli.listing import Export, List, Status
 from consistency_lab.cli.probe import Probe
@@ -40,6 +41,7 @@ COMMANDS: dict[str, type[Any]] = {
     "train-vae": TrainVAE,
     "sample": Sample,
     "compare": Compare,
+    "gate": Gate,
     "layers": Layers,
     "snapshots": Snapshots,
     "quality": Quality,
@@ -100,7 +102,7 @@ def _parse(arguments: list[str]) -> Any:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point. Returns 0, 2 for input that cannot be used, or 130 after Ctrl-C."""
+    """Entry point. Returns 0, or what a command decided (`gate`: 1 or 3), 2 for input that cannot be used, 130 after Ctrl-C."""
     spell_out()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments == ["--version"]:
@@ -109,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         command = _parse(arguments)
-        command.run()
+        return command.run() or 0
     except UserError as error:
         print(f"consistency-lab: {error}", file=sys.stderr)
         return 2
@@ -119,4 +121,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe has seen enough (`... --help | head`)
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the interpreter flushes it on its way out
         return 0
-    return 0

@@ -97,6 +97,19 @@ def parse_numbers(text: str, what: str) -> list[int]:
     return numbers
 
 
+def claim_folder(out: Path, force: bool) -> None:
+    """Raise `UserError` for a folder that holds results already, unless they may be written over, or where nothing can be written."""
+    from consistency_lab.store.atomic import ensure_writable
+
+    ensure_writable(out)
+    held = sorted((out / "results").glob("*.nc"))
+    if held and not force:
+        raise UserError(
+            f"{out} holds results already ({', '.join(path.name for path in held[:3])}); name another folder with --out, or write over "
+            "them with --force."
+        )
+
+
 def write_results(results: dict[str, xr.Dataset], out: Path, title: str) -> None:
     """Results as netCDF and CSV, their figures, and the report."""
     from consistency_lab.reports.folder import write_folder

@@ -11,6 +11,7 @@ import tyro
 
 from consistency_lab.cli.common import (
     Common,
+    claim_folder,
     find,
     load_models,
     parse_numbers,
@@ -72,7 +73,6 @@ class Compare(Common):
         from consistency_lab.similarity.compare import compare
         from consistency_lab.similarity.frozen import compare_frozen
         from consistency_lab.similarity.reproducibility import measure_reproducibility
-        from consistency_lab.store.atomic import ensure_writable
 
         sampler = Sampler.parse(self.sampler)
         if not self.metrics:
@@ -96,7 +96,7 @@ class Compare(Common):
                 }
             )
             return
-        ensure_writable(self.out)
+        claim_folder(self.out, self.force)
         models = load_models(self.models, self.store, self.device)
         if self.guidance is not None:
             models = _guided(models, self.guidance)

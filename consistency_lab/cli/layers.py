@@ -9,6 +9,7 @@ import tyro
 
 from consistency_lab.cli.common import (
     Common,
+    claim_folder,
     find,
     load_models,
     print_json,
@@ -49,17 +50,16 @@ class Layers(Common):
         from consistency_lab.diffusion.noise import SharedNoise
         from consistency_lab.plots.layers import layer_frame
         from consistency_lab.similarity.representations import compare_representations
-        from consistency_lab.store.atomic import ensure_writable
 
         found, layers = find(self.models, self.store), self._layers()
-        images = training_images(self.data, self.data_dir)
         if self.dry_run:
             evaluations = len(found) * self.count * len(self.times)
             print_json(
                 {"models": found, "images": self.count, "network_evaluations": evaluations, "out": str(self.out)}
             )
             return
-        ensure_writable(self.out)
+        claim_folder(self.out, self.force)
+        images = training_images(self.data, self.data_dir)
         models = load_models(self.models, self.store, self.device)
         result = compare_representations(
             models, images, layers, times=self.times, noise=SharedNoise(self.seed), count=self.count

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from consistency_lab.cli.common import Common, find, load_models, print_json, training_images, write_results
+from consistency_lab.cli.common import (
+    Common,
+    claim_folder,
+    find,
+    load_models,
+    print_json,
+    training_images,
+    write_results,
+)
 from consistency_lab.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,7 +58,6 @@ class Probe(Common):
 
     def run(self) -> None:
         from consistency_lab.data.sources import load_images
-        from consistency_lab.store.atomic import ensure_writable
 
         self._check()
         found = find(self.models, self.store)
@@ -59,7 +66,7 @@ class Probe(Common):
             asked = {"probe": self.what, "models": found, "data": self.data, "out": str(self.out)}
             print_json({**asked, **self._cost(images)})
             return
-        ensure_writable(self.out)
+        claim_folder(self.out, self.force)
         result = self._landscape(images) if self.what in ("landscape", "curvature") else self._probe(images)
         kind, title = result.attrs["kind"], f"{self.what.capitalize()} of {', '.join(self.models)}"
         write_results({f"{kind}-{result.attrs.get('model', self.models[0])}": result}, self.out, title)

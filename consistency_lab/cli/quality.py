@@ -10,6 +10,7 @@ import tyro
 
 from consistency_lab.cli.common import (
     Common,
+    claim_folder,
     find,
     load_models,
     print_json,
@@ -56,7 +57,6 @@ class Quality(Common):
         from consistency_lab.diffusion.sampling import Sampler
         from consistency_lab.plots.quality import quality_frame
         from consistency_lab.similarity.quality import measure_quality
-        from consistency_lab.store.atomic import ensure_writable
 
         if not self.models:
             raise UserError("name a model or more, for example: consistency-lab quality unet-s0 --data digits")
@@ -65,14 +65,14 @@ class Quality(Common):
         if self.weights is not None and self.features == "classifier":
             raise UserError("--weights belongs to --features inception and --features dinov2.")
         found, sampler = find(self.models, self.store), Sampler.parse(self.sampler)
-        real, training = (training_images(data, self.data_dir) for data in (self.data, self.training_data))
         if self.dry_run:
             evaluations = len(found) * self.count * sampler.evaluations()
             print_json(
                 {"models": found, "samples": self.count, "network_evaluations": evaluations, "out": str(self.out)}
             )
             return
-        ensure_writable(self.out)
+        claim_folder(self.out, self.force)
+        real, training = (training_images(data, self.data_dir) for data in (self.data, self.training_data))
         extractor = self._extractor(real if training is None else training)
         models = load_models(self.models, self.store, self.device)
         noise = SharedNoise(self.seed)

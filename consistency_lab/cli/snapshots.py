@@ -9,6 +9,7 @@ import tyro
 
 from consistency_lab.cli.common import (
     Common,
+    claim_folder,
     find,
     load_models,
     print_json,
@@ -51,7 +52,6 @@ class Snapshots(Common):
         from consistency_lab.diffusion.sampling import Sampler
         from consistency_lab.plots.snapshots import snapshot_frame
         from consistency_lab.similarity.snapshots import compare_snapshots
-        from consistency_lab.store.atomic import ensure_writable
         from consistency_lab.training.train import kept_steps
 
         if not self.models:
@@ -67,7 +67,7 @@ class Snapshots(Common):
                 {"models": found, "snapshots": snapshots, "network_evaluations": evaluations, "out": str(self.out)}
             )
             return
-        ensure_writable(self.out)
+        claim_folder(self.out, self.force)
         images = training_images(self.data, self.data_dir)
         result = compare_snapshots(
             models, SharedNoise(self.seed), images=images, count=self.count, metrics=self.metrics, sampler=sampler

@@ -58,7 +58,14 @@ class Training(Common):
         for name, job in zip(names, jobs, strict=True):
             options: dict[str, Any] = {"device": self.device, "force": self.force, "progress": self.progress}
             model = kind.train(images, settings=job, name=name, store=store, **options, **self._more())
-            print(f"{model.name}: {model.folder}")
+            print(f"{model.name}: {model.folder}{self._known_as(model)}")
+
+    @staticmethod
+    def _known_as(model: Any) -> str:
+        from consistency_lab.store.run import Run
+
+        stored = Run.open(model.folder).name
+        return "" if stored == model.name else f" (trained already, as {stored!r}: the store knows it by that name)"
 
     def _default_name(self, job: LoopSettings) -> str:
         from consistency_lab.loading import kind_of

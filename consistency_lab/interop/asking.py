@@ -80,8 +80,14 @@ def _answers(denoiser: WrappedDenoiser, images: Sequence[int], levels: Tensor, t
     states = torch.cat([start_state(denoiser, x[None], float(t)) for x, t in zip(noise, levels, strict=True)])
     labels = torch.tensor([i % network.classes for i in images], device=network.place) if network.classes else None
     shown = denoiser.shown(states, levels.to(network.place)).to(network.precision or torch.float64)
+    given = shown.clone()
     with measuring():
-        return network(shown, (levels if times is None else times).to(shown), labels)
+        answers = network(shown, (levels if times is None else times).to(shown), labels)
+    if not torch.equal(shown, given):
+        raise ValueError(
+            "it writes into the images that it is given, which are needed as they are (x.mul_(0.5), inplace=True)"
+        )
+    return answers
 
 
 def _apart(a: Tensor, b: Tensor) -> float:

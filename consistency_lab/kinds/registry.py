@@ -19,6 +19,7 @@ from consistency_lab.kinds.connectivity import Connectivity
 from consistency_lab.kinds.copies import Reproducibility
 from consistency_lab.kinds.difficulty import Difficulty
 from consistency_lab.kinds.frozen import Frozen
+from consistency_lab.kinds.gate import Gate
 from consistency_lab.kinds.landscapes import Curvature, Landscape, Plane
 from consistency_lab.kinds.layers import Layers
 from consistency_lab.kinds.quality import Quality
@@ -32,6 +33,7 @@ KINDS: Registry[Kind] = Registry(
     "kind of result",
     {
         "comparison": Comparison,
+        "gate": Gate,
         "reproducibility": Reproducibility,
         "frozen comparison": Frozen,
         "quality": Quality,

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from consistency_lab.errors import UserError
 
 RANGE = 2.0  # width of the image range [-1, 1]
-_ELEMENTS = 2**24  # embedding values that are held in float64 at a time (128 MiB)
-_WIDE = 2**22  # values of one embedding from which on it is taken in parts (features of large images)
+_ELEMENTS = 2**22  # embedding values that are held in float64 at a time (32 MiB)
+_CACHED = 2**17  # of those that several sums are taken of: what fits into the processor's cache (1 MiB)
+_CLOSE = 1e-4  # of |a|^2 + |b|^2: a squared distance below that has lost four digits or more
+
+Groups = Sequence[np.ndarray] | None
 
 
 class Distance(ABC):
@@ -58,56 +62,95 @@ class Distance(ABC):
         Raises:
             UserError: fewer than two samples, for which there is no other noise.
         """
-        check_samples(a)
-        n = len(a)
-        steps = (
-            torch.linspace(1, n // 2, min(self.shifts, n // 2), dtype=torch.float32, device="cpu")
-            .round()
-            .long()
-            .unique()
-            .tolist()
-        )
-        total, weights = torch.zeros(n, dtype=torch.float64, device=a.device), 0.0
-        for s in steps:
-            weight = 0.5 if 2 * s == n else 1.0  # i + n/2 and i - n/2 are one sample
-            for values in (self.between(a, b.roll(s, 0)), self.between(a.roll(s, 0), b)):
+        return self.pairwise([a, b], [(0, 1)])[1][0]
+
+    def shifted(self, embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], shift: int) -> Tensor:
+        """The distance of sample i of one model to sample i - shift of the other, of pairs of models: ``(P, N)`` float64."""
+        return torch.stack([self.between(embedded[a], embedded[b].roll(shift, 0)) for a, b in pairs]).double()
+
+    def pairwise(
+        self,
+        embedded: Sequence[Tensor],
+        pairs: Sequence[tuple[int, int]],
+        groups: Groups = None,
+        shifts: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """`between` and `null` of pairs of models, each ``(P, N)`` float64: what compares K models in one go.
+
+        Args:
+            embedded: of each model, all of one shape.
+            pairs: indices of two of them.
+            groups: places of the samples among which the null is taken, group by group; None: among all.
+            shifts: instead of the distance's own, where its null has no closed form.
+        """
+        distance = self.shifted(embedded, pairs, 0)
+        null = torch.empty_like(distance)
+        both = [*pairs, *((b, a) for a, b in pairs)]
+        for group in all_or(groups):
+            parts = [each[group] for each in embedded]
+            check_samples(parts[0])
+            n = len(parts[0])
+            total, weights = torch.zeros_like(null[:, group]), 0.0
+            for shift in chosen_shifts(n // 2, self.shifts if shifts is None else shifts):
+                weight = 0.5 if 2 * shift == n else 1.0  # i + n/2 and i - n/2 are one sample
+                values = self.shifted(parts, both, shift)
                 # Each value belongs to sample i and to sample i - s: a delete-one jackknife over samples may then use these rows.
-                total += weight * (values + values.roll(-s, 0))
-            weights += 4 * weight
-        return total / weights
+                values = weight * (values + values.roll(-shift, 1))
+                total += values[: len(pairs)] + values[len(pairs) :]
+                weights += 4 * weight
+            null[:, group] = total / weights
+        return distance, null
+
+
+def chosen_shifts(most: int, count: int) -> list[int]:
+    """``count`` whole numbers from 1 to ``most``, evenly spread; all of them where there are no more."""
+    spread = torch.linspace(1, most, min(count, most), dtype=torch.float32, device="cpu")
+    return [int(s) for s in spread.round().long().unique().tolist()]
 
 
 class SquaredDistance(Distance):
     """A distance that is the squared Euclidean distance of embeddings ``(N, F)``: its null over all i != j follows from sums, in O(N).
 
-    Embeddings may be float32; differences are taken in float64, a few rows at a time.
+    Embeddings may be float32; sums are taken in float64, a few rows or columns at a time.
     """
 
     def between(self, a: Tensor, b: Tensor) -> Tensor:
-        if a.shape[1] > _WIDE:
-            return torch.stack([(u - v).pow(2).sum(1) for u, v in _paired_columns(a, b)]).sum(0)
-        return torch.cat([(u - v).pow(2).sum(1) for u, v in _paired_rows(a, b)])
+        rows = max(1, _ELEMENTS // max(1, a.shape[1]))
+        parts = zip(a.split(rows), b.split(rows), strict=True)
+        return torch.cat([(u.double() - v.double()).pow(2).sum(1) for u, v in parts])
 
-    def null(self, a: Tensor, b: Tensor) -> Tensor:
-        check_samples(a)
-        if a.shape[1] > _WIDE:
-            return _null_of_columns(a, b)
-        n, origin = len(a), a[0].double()
-        # Differences of large equal terms would cost digits: centre both embeddings by one common point, which changes no distance.
-        sum_a, sum_b = torch.zeros_like(origin), torch.zeros_like(origin)
-        for u, v in _paired_rows(a, b):
-            sum_a += (u - origin).sum(0)
-            sum_b += (v - origin).sum(0)
-        centre = origin + (sum_a + sum_b) / (2 * n)
-        apart = (sum_a - sum_b) / 2  # the sum of the centred a; that of the centred b is its negative
-        rows = []
-        for u, v in _paired_rows(a, b):
-            u, v = u - centre, v - centre
-            rows.append(torch.stack([u.pow(2).sum(1), v.pow(2).sum(1), u @ apart, v @ apart, (u - v).pow(2).sum(1)]))
-        norm_a, norm_b, a_dot, b_dot, own = torch.cat(rows, dim=1)
-        to_b = n * norm_a + norm_b.sum() + 2 * a_dot - own
-        to_a = n * norm_b + norm_a.sum() - 2 * b_dot - own
-        return (0.5 * (to_a + to_b) / (n - 1)).clamp_min(0.0)
+    def shifted(self, embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], shift: int) -> Tensor:
+        return squared_distances(embedded, pairs, shift)
+
+    def pairwise(
+        self,
+        embedded: Sequence[Tensor],
+        pairs: Sequence[tuple[int, int]],
+        groups: Groups = None,
+        shifts: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """See `Distance.pairwise`; of all pairs together, from inner products.
+
+        The sum over all j of |a_i - b_j|^2 is n |a_i|^2 + sum |b|^2 - 2 a_i sum(b). The null is that of both directions without j = i.
+        """
+        first, second = map(list, zip(*pairs, strict=True))
+        gram = _no_products(embedded)
+        onto = torch.zeros_like(gram)
+        for part in _centred_columns(embedded):
+            gram.baddbmm_(part, part.mT)
+            for group in all_or(groups):
+                onto[group] += part[group] @ part[group].sum(0).T
+        squares = gram.diagonal(dim1=1, dim2=2)
+        distance = _from_products(embedded, pairs, squares[:, first] + squares[:, second], gram[:, first, second])
+        null = torch.empty_like(distance)
+        for group in all_or(groups):
+            check_samples(embedded[0][group])
+            norms, n = squares[group], len(squares[group])
+            total = norms.sum(0)
+            to_second = n * norms[:, first] + total[second] - 2 * onto[group][:, first, second]
+            to_first = n * norms[:, second] + total[first] - 2 * onto[group][:, second, first]
+            null[:, group] = (0.5 * (to_second + to_first).T - distance[:, group]).div_(n - 1).clamp_min(0.0)
+        return distance, null
 
     def matrix(self, embedded: Tensor) -> Tensor:
         """All pairs at once, from one Gram matrix in float64: ``(N, F)`` -> ``(N, N)``, symmetric, never negative, 0 on the diagonal."""
@@ -124,25 +167,55 @@ class SquaredDistance(Distance):
         return distances.fill_diagonal_(0.0)
 
 
-def _paired_rows(a: Tensor, b: Tensor) -> list[tuple[Tensor, Tensor]] | zip[tuple[Tensor, Tensor]]:
-    rows = max(1, _ELEMENTS // max(1, a.shape[1]))
-    return zip((x.double() for x in a.split(rows)), (x.double() for x in b.split(rows)), strict=True)
+def squared_distances(embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], shift: int = 0) -> Tensor:
+    """|a_i - b_(i - shift)|^2 of pairs of models, ``(P, N)`` float64, from the inner products of all models' embeddings ``(N, F)``."""
+    first, second = map(list, zip(*pairs, strict=True))
+    gram = _no_products(embedded)
+    squares = gram[:, 0].clone()
+    for part in _centred_columns(embedded):
+        squares += part.pow(2).sum(2)
+        gram.baddbmm_(part, part.roll(shift, 0).mT)
+    sums = squares[:, first] + squares.roll(shift, 0)[:, second]
+    return _from_products(embedded, pairs, sums, gram[:, first, second], shift)
 
 
-def _paired_columns(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Some columns of both at a time, in float64."""
-    width = max(1, _ELEMENTS // (16 * len(a)))
-    return ((u.double(), v.double()) for u, v in zip(a.split(width, 1), b.split(width, 1), strict=True))
+def _no_products(embedded: Sequence[Tensor]) -> Tensor:
+    models = len(embedded)
+    return torch.zeros(len(embedded[0]), models, models, dtype=torch.float64, device=embedded[0].device)
 
 
-def _null_of_columns(a: Tensor, b: Tensor) -> Tensor:
-    """The null of all i != j from the table of all distances, which few wide embeddings have."""
-    table = torch.zeros(len(a), len(b), dtype=torch.float64, device=a.device)
-    for u, v in _paired_columns(a, b):
-        u, v = u - u[0], v - u[0]  # centred by one common point
-        table += u.pow(2).sum(1)[:, None] + v.pow(2).sum(1) - 2 * u @ v.T
-    table = table.clamp_min(0.0).fill_diagonal_(0.0)
-    return 0.5 * (table.sum(0) + table.sum(1)) / (len(a) - 1)
+def _centred_columns(embedded: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Some columns of all models at a time, ``(N, K, columns)`` float64, in one piece of memory.
+
+    All are centred by one common point, which changes no distance: differences of large equal terms would cost digits.
+    """
+    samples, models, like = len(embedded[0]), len(embedded), embedded[0]
+    columns = min(like.shape[1], max(1, _CACHED // (samples * models)))
+    memory = torch.empty(samples, models, columns, dtype=torch.float64, device=like.device)
+    for start in range(0, like.shape[1], columns):
+        part = memory[..., : like.shape[1] - start]
+        for model, each in enumerate(embedded):
+            part[:, model] = each[:, start : start + columns]
+        yield part.sub_(part.mean((0, 1)))
+
+
+def _from_products(
+    embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], sums: Tensor, products: Tensor, shift: int = 0
+) -> Tensor:
+    """|a|^2 + |b|^2 - 2 ab ``(P, N)`` from ``(N, P)``; where that loses digits, |a - b|^2 itself."""
+    distance = (sums - 2 * products).T.contiguous()
+    close = distance < _CLOSE * sums.T
+    for pair in close.any(1).nonzero()[:, 0].tolist():
+        (a, b), where = pairs[pair], close[pair].nonzero()[:, 0]
+        for part in where.split(max(1, _ELEMENTS // embedded[a].shape[1])):
+            apart = embedded[a][part].double() - embedded[b][part - shift].double()
+            distance[pair, part] = apart.pow(2).sum(1)
+    return distance
+
+
+def all_or(groups: Groups) -> Sequence[slice] | Sequence[np.ndarray]:
+    """The groups, or the one of all samples."""
+    return [slice(None)] if groups is None else groups
 
 
 def check_samples(images: Tensor) -> None:

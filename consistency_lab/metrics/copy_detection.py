@@ -51,6 +51,10 @@ class CopyDistance(SquaredDistance):
             raise UserError(
                 f"the features of {self.name} must be finite and of shape ({len(images)}, F), not {tuple(found.shape)}."
             )
+        if not (norms := found.norm(dim=1)).all():
+            raise UserError(
+                f"the features of {self.name} are all 0 for image {int((norms == 0).nonzero()[0])}, and have no direction; give others."
+            )
         return half_unit(found.double())
 
     def similarity(self, a: Tensor, b: Tensor) -> Tensor:

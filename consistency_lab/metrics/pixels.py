@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from consistency_lab.errors import UserError
-from consistency_lab.metrics.base import RANGE, Distance, SquaredDistance, check_images
-from consistency_lab.metrics.neighbours import squared_distances
+from consistency_lab.metrics import neighbours
+from consistency_lab.metrics.base import RANGE, Distance, SquaredDistance, check_images, squared_distances
 
 
 class MeanSquaredError(SquaredDistance):
@@ -43,7 +45,14 @@ class PeakSignalToNoise(Distance):
         return check_images(images).double().flatten(1)
 
     def between(self, a: Tensor, b: Tensor) -> Tensor:
-        return 10 * torch.log10(RANGE**2 / (a - b).pow(2).mean(1))
+        return _decibels((a - b).pow(2).mean(1))
+
+    def shifted(self, embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], shift: int) -> Tensor:
+        return _decibels(squared_distances(embedded, pairs, shift) / embedded[0].shape[1])
+
+
+def _decibels(mean_squares: Tensor) -> Tensor:
+    return 10 * torch.log10(RANGE**2 / mean_squares)
 
 
 def nearest(images: Tensor, candidates: Tensor, chunk: int = 4096) -> tuple[Tensor, Tensor]:
@@ -62,7 +71,7 @@ def nearest(images: Tensor, candidates: Tensor, chunk: int = 4096) -> tuple[Tens
     index = torch.zeros(len(flat), dtype=torch.long, device=flat.device)
     for first in range(0, len(candidates), chunk):
         block = candidates[first : first + chunk].to(flat.device).double().flatten(1)
-        smallest, where = squared_distances(flat, block).min(1)
+        smallest, where = neighbours.squared_distances(flat, block).min(1)
         closer = smallest < best
         best, index = torch.where(closer, smallest, best), torch.where(closer, where + first, index)
     # The expansion above rounds; the winner's distance is computed again from the difference itself.

@@ -9,6 +9,9 @@ times faster than a padded convolution in float32.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +24,17 @@ _SIGMA = 1.5  # the papers' Gaussian window, 11 pixels wide
 _BETAS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the five scales, finest first (Wang et al. 2003)
 _C1, _C2 = (0.01 * RANGE) ** 2, (0.03 * RANGE) ** 2  # (K1 L)^2 and (K2 L)^2 of equation 13 of Wang et al. 2004
 _LARGE, _TILE = 128, 64  # pixels of a side from which on the window is applied in tiles, and of a tile
-_PIXELS = 2**20  # of one set of images that are compared at a time: some twenty copies of them in float64 are held
+_PIXELS = 2**16  # of one model that are compared at a time: they stay in the processor's cache
+_EQUAL = 1e-9  # a distance below that may be rounding alone
+
+
+class Moments(NamedTuple):
+    """Intensities ``(N, C, H, W)``, their means over the Gaussian window ``(N, C, H', W')``, and their shares of both denominators."""
+
+    image: Tensor
+    mean: Tensor
+    luminance: Tensor
+    contrast: Tensor
 
 
 class _Structural(Distance):
@@ -45,52 +58,81 @@ class _Structural(Distance):
         return kept
 
     def between(self, a: Tensor, b: Tensor) -> Tensor:
-        rows = max(1, _PIXELS // a[0].numel())
-        parts = [self._similarity(u, v) for u, v in zip(a.split(rows), b.split(rows), strict=True)]
-        return (1.0 - torch.cat(parts)).clamp_min(0.0).masked_fill((a == b).flatten(1).all(1), 0.0)
+        return self.shifted([a, b], [(0, 1)], 0)[0]
 
-    def _terms(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """Luminance and contrast-structure terms ``(N, C, H', W')``, whose product is SSIM, where the whole window lies in the image."""
-        rows, columns = (_windows(side, self.window, self.sigma, a) for side in a.shape[-2:])
-        mean_a, mean_b, aa, bb, ab = _across(rows, torch.stack([a, b, a * a, b * b, a * b]), columns)
-        squares = mean_a**2 + mean_b**2
-        luminance = (2 * mean_a * mean_b + _C1) / (squares + _C1)
-        return luminance, (2 * (ab - mean_a * mean_b) + _C2) / (aa + bb - squares + _C2)
+    def shifted(self, embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], shift: int) -> Tensor:
+        """See `Distance.shifted`. The windows' moments are taken once for each model, and products alone for each pair, of a few samples
+        at a time that stay in the processor's cache. Other samples are nowhere near, where float32 would lose the distance: theirs is
+        taken in it.
+        """
+        if shift:
+            embedded = [each.float() for each in embedded]
+        rows = max(1, _PIXELS // embedded[0][0].numel())
+        found = torch.empty(len(pairs), len(embedded[0]), dtype=torch.float64, device=embedded[0].device)
+        for here in torch.arange(len(embedded[0]), device=embedded[0].device).split(rows):
+            own = [self._prepared(each[here]) for each in embedded]
+            others = [self._prepared(each[here - shift]) for each in embedded] if shift else own
+            for p, (a, b) in enumerate(pairs):
+                found[p, here] = 1.0 - self._similarity(own[a], others[b]).double()
+        found.clamp_min_(0.0)
+        for p, i in (found < _EQUAL).nonzero().tolist():  # of equal images it is exactly 0
+            a, b = pairs[p]
+            if torch.equal(embedded[a][i], embedded[b][i - shift]):
+                found[p, i] = 0.0
+        return found
+
+    def _prepared(self, images: Tensor) -> list[Moments]:
+        """Of each scale, finest first."""
+        return [self._moments(images)]
+
+    def _moments(self, images: Tensor) -> Moments:
+        mean, square = self._windowed(images), self._windowed(images * images)
+        squared = mean * mean
+        return Moments(images, mean, squared + _C1 / 2, square.sub_(squared).add_(_C2 / 2))
+
+    def _windowed(self, images: Tensor) -> Tensor:
+        """Means over the Gaussian window ``(..., H', W')``, where the whole window lies in the image."""
+        rows, columns = (
+            _windows(side, self.window, self.sigma, images.dtype, images.device) for side in images.shape[-2:]
+        )
+        if max(images.shape[-2:]) > _LARGE:  # most of a banded matrix is zero
+            return _banded(columns, _banded(rows, images).mT).mT
+        lines = images.flatten(0, -2) @ columns.T  # one product of matrices, twice as fast as one for each image
+        return rows @ lines.view(*images.shape[:-1], -1)
+
+    def _terms(self, a: Moments, b: Moments) -> tuple[Tensor, Tensor]:
+        """Luminance and contrast-structure terms ``(N, C, H', W')``, whose product is SSIM."""
+        product = a.mean * b.mean
+        contrast = self._windowed(a.image * b.image).sub_(product).mul_(2).add_(_C2).div_(a.contrast + b.contrast)
+        return product.mul_(2).add_(_C1).div_(a.luminance + b.luminance), contrast
 
     @abstractmethod
-    def _similarity(self, a: Tensor, b: Tensor) -> Tensor:
-        """``(N,)`` from float64 intensities in [0, 2]."""
+    def _similarity(self, a: list[Moments], b: list[Moments]) -> Tensor:
+        """``(N,)``."""
 
     @abstractmethod
     def _check(self, side: int) -> None:
         """Raise `UserError` for images whose shorter side is too small, naming the least size."""
 
 
-def _windows(side: int, window: int, sigma: float, like: Tensor) -> Tensor:
+@lru_cache(maxsize=32)
+def _windows(side: int, window: int, sigma: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """``(side - window + 1, side)``: row i weighs the pixels i .. i + window - 1 of a line by the Gaussian, whose sum is 1."""
-    offsets = torch.arange(window, dtype=like.dtype, device=like.device) - window // 2
+    offsets = torch.arange(window, dtype=dtype, device=device) - window // 2
     weights = torch.exp(-0.5 * (offsets / sigma) ** 2)
     line = F.pad(weights / weights.sum(), (0, side - window + 1))
     # Each row of side + 1 entries begins one entry later than the row before when it is cut at every ``side`` entries.
     return line.repeat(side - window + 1)[: (side - window + 1) * side].view(-1, side)
 
 
-def _across(rows: Tensor, images: Tensor, columns: Tensor) -> Tensor:
-    """``rows @ images @ columns.T``; of large images tile by tile, since most of a banded matrix is zero."""
-    if max(images.shape[-2:]) <= _LARGE:
-        return rows @ images @ columns.T
-    return _banded(columns, _banded(rows, images).mT).mT
-
-
 def _banded(band: Tensor, images: Tensor) -> Tensor:
-    """``band @ images``, for a band of that many rows whose row i begins at column i."""
+    """``band @ images`` tile by tile, for a band of that many rows whose row i begins at column i."""
     height, reach = len(band), band.shape[1] - len(band)
     found = images.new_empty(*images.shape[:-2], height, images.shape[-1])
     for first in range(0, height, _TILE):
         last = min(first + _TILE, height)
-        torch.matmul(
-            band[first:last, first : last + reach], images[..., first : last + reach, :], out=found[..., first:last, :]
-        )
+        part = images[..., first : last + reach, :]
+        torch.matmul(band[first:last, first : last + reach], part, out=found[..., first:last, :])
     return found
 
 
@@ -118,8 +160,8 @@ class StructuralDistance(_Structural):
             f"(side - {self.window - 1} in each direction); values are clamped to [-1, 1]"
         )
 
-    def _similarity(self, a: Tensor, b: Tensor) -> Tensor:
-        luminance, contrast = self._terms(a, b)
+    def _similarity(self, a: list[Moments], b: list[Moments]) -> Tensor:
+        luminance, contrast = self._terms(a[0], b[0])
         return (luminance * contrast).flatten(1).mean(1)
 
     def _check(self, side: int) -> None:
@@ -161,15 +203,19 @@ class MultiScaleStructuralDistance(_Structural):
         )
         self.least = self.window * 2 ** (scales - 1)
 
-    def _similarity(self, a: Tensor, b: Tensor) -> Tensor:
+    def _prepared(self, images: Tensor) -> list[Moments]:
+        scales = [self._moments(images)]
+        for _ in range(1, self.scales):
+            scales.append(self._moments(F.avg_pool2d(scales[-1].image, 2, ceil_mode=True)))
+        return scales
+
+    def _similarity(self, a: list[Moments], b: list[Moments]) -> Tensor:
         kept = _BETAS[: self.scales]
         # The published five sum to 1.0001 and are kept as they are.
         betas = kept if self.scales == len(_BETAS) else tuple(beta / sum(kept) for beta in kept)
-        product = torch.ones(len(a), dtype=a.dtype, device=a.device)
-        for i, beta in enumerate(betas):
-            if i:
-                a, b = (F.avg_pool2d(x, 2, ceil_mode=True) for x in (a, b))
-            luminance, contrast = self._terms(a, b)
+        product = torch.ones(len(a[0].image), dtype=a[0].image.dtype, device=a[0].image.device)
+        for i, (beta, u, v) in enumerate(zip(betas, a, b, strict=True)):
+            luminance, contrast = self._terms(u, v)
             terms = contrast if i < len(betas) - 1 else luminance * contrast
             product = product * terms.flatten(1).mean(1).clamp_min(0.0) ** beta
         return product

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from types import CodeType, FunctionType
 from typing import Any
@@ -81,12 +82,14 @@ def _made(factory: Any, shape: tuple[int, int, int], classes: int) -> nn.Module:
 
 def _check(network: nn.Module, shape: tuple[int, int, int], classes: int) -> None:
     """Call a network once as training and sampling will; it is a copy, since some change when they are called."""
-    x, t = torch.zeros(2, *shape), torch.tensor([0.25, 0.75])
+    x, t = torch.linspace(-1, 1, 2 * math.prod(shape)).view(2, *shape), torch.tensor([0.25, 0.75])
+    given = x.clone()
     for cond in (None, torch.tensor([0, classes])) if classes else (None,):
         asked = f"images {tuple(x.shape)}, times (2,) and cond={'None' if cond is None else f'labels up to {classes}'}"
         try:
             with torch.no_grad():
                 out = network(x, t, cond)
+                again = network(given.clone(), t, cond) if torch.equal(x, given) else out
         except UserError:
             raise
         except Exception as error:
@@ -98,6 +101,16 @@ def _check(network: nn.Module, shape: tuple[int, int, int], classes: int) -> Non
             gave = tuple(out.shape) if isinstance(out, Tensor) else f"a {type(out).__name__}"
             raise UserError(
                 f"{_called(network)} was given {asked}, and returned {gave}; return a tensor shaped as the images."
+            )
+        if not torch.equal(x, given):
+            raise UserError(
+                f"{_called(network)} writes into the images that it is given, which are needed as they are; write x = x * 0.5 for "
+                "x.mul_(0.5), and give a first activation inplace=False."
+            )
+        if not torch.allclose(out, again, rtol=1e-3, atol=1e-5, equal_nan=True):
+            raise UserError(
+                f"{_called(network)} answers differently each time that it is asked the same in eval mode; let it draw nothing there: all "
+                "randomness of an image is in the noise that it is made from."
             )
 
 

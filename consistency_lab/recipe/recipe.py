@@ -175,6 +175,8 @@ class Recipe:
             if not sound or not all(0 <= t <= 1 and 0 <= value < np.inf for t, value in density):
                 raise ValueError
             return cls(reasons=tuple(reasons), density=density, **content)
+        except FileNotFoundError:
+            raise UserError(f"there is no recipe {path}; give a file that `consistency-lab recipe` wrote.") from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise UserError(
                 f"{path} is not a recipe; make one with `consistency-lab recipe DIFFICULTY.nc --out {path}`."

@@ -28,7 +28,8 @@ def write_folder(results: Mapping[str, xr.Dataset], out: Path, title: str) -> Pa
     """Write results with their figures and the report; returns the page's path.
 
     Drawing takes most of the time. A result that the folder holds already, to the bit, keeps its files, and so does a page of the
-    same results and title, unless the code that draws has changed or a file is missing.
+    same results and title, unless the code that draws has changed or a file is missing. Results that an earlier call wrote here, and
+    this one does not, are removed with their figures: a folder never mixes two calls.
 
     Args:
         results: by the name of the file that each belongs in.
@@ -40,6 +41,7 @@ def write_folder(results: Mapping[str, xr.Dataset], out: Path, title: str) -> Pa
     """
     notes, code = out / "figures" / _DRAWN, _digest((_code() + _code_of_kinds(results)).encode())
     before = _read(notes)
+    others = {name: each for name, each in before.get("results", {}).items() if name not in results}
     if before.get("code") != code:
         before = {}
     atomic_write(notes, "{}\n")  # what is stopped on the way is drawn anew
@@ -50,8 +52,19 @@ def write_folder(results: Mapping[str, xr.Dataset], out: Path, title: str) -> Pa
     path = out / _PAGE[0]
     if before.get("page") != page or not all((out / file).is_file() for file in _PAGE):
         report(list(results.values()), path, title=title)
+    for name, each in others.items():
+        _remove(name, each, out)
     atomic_write(notes, json.dumps({"code": code, "results": drawn, "page": page}, indent=1) + "\n")
     return path
+
+
+def _remove(name: str, drawn: Mapping[str, Any], out: Path) -> None:
+    """Take a result that was written here before, and its figures, out of a folder that now holds others."""
+    for suffix in (".nc", ".csv"):
+        (out / "results" / name).with_suffix(suffix).unlink(missing_ok=True)
+    for figure in drawn["figures"]:
+        for suffix in SUFFIXES:
+            (out / "figures" / f"{figure}{suffix}").unlink(missing_ok=True)
 
 
 def _write_result(name: str, result: xr.Dataset, out: Path, known: dict[str, Any] | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import xarray as xr
 
 from consistency_lab.devices import hand_back
 from consistency_lab.intervals import Interval, add_interval
-from consistency_lab.metrics.base import RangeWarning
+from consistency_lab.metrics.base import Groups, RangeWarning, all_or, chosen_shifts
 from consistency_lab.metrics.distances import Distance
 from consistency_lab.similarity.quantities import metric_coordinates
 from consistency_lab.similarity.statistics import MANY, Blocks, family_score, pair_score, pairs_of
@@ -56,36 +56,29 @@ def pairwise_distances(
         shifts: of the samples, at which single distances of other noise are taken for a median; 0: none. 1 is for few samples of large
             images, one block out of many: nulls without a closed form are then of neighbours alone, too.
     """
-    groups, last = groups_of(labels), len(walked[0].estimates) - 1
-    few = int(shifts == 1)
-    at = []  # [t][metric][pair][value, null(, plain)]
+    groups, last, few = groups_of(labels), len(walked[0].estimates) - 1, 1 if shifts == 1 else None
+    values, nulls, plain, others = [], [], [], []
     for number, at_t in enumerate(zip(*(w.estimates for w in walked), strict=True)):
-        taken = shifts if number == last else few
-        row, single = [], []
         for metric in distances:  # one after the other: embeddings may be many times as large as the images
             images = embedded(metric, at_t)
-            ends = [(images[a], images[b]) for a, b in pairs]
-            found = [of_other_noise(metric, u, v, groups, taken) for u, v in ends]
-            values = [[metric.between(u, v), null] for (u, v), (null, _) in zip(ends, found, strict=True)]
+            own, null = metric.pairwise(images, pairs, groups, few)
+            values.append(own)
+            nulls.append(null)
             if groups is not None:
-                values = [
-                    [*each, of_other_noise(metric, u, v, None, few)[0]]
-                    for each, (u, v) in zip(values, ends, strict=True)
-                ]
-            row.append(values)
-            single.append(torch.stack([each for _, each in found]))
-            del images, ends
+                plain.append(metric.pairwise(images, pairs, None, few)[1])
+            if shifts and number == last:
+                others.append(of_other_noise(metric, images, pairs, groups, shifts))
+            del images
             if few:
                 hand_back()
-        at.append(row)
-    kinds = range(2 if groups is None else 3)
-    shape = (len(at), -1, len(pairs), len(distances))
-    every = [[[row[m][p][k] for p in range(len(pairs)) for m in range(len(distances))] for row in at] for k in kinds]
-    parts = [
-        torch.stack([torch.stack(row, -1) for row in part]).reshape(shape).permute(2, 0, 1, 3).numpy() for part in every
-    ]
-    plain = None if groups is None else parts[2]
-    return Cube(parts[0], parts[1], plain, torch.stack(single, -1).numpy() if shifts else None)
+    shape = (-1, len(distances), *values[0].shape)
+
+    def cube(rows: Sequence[torch.Tensor]) -> np.ndarray:
+        found: np.ndarray = torch.stack(list(rows)).reshape(shape).permute(2, 0, 3, 1).cpu().numpy()
+        return found
+
+    single = torch.stack(others, -1).cpu().numpy() if others else None
+    return Cube(cube(values), cube(nulls), cube(plain) if plain else None, single)
 
 
 def embedded(distance: Distance, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -101,43 +94,18 @@ def groups_of(labels: np.ndarray | None) -> list[np.ndarray] | None:
     return None if labels is None else [np.flatnonzero(labels == label) for label in np.unique(labels)]
 
 
-def null_of(distance: Distance, a: torch.Tensor, b: torch.Tensor, groups: Sequence[np.ndarray] | None) -> torch.Tensor:
-    """The null of every sample ``(N,)``, within groups of samples where there are groups."""
-    if groups is None:
-        return distance.null(a, b)
-    out = torch.empty(len(a), dtype=torch.float64)
-    for group in groups:
-        out[group] = distance.null(a[group], b[group]).to(out)
-    return out
-
-
 def of_other_noise(
-    distance: Distance, a: torch.Tensor, b: torch.Tensor, groups: Sequence[np.ndarray] | None, shifts: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The null of every sample ``(N,)``, within groups where there are any, and single distances of other noise, of as many ``shifts`` of
-    the samples, float64 ``(n,)``. See `pairwise_distances`.
+    metric: Distance, images: Sequence[torch.Tensor], pairs: Sequence[tuple[int, int]], groups: Groups, shifts: int
+) -> torch.Tensor:
+    """Single distances of embedded images of other noise, of as many ``shifts`` of the samples, within groups where there are any:
+    ``(P, n)`` float64.
     """
-    parts = [slice(None)] if groups is None else groups  # a slice copies nothing
-    if shifts == 1:
-        rows = [_of_neighbours(distance, a[part], b[part]) for part in parts]
-        null = torch.empty(len(a), dtype=torch.float64)
-        for part, (own, _) in zip(parts, rows, strict=True):
-            null[part] = own.to(null)
-        return null, torch.cat([single for _, single in rows]).double().cpu()
-    found = [torch.empty(0)]
-    for part in parts if shifts else []:
-        u, v = a[part], b[part]
-        for s in np.unique(np.linspace(1, len(u) - 1, min(shifts, len(u) - 1)).round().astype(int)).tolist():
-            found += [distance.between(u, v.roll(s, 0)), distance.between(u.roll(s, 0), v)]
-    return null_of(distance, a, b, groups), torch.cat(found).double().cpu()
-
-
-def _of_neighbours(distance: Distance, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same of samples that follow each other: two distances a sample. A null in closed form is over all samples none the less."""
-    if type(distance).null is not Distance.null:
-        return distance.null(a, b), torch.cat([distance.between(a[1:], b[:-1]), distance.between(a[:-1], b[1:])])
-    both = distance.between(a, b.roll(1, 0)), distance.between(a.roll(1, 0), b)
-    return sum(x + x.roll(-1, 0) for x in both) / 4, torch.cat([x[1:] for x in both])
+    both, found = [*pairs, *((b, a) for a, b in pairs)], []
+    for group in all_or(groups):
+        parts = [each[group] for each in images]
+        for shift in chosen_shifts(len(parts[0]) - 1, shifts):
+            found += metric.shifted(parts, both, shift).split(len(pairs))
+    return torch.cat(found, 1)
 
 
 def scored(distances: Sequence[Distance], *values: np.ndarray) -> tuple[np.ndarray, ...]:

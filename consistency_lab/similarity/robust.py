@@ -13,7 +13,7 @@ import xarray as xr
 
 from consistency_lab.intervals import add_interval, stacked
 from consistency_lab.metrics.distances import Distance
-from consistency_lab.similarity.pairwise import embedded, groups_of, null_of, scored
+from consistency_lab.similarity.pairwise import embedded, groups_of, scored
 from consistency_lab.similarity.statistics import Blocks, score
 from consistency_lab.similarity.trajectories import ModelWalks
 from consistency_lab.similarity.typical import leave_one_out, median_score, trimmed_interval, typical, worst_share
@@ -113,13 +113,13 @@ def typical_alone(
         if not metric.scored:
             continue
         images = embedded(metric, [walk.estimates[-1] for walk in walks.every])
-        ends = [(images[a], images[b]) for a, b in walks.sides]
         for row, chosen in enumerate(_chosen(pairs)):
             kept = typical(distance[chosen, :, m].mean(0), labels)
             if len(kept) > 1:
                 under = groups_of(None if labels is None else labels[kept])
-                own = np.mean([null_of(metric, a[kept], b[kept], under).numpy() for a, b in (ends[p] for p in chosen)])
-                trimmed[row, m] = score(distance[chosen][:, kept, m].mean(), own)
+                ends = [walks.sides[p] for p in chosen]
+                _, null = metric.pairwise([each[kept] for each in images], ends, under)
+                trimmed[row, m] = score(distance[chosen][:, kept, m].mean(), null.mean().cpu().numpy())
     return trimmed
 
 

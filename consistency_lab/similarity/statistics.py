@@ -106,8 +106,8 @@ def _over_units(
     for models in groups:
         theirs = [p for p, pair in enumerate(pairs) if set(pair) & set(models)]
         kept = [[p for p in theirs if model not in pairs[p]] for model in models]
-        rest = (np.stack([_mean_with(x, theirs, keep) for keep in kept]) for x in (distance, null))
-        left.append(score(*without_each_sample(*rest, blocks)))
+        rest, others = (np.stack([_mean_with(x, theirs, keep) for keep in kept]) for x in (distance, null))
+        left.append(score(*without_each_sample(rest, others, blocks)))
     return in_logarithms(crossed_jackknife(estimate, left))
 
 

@@ -30,8 +30,9 @@ from consistency_lab.similarity.compare import compare
 from consistency_lab.store.results import with_provenance
 from consistency_lab.studies.alignment import aligned
 from consistency_lab.studies.curves import Weights, losses_on, on_curve, on_line, train_middle, weights_of
+from consistency_lab.training.batches import DenoisingBatches
 from consistency_lab.training.settings import TrainingSettings
-from consistency_lab.training.train import DenoisingBatches, settings_of
+from consistency_lab.training.train import settings_of
 
 LINE, CURVE, ALIGNED = "straight line", "trained curve", "line after alignment"
 

@@ -25,7 +25,7 @@ def changed_settings(settings: Settings, defaults: LoopSettings, registries: Map
         if key == "seeds":
             said += _seeds(value)
         elif isinstance(value, dict) and "module" in value:  # a network of the user's own
-            said.append(f"{key}={value['module']}")
+            said.append(f"{key}={value['module']}(code {value['code'][:4]}, weights {value['weights'][:4]})")
         elif isinstance(value, dict):
             known = registries[key].options(value["name"]) if _known(registries, key, value["name"]) else {}
             options = {
@@ -71,11 +71,11 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, Mapping):
             found |= _flat(value, f"{prefix}{key}.")
         else:
-            found[prefix + key] = str(value)[:8] if key in _DIGESTS else str(value)
+            found[prefix + key] = str(value)[:8] if key in _DIGESTS and value is not True else str(value)
     return found
 
 
-_DIGESTS = ("fingerprint", "weights", "code", "factors")
+_DIGESTS = ("fingerprint", "weights", "code", "factors", "mirrored")
 
 
 def _short(key: str) -> str:

@@ -24,7 +24,7 @@ def test_models_of_one_name_are_compared_under_names_that_differ_and_warnings_ar
 
 def test_another_set_and_guidance_without_labels_are_said(tiny, trained, tmp_path, capsys):
     names = ["compare", "mlp-s0", "mlp-s1", "--store", str(trained), "--device", "cpu"]
-    few = ["--count", "4", "--sampler", "ddim(steps=3)", "--metrics", "mse", "--out", str(tmp_path / "c")]
+    few = ["--count", "4", "--sampler", "ddim(steps=3)", "--metrics", "mse", "--force", "--out", str(tmp_path / "c")]
     assert main([*names, *few, "--data", "gaussian(size=8, count=100)"]) == 0
     assert "trained on other images than 'gaussian" in capsys.readouterr().out
     assert main([*names, *few, "--guidance", "2"]) == 2
@@ -56,8 +56,10 @@ def test_clipping_is_an_option_and_recorded(trained, tmp_path, capsys):
         (["--sampler", "ddim(steps=3)"], False, 3),
         (["--sampler", "ddim(clip=True, steps=4)"], True, 4),
     ]:
-        assert main([*names, *options, "--out", str(tmp_path / "c")]) == 0
+        assert main([*names, *options, "--out", str(tmp_path / "c"), "--force"]) == 0
         sampler = json.loads(load_result(next((tmp_path / "c").rglob("comparison.nc"))).attrs["provenance"])["sampler"]
         assert (sampler["clip"], sampler["steps"]) == (clip, steps)
+    assert main([*names, "--out", str(tmp_path / "c")]) == 2
+    assert "c holds results already (comparison.nc); name another folder with --out" in capsys.readouterr().err
     assert main([*names, "--sampler", "ddim(klip=True)", "--out", str(tmp_path / "c")]) == 2
     assert "Did you mean 'clip'" in capsys.readouterr().err

@@ -69,6 +69,11 @@ def test_options_have_the_names_that_python_has():
         ("train", cl.train, ("store", "device", "force", "name", "recipe", "start")),
         ("train-gan", cl.train_gan, ("store", "device", "force", "name")),
         ("compare", cl.compare, ("count", "metrics", "sampler", "labels")),
+        (
+            "gate",
+            cl.gate,
+            ("metric", "at_least", "margin", "baseline", "again", "count", "batch", "error", "sampler", "labels"),
+        ),
         ("recipe", cl.Recipe.from_findings, ("draws", "density", "exponent", "measured_momentum")),
         ("sample", cl.DiffusionModel.guided, ("guidance",)),
         ("sample", cl.DiffusionModel.generate, ("sampler", "labels")),

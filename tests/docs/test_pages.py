@@ -34,6 +34,7 @@ LIMITS = {
     "compare_frozen": {"count": 8},
     "compare_representations": {"count": 8},
     "compare_snapshots": {"count": 4, "sampler": SAMPLING},
+    "gate": {"count": 32, "sampler": SAMPLING},
     "measure_quality": {"count": 20, "sampler": SAMPLING},
     "measure_reproducibility": {"count": 8, "sampler": SAMPLING},
     "set_classifier": {"steps": 5},

@@ -19,7 +19,7 @@ def named(ds):
     return {re.sub(r"^(swap|handoff)_(?!log_snr)", "", name) for name in every} - COMMON
 
 
-@pytest.mark.parametrize("kind", ["comparison", "difficulty", "structure", "landscape", "curvature"])
+@pytest.mark.parametrize("kind", ["comparison", "gate", "difficulty", "structure", "landscape", "curvature"])
 def test_every_variable_is_on_the_page(kind):
     missing = {name for name in named(getattr(real_results, kind)()) if name not in MARKED}
     assert not missing

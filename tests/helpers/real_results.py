@@ -73,6 +73,12 @@ def comparison(models=4, samples=48, shown=8, times=11, channels=1, nearest=True
 
 
 @once
+def gate(samples=64, metrics=("mse", "cosine")):
+    a, b = (model(name) for name in NAMES[:2])
+    return cl.gate(a, b, a, metric=metrics, count=samples, sampler=cl.Sampler(steps=4))
+
+
+@once
 def difficulty(samples=32):
     return cl.probe_difficulty(trained(0), digits(), count=samples, bins=16, detail=4)
 

@@ -75,6 +75,7 @@ def test_integer_times_are_the_timesteps():
         (lambda m, x, t: x - x.mean(0, keepdim=True) + wide(t), "another answer for an image where another image"),
         (lambda m, x, t: x + torch.rand_like(x), "differently each time"),
         (lambda m, x, t: x / wide(t - t), "not finite"),
+        (lambda m, x, t: x.mul_(0.5) + wide(t), "writes into the images that it is given"),
         (lambda m, x, t: x[:, :, :2], r"gave \(2, 1, 2, 4\) where"),
         (lambda m, x, t: m.nothing, "cannot be asked.*call="),
     ],

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -132,3 +133,40 @@ def test_estimates_of_images_are_not_warned_of():
 def test_nearest_images_are_of_one_shape():
     with pytest.raises(UserError, match="of one size"):
         nearest(torch.randn(2, 8, 8, 1), torch.randn(3, 1, 8, 8))
+
+
+PAIRS = [(0, 1), (2, 0), (1, 3), (3, 2)]
+
+
+@pytest.mark.parametrize(
+    "metric", ["mse", "cosine", "psnr", "ssim(sigma=0.5)", "ms-ssim(scales=1, sigma=0.5)", "band(high=0.5)"]
+)
+@pytest.mark.parametrize("groups", [None, [np.arange(0, 9, 2), np.arange(1, 9, 2)]])
+def test_pairs_together_are_pairs_one_by_one(metric, groups):
+    distance = METRICS.build(metric)
+    images = torch.randn(4, 9, 2, 8, 8, generator=torch.Generator().manual_seed(0)) / 3
+    images[1] = images[0] + 1e-7 * images[1]  # nearly alike
+    images[3, :4] = images[2, :4]  # equal
+    embedded = [distance.embed(each) for each in images]
+    found, null = distance.pairwise(embedded, PAIRS, groups)
+    for p, (a, b) in enumerate(PAIRS):
+        u, v = embedded[a], embedded[b]
+        assert torch.allclose(found[p], distance.between(u, v), rtol=1e-11, atol=1e-20)
+        for group in groups or [np.arange(9)]:
+            rows = Distance.null(distance, u[group], v[group])  # the shifts are all others here: 8 of 4 and of 2
+            if "ssim" in metric:  # of two shifts, not of all
+                rows = distance.null(u[group], v[group])
+            assert torch.allclose(null[p][group], rows, rtol=1e-5 if "ssim" in metric else 1e-10)  # taken in float32
+    assert (found[3, :4] == (torch.inf if metric == "psnr" else 0)).all()
+
+
+def test_pairs_together_do_not_depend_on_the_company(monkeypatch):
+    mse = METRICS.build("mse")
+    embedded = [mse.embed(x) for x in torch.randn(5, 7, 1, 4, 4, generator=torch.Generator().manual_seed(1))]
+    whole = mse.pairwise(embedded, PAIRS)
+    few = [mse.pairwise([embedded[a], embedded[b]], [(0, 1)]) for a, b in PAIRS]
+    monkeypatch.setattr("consistency_lab.metrics.base._CACHED", 100)
+    narrow = mse.pairwise(embedded, PAIRS)
+    for k in range(2):
+        assert torch.allclose(whole[k], torch.cat([each[k] for each in few]), rtol=1e-12)
+        assert torch.allclose(whole[k], narrow[k], rtol=1e-12)

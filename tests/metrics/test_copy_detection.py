@@ -170,3 +170,8 @@ def test_a_memoriser_generalises_to_nothing():
     distance = CopyDistance(lambda images: images.flatten(1), "pixels")
     training = distance.embed(two(n=30)[0])
     assert generalisation(most_similar(training[:10], training)[0], (0.6, 0.9)).estimate.tolist() == [0.0, 0.0]
+
+
+def test_features_without_a_direction_are_refused():
+    with pytest.raises(UserError, match="all 0 for image 2, and have no direction"):
+        CopyDistance(lambda images: images.flatten(1) * (torch.arange(9) != 2)[:, None], "broken").embed(two()[0])

@@ -40,6 +40,15 @@ def test_the_folder_holds_results_figures_and_the_page(results, tmp_path, drawn)
     assert load_result(tmp_path / "results" / "line.nc").identical(some(results)["line"])
 
 
+def test_a_folder_does_not_mix_the_results_of_two_calls(results, tmp_path, drawn):
+    write_folder(some(results), tmp_path, "Title")
+    (tmp_path / "figures" / "mine.png").write_text("not ours")
+    write_folder({"loss": some(results)["loss"]}, tmp_path, "Title")
+    kept = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert {"loss.nc", "mine.png"} <= kept
+    assert not [name for name in kept if name.startswith("line")]
+
+
 def test_what_is_unchanged_is_not_drawn_again(results, tmp_path, drawn, monkeypatch):
     write_folder(some(results), tmp_path, "Title")
     drawn.clear()

@@ -55,7 +55,9 @@ def test_a_network_of_ones_own_and_a_start_are_told_apart(images):
     plain = spec(images)
     first = {**plain, "settings": {**plain["settings"], "network": own}}
     second = {**first, "settings": {**plain["settings"], "network": {**own, "weights": "2" * 32}}}
-    assert changed_settings(first["settings"], TrainingSettings(), REGISTRIES) == ["network=Net"]
+    assert changed_settings(first["settings"], TrainingSettings(), REGISTRIES) == [
+        "network=Net(code cccc, weights 1111)"
+    ]
     assert differences([first, second]) == ["network.weights=11111111", "network.weights=22222222"]
     stopped = {**plain, "stopped": 50, "start": {"weights": "3" * 32, "steps": 7}}
     assert differences([plain, stopped]) == ["", "stopped=50, start.weights=33333333, start.steps=7"]

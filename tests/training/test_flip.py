@@ -11,8 +11,9 @@ from consistency_lab.contrast.batches import NoisedBatches
 from consistency_lab.contrast.gan import GAN_KIND
 from consistency_lab.contrast.vae import VAE_KIND
 from consistency_lab.store.spec import content_hash
+from consistency_lab.training.batches import DenoisingBatches
 from consistency_lab.training.settings import TrainingSettings
-from consistency_lab.training.train import DenoisingBatches, settings_of, training_spec
+from consistency_lab.training.train import settings_of, training_spec
 
 CPU = torch.device("cpu")
 TINY = {"network": "mlp(width=16, depth=1)", "steps": 30, "batch": 32}

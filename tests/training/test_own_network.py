@@ -129,9 +129,22 @@ class Averaged(Net):
         return x.mean(1)
 
 
+class InPlace(Net):
+    def forward(self, x, t, cond=None):
+        return super().forward(x.mul_(0.5), t, cond)
+
+
+class Drawing(Net):
+    def forward(self, x, t, cond=None):
+        return x + torch.randn_like(x)
+
+
 @pytest.mark.parametrize(
     ("network", "message"),
     [
+        (InPlace(), r"writes into the images that it is given.* x = x \* 0\.5"),
+        (nn.Sequential(nn.ReLU(inplace=True)), "was called as"),
+        (Drawing(), "answers differently each time that it is asked the same in eval mode"),
         (3, "a name, a torch module, or a function that makes one, not 3"),
         (lambda: Net(), r"called with \(shape, classes\) = \(\(1, 8, 8\), 0\)"),
         (lambda shape, classes: None, "returned a NoneType"),

@@ -24,10 +24,11 @@ from consistency_lab.metrics.classifier import SmallClassifier, classes_covered
 from consistency_lab.metrics.quality import Moments, frechet_distance, moments
 from consistency_lab.paper.rows import Rows
 from consistency_lab.probes.frozen import FrozenBatch
+from consistency_lab.training.batches import DenoisingBatches
 from consistency_lab.training.loop import TrainingLoop
 from consistency_lab.training.settings import TrainingSettings
 from consistency_lab.training.timesteps.base import effective_share, total_variation
-from consistency_lab.training.train import DenoisingBatches, build_denoiser, training_spec
+from consistency_lab.training.train import build_denoiser, training_spec
 
 EVALUATIONS = 6
 

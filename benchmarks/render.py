@@ -1,0 +1,52 @@
+"""`RESULTS.md` from `results.json`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+HEAD = """# Measured beside its peers
+
+`make bench` runs both sides of every row in turn on one machine, checks first that they give the same answer, and writes this page;
+`make bench ROW="lpips_pairs ssim_pairs"` measures some rows again. A ratio is the peer's time by ours, the median of rounds, with the
+middle half of the rounds in brackets: above 1 we are faster. Memory is the peak of the whole process, libraries included.
+
+| row | case | peer | ratio | goal | ours | peer's | memory, MiB | differ by |
+|---|---|---|---|---|---|---|---|---|
+"""
+
+
+def write_page(results: dict[str, dict[str, Any]], rows: Path) -> str:
+    """The page of all rows that were measured, in the order of the files of the rows."""
+    lines, notes = [], []
+    for name in sorted(path.stem for path in rows.glob("*.py") if not path.stem.startswith("_")):
+        row = import_module(name)
+        found = [results[key] for case in row.CASES if (key := f"{name}: {case}") in results]
+        lines += [_line(row, each) for each in found]
+        if found and getattr(row, "NOTE", ""):
+            notes.append(f"* **{row.TITLE}.** {row.NOTE}")
+    page = HEAD + "\n".join(lines) + "\n"
+    if notes:
+        page += "\n## What stands behind the rows\n\n" + "\n".join(notes) + "\n"
+    return page + "\n## Where\n\n" + "\n".join(sorted({_where(each) for each in results.values()})) + "\n"
+
+
+def _line(row: Any, found: dict[str, Any]) -> str:
+    low, high = found["quartiles"]
+    unsteady = "" if found["steady"] else f", not settled after {found['rounds']} rounds"
+    goal = row.GOALS.get(found["case"], row.GOALS.get("", None))
+    met = "" if goal is None else f"{goal:g}" + (" met" if found["ratio"] >= goal else " **missed**")
+    ours, theirs = (_seconds(x) for x in found["seconds"])
+    memory = " and ".join(f"{x:,.0f}" for x in found["peak_mebibytes"])
+    cells = [row.TITLE, found["case"], row.PEER, f"**{found['ratio']:.2f}** [{low:.2f}, {high:.2f}]{unsteady}", met]
+    return "| " + " | ".join([*cells, ours, theirs, memory, f"{found['difference']:.1g}"]) + " |"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.3g} ms"
+
+
+def _where(found: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    return f"* {found['date']}: {found['machine']}, {found['threads']} thread(s); {versions}."

@@ -1,0 +1,123 @@
+"""The command `gate`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from consistency_lab.cli.common import Common, find, load_models, parse_numbers, print_json, with_weights, write_results
+from consistency_lab.errors import UserError
+
+
+@dataclass(frozen=True)
+class Gate(Common):
+    """Does a candidate still make its reference's images from the same noise? Exit status 0: pass, 1: fail, 3: cannot tell, 2: usage.
+
+    Example: consistency-lab gate fp16 int8 --metric mse lpips-alex --at-least .95 --junit gate.xml
+    """
+
+    models: tyro.conf.Positional[tuple[str, ...]] = ()
+    """reference and candidate: names of runs in the store, run folders, or addresses such as diffusers:DIR"""
+    again: Annotated[str | None, tyro.conf.arg(aliases=["--self"])] = None
+    """a second run of the reference, for the ceiling: what the candidate is held to where there is no bound"""
+    store: Path = Path("runs")
+    """where names are looked up"""
+    metric: tuple[str, ...] = ("mse",)
+    """distances; all must pass"""
+    at_least: tuple[float, ...] = ()
+    """score that must be reached, one for all metrics or one for each"""
+    margin: float = 0.02
+    """without a bound: how far below the ceiling the score may be"""
+    baseline: Path | None = None
+    """file of an earlier gate's scores, which must be reached up to its tolerance"""
+    write_baseline: Path | None = None
+    """write this gate's scores, of all --count samples, as a baseline, unless it fails"""
+    tolerance: float = 0.01
+    """of the baseline that is written"""
+    seed: int = 0
+    """seed of the shared noise and of the order of samples"""
+    count: int | None = None
+    """samples at most; by default all of a folder, 1024 of a model"""
+    batch: int = 32
+    """samples between two looks"""
+    error: float = 0.05
+    """probability that the interval ever misses the score, half at either end"""
+    lpips_weights: Path | None = None
+    """file with the trunk's weights, for metrics such as lpips-squeeze"""
+    sampler: str = "ddim(steps=50)"
+    """ddim, heun, dpm++2m or ancestral, with its options; for diffusion models"""
+    labels: str | None = None
+    """labels that conditional models are asked for in turn, such as 0-9 or 3,5; by default all that they know"""
+    junit: Path | None = None
+    """write JUnit XML: a test case for each metric"""
+    markdown: Path | None = None
+    """write Markdown for a pull request's comment, and the worst pairs as a PNG beside it"""
+    json: Path | None = None
+    """write all numbers as JSON"""
+    out: Path = Path("gate")
+    """folder for the result, its figures and the report"""
+
+    def run(self) -> int:
+        from consistency_lab.diffusion.noise import SharedNoise
+        from consistency_lab.diffusion.sampling import Sampler
+        from consistency_lab.gates.baseline import Baseline
+        from consistency_lab.gates.decision import FAIL, STATUS
+        from consistency_lab.gates.gate import gate
+        from consistency_lab.kinds.gate import Gate as Kind
+        from consistency_lab.reports.gate import write_json, write_junit, write_markdown
+        from consistency_lab.store.atomic import ensure_writable
+
+        if len(self.models) != 2:
+            raise UserError(
+                f"a gate is of two, the reference and the candidate, not of {len(self.models)}: consistency-lab gate REF CAND"
+            )
+        texts = [*self.models, *([] if self.again is None else [self.again])]
+        found, sampler = find(texts, self.store), Sampler.parse(self.sampler)
+        labels = None if self.labels is None else parse_numbers(self.labels, "labels")
+        baseline = None if self.baseline is None else Baseline.read(self.baseline)
+        if self.dry_run:
+            print_json({"models": found, "samples_at_most": self.count, "out": str(self.out)})
+            return 0
+        written = {write_json: self.json, write_junit: self.junit, write_markdown: self.markdown}
+        for path in (*written.values(), self.write_baseline):
+            if path is not None:
+                ensure_writable(path.parent)
+        ensure_writable(self.out)
+        models: list[Any] = load_models(texts, self.store, self.device)
+        result = gate(
+            *models,
+            metric=with_weights(self.metric, self.lpips_weights),
+            at_least=self.at_least or None,
+            margin=self.margin,
+            baseline=baseline,
+            noise=SharedNoise(self.seed),
+            count=self.count,
+            batch=self.batch,
+            error=self.error,
+            early=self.write_baseline is None,
+            sampler=sampler,
+            labels=labels,
+            progress=self.progress,
+        )
+        decision = result.attrs["decision"]
+        for write, path in written.items():
+            if path is not None:
+                write(result, path)
+        if self.write_baseline is not None:
+            if decision == FAIL:
+                print(f"{self.write_baseline} is not written: the gate fails.")
+            else:
+                Baseline.of(result, self.tolerance).save(self.write_baseline)
+        try:
+            write_results(
+                {"gate": result}, self.out, f"Gate: {result.attrs['candidate']} against {result.attrs['reference']}"
+            )
+            print(Kind().sentence(result), flush=True)
+        except BrokenPipeError:  # nobody reads on (`... | head`); the decision must get through all the same
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the interpreter flushes it on its way out
+        return STATUS[decision]

@@ -1,0 +1,77 @@
+"""A committed baseline: what is written is read, what is below fails, what is other is said."""
+
+import json
+
+import pytest
+
+import consistency_lab as cl
+from consistency_lab.errors import StoreError
+from consistency_lab.gates.baseline import Baseline
+from consistency_lab.store.results import provenance
+
+
+@pytest.fixture
+def made(paint):
+    return cl.gate(paint("a"), paint("b", noise=0.3), metric=["mse", "cosine"], at_least=0.5, count=256, early=False)
+
+
+def test_it_is_read_as_it_was_written(made, tmp_path):
+    baseline = Baseline.of(made, 0.02)
+    baseline.save(tmp_path / "deep" / "baseline.json")
+    assert Baseline.read(tmp_path / "deep" / "baseline.json") == baseline
+    written = json.loads((tmp_path / "deep" / "baseline.json").read_text())
+    assert written["scores"]["mse"]["value"] == float(made["score"].sel(metric="mse")[-1])
+    assert written["scores"]["mse"]["low"] < written["scores"]["mse"]["value"] < written["scores"]["mse"]["high"]
+    assert written["facts"]["samples"] == 256
+    assert written["facts"]["version of torch"] == provenance(made)["versions"]["torch"]
+    assert (written["facts"]["reference"], written["facts"]["candidate"]) == ("a", "b")
+
+
+def test_the_bound_is_the_estimate_less_the_tolerance_or_the_higher_one(made, paint):
+    baseline = Baseline.of(made, 0.02)
+    estimate = float(made["score"].sel(metric="mse")[-1])
+    a, b = paint("a"), paint("b", noise=0.3)
+    held = cl.gate(a, b, baseline=baseline, count=32)
+    assert float(held["bound"][0]) == pytest.approx(estimate - 0.02)
+    assert float(cl.gate(a, b, baseline=baseline, at_least=0.5, count=32)["bound"][0]) == pytest.approx(estimate - 0.02)
+    assert float(cl.gate(a, b, baseline=baseline, at_least=0.99, count=32)["bound"][0]) == 0.99
+
+
+def test_a_later_gate_fails_only_where_its_upper_end_is_below(made, paint):
+    baseline = Baseline.of(made, 0.1)
+    a = paint("a")
+    assert cl.gate(a, paint("b", noise=0.3), baseline=baseline).attrs["decision"] == "pass"
+    worse = cl.gate(a, paint("b", noise=1.0), baseline=baseline)
+    assert worse.attrs["decision"] == "fail"
+    assert float(worse["score_high"][-1, 0]) < baseline.bound("mse")
+    tight = cl.gate(a, paint("b", noise=0.3), baseline=Baseline.of(made, 0.0))
+    assert tight.attrs["decision"] == "cannot tell"
+
+
+def test_other_versions_are_said_and_nothing_fails_for_them(made, paint, tmp_path):
+    path = tmp_path / "baseline.json"
+    Baseline.of(made, 0.1).save(path)
+    same = cl.gate(paint("a"), paint("b", noise=0.3), metric=["mse", "cosine"], baseline=path, count=256, early=False)
+    assert json.loads(same.attrs["warnings"]) == []
+    written = json.loads(path.read_text())
+    written["facts"] |= {"version of torch": "1.0", "noise_seed": 7}
+    path.write_text(json.dumps(written))
+    other = cl.gate(paint("a"), paint("b", noise=0.3), metric=["mse", "cosine"], baseline=path, count=256, early=False)
+    said = json.loads(other.attrs["warnings"])
+    assert said[0] == "baseline: noise_seed was 7 and is 0."
+    assert "version of torch was 1.0" in said[1]
+    assert len(said) == 2
+    assert other.attrs["decision"] == same.attrs["decision"] == "pass"
+
+
+def test_what_is_no_baseline_is_refused(made, paint, tmp_path):
+    a, b = paint("a"), paint("b")
+    (tmp_path / "other.json").write_text('{"a": 1}')
+    (tmp_path / "torn.json").write_text('{"a": ')
+    for name in ("other.json", "torn.json"):
+        with pytest.raises(StoreError, match="is no baseline of a gate"):
+            cl.gate(a, b, baseline=tmp_path / name)
+    with pytest.raises(cl.UserError, match="no score by ssim"):
+        cl.gate(a, b, metric="ssim(sigma=0.2)", baseline=Baseline.of(made))
+    with pytest.raises(cl.UserError, match="the tolerance of a baseline"):
+        Baseline.of(made, 2)
