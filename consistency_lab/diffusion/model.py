@@ -43,7 +43,7 @@ class GenerativeModel(Protocol):
 
 
 @runtime_checkable
-class RecordedWalk(Protocol):
+class RecordedWalk(GenerativeModel, Protocol):
     """A generative model that brings its own estimates, along noise levels that are known: a recorded trajectory.
 
     Two of them can be compared along the levels that both have; nothing is computed between levels.
@@ -70,7 +70,7 @@ class RecordedWalk(Protocol):
 
 
 @runtime_checkable
-class MadeBefore(Protocol):
+class MadeBefore(GenerativeModel, Protocol):
     """A generative model that makes all samples of a comparison before any is compared, so that it need not stay in memory."""
 
     def made(self, noise: SharedNoise, indices: Sequence[int]) -> GenerativeModel:

@@ -160,7 +160,8 @@ class PipelineModel:
         scheduler = getattr(pipe, "scheduler", None)
         if scheduler is None or not knows(scheduler):
             raise UserError(
-                f"the noise levels of {type(scheduler).__name__} are not known here, so the pipeline cannot be recorded; choose scheduler=..."
+                f"the noise levels of {type(scheduler).__name__} are not known here, so the pipeline "
+                "cannot be recorded; choose scheduler=..."
             )
         with Recorder(pipe, rows=batch) as recorder, torch.no_grad(), measuring():
             with SharedDraws(noise, indices) as draws:

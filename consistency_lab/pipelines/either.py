@@ -55,18 +55,19 @@ def open_diffusers(
 
     Args:
         path: the folder.
-        mode: ``"ours"``: its network under our sampler (`load_diffusers`), which is the default where that network needs nothing but a noisy
-            image, a time and a label; ``"theirs"``: its own scheduler and code with our noise (`load_pipeline`), the default for all others.
+        mode: ``"ours"``: its network under our sampler (`load_diffusers`), which is the default where that network needs nothing but a
+            noisy image, a time and a label; ``"theirs"``: its own scheduler and code with our noise (`load_pipeline`), the default for all
+            others.
         name, device: as in either.
         schedule, predicts, value_range: of mode ours, see `load_diffusers`.
-        space, prompts, labels, steps, guidance, size, call, batch, dtype, quantize, scheduler, lora, cache, compile, offload, store: of mode
-            theirs, see `load_pipeline`.
+        space, prompts, labels, steps, guidance, size, call, batch, dtype, quantize, scheduler, lora, cache, compile, offload, store: of
+            mode theirs, see `load_pipeline`.
 
     Raises:
         UserError: an option of the other mode, or what the loader raises.
     """
-    own = {"schedule": schedule, "predicts": predicts, "value_range": value_range}
-    theirs = {
+    own: dict[str, Any] = {"schedule": schedule, "predicts": predicts, "value_range": value_range}
+    theirs: dict[str, Any] = {
         "space": space, "prompts": prompts, "labels": labels, "steps": steps, "guidance": guidance, "size": size, "call": call,
         "batch": batch, "dtype": dtype, "quantize": quantize, "scheduler": scheduler, "lora": lora, "cache": cache, "compile": compile,
         "offload": offload, "store": store,
@@ -80,7 +81,9 @@ def open_diffusers(
         wanted = "ours" if chosen == "theirs" else "theirs"
         raise UserError(f"{strange[0]} is no option of mode={chosen}{hint}; add mode={wanted}, or leave it out.")
     given = {key: value for key, value in (own if chosen == "ours" else theirs).items() if value is not None}
-    return (load_diffusers if chosen == "ours" else load_pipeline)(path, name=name, device=device, **given)  # type: ignore[operator]
+    if chosen == "ours":
+        return load_diffusers(path, name=name, device=device, **given)
+    return load_pipeline(path, name=name, device=device, **given)
 
 
 def usual_mode(path: str | os.PathLike[str]) -> Mode:

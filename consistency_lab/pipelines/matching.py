@@ -92,8 +92,8 @@ def _check_noise(models: Sequence[GenerativeModel], records: Sequence[Recorded],
         if seed != noise.seed:
             what = "is not known" if seed is None else f"is that of seed {seed}"
             raise UserError(
-                f"{name!r} is a recording whose noise {what}, and {live!r} makes its images from seed {noise.seed}. If its sample i was made "
-                f"from noise i of that seed, say so where it is recorded: facts={{'noise_seed': {noise.seed}}}."
+                f"{name!r} is a recording whose noise {what}, and {live!r} makes its images from seed {noise.seed}. If its sample i was "
+                f"made from noise i of that seed, say so where it is recorded: facts={{'noise_seed': {noise.seed}}}."
             )
 
 

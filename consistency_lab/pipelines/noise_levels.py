@@ -1,6 +1,7 @@
 """The noise level of every step of a scheduler of diffusers, and the x0 that its network expects there.
 
-A scheduler's samples are x = alpha x0 + sigma eps. Its classes differ in what alpha and sigma are, and the test of each is its own ``add_noise``.
+A scheduler's samples are x = alpha x0 + sigma eps. Its classes differ in what alpha and sigma are; the tests hold each against its own
+``add_noise``.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ def check_known(scheduler: Any) -> None:
     """Raise `UserError` for a scheduler whose noise levels are not known here."""
     if not knows(scheduler):
         raise UserError(
-            f"the noise levels of {type(scheduler).__name__} are not known here (known: {', '.join(_KNOWN)}); write the trajectory yourself, "
-            "as load_recording describes, with alphas and sigmas."
+            f"the noise levels of {type(scheduler).__name__} are not known here (known: {', '.join(_KNOWN)}); write the trajectory "
+            "yourself, as load_recording describes, with alphas and sigmas."
         )
 
 

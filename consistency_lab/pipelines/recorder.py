@@ -85,7 +85,7 @@ class Recorder:
         self.close()
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a recording holds of all calls: ``latents``, ``x0`` ``(step, sample, ...)``, ``t``, ``log_snr``, and ``images`` if there are.
+        """What a recording holds of all calls: ``latents`` and ``x0`` ``(step, sample, ...)``, ``t``, ``log_snr``, and ``images`` if any.
 
         Raises:
             UserError: no call was seen, or calls of other steps or shapes.

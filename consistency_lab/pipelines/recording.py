@@ -110,7 +110,9 @@ class Recording:
 
     def of(self, samples: Sequence[int]) -> Self:
         """The same with those of its samples alone, in that order."""
-        pick = {name: tuple(getattr(self, name)[i] for i in samples) for name in _SAID if getattr(self, name)}
+        pick: dict[str, Any] = {
+            name: tuple(getattr(self, name)[i] for i in samples) for name in _SAID if getattr(self, name)
+        }
         return replace(self, samples=tuple(self.samples[i] for i in samples), **pick)
 
     def estimates(self, indices: Sequence[int], levels: Sequence[int], quantity: str) -> Tensor:
@@ -206,8 +208,8 @@ def load_recording(
     * ``log_snr (step,)``, with ``t`` beside it or not;
     * ``times (step,)`` in [0, 1], 1 is noise: those of the schedule that the facts name, of flow matching if they name none.
 
-    Names, prompts and labels of samples, and facts, are optional: in safetensors under the metadata key ``consistency_lab`` as a JSON object
-    ``{"names": [...], "prompts": [...], "labels": [...], "facts": {...}}``; in npz as arrays of these names, ``facts`` as JSON text.
+    Names, prompts and labels of samples, and facts, are optional: in safetensors under the metadata key ``consistency_lab`` as a JSON
+    object ``{"names": [...], "prompts": [...], "labels": [...], "facts": {...}}``; in npz as arrays of these names, ``facts`` as JSON text.
     `Recorder` writes such files.
 
     Args:
@@ -270,8 +272,8 @@ def save_recording(
     }
     with atomic_path(target) as temporary:
         if target.suffix == ".npz":
-            arrays = {key: tensor.detach().cpu().float().numpy() for key, tensor in tensors.items()}
-            texts = {key: np.array(values) for key, values in about.items() if key != "facts"}
+            arrays: dict[str, Any] = {key: tensor.detach().cpu().float().numpy() for key, tensor in tensors.items()}
+            texts: dict[str, Any] = {key: np.array(values) for key, values in about.items() if key != "facts"}
             np.savez(temporary, **arrays, **texts, facts=json.dumps(about["facts"]))
         else:
             save_tensors(temporary, tensors, about)

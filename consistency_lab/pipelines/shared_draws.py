@@ -1,8 +1,8 @@
 """Our noise in a pipeline of diffusers that runs its own code: every draw of the pipeline and its scheduler is a function of (seed, image).
 
-Their pipelines and schedulers draw with one function, ``randn_tensor``, whether they take ``latents=`` or not, and whether latents are packed
-afterwards (Flux) or not. While a call runs, that function gives out ours: first the initial noise, to the bit what `SharedNoise` says, in
-float32 and rounded to the pipeline's type; then, for schedulers that add noise, draws of a generator of each image.
+Their pipelines and schedulers draw with one function, ``randn_tensor``, whether they take ``latents=`` or not, and whether latents are
+packed afterwards (Flux) or not. While a call runs, that function gives out ours: first the initial noise, to the bit what `SharedNoise`
+says, in float32 and rounded to the pipeline's type; then, for schedulers that add noise, draws of a generator of each image.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ class SharedDraws:
             )
         if any(not torch.equal(a, b) for a, b in zip(self._states, _global_states(), strict=True)):
             raise UserError(
-                "the pipeline or its scheduler draws noise from torch's global generator, which cannot be shared between models; choose another "
-                "scheduler."
+                "the pipeline or its scheduler draws noise from torch's global generator, which cannot be shared between models; choose "
+                "another scheduler."
             )
 
     def _draw(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import importlib.util
 import inspect
 from collections.abc import Iterator
@@ -96,7 +97,7 @@ def require(package: str, wanted_by: str) -> None:
 
 
 def check_folder(folder: Path) -> dict[str, Any]:
-    """The index of a pipeline's folder, after a look at what it would load: nothing but classes of diffusers and transformers, from safetensors.
+    """The index of a pipeline's folder, after a look at what it would load: classes of diffusers and transformers alone, from safetensors.
 
     Raises:
         UserError: no pipeline, code of its own, or pickled weights.
@@ -123,8 +124,8 @@ def check_folder(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{folder} holds code ({code.relative_to(folder)}), which is not run; remove it if the pipeline works without."
         )
-    for part in sorted(path for path in folder.iterdir() if path.is_dir()):
-        _check_weights(part)
+    for place in sorted(path for path in folder.iterdir() if path.is_dir()):
+        _check_weights(place)
     return index
 
 
@@ -200,6 +201,7 @@ def _quantization(variant: Variant, index: dict[str, Any]) -> Any:
     part = "transformer" if index.get("transformer") else "unet"
     import diffusers
 
+    config: Any
     if tool == "torchao":
         import torchao.quantization
 
@@ -288,11 +290,9 @@ def _quiet() -> Iterator[None]:
     """Without progress bars and remarks."""
     import diffusers
 
-    loggers = [diffusers.logging]
+    loggers: list[Any] = [diffusers.utils.logging]
     if importlib.util.find_spec("transformers"):
-        import transformers
-
-        loggers.append(transformers.logging)
+        loggers.append(importlib.import_module("transformers.utils.logging"))
     before = [logger.get_verbosity() for logger in loggers]
     for logger in loggers:
         logger.set_verbosity_error()

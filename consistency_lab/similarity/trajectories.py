@@ -174,7 +174,7 @@ def walk_models(models: Sequence[GenerativeModel], walk: WalkPlan, known: WalkCa
 
 def recorded_walks(models: Sequence[GenerativeModel]) -> list[RecordedWalk]:
     """The models, if every one of them brings its own estimates; else none."""
-    found = [model for model in models if isinstance(model, RecordedWalk)]
+    found: list[RecordedWalk] = [model for model in models if isinstance(model, RecordedWalk)]
     return found if len(found) == len(models) else []
 
 

@@ -14,6 +14,7 @@ import consistency_lab as cl  # noqa: E402
 from consistency_lab.errors import UserError  # noqa: E402
 from consistency_lab.pipelines.diffusers_pipeline import PipelineModel, load_pipeline  # noqa: E402
 from consistency_lab.pipelines.shared_draws import SharedDraws, step_generators  # noqa: E402
+from consistency_lab.store.checkpoint import save_tensors  # noqa: E402
 from consistency_lab.store.results import provenance  # noqa: E402
 
 try:
@@ -317,7 +318,7 @@ def test_the_address_chooses_a_mode(folders):
     address = f"diffusers:{folders('ddim')}"
     assert isinstance(cl.load(address), cl.DiffusionModel)
     assert isinstance(cl.load(f"{address}?mode=theirs"), PipelineModel)
-    with pytest.raises(UserError, match="dtype is no option of mode=ours .*add mode=theirs"):
+    with pytest.raises(UserError, match=r"dtype is no option of mode=ours .*add mode=theirs"):
         cl.load(f"{address}?dtype=bfloat16")
     with pytest.raises(UserError, match="predicts is no option of mode=theirs"):
         cl.load(f"{address}?mode=theirs&predicts=v")
