@@ -404,3 +404,13 @@ def test_draws_that_cannot_be_shared_are_refused():
     from diffusers.utils.torch_utils import randn_tensor
 
     assert vars(diffusers.pipelines.ddim.pipeline_ddim)["randn_tensor"] is randn_tensor  # all is as it was
+
+
+def test_a_gate_passes_a_second_run_fails_other_weights_and_cannot_tell_with_two(folders, tmp_path):
+    options = asked("ddim") | {"batch": 64, "store": tmp_path}
+    reference, again = (load_pipeline(folders("ddim"), name=name, **options) for name in ("ref", "again"))
+    other = load_pipeline(folders("ddim", seed=1), name="other", **options)
+    assert cl.gate(reference, again, at_least=0.95, noise=NOISE, count=256).attrs["decision"] == "pass"
+    assert cl.gate(reference, other, at_least=0.95, noise=NOISE, count=256).attrs["decision"] == "fail"
+    narrow = load_pipeline(folders("ddim"), name="narrow", **options, dtype="bfloat16")
+    assert cl.gate(reference, narrow, at_least=0.95, noise=NOISE, count=2).attrs["decision"] == "cannot tell"
