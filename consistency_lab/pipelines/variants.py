@@ -7,6 +7,7 @@ import gc
 import importlib
 import importlib.util
 import inspect
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -298,7 +299,9 @@ def _quiet() -> Iterator[None]:
         logger.set_verbosity_error()
         logger.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of arguments that 1.0 will call otherwise
+            yield
     finally:
         for logger, verbosity in zip(loggers, before, strict=True):
             logger.set_verbosity(verbosity)
