@@ -72,6 +72,7 @@ _HOMES = {
     "load_recording": "pipelines.recording",
     "load_result": "store.results",
     "load_snapshots": "training.train",
+    "load_state": "interop.states",
     "measure_quality": "similarity.quality",
     "measure_reproducibility": "similarity.reproducibility",
     "plane_landscape": "probes.plane",
@@ -142,6 +143,7 @@ if TYPE_CHECKING:
     from consistency_lab.interop.export import export_diffusers
     from consistency_lab.interop.generator import wrap_generator
     from consistency_lab.interop.module import wrap_module
+    from consistency_lab.interop.states import load_state
     from consistency_lab.interop.wrapping import check_wrapping
     from consistency_lab.jupyter.card import show
     from consistency_lab.jupyter.explore import explore

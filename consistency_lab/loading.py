@@ -67,7 +67,8 @@ def load(
 
     Args:
         text: the name of a run in the store (a diffusion model, GAN or VAE), the path of a run folder, ``diffusers:DIR``,
-            ``torchscript:FILE?schedule=...&...``, or ``images:DIR``.
+            ``torchscript:FILE?schedule=...&...``, ``images:DIR``, or a checkpoint of another library, such as
+            ``ddpm-pytorch:model-10.pt?size=32``.
         store: where names are looked up.
         device: where to put it; by default a GPU where there is one.
         weights: ``"ema"`` or ``"raw"``, for runs of ours.

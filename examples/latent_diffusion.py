@@ -2,8 +2,8 @@
 
 Run it: python examples/latent_diffusion.py --out pipeline (it needs diffusers: pip install "consistency-lab[interop]"; minutes on a CPU)
 
-An autoencoder (4x8x8 latents) and a label-conditional DiT are trained briefly and saved as a DiTPipeline. Its
-variants then make the same 64 images: score of the final images against the pipeline in float32, and along t of the x0 estimates of the latents.
+An autoencoder (4x8x8 latents) and a label-conditional DiT are trained briefly and saved as a DiTPipeline. Its variants then make the same 64
+images: score of the final images against the pipeline in float32, and along t of the x0 estimates of the latents.
 """
 
 from __future__ import annotations
@@ -83,10 +83,8 @@ def variants(folder: Path, count: int) -> pd.DataFrame:
         changed = "&".join(each for each in options.split("&") if each.partition("=")[0] != change.partition("=")[0])
         row: dict[str, object] = {"variant": name}
         for space in ("pixels", "latents"):
-            models = [
-                cl.load(f"diffusers:{folder}?{each}&space={space}")
-                for each in (f"{options}&name=float32", f"{changed}&{change}&name={name}")
-            ]
+            asked = (f"{options}&name=float32", f"{changed}&{change}&name={name}")
+            models = [cl.load(f"diffusers:{folder}?{each}&space={space}") for each in asked]
             result = cl.compare(models, count=count, metrics=("mse",)).isel(pair=0).sel(metric="mse")
             last = result.isel(t=-1)
             row |= {

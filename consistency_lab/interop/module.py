@@ -19,6 +19,7 @@ from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.schedule import Schedule
 from consistency_lab.errors import UserError
 from consistency_lab.interop.asking import ask
+from consistency_lab.interop.mixing import Mixing
 from consistency_lab.interop.schedules import as_schedule
 from consistency_lab.interop.times import TimeMap, as_time_map
 from consistency_lab.interop.units import OURS, OwnUnits, Range, check_value_range, half_and_centre, in_image_units
@@ -174,7 +175,7 @@ class WrappedDenoiser(NetworkDenoiser):
 def wrap_module(
     module: nn.Module,
     *,
-    schedule: str | Choice | Schedule | Sequence[float] | np.ndarray | Tensor,
+    schedule: str | Choice | Schedule | Mixing | Sequence[float] | np.ndarray | Tensor,
     predicts: str,
     shape: tuple[int, int, int],
     name: str,
@@ -217,7 +218,8 @@ def wrap_module(
     Args:
         module: called as ``module(x, time)``, and with ``classes`` as ``module(x, time, labels)``. It is put in eval
             mode and not copied.
-        schedule: the name of one in `SCHEDULES` with its options, a `Schedule`, or its alphas_cumprod ``(T,)``.
+        schedule: the name of one in `SCHEDULES` with its options, a `Schedule`, its alphas_cumprod ``(T,)``, or a function of t
+            that gives (alpha, sigma), t = 0 being data.
         predicts: what its output means: ``"eps"``, ``"x0"``, ``"v"`` (alpha eps - sigma x0), ``"flow"`` (eps - x0),
             ``"score"`` (-eps / sigma) or ``"edm(sigma_data=...)"``. A minus in front is the negative: ``"-flow"`` is x0 - eps.
         shape: (C, H, W) of the images.

@@ -19,6 +19,7 @@ from consistency_lab.choices import Choice
 from consistency_lab.diffusion.denoiser import PREDICTIONS
 from consistency_lab.diffusion.schedule import SCHEDULES, Schedule, TableVP, linear_vp
 from consistency_lab.errors import UserError, unknown_name
+from consistency_lab.interop.mixing import Mixing, MixingSchedule
 from consistency_lab.interop.tables import check_table
 
 OUR_SCHEDULER = "consistency_lab.Schedule"
@@ -59,8 +60,9 @@ class Scheduler:
     facts: dict[str, Any]
 
 
-def as_schedule(schedule: str | Choice | Schedule | Sequence[float] | np.ndarray | Tensor) -> Schedule:
-    """A schedule from its name, itself, or a table of alphas_cumprod ``(T,)``; timestep i is the time (i + 1) / T.
+def as_schedule(schedule: str | Choice | Schedule | Mixing | Sequence[float] | np.ndarray | Tensor) -> Schedule:
+    """A schedule from its name, itself, a function of t that gives (alpha, sigma), or a table of alphas_cumprod ``(T,)``, whose timestep i
+    is the time (i + 1) / T.
 
     Raises:
         UserError: an unknown name, or a table that does not fall strictly from below 1 to above 0, or is something else
@@ -70,6 +72,8 @@ def as_schedule(schedule: str | Choice | Schedule | Sequence[float] | np.ndarray
         return schedule
     if isinstance(schedule, str | Choice):
         return SCHEDULES.build(schedule)
+    if callable(schedule) and not isinstance(schedule, Tensor):
+        return MixingSchedule(schedule)
     table = np.asarray(torch.as_tensor(schedule, dtype=torch.float64).cpu())
     check_table(table)
     return TableVP(np.log(table))

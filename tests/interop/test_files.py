@@ -32,33 +32,29 @@ def said_of(content, path):
 
 
 @pytest.mark.parametrize(
-    ("content", "held", "lines"),
+    ("content", "held"),
     [
         (
             state(),
             "weights: 7 tensors, 57 numbers (conv.weight (4, 1, 3, 3), conv.bias (4,), norm.weight (4,), ...)",
-            [],
         ),
-        ({"state_dict": state("model.")}, "weights under ['state_dict'], names beginning with 'model.'", []),
+        ({"state_dict": state("model.")}, "weights under ['state_dict'], names beginning with 'model.'"),
         # As ema_pytorch and denoising-diffusion-pytorch keep them: both networks in one flat table.
         (
             {"ema": {**state("online_model."), **state("ema_model."), "initted": torch.tensor(True)}},
             "averaged weights under ['ema'], names beginning with 'ema_model.'",
-            ["['ema']", "removeprefix('ema_model.')"],
         ),
-        ({"model": state(), "model_ema": state()}, "averaged weights under ['model_ema']", ["['model_ema']"]),
+        ({"model": state(), "model_ema": state()}, "averaged weights under ['model_ema']"),
         (
             {"g": {"deep": state("_orig_mod.module.")}},
             "weights under ['g']['deep'], names beginning with '_orig_mod.module.'",
-            [],
         ),
     ],
 )
-def test_the_weights_are_found_and_the_lines_load_them(content, held, lines, tmp_path):
+def test_the_weights_are_found_and_the_lines_load_them(content, held, tmp_path):
     said = said_of(content, tmp_path / "x.pt")
     assert held in said
     code = [line.strip() for line in said.splitlines()[1:]]
-    assert all(part in "\n".join(code) for part in lines)
     names = {"MyNetwork": lambda _: Net()}
     exec("\n".join(code[: next(i for i, line in enumerate(code) if "load_state_dict" in line) + 1]), names)
     assert isinstance(names["net"], Net)
@@ -76,7 +72,7 @@ def test_safetensors_are_read_too(tmp_path):
         load(str(path))
     code = [line.strip() for line in str(caught.value).splitlines()[1:]]
     names = {"MyNetwork": lambda _: Net()}
-    exec("\n".join(code[:4]), names)
+    exec("\n".join(code[:3]), names)
     assert isinstance(names["net"], Net)
 
 
