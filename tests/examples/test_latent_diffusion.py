@@ -23,7 +23,7 @@ def test_the_latent_diffusion_learns_and_its_variants_rank(tmp_path):
     pixels = torch.full((200, 1, 28, 28), -1.0)
     for i, label in enumerate(labels):  # a bar at the height of its label
         pixels[i, 0, 2 * int(label) + 2 : 2 * int(label) + 6] = 0.8
-    losses, table = module.main(cl.ImageSet(pixels, "bars", labels), tmp_path / "pipeline", 20, 30, count=20)
+    losses, table = module.main(cl.ImageSet("bars", pixels, labels), tmp_path / "pipeline", 20, 30, count=20)
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
     score = table.set_index("variant")["latents"]
     assert score["fp8 weights"] < score["bfloat16"] < 1
