@@ -69,7 +69,7 @@ _HOMES = {
     "load_folder_model": "pipelines.folders",
     "load_images": "data.sources",
     "load_model": "training.train",
-    "load_recording": "pipelines.recording",
+    "load_recording": "pipelines.recording_files",
     "load_result": "store.results",
     "load_snapshots": "training.train",
     "load_state": "interop.states",
@@ -158,7 +158,7 @@ if TYPE_CHECKING:
     from consistency_lab.networks.registry import NETWORKS
     from consistency_lab.pipelines.folders import load_folder_model
     from consistency_lab.pipelines.recorder import Recorder
-    from consistency_lab.pipelines.recording import load_recording
+    from consistency_lab.pipelines.recording_files import load_recording
     from consistency_lab.probes.curvature import curvature_spectrum, probe_curvature
     from consistency_lab.probes.difficulty import probe_difficulty
     from consistency_lab.probes.landscape import line_landscape, probe_landscape

@@ -18,7 +18,7 @@ from consistency_lab.interop.pickles import is_pickle, refuse_pickle
 from consistency_lab.interop.torchscript import load_torchscript
 from consistency_lab.pipelines.either import open_diffusers
 from consistency_lab.pipelines.folders import load_folder_model
-from consistency_lab.pipelines.recording import load_recording
+from consistency_lab.pipelines.recording_files import load_recording
 
 _SHORT = {"range": "value_range"}  # what an address calls an option
 

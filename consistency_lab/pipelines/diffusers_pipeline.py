@@ -24,7 +24,8 @@ from consistency_lab.errors import UserError
 from consistency_lab.interop.diffusers import require_diffusers
 from consistency_lab.pipelines.noise_levels import knows
 from consistency_lab.pipelines.recorder import Recorder
-from consistency_lab.pipelines.recording import RecordedImages, Recording, Space, load_recording, save_recording
+from consistency_lab.pipelines.recording import RecordedImages, Recording, Space
+from consistency_lab.pipelines.recording_files import load_recording, save_recording
 from consistency_lab.pipelines.shared_draws import NoiseAskedFor, SharedDraws
 from consistency_lab.pipelines.variants import Variant, check_folder, denoiser_of, explained, opened
 from consistency_lab.store.atomic import as_path, atomic_write, ensure_writable

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from consistency_lab.errors import UserError
 from consistency_lab.pipelines.noise_levels import Level, check_known, level_of, x0_of
-from consistency_lab.pipelines.recording import flow_time, save_recording
+from consistency_lab.pipelines.recording_files import flow_time, save_recording
 
 
 @dataclass

@@ -8,7 +8,8 @@ import torch
 
 import consistency_lab as cl
 from consistency_lab.errors import UserError
-from consistency_lab.pipelines.recording import as_image, save_recording
+from consistency_lab.pipelines.recording import as_image
+from consistency_lab.pipelines.recording_files import save_recording
 from consistency_lab.store.checkpoint import save_tensors
 from consistency_lab.store.results import provenance
 
