@@ -174,6 +174,10 @@ def _heatmap(ds: xr.Dataset, metric: str) -> Drawing:
     )
 
 
+def _along(ds: xr.Dataset) -> str:
+    return "latents" if ds.attrs.get("quantity") == "latents" else "x0 estimates"
+
+
 def _curves(ds: xr.Dataset, metric: str) -> Drawing:
     scored = is_scored(ds, metric)
     undefined = _is_undefined(frames.overview(ds, metric))
@@ -181,7 +185,7 @@ def _curves(ds: xr.Dataset, metric: str) -> Drawing:
         f"curves-{metric}",
         similarity.curves(ds, metric),
         frames.curves(ds, metric),
-        f"{reading.quantity(ds, metric)} between x0 estimates along t, under the same and under other noise"
+        f"{reading.quantity(ds, metric)} between {_along(ds)} along t, under the same and under other noise"
         + (", and the score." if scored else "."),
         (_SCORE_CURVES if scored and not undefined else "")
         + ("Below: mean" if scored else "Mean")
