@@ -38,6 +38,7 @@ _HOMES = {
     "NextLevel": "diffusion.sampling",
     "OptimalDenoiser": "diffusion.references",
     "Prediction": "diffusion.denoiser",
+    "Recorder": "pipelines.recorder",
     "Recipe": "recipe",
     "SAMPLERS": "diffusion.sampling",
     "SCHEDULES": "diffusion.schedule",
@@ -68,6 +69,7 @@ _HOMES = {
     "load_folder_model": "pipelines.folders",
     "load_images": "data.sources",
     "load_model": "training.train",
+    "load_recording": "pipelines.recording_files",
     "load_result": "store.results",
     "load_snapshots": "training.train",
     "load_state": "interop.states",
@@ -155,6 +157,8 @@ if TYPE_CHECKING:
     from consistency_lab.metrics.inception import InceptionFeatures
     from consistency_lab.networks.registry import NETWORKS
     from consistency_lab.pipelines.folders import load_folder_model
+    from consistency_lab.pipelines.recorder import Recorder
+    from consistency_lab.pipelines.recording_files import load_recording
     from consistency_lab.probes.curvature import curvature_spectrum, probe_curvature
     from consistency_lab.probes.difficulty import probe_difficulty
     from consistency_lab.probes.landscape import line_landscape, probe_landscape

@@ -12,12 +12,13 @@ import torch
 from consistency_lab.choices import Choice, Registry
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel
 from consistency_lab.errors import UserError, unknown_name
-from consistency_lab.interop.diffusers import load_diffusers
 from consistency_lab.interop.families.registry import FAMILY_OPENERS
 from consistency_lab.interop.files import is_weights, refuse_weights
 from consistency_lab.interop.pickles import is_pickle, refuse_pickle
 from consistency_lab.interop.torchscript import load_torchscript
+from consistency_lab.pipelines.either import open_diffusers
 from consistency_lab.pipelines.folders import load_folder_model
+from consistency_lab.pipelines.recording_files import load_recording
 
 _SHORT = {"range": "value_range"}  # what an address calls an option
 
@@ -29,10 +30,11 @@ def _refuse(path: str, *, name: str | None = None, device: str | torch.device | 
 OPENERS: Registry[GenerativeModel] = Registry(
     "kind of foreign model",
     {
-        "diffusers": load_diffusers,
+        "diffusers": open_diffusers,
         "torchscript": load_torchscript,
         "edm": _refuse,
         "images": load_folder_model,
+        "trajectory": load_recording,
         **FAMILY_OPENERS,
     },
 )
@@ -50,9 +52,9 @@ def open_foreign(text: str, *, name: str | None = None, device: str | torch.devi
     Args:
         text: ``PREFIX:PATH`` or ``PREFIX:PATH?option=value&option=value``. The prefixes are ``diffusers`` (a folder),
             ``torchscript`` (a file; it needs ``schedule``, ``predicts``, ``shape`` and ``time``), ``images`` (a folder of images, or
-            an array of them), and for checkpoints of other libraries ``ddpm-pytorch``, ``guided-diffusion``, ``k-diffusion``,
-            ``smalldiffusion`` and ``torchcfm``; the options are those of `load_diffusers`, `load_torchscript`, `load_folder_model` and so
-            on; ``range=0,1`` is ``value_range``.
+            an array of them), ``trajectory`` (a recording), and for checkpoints of other libraries ``ddpm-pytorch``,
+            ``guided-diffusion``, ``k-diffusion``, ``smalldiffusion`` and ``torchcfm``; the options are those of `open_diffusers`,
+            `load_torchscript`, `load_folder_model`, `load_recording` and so on; ``range=0,1`` is ``value_range``.
         name: how tables call it; an option ``name`` in the text comes first.
         device: where to put it; by default a GPU where there is one.
 

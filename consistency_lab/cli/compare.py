@@ -29,9 +29,10 @@ _LEVELS = 13  # of a comparison at which states are asked about; the last of its
 
 @dataclass(frozen=True)
 class Compare(Common):
-    """Compare trained models under shared noise, against the null and the closed-form references.
+    """Compare trained models under shared noise, or folders of images, against the null and the closed-form references.
 
     Example: consistency-lab compare unet-s0 unet-s1 --out comparison
+    Example: consistency-lab compare images:ref/ images:cand/ --self images:self/ --metrics mse ssim
     """
 
     models: tyro.conf.Positional[tuple[str, ...]] = ()
@@ -57,6 +58,8 @@ class Compare(Common):
     """training set, for the references and the nearest training images"""
     data_dir: Path | None = None
     """folder with the files of published sets; data/ by default"""
+    self: str | None = None
+    """a second run of the first model, such as images:DIR: the first against it is the ceiling, where models make an image in one go"""
     frozen: bool = False
     """also ask all models about the same noisy images of --data: do their functions agree, apart from where their trajectories lead?"""
     copies: str | None = None
@@ -78,6 +81,8 @@ class Compare(Common):
         if not self.metrics:
             raise UserError("--metrics needs at least one name, for example mse; see `consistency-lab list metrics`.")
         found = find(self.models, self.store)
+        if self.self is not None:
+            find([self.self], self.store)
         if self.frozen and self.data is None:
             raise UserError("--frozen shows the models noisy images: name the set in --data.")
         embedding = None if self.copies is None else _embedding(self.copies)
@@ -108,7 +113,8 @@ class Compare(Common):
         labels = None if self.labels is None else parse_numbers(self.labels, "labels")
         noise = SharedNoise(self.seed)
         walked: dict[str, Any] = {"count": self.count, "sampler": sampler, "labels": labels}
-        result = compare(models, noise, metrics=metrics, images=images, **walked)
+        second = None if self.self is None else load_models([self.self], self.store, self.device)[0]
+        result = compare(models, noise, metrics=metrics, images=images, again=second, **walked)
         results, models = {"comparison": result}, [m for m in models if m.name in result["model"].values]
         if self.frozen:
             count = min(COUNT if self.count is None else self.count, len(images))

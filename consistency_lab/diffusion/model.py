@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -39,6 +39,42 @@ class GenerativeModel(Protocol):
     @plain_defaults()
     def generate(self, noise: SharedNoise, indices: Sequence[int]) -> Tensor:
         """The images of those indices, float32 ``(N, C, H, W)`` on the CPU."""
+        ...
+
+
+@runtime_checkable
+class RecordedWalk(GenerativeModel, Protocol):
+    """A generative model that brings its own estimates, along noise levels that are known: a recorded trajectory.
+
+    Two of them can be compared along the levels that both have; nothing is computed between levels.
+    """
+
+    @property
+    def t(self) -> Tensor:
+        """Its times, decreasing to 0 ``(T,)`` float64; 1 is noise."""
+        ...
+
+    @property
+    def log_snr(self) -> Tensor:
+        """The noise level of each, increasing; infinite where it is data ``(T,)`` float64."""
+        ...
+
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        """What it holds at every level: ``"latents"``, and ``"x0"`` if it holds x0 estimates."""
+        ...
+
+    def estimates(self, indices: Sequence[int], levels: Sequence[int], quantity: str) -> Tensor:
+        """One of these of those samples at those levels (as places in ``t``), float32 ``(T, N, C, H, W)`` on the CPU."""
+        ...
+
+
+@runtime_checkable
+class MadeBefore(GenerativeModel, Protocol):
+    """A generative model that makes all samples of a comparison before any is compared, so that it need not stay in memory."""
+
+    def made(self, noise: SharedNoise, indices: Sequence[int]) -> GenerativeModel:
+        """A model of the same name that holds what this one makes of those indices."""
         ...
 
 

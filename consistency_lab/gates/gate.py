@@ -104,7 +104,7 @@ def gate(
     if count is not None and whole("count", count) < 2:
         raise UserError(f"a gate needs at least 2 samples, not {count}: its null is the same models under other noise.")
     agreement = agreed(models, noise, count)
-    count = count or len(agreement.names) or COUNT
+    count = count or agreement.most or len(agreement.names) or COUNT
     asked = None
     if labels is not None or agreement.labels is None:  # by default no more labels than have a whole unit
         asked = agreed_labels(models, count if labels is not None else max(2, count // 2), labels)

@@ -19,6 +19,8 @@ from consistency_lab.kinds.numbers import Headline, headline, number, records, s
 from consistency_lab.kinds.sample_view import sample_labels, sample_sentence, sample_view
 from consistency_lab.kinds.views import Control, View
 from consistency_lab.plots import frames, reading, similarity
+from consistency_lab.plots.by_label import SHOWN, by_label_figure, by_label_frame
+from consistency_lab.plots.differences import differences_figure, differences_frame
 from consistency_lab.plots.gallery import gallery as still
 from consistency_lab.similarity.quantities import is_scored
 
@@ -39,6 +41,10 @@ class Comparison(Kind):
         for name in reading.names(ds, "metric"):
             yield _curves(ds, name)
             yield _distribution(ds, name)
+            if "label" in ds.coords:
+                yield _by_label(ds, name)
+        if "extreme_images" in ds:
+            yield _differences(ds, metric)
 
     def sentence(self, ds: xr.Dataset) -> str:
         return headline(ds).sentence
@@ -67,6 +73,7 @@ class Comparison(Kind):
             "extremes": [(metric, extremes(ds, metric)) for metric in metrics] if pictures else [],
             "extremes_of": ds.sizes["sample" if "extreme_images" in ds else "shown"] if pictures else 0,
             "still": still_image(ds) if pictures else "",
+            "differences": _differences(ds, first.metric) if "extreme_images" in ds else None,
             "methods": words.methods(ds, facts),
             "caveats": words.caveats(ds, facts),
         }
@@ -112,6 +119,7 @@ def _panel(ds: xr.Dataset, metric: str) -> dict[str, Any]:
         "heatmap": _heatmap(ds, metric),
         "curves": _curves(ds, metric),
         "distribution": _distribution(ds, metric),
+        "by_label": _by_label(ds, metric) if "label" in ds.coords else None,
     }
 
 
@@ -166,6 +174,10 @@ def _heatmap(ds: xr.Dataset, metric: str) -> Drawing:
     )
 
 
+def _along(ds: xr.Dataset) -> str:
+    return "latents" if ds.attrs.get("quantity") == "latents" else "x0 estimates"
+
+
 def _curves(ds: xr.Dataset, metric: str) -> Drawing:
     scored = is_scored(ds, metric)
     undefined = _is_undefined(frames.overview(ds, metric))
@@ -173,12 +185,30 @@ def _curves(ds: xr.Dataset, metric: str) -> Drawing:
         f"curves-{metric}",
         similarity.curves(ds, metric),
         frames.curves(ds, metric),
-        f"{reading.quantity(ds, metric)} between x0 estimates along t, under the same and under other noise"
+        f"{reading.quantity(ds, metric)} between {_along(ds)} along t, under the same and under other noise"
         + (", and the score." if scored else "."),
         (_SCORE_CURVES if scored and not undefined else "")
         + ("Below: mean" if scored else "Mean")
-        + " over pairs with 95 % interval over noise.",
+        + f" over pairs with 95 % interval over noise.{_parting(ds, metric)}",
     )
+
+
+def _parting(ds: xr.Dataset, metric: str) -> str:
+    """Where pairs part from the ceiling, from the first that does to the last."""
+    if "parting_t" not in ds:
+        return ""
+    table = frames.parting(ds, metric)
+    parted = table.dropna().sort_values("t", ascending=False)
+    if parted.empty:
+        return " No pair parts from its models' ceilings."
+    said = f" Parted (further apart than from their own second runs, from there to the end): {_from(parted.iloc[0])}"
+    if len(parted) > 1:
+        said += f" first, {_from(parted.iloc[-1])} last"
+    return f"{said}{f'; {len(table) - len(parted)} of {len(table)} pairs do not' if len(parted) < len(table) else ''}."
+
+
+def _from(row: pd.Series) -> str:
+    return f"{row['pair']} from t = {row['t']:.2f}"
 
 
 def _distribution(ds: xr.Dataset, metric: str) -> Drawing:
@@ -190,6 +220,32 @@ def _distribution(ds: xr.Dataset, metric: str) -> Drawing:
         "Above: every sample of every pair. Below: median, middle 50 % (thick) and middle 95 % (thin) of a pair's "
         "samples; circles and full outline: same noise; crosses and dashed outline: other noise, each value the "
         "mean over all other noise.",
+    )
+
+
+def _by_label(ds: xr.Dataset, metric: str) -> Drawing:
+    table = by_label_frame(ds, metric)
+    more = f" The {SHOWN} least alike of {len(table)} are drawn; the data has all." if len(table) > SHOWN else ""
+    return Drawing(
+        f"labels-{metric}",
+        by_label_figure(ds, metric),
+        table,
+        f"{_value(ds, metric)} of each label, the least alike on top: {table['label'].iloc[0]}.",
+        "Mean over pairs, against other noise under the same label. In brackets: samples. Lines: 95 % intervals over a label's noise, "
+        f"none for fewer than three samples.{more}",
+    )
+
+
+def _differences(ds: xr.Dataset, metric: str) -> Drawing:
+    table = differences_frame(ds, metric)
+    first, second = table["first"].iloc[0], table["second"].iloc[0]
+    return Drawing(
+        "differences",
+        differences_figure(ds, metric),
+        table,
+        f"The images of {first} and {second} that differ most, in the median, and least by {metric}, and where they differ.",
+        f"{first} and {second}, the pair that is least alike. Samples are ranked by the mean over all pairs. Below: the largest "
+        "difference of the channels, black where there is none.",
     )
 
 

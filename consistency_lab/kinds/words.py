@@ -45,13 +45,22 @@ def compared(ds: xr.Dataset, facts: Facts) -> list[tuple[str, str]]:
         ("training seeds", "; ".join(dict.fromkeys(filter(None, map(seeds_of, models_of(facts)))))),
         ("weights", ", ".join(dict.fromkeys(weights_name(m) for m in models_of(facts) if m.get("weights")))),
         ("labels", _runs(facts.get("labels") or [])),
+        ("sub-folders, a label each", len(facts["folders"]) if facts.get("folders") else None),
+        ("frames a clip", facts.get("frames")),
+        ("blocks of samples", facts.get("blocks")),
         ("sampler", _listed(sampler)),
         ("network evaluations a sample (NFE)", facts.get("nfe")),
-        ("ceiling", f"{facts['ceiling_steps']} steps" if facts.get("ceiling_steps") else None),
+        ("ceiling", _ceiling(facts)),
         ("data", _data(data)),
         *machine(facts),
     ]
     return [(term, str(value)) for term, value in entries if value not in (None, "")]
+
+
+def _ceiling(facts: Facts) -> str | None:
+    if again := _mapping(facts.get("again")):
+        return f"a second run, {again.get('name')}"
+    return f"{facts['ceiling_steps']} steps" if facts.get("ceiling_steps") else None
 
 
 def machine(facts: Facts) -> list[tuple[str, str]]:
@@ -90,15 +99,39 @@ def methods(ds: xr.Dataset, facts: Facts) -> list[str]:
         else ""
     )
     pairs = f"each of the {ds.sizes['pair']} pairs was" if ds.sizes["pair"] > 1 else "the pair was"
-    said = [
-        f"{ds.sizes['model']} models each turned the same {ds.sizes['sample']} noise images into images"
-        + (f" with {_listed(sampler)}" if sampler else "")
-        + f"; {pairs} compared sample by sample at {ds.sizes['t']} times.",
-        "Before the last time, what is compared is each model's estimate of the final image (x0) at that time.",
+    at = f"; {pairs} compared sample by sample at {ds.sizes['t']} time{'s' if ds.sizes['t'] > 1 else ''}."
+    folders = [str(model.get("name")) for model in models_of(facts) if model.get("kind") == "images"]
+    what = "clips" if facts.get("frames") else "images"
+    if folders and len(folders) == ds.sizes["model"]:
+        said = [
+            f"{ds.sizes['sample']} {what} of each of {len(folders)} folders were read, in an order drawn at random; those of one name "
+            f"belong together; {pairs} compared sample by sample. How they were made is not known: other noise is every other image."
+        ]
+    else:
+        said = [
+            f"{ds.sizes['model']} models each turned the same {ds.sizes['sample']} noise images into images"
+            + (f" with {_listed(sampler)}" if sampler else "")
+            + at
+        ]
+        if folders:
+            said.append(
+                f"The images of {', '.join(folders)} were read; that they were made from this noise is their user's word."
+            )
+    if facts.get("frames"):
+        said.append(
+            f"A clip is one sample: its distance is the mean over its {facts['frames']} frames, its null that of the same frame of "
+            "other clips."
+        )
+    if ds.sizes["t"] > 1:
+        said.append(
+            "Before the last time, what is compared is each model's estimate of the final image (x0) at that time."
+        )
+    said += [
         "The consistency score is 1 − E d(A_i, B_i) / E d(A_i, B_j), i ≠ j: 1 when the images are the same, 0 when "
         "sharing the noise brings them no closer." + lin,
         "The null is the same distance between images from different noise, over all pairs of different samples"
         + (" that were asked for the same label; the plain null takes all pairs." if "plain_null" in ds else "."),
+        *_in_blocks(ds, facts),
         f"Interval of the score over all models: {ds.attrs.get('interval', 'not recorded')}. The interval of a pair is "
         "over noise and speaks of this pair, not of the family. Intervals of mean distances are 95 % t intervals "
         "over noise; that of the null counts each sample twice, as a U-statistic of degree two must.",
@@ -115,7 +148,12 @@ def methods(ds: xr.Dataset, facts: Facts) -> list[str]:
         )
     if alignment := meeting(ds):
         said.append(alignment)
-    if "ceiling" in ds:
+    if again := _mapping(facts.get("again")):
+        said.append(
+            f"The ceiling is the first model against its own second run, {again.get('name')}: what differs there is not the model. Its "
+            "null is the second run under other noise."
+        )
+    elif "ceiling" in ds:
         steps = f"{facts['ceiling_steps']}" if facts.get("ceiling_steps") else "another number of"
         said.append(
             f"The ceiling is a model compared with itself at {steps} solver steps; no pair should beat it. Its null is the "
@@ -140,6 +178,15 @@ def methods(ds: xr.Dataset, facts: Facts) -> list[str]:
         if not is_scored(ds, metric):
             said.append(f"{reading.why_undefined(ds, metric)}.")
     return said
+
+
+def _in_blocks(ds: xr.Dataset, facts: Facts) -> list[str]:
+    if not facts.get("blocks"):
+        return []
+    return [
+        f"Samples were compared in {facts['blocks']} blocks, so that they need not all be held: the null of a sample is the mean over the "
+        "other samples of its block. Trimmed scores are those of the null's pseudo-values, and quantiles of pixels are of some of them."
+    ]
 
 
 def meeting(ds: xr.Dataset) -> str:
@@ -180,7 +227,12 @@ def caveats(ds: xr.Dataset, facts: Facts) -> list[str]:
             "No training images were given, so memorisation was not checked: models that copy the data agree as well."
         )
     if "ceiling" not in ds:
-        said.append("No ceiling was measured, so it is not known how much of the difference is the solver's.")
+        said.append(
+            "No ceiling was measured, so it is not known how much of the difference a second run of the first would show; give one with "
+            "--self (in Python: again=...)."
+            if models_of(facts) and all(model.get("kind") == "images" for model in models_of(facts))
+            else "No ceiling was measured, so it is not known how much of the difference is the solver's."
+        )
     for metric in reading.names(ds, "metric"):
         score = float(ds["family_score"].isel(t=-1).sel(metric=metric))
         if score != score and is_scored(ds, metric):

@@ -1,4 +1,4 @@
-"""Which image of one folder belongs to which of another: agreed once, before they are compared."""
+"""Which image of one folder or recording belongs to which of another: agreed once, before they are compared."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from consistency_lab.diffusion.model import GenerativeModel
+from consistency_lab.diffusion.model import GenerativeModel, MadeBefore
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.errors import UserError
 from consistency_lab.pipelines.folders import FolderModel
+from consistency_lab.pipelines.matching import Recorded, matched, source
 
 COUNT = 256  # samples by default, of models that can make any number
 _NUMBER = re.compile(r"(\d+)$")
@@ -21,7 +22,7 @@ _NAMED = 3  # names that a sentence holds
 
 @dataclass(frozen=True)
 class Agreement:
-    """What folders of images agreed on.
+    """What folders of images, or recordings, agreed on.
 
     Attributes:
         models: all models, the folders' images in one order: image i of one belongs to image i of the others.
@@ -30,6 +31,8 @@ class Agreement:
         label_names: of those numbers.
         frames: of every clip, 1 for images.
         said: what a reader must know, in sentences.
+        most: samples that there are; 0 where any number can be made.
+        labelled_by: what the labels are.
     """
 
     models: list[GenerativeModel]
@@ -38,14 +41,18 @@ class Agreement:
     label_names: tuple[str, ...] = ()
     frames: int = 1
     said: tuple[str, ...] = ()
+    most: int = 0
+    labelled_by: str = "folders"
 
     def counted(self, count: int | None) -> int:
-        """How many samples are compared: so many, or by default all images of the folders, or `COUNT`."""
-        return count or (len(self.names) or COUNT if count is None else 0)
+        """How many samples are compared: so many, or by default all that there are, or `COUNT`."""
+        return count or (self.most or len(self.names) or COUNT if count is None else 0)
 
 
 def agreed(models: Sequence[GenerativeModel], noise: SharedNoise, count: int | None = None) -> Agreement:
-    """Pair the images of the folders among the models, by name or by order.
+    """Pair the images of the folders among the models, by name or by order, and the samples of recordings (`pipelines.matching`).
+
+    Pipelines make theirs now, one after the other: only one of them is in memory at a time.
 
     Images without a partner are left out, counted and named. The order is random, seeded by the noise's seed and the same whatever the
     order of the models: the first ``count`` are a fair sample, and neighbours are no more alike than others. Beside a model that makes
@@ -60,6 +67,12 @@ def agreed(models: Sequence[GenerativeModel], noise: SharedNoise, count: int | N
         UserError: sizes that differ, clips and images, fewer images than are asked for, or folders that cannot be paired.
     """
     folders = [model for model in models if isinstance(model, FolderModel)]
+    models = _made(models, noise, count)
+    if not folders and any(isinstance(model, Recorded) for model in models):
+        found = matched(models, noise, count)
+        return Agreement(
+            found.models, found.names, found.labels, found.label_names, 1, found.said, found.most, "prompts or labels"
+        )
     if not folders:
         return Agreement(list(models))
     _check(models, folders, noise)
@@ -93,6 +106,14 @@ def agreed(models: Sequence[GenerativeModel], noise: SharedNoise, count: int | N
     )
 
 
+def _made(models: Sequence[GenerativeModel], noise: SharedNoise, count: int | None) -> list[GenerativeModel]:
+    """The models, those that must make all samples before any is compared as what they made."""
+    held = [len(model.entries) for model in models if isinstance(model, FolderModel)]
+    held += [len(source(model).samples) for model in models if isinstance(model, Recorded)]
+    wanted = range(count or min(held, default=COUNT))
+    return [model.made(noise, wanted) if isinstance(model, MadeBefore) else model for model in models]
+
+
 def _check(models: Sequence[GenerativeModel], folders: Sequence[FolderModel], noise: SharedNoise) -> None:
     first = folders[0]
     for folder in folders[1:]:
@@ -110,6 +131,10 @@ def _check(models: Sequence[GenerativeModel], folders: Sequence[FolderModel], no
     if len(folders) == len(models):
         return
     live = next(model.name for model in models if not isinstance(model, FolderModel))
+    if first.clips:
+        raise UserError(
+            f"{first.name!r} holds clips and {live!r} makes images; compare clips with clips, or give clips=False."
+        )
     for folder in folders:
         if folder.noise_seed != noise.seed:
             known = "is not known" if folder.noise_seed is None else f"is said to be seed {folder.noise_seed}"

@@ -20,7 +20,7 @@ from consistency_lab.intervals import (
 from consistency_lab.plots.reading import REFERENCE_NAMES, check_metric, model_of, names, need
 from consistency_lab.probes.profiles import with_void_marked
 from consistency_lab.similarity.quantities import is_scored
-from consistency_lab.similarity.statistics import COLLAPSED
+from consistency_lab.similarity.statistics import COLLAPSED, MANY
 from consistency_lab.similarity.typical import trimmed_mean
 
 # The estimate and the ends of its interval.
@@ -66,13 +66,16 @@ def overview(ds: xr.Dataset, metric: str) -> pd.DataFrame:
         own = interval_of(last.isel(pair=i), "score")
         add("pair", pair, mean_interval(distance[i]), own, "over noise: this pair, not this family")
     zero = np.nan if not is_scored(ds, metric) or null.mean() < COLLAPSED else 0.0
-    apart = mean_interval(null.mean(axis=0), degree=2)
+    apart = _null_interval(ds, null.mean(axis=0))
     add("null", "other noise (null)", apart, without_bounds(zero), "0 by definition")
     controls = "over noise: these models, not this family"
     if "ceiling" in ds:
         need(ds, "comparison", *interval_names("ceiling_score"))
-        own = mean_interval(last["ceiling"].transpose("model", "sample").values.mean(axis=0))
-        add("ceiling", "same model, other step count (ceiling)", own, interval_of(last, "ceiling_score"), controls)
+        runs = last["ceiling"].transpose("model", "sample").values
+        there = ~np.isnan(runs).all(axis=1)  # models that have a second run
+        what = "same model, other step count" if there.all() else "the first and its own second run"
+        own = mean_interval(runs[there].mean(axis=0))
+        add("ceiling", f"{what} (ceiling)", own, interval_of(last, "ceiling_score"), controls)
     for i, reference in enumerate(names(ds, "reference") if "reference_distance" in ds else []):
         need(ds, "comparison", *interval_names("reference_mean_score"))
         one = last.isel(reference=i)
@@ -80,6 +83,17 @@ def overview(ds: xr.Dataset, metric: str) -> pd.DataFrame:
         label = f"models to the {REFERENCE_NAMES.get(reference, reference)}"
         add("reference", label, own, interval_of(one, "reference_mean_score"), controls)
     return pd.DataFrame(rows, columns=["group", "name", *interval_names("distance", "score"), "interval"])
+
+
+def _null_interval(ds: xr.Dataset, rows: np.ndarray) -> Interval:
+    """The mean null ``(..., sample)`` with its interval over noise: every sample is in two rows' sums; many blocks are independent."""
+    if "block" not in ds.coords or int(ds["block"].max()) + 1 < MANY:
+        return mean_interval(rows, degree=2)
+    blocks = ds["block"].values
+    means = np.stack([rows[..., blocks == block].mean(-1) for block in np.unique(blocks)], -1)
+    center, low, high = mean_interval(means)
+    mean = rows.mean(-1)  # of all samples, where blocks are not quite of one size
+    return Interval(mean, mean + (low - center), mean + (high - center))
 
 
 def matrix(ds: xr.Dataset, metric: str, part: Part = "estimate") -> pd.DataFrame:
@@ -119,7 +133,7 @@ def matches(ds: xr.Dataset, metric: str) -> pd.DataFrame:
 def curves(ds: xr.Dataset, metric: str) -> pd.DataFrame:
     """Along t: columns quantity ("score", "distance"), group, name, t, log_snr, value, low, high.
 
-    Groups are "family", "pair", "null" and "reference". Bounds are 95 % intervals.
+    Groups are "family", "pair", "null", "ceiling" and "reference". Bounds are 95 % intervals.
     """
     ds = need(ds, "comparison", "distance", "null", *interval_names("score", "family_score"))
     check_metric(ds, metric)
@@ -138,7 +152,9 @@ def curves(ds: xr.Dataset, metric: str) -> pd.DataFrame:
     distance = one["distance"].transpose("t", "pair", "sample").values
     add("distance", "family", "same noise", mean_interval(distance.mean(axis=1)))
     null = one["null"].transpose("t", "pair", "sample").values
-    add("distance", "null", "other noise (null)", mean_interval(null.mean(axis=1), degree=2))
+    add("distance", "null", "other noise (null)", _null_interval(ds, null.mean(axis=1)))
+    if "ceiling_along" in ds:
+        add("distance", "ceiling", "ceiling", interval_of(one, "ceiling_along"))
     for i, reference in enumerate(names(ds, "reference") if "reference_distance" in ds else []):
         name = REFERENCE_NAMES.get(reference, reference)
         if is_scored(ds, metric):
@@ -147,6 +163,15 @@ def curves(ds: xr.Dataset, metric: str) -> pd.DataFrame:
         samples = one["reference_distance"].isel(reference=i).transpose("t", "model", "sample").values
         add("distance", "reference", name, mean_interval(samples.mean(axis=1)))
     return pd.concat(parts, ignore_index=True)
+
+
+def parting(ds: xr.Dataset, metric: str) -> pd.DataFrame:
+    """Where each pair parts from its models' ceilings: columns pair, t, log_snr; NaN where it does not."""
+    ds = need(ds, "comparison", "parting_t", "parting_log_snr")
+    check_metric(ds, metric)
+    one = ds.sel(metric=metric)
+    columns = {"pair": names(ds, "pair"), "t": one["parting_t"].values, "log_snr": one["parting_log_snr"].values}
+    return pd.DataFrame(columns)
 
 
 def distribution(ds: xr.Dataset, metric: str) -> pd.DataFrame:

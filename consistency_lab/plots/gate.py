@@ -12,7 +12,8 @@ from consistency_lab.gates.result import worst_pairs
 from consistency_lab.intervals import interval_names
 from consistency_lab.plots import reading
 from consistency_lab.plots.bands import long_frame
-from consistency_lab.plots.theme import CEILING, NULL, SAME, label_lines, new_figure, note, themed
+from consistency_lab.plots.differences import draw_differences, shortened
+from consistency_lab.plots.theme import CEILING, NULL, SAME, label_lines, new_figure, themed
 
 WORDS = {"score": "consistency score", "shortfall": "ceiling − score"}
 
@@ -85,23 +86,9 @@ def worst_frame(ds: xr.Dataset) -> pd.DataFrame:
 @themed
 def worst_figure(ds: xr.Dataset) -> Figure:
     """The worst pairs: reference, candidate, and where they differ, black where they do not; under each name its distance in nulls."""
-    table = worst_frame(ds).drop_duplicates("sample")
-    sides = [*reading.names(ds, "side"), "difference"]
-    figure, axes = new_figure(0.9 + 1.15 * len(table), 3.9, len(sides), max(len(table), 1))
-    for column, pair in zip(axes.T, table.to_dict("records"), strict=True):
-        pictures = ds["worst_images"].sel(worst=pair["sample"]).values
-        apart = np.abs(pictures[0] - pictures[1]).max(0, keepdims=True)
-        for ax, picture in zip(column, (*pictures, apart), strict=True):
-            if picture.shape[0] in (1, 3):
-                shown = picture.transpose(1, 2, 0)
-                grey = {"cmap": "gray", "vmin": 0, "vmax": 255} if shown.shape[-1] == 1 else {}
-                ax.imshow(shown[..., 0] if grey else shown, interpolation="nearest", **grey)
-            else:
-                note(ax, f"{picture.shape[0]} channels")
-            ax.set(xticks=[], yticks=[])
-            ax.grid(visible=False)
-        name = pair["name"] if len(pair["name"]) <= 16 else f"…{pair['name'][-15:]}"
-        column[0].set_title(f"{name}\n{pair['metric']} {pair['distance']:.3g}", fontsize=7.5, fontweight="normal")
-    for ax, side in zip(axes[:, 0], sides, strict=True):
-        ax.set_ylabel(side)
-    return figure
+    columns = []
+    for pair in worst_frame(ds).drop_duplicates("sample").to_dict("records"):
+        one, other = ds["worst_images"].sel(worst=pair["sample"]).values
+        columns.append((f"{shortened(pair['name'])}\n{pair['metric']} {pair['distance']:.3g}", one, other))
+    reference, candidate = reading.names(ds, "side")
+    return draw_differences(columns, (reference, candidate))

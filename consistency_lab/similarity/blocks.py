@@ -48,6 +48,8 @@ def samples_in_a_block(
     if block is not None:
         return min(count, whole("block", block, LEAST))
     shape = _image_shape(models)
+    if shape is None:
+        return count
     pixels = 4 * len(models) * int(np.prod(shape))
     if count * pixels <= _SMALL and count * pixels * levels <= BUDGET:
         return count
@@ -60,9 +62,12 @@ def samples_in_a_block(
     return min(count, size - size % CHUNK if size > CHUNK else size)
 
 
-def _image_shape(models: Sequence[GenerativeModel]) -> tuple[int, ...]:
-    """Of the images of the first model: what it says of them, or the shape of its noise."""
-    return tuple(getattr(models[0], "shape", models[0].noise_shape))
+def _image_shape(models: Sequence[GenerativeModel]) -> tuple[int, ...] | None:
+    """(C, H, W) of the images, as the models say or as their noise is shaped; None where neither is an image's."""
+    said = [
+        getattr(model, "shape", getattr(getattr(model, "module", None), "shape", model.noise_shape)) for model in models
+    ]
+    return max((tuple(shape) for shape in said if len(shape) == 3), key=np.prod, default=None)
 
 
 def blocks_of(count: int, size: int, labels: np.ndarray | None = None) -> list[np.ndarray]:

@@ -199,8 +199,9 @@ def warnings_of(result: xr.Dataset, models: Sequence[Mapping[str, Any]], images:
         others: sentences that come first; empty ones are passed over.
     """
     said = [sentence for sentence in others if sentence]
+    latent = {str(model["name"]) for model in models if model.get("space") == "latents"}  # which have no range
     for name, outside in zip(result["model"].values, result["outside"].values, strict=True):
-        if (share := float(outside.mean())) > MOST_OUTSIDE:
+        if str(name) not in latent and (share := float(outside.mean())) > MOST_OUTSIDE:
             said.append(
                 f"{name}: {percent(share)} of the pixels of its samples lie outside [-{EDGE}, {EDGE}] and images lie in [-1, 1]; "
                 "untrained or diverged models can agree on such samples, so its scores say little. sampler='ddim(clip=True)' "
@@ -215,7 +216,8 @@ def warnings_of(result: xr.Dataset, models: Sequence[Mapping[str, Any]], images:
                     f"{name}: the pixels of its samples have a standard deviation of {value:.3g}, those of the data {data:.3g}; "
                     "the samples do not look like the data, so its scores say little."
                 )
-    return json.dumps(said + _other_range(result, images) + _other_data(models, images))
+    ranges = [] if latent else _other_range(result, images)
+    return json.dumps(said + ranges + _other_data(models, images))
 
 
 def _other_range(result: xr.Dataset, images: ImageSet | None) -> list[str]:
@@ -291,10 +293,12 @@ def ranked(result: xr.Dataset, metric: str) -> np.ndarray:
 
 
 def extremes_of(result: xr.Dataset, count: int = 4) -> list[int]:
-    """The places of the ``count`` samples (at most half of all) at either end of every metric of a comparison, each once, in order."""
+    """The places of the ``count`` samples (at most half of all) at either end of every metric of a comparison, and of the median one,
+    each once, in order.
+    """
     count = min(count, result.sizes["sample"] // 2)
     places: set[int] = set()
     for metric in result["metric"].values:
         order = ranked(result, metric)
-        places |= {int(i) for i in (*order[:count], *order[len(order) - count :])}
+        places |= {int(i) for i in (*order[:count], order[len(order) // 2], *order[len(order) - count :])}
     return sorted(places)

@@ -26,8 +26,9 @@ from consistency_lab.similarity.controls import add_ceiling, add_references
 from consistency_lab.similarity.labels import agreed_labels, labels_of, mixed_warning
 from consistency_lab.similarity.measuring import Asked, Measured, measure
 from consistency_lab.similarity.pairwise import add_pairs, coordinates, kinds_of_interval
+from consistency_lab.similarity.parting import add_parting
 from consistency_lab.similarity.robust import add_robust, add_typical, held_by_one
-from consistency_lab.similarity.trajectories import WalkCache, WalkPlan
+from consistency_lab.similarity.trajectories import WalkCache, WalkPlan, recorded_attributes, recorded_walks
 from consistency_lab.store.results import with_provenance
 
 
@@ -55,14 +56,14 @@ def compare(
     compared with those of every other model, and with what other noise would give (the null). With a training set, the closed-form
     references (Gaussian, optimal, data mean) start from the same noise, and the nearest training image of each sample is found.
     Models that make an image in one go (a GAN, a VAE) are compared by their images alone, and so are folders of images
-    (`load_folder_model`).
+    (`load_folder_model`). Recorded trajectories (`load_recording`) are compared at the noise levels that all of them have.
 
     Args:
         models: two or more, of one noise and image shape. The schedules of diffusion models may differ: they are compared pair by pair at
             equal log-SNR (`diffusion.log_snr`), so that neither their order nor the other models change a pair's distance.
         noise: the shared noise, ``SharedNoise(0)`` by default.
         count: samples, the images 0 ... count - 1 of the noise; at least 2. 256 by default; of folders all images that they have in common,
-            or so many of them, drawn at random.
+            or so many of them, drawn at random; of recordings all samples in common, or the first of them.
         metrics: distances, by name (see `METRICS`) or as objects.
         sampler: how diffusion models sample, as a `Sampler` or in text (``"ddim(steps=20)"``); 50 steps of DDIM by default.
         images: the training set of the models, for references and nearest images.
@@ -111,7 +112,8 @@ def compare(
     asked = None if by_folder else agreed_labels(models, count, labels)
     under = agreement.labels if asked is None else labels_of(range(count), asked)
     walk = WalkPlan(noise, count, sampler, levels, asked)
-    held = samples_in_a_block(count, [*models, *second], levels if along else 1, distances, block)
+    recorded = recorded_walks(models)
+    held = samples_in_a_block(count, [*models, *second], levels if along or recorded else 1, distances, block)
     blocks = blocks_of(count, held if known is None else count, under)
     measured = measure(
         models,
@@ -149,6 +151,8 @@ def compare(
         add_typical(result, values["other_noise"][1], measured.alone, distances, under, parts)
     if "ceiling" in values:
         add_ceiling(result, values, distances, parts)
+    if "ceiling_along" in values:
+        add_parting(result, values, distances)
     if measured.references:
         result.coords["reference"] = measured.references
         add_references(result, values, distances, parts)
@@ -156,7 +160,9 @@ def compare(
     if images is not None:
         result["nearest_distance"] = (("model", "sample"), values["nearest_distance"][1].astype(np.float32))
     add_sanity_checks(result, values, images)
-    said = [*agreement.said, kept.warning, blind, *held_by_one(result), *wrapping_sentences(models, images)]
+    attributes, noted = recorded_attributes(recorded)
+    result.attrs.update(attributes)
+    said = [*agreement.said, *noted, kept.warning, blind, *held_by_one(result), *wrapping_sentences(models, images)]
     result.attrs["warnings"] = warnings_of(result, [described(model) for model in models], images, *said)
     result.attrs.update(kinds_of_interval(len(models), 1 if parts is None else int(parts.max()) + 1))
     facts: dict[str, Any] = {
@@ -169,7 +175,7 @@ def compare(
     if asked is not None:
         facts["labels"] = list(asked)
     elif under is not None:
-        facts["folders"] = list(agreement.label_names)
+        facts[agreement.labelled_by] = list(agreement.label_names)
     if agreement.frames > 1:
         facts["frames"] = agreement.frames
     if parts is not None:

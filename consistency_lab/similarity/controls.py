@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 import xarray as xr
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.references import DEFAULT_REFERENCES, closed_form
 from consistency_lab.intervals import Interval, add_interval, stacked
 from consistency_lab.metrics.distances import Distance, MeanSquaredError, nearest
-from consistency_lab.similarity.pairwise import pairwise_distances, scored
+from consistency_lab.similarity.pairwise import embedded, pairwise_distances, scored
 from consistency_lab.similarity.statistics import Blocks, pair_score
 from consistency_lab.similarity.trajectories import (
     ModelWalks,
@@ -63,7 +64,8 @@ def ceiling_measured(
 ) -> dict[str, Any]:
     """The same models with other steps: how alike two sets of images are that differ by the solver alone.
 
-    Its null is that of the model against itself with other steps and other noise.
+    Its null is that of the model against itself with other steps and other noise. Of runs with a way from noise to data the distance is
+    taken along it too, at the levels of ``walked``: ``ceiling_along``.
 
     Args:
         walked, again: the models, and their second runs: the i-th of the i-th model. Models without one are left NaN.
@@ -75,10 +77,22 @@ def ceiling_measured(
     found = pairwise_distances(ends, pairs, distances, labels)
     without = ((0, len(walked) - len(again)), (0, 0), (0, 0))
     dims = ("model", "sample", "metric")
-    return {
+    values: dict[str, Any] = {
         name: (dims, np.pad(values[:, 0], without, constant_values=np.nan))
         for name, values in (("ceiling", found.distance), ("ceiling_null", found.null))
     }
+    levels = len(walked[0].estimates)
+    if levels > 1 and all(len(w.estimates) == levels for w in again):
+        rows = [
+            torch.stack([d.shifted(embedded(d, at_t), pairs, 0) for d in distances], -1).cpu().numpy()
+            for at_t in zip(*(w.estimates[:-1] for w in [*walked[: len(again)], *again]), strict=True)
+        ]  # (model, sample, metric) each
+        along = np.stack([*rows, found.distance[:, 0]], 1)
+        values["ceiling_along"] = (
+            ("model", "t", "sample", "metric"),
+            np.pad(along, (without[0], (0, 0), (0, 0), (0, 0)), constant_values=np.nan),
+        )
+    return values
 
 
 def add_ceiling(

@@ -11,6 +11,8 @@ import xarray as xr
 from torch import Tensor
 
 from consistency_lab.data.imageset import ImageSet
+from consistency_lab.devices import hand_back
+from consistency_lab.diffusion.log_snr import passes_again
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.distances import Distance
@@ -171,6 +173,8 @@ def _measure(
         _picture_ends(extremes, parts, walks, asked.distances)
         if known is None:
             cache.forget()
+        if several:
+            hand_back()
     order = np.concatenate(blocks).argsort()
     axis = torch.from_numpy(walks.axis[0])
     kept = kept_of([m.name for m in models], axis, *(np.concatenate(x, -1)[..., order] for x in (bad, lost)))
@@ -214,11 +218,17 @@ def _walked(
         walks = with_references(walks, diffusion, walk, cache, asked.images, asked.references)
     if asked.again is not None:
         second = walk_models(_at([models[0], asked.again], frame), walk, cache).own[1]
-        return walks, [Trajectories(second.name, second.estimates[-1:])]
+        return walks, [second]
     if not asked.ceiling:
         return walks, []
-    finer = walk.with_steps(2 * walk.sampler.steps, levels=2)
-    return walks, [cache.of(m, finer, m.denoiser.schedule.grid(finer.sampler.steps)) for m in diffusion]
+    return walks, [_second_run(m, walk, cache) for m in diffusion]
+
+
+def _second_run(model: DiffusionModel, walk: WalkPlan, cache: WalkCache) -> Trajectories:
+    """By twice the steps: at the levels that are kept, or at both ends where the finer grid does not pass them."""
+    schedule, steps = model.denoiser.schedule, walk.sampler.steps
+    plan = walk.doubled() if passes_again(schedule, steps) else replace(walk.doubled(), levels=2)
+    return cache.of(model, plan, schedule.grid(2 * steps))
 
 
 def _at(models: Sequence[GenerativeModel], frame: int) -> list[GenerativeModel]:

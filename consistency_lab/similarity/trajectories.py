@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from consistency_lab.diffusion.log_snr import align_pair, kept_points, shared_axis
-from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, chunks, images_of
+from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, RecordedWalk, chunks, images_of
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
 from consistency_lab.similarity.statistics import pairs_of
+
+LEVEL = 1e-3  # in log-SNR: levels that two engines computed in float32 differ by less
 
 
 class Trajectories(NamedTuple):
@@ -36,6 +38,7 @@ class WalkPlan:
         levels: grid points that are kept, the final image included.
         labels: what conditional models are asked for, image i for the label i mod their number; None: for all that they know.
         only: the numbers of the images that are made, of a block of them; None: all.
+        finer: how many steps stand for one of those whose levels are kept.
     """
 
     noise: SharedNoise
@@ -44,6 +47,7 @@ class WalkPlan:
     levels: int
     labels: tuple[int, ...] | None = None
     only: tuple[int, ...] | None = None
+    finer: int = 1
 
     @property
     def samples(self) -> Sequence[int]:
@@ -53,10 +57,11 @@ class WalkPlan:
     @property
     def kept(self) -> Tensor:
         """Indices of the grid points that are kept, ``(levels,)``."""
-        return kept_points(self.sampler.steps, self.levels)
+        return kept_points(self.sampler.steps // self.finer, self.levels) * self.finer
 
-    def with_steps(self, steps: int, levels: int) -> WalkPlan:
-        return replace(self, sampler=replace(self.sampler, steps=steps), levels=levels)
+    def doubled(self) -> WalkPlan:
+        """The same levels, by twice the steps."""
+        return replace(self, sampler=replace(self.sampler, steps=2 * self.sampler.steps), finer=2)
 
     def of(self, samples: Sequence[int]) -> WalkPlan:
         """The same for those images alone."""
@@ -142,7 +147,8 @@ def walk_models(models: Sequence[GenerativeModel], walk: WalkPlan, known: WalkCa
     """Every model's estimates on its own grid and on the alignments of its pairs.
 
     Models that make an image in one go (a GAN, a VAE) have no way from noise to data: with one of them among the models, only the
-    images are kept.
+    images are kept. Recorded ones are compared at the levels that all of them have, by their x0 estimates where all have these, and else
+    by their latents.
 
     Args:
         models: whose estimates are wanted.
@@ -150,9 +156,11 @@ def walk_models(models: Sequence[GenerativeModel], walk: WalkPlan, known: WalkCa
         known: what is known already; it is added to.
 
     Raises:
-        UserError: two schedules without a common noise level.
+        UserError: two schedules, or recordings, without a common noise level.
     """
     known = WalkCache() if known is None else known
+    if recorded := recorded_walks(models):
+        return _recorded(recorded, walk)
     along = all(isinstance(model, DiffusionModel) for model in models)
 
     def estimates(model: GenerativeModel, grid: Tensor) -> Trajectories:
@@ -165,6 +173,81 @@ def walk_models(models: Sequence[GenerativeModel], walk: WalkPlan, known: WalkCa
     walks = meetings(models, walk.sampler.steps, kept, estimates)
     _check_shapes(walks.own)
     return walks
+
+
+def recorded_walks(models: Sequence[GenerativeModel]) -> list[RecordedWalk]:
+    """The models, if every one of them brings its own estimates; else none."""
+    found: list[RecordedWalk] = [model for model in models if isinstance(model, RecordedWalk)]
+    return found if len(found) == len(models) else []
+
+
+def recorded_quantity(models: Sequence[RecordedWalk]) -> str:
+    """What recorded models are compared by."""
+    return "x0" if all("x0" in model.quantities for model in models) else "latents"
+
+
+def common_levels(models: Sequence[RecordedWalk]) -> list[list[int]]:
+    """The noise levels that all recorded models have, as places in the levels of each, from noise to data.
+
+    Raises:
+        UserError: there is none; two grids are named.
+    """
+    first = models[0]
+    found: list[list[int]] = []
+    for place, level in enumerate(first.log_snr.tolist()):
+        places = [place]
+        for other in models[1:]:
+            near = [k for k, own in enumerate(other.log_snr.tolist()) if own == level or abs(own - level) <= LEVEL]
+            places += near[-1:]
+        if len(places) == len(models):
+            found.append(places)
+    if not found:
+        least = min(models[1:], key=lambda other: len(common_levels([first, other])) if len(models) > 2 else 0)
+        raise UserError(
+            f"{first.name!r} and {least.name!r} have no noise level in common ({_grid(first)}; {_grid(least)}); record both with the same "
+            "steps and scheduler."
+        )
+    return [list(places) for places in zip(*found, strict=True)]
+
+
+def recorded_attributes(models: Sequence[RecordedWalk]) -> tuple[dict[str, str], list[str]]:
+    """What a comparison of recorded models says of how it was made: attributes, and sentences for the reader; nothing without models."""
+    if not models:
+        return {}, []
+    quantity, places = recorded_quantity(models), common_levels(models)[0]
+    said = []
+    if quantity == "latents":
+        said.append(
+            "the latents themselves are compared along t, since not every recording holds x0 estimates: near noise they are the noise that "
+            "all share, so scores there are high whatever the models do."
+        )
+    most = max(len(model.t) for model in models)
+    if len(places) < most:
+        said.append(f"the recordings are compared at the {len(places)} noise levels that all have, of up to {most}.")
+    return {"quantity": quantity, "levels": f"{len(places)} in common"}, said
+
+
+def _grid(model: RecordedWalk) -> str:
+    levels = [f"{level:.4g}" for level in model.log_snr.tolist()]
+    return f"{model.name!r}: log-SNR {', '.join(levels if len(levels) < 8 else [*levels[:4], '...', *levels[-3:]])}"
+
+
+def _recorded(models: list[RecordedWalk], walk: WalkPlan) -> ModelWalks:
+    """The estimates that were recorded, at ``walk.levels`` of the levels in common."""
+    places = common_levels(models)
+    kept = kept_points(len(places[0]) - 1, walk.levels).tolist()
+    places = [[each[k] for k in kept] for each in places]
+    quantity = recorded_quantity(models)
+    every = [
+        Trajectories(model.name, model.estimates(walk.samples, levels, quantity))
+        for model, levels in zip(models, places, strict=True)
+    ]
+    _check_shapes(every)
+    t = torch.stack([model.t[levels] for model, levels in zip(models, places, strict=True)])
+    pairs = pairs_of(len(models))
+    rows = torch.stack([(t[a] + t[b]) / 2 for a, b in pairs]) if pairs else t[:0]
+    log_snr = models[0].log_snr[places[0]].expand(len(pairs), -1)
+    return ModelWalks(every, [*range(len(models))], [each.clone() for each in t], list(pairs), rows, log_snr)
 
 
 def meetings(

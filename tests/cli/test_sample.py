@@ -86,7 +86,7 @@ def test_a_recipe_is_trained_by(trained, tiny, tmp_path, capsys):
     assert (told["timesteps"]["center"], told["timesteps"]["width"]) == (0.3, 0.2)
     assert "mdlrc" in str(told["momentum"])
     assert main(["train", *tiny, "--recipe", str(tmp_path / "none.json"), "--store", str(tmp_path / "runs")]) == 2
-    assert "is not a recipe" in capsys.readouterr().err
+    assert "there is no recipe" in capsys.readouterr().err
 
 
 def test_a_set_that_is_not_there_is_said_to_be_no_path_either():

@@ -170,3 +170,14 @@ def test_pairs_together_do_not_depend_on_the_company(monkeypatch):
     for k in range(2):
         assert torch.allclose(whole[k], torch.cat([each[k] for each in few]), rtol=1e-12)
         assert torch.allclose(whole[k], narrow[k], rtol=1e-12)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_wide_embeddings_are_taken_in_columns(monkeypatch, offset):
+    a, b = embeddings(offset=offset)
+    table = (a[:, None] - b[None]).pow(2).sum(2)
+    others = (table.sum(0) + table.sum(1) - 2 * table.diagonal()) / 38
+    for held in (1, 20 * 2 * 4, 10**6):
+        monkeypatch.setattr(base, "_CACHED", held)
+        assert torch.allclose(Plain().pairwise([a, b], [(0, 1)])[0][0], table.diagonal(), rtol=1e-9)
+        assert torch.allclose(Plain().null(a, b), others, rtol=1e-9)

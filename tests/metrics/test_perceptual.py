@@ -220,3 +220,11 @@ def test_random_numbers_of_the_caller_are_left_alone():
     before = torch.get_rng_state()
     random_network("squeeze")
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_embedding_is_filled_part_by_part(squeeze, monkeypatch):
+    images, _ = two()
+    whole = squeeze.embed(images)
+    for pixels in (1, 2 * 40 * 40, 4 * 40 * 40):
+        monkeypatch.setattr(perceptual, "_PIXELS", pixels)
+        assert torch.allclose(squeeze.embed(images), whole, atol=1e-6)

@@ -204,3 +204,12 @@ def test_bad_options():
         StructuralDistance(sigma=0.0)
     with pytest.raises(UserError, match="1 to 5 scales, not 6"):
         MultiScaleStructuralDistance(scales=6)
+
+
+@pytest.mark.parametrize("shape", [(3, 150, 40), (1, 131, 203)])
+def test_the_window_goes_over_large_images_in_tiles(shape, monkeypatch):
+    for distance in (StructuralDistance(), MultiScaleStructuralDistance(scales=2)):
+        tiled = value(distance, *two(2, shape))
+        monkeypatch.setattr(structural, "_LARGE", 10**6)
+        assert torch.allclose(tiled, value(distance, *two(2, shape)), rtol=1e-12)
+        monkeypatch.setattr(structural, "_LARGE", 128)

@@ -266,3 +266,83 @@ def test_copies_are_counted_between_pairs_of_one_name(tmp_path):
     result = cl.measure_reproducibility([first, second], lambda images: images.flatten(1))
     assert result.sizes["sample"] == 4
     assert result["rp"].sel(threshold=0.6).item() == 1
+
+
+# Clips, and what a page says
+
+
+def clips(folder, seed, count=6, frames=3, spoil=0.0):
+    """``clip_i/frame_0001.png``: a clip's frames are alike."""
+    rng, pictures = np.random.default_rng(seed), {}
+    for i in range(count):
+        base = np.random.default_rng(i).normal(127, 40, (16, 16, 3))
+        for frame in range(frames):
+            moved = base + 10 * frame + spoil * rng.normal(size=base.shape)
+            pictures[f"clip_{i}/frame_{frame + 1:04d}.png"] = np.clip(moved, 0, 255).astype(np.uint8)
+    return write(folder, pictures)
+
+
+@pytest.mark.parametrize("block", [None, 4])
+def test_a_clip_is_one_sample_whose_distance_is_the_mean_over_its_frames(tmp_path, block):
+    models = [
+        cl.load_folder_model(clips(tmp_path / name, seed, 8, spoil=8)) for seed, name in enumerate(("ref", "cand"))
+    ]
+    assert repr(models[0]) == "FolderModel('ref', 8 clips of 3, 3x16x16)"
+    result = cl.compare(models, metrics=["mse", "psnr"], block=block)
+    assert result.sizes["sample"] == 8
+    found = agreed(models, NOISE)
+    a, b = (torch.stack([m.at(f).generate(NOISE, range(8)).double() for f in range(3)]) for m in found.models)
+    table = (a[:, :, None] - b[:, None]).pow(2).flatten(3).mean(3).mean(0).numpy()  # same frame, averaged over frames
+    last = result.isel(pair=0, t=0).sel(metric="mse")
+    np.testing.assert_allclose(last["distance"], np.diag(table), rtol=1e-5)
+    blocks = result["block"].values if block else np.zeros(8)
+    other = np.equal.outer(blocks, blocks) & ~np.eye(8, dtype=bool)
+    null = 0.5 * ((table * other).sum(1) + (table * other).sum(0)) / other.sum(1)
+    np.testing.assert_allclose(last["null"], null, rtol=1e-5)
+    assert provenance(result)["frames"] == 3
+    # Taken for images of their own, frames of one clip would be each other's null, and more samples than there are.
+    apart = [cl.load_folder_model(tmp_path / name, clips=False) for name in ("ref", "cand")]
+    assert cl.compare(apart, metrics=["mse"]).sizes["sample"] == 24
+
+
+def test_clips_of_other_lengths_are_compared_as_far_as_all_go(tmp_path):
+    folder = clips(tmp_path / "ref", 0)
+    for path in (folder / "clip_2" / "frame_0003.png", folder / "clip_0" / "frame_0003.png"):
+        path.unlink()
+    model, other = cl.load_folder_model(folder), cl.load_folder_model(clips(tmp_path / "cand", 1))
+    assert model.frames == 2
+    result = cl.compare([model, other], metrics=["mse"])
+    assert provenance(result)["frames"] == 2
+    assert "its clips have 2 to 3 frames; the first 2 of each are compared" in said(result)
+    images = cl.load_folder_model(numbered(tmp_path / "images"))
+    with pytest.raises(UserError, match="'ref' holds clips and 'images' images"):
+        cl.compare([model, images])
+
+
+def test_clips_do_not_meet_a_model_that_makes_images(tmp_path, gaussian):
+    model = cl.load_folder_model(clips(tmp_path / "ref", 0), noise_seed=0)
+    with pytest.raises(UserError, match="'ref' holds clips and 'live' makes images"):
+        cl.compare([gaussian, model])
+
+
+def test_a_second_run_is_the_ceiling_on_the_command_line_and_on_the_page(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, spoil in (("ref", 0), ("cand", 20), ("again", 5)):
+        rng = np.random.default_rng(spoil)
+        write(
+            tmp_path / name,
+            {
+                f"{i}.png": np.clip(pixels(i).astype(float) + spoil * rng.normal(size=(16, 16, 3)), 0, 255).astype(
+                    np.uint8
+                )
+                for i in range(10)
+            },
+        )
+    main(["compare", "images:ref", "images:cand", "--self", "images:again", "--metrics", "mse", "--out", "out"])
+    assert "the first and its own second run (ceiling)" in capsys.readouterr().out
+    result = load_result(tmp_path / "out" / "results" / "comparison.nc")
+    assert float(result["ceiling_score"][0]) > float(result["family_score"].isel(t=-1, metric=0))
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "The ceiling is the first model against its own second run, again" in page
+    assert "10 images of each of 2 folders were read" in page
+    assert "nan" not in (tmp_path / "out" / "report.md").read_text()

@@ -92,7 +92,7 @@ def test_curves_have_labels_units_and_intervals(results):
     assert sum(line.get_label() == "_pair" for line in score.lines) == 6
     # The band of the score and, below, one band a line.
     assert len(score.collections) == 4
-    assert len(distance.collections) == len(distance.lines) == 5
+    assert len(distance.collections) == len(distance.lines) == 6  # the ceiling among them
 
 
 def test_curves_of_psnr_have_no_score_panel(results):
