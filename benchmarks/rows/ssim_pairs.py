@@ -4,7 +4,7 @@ TITLE = "SSIM of all pairs, ours with its null"
 PEER = "torchmetrics, pair by pair, without a null"
 CASES = ("K = 8, 32x32", "K = 16, 32x32", "K = 8, 64x64", "K = 16, 64x64")
 GOALS = {"": 4}
-TOLERANCE = 2e-2  # torchmetrics counts the mirrored rim too
+TOLERANCE = 5e-2  # torchmetrics counts the mirrored rim too
 PACKAGES = ("torchmetrics",)
 NOTE = "32 images a model; ours in float64, torchmetrics in float32. Ours is four evaluations more for each pair: the null."
 

@@ -36,7 +36,7 @@ class Gate(Common):
     baseline: Path | None = None
     """file of an earlier gate's scores, which must be reached up to its tolerance"""
     write_baseline: Path | None = None
-    """write this gate's scores, of all --count samples, as a baseline, unless it fails"""
+    """write this gate's scores, of all --count samples, as a baseline, unless it fails; over another one only with --force"""
     tolerance: float = 0.01
     """of the baseline that is written"""
     seed: int = 0
@@ -84,6 +84,10 @@ class Gate(Common):
             print_json({"models": found, "samples_at_most": self.count, "out": str(self.out)})
             return 0
         written = {write_json: self.json, write_junit: self.junit, write_markdown: self.markdown}
+        if self.write_baseline is not None and self.write_baseline.exists() and not self.force:
+            raise UserError(
+                f"{self.write_baseline} holds a baseline already; name another file, or write over it with --force."
+            )
         for path in (*written.values(), self.write_baseline):
             if path is not None:
                 ensure_writable(path.parent)

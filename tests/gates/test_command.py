@@ -104,7 +104,10 @@ def test_a_baseline_is_made_of_all_samples_and_held_to(undrawn, tmp_path, capsys
     assert undrawn("a", "a", "--baseline", "baseline.json", "--count", "128") == 0
     assert undrawn("a", "b", "--baseline", "baseline.json") == 1
     before = (tmp_path / "baseline.json").read_bytes()
-    assert undrawn("a", "b", "--at-least", ".95", "--count", "128", "--write-baseline", "baseline.json") == 1
+    again = ("a", "b", "--at-least", ".95", "--count", "128", "--write-baseline", "baseline.json")
+    assert undrawn(*again) == 2
+    assert "holds a baseline already" in capsys.readouterr().err
+    assert undrawn(*again, "--force") == 1
     assert (tmp_path / "baseline.json").read_bytes() == before
     assert "is not written: the gate fails" in capsys.readouterr().out
 
