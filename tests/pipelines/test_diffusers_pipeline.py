@@ -193,6 +193,7 @@ def test_a_quantised_denoiser_is_near_and_not_equal(folders):
     assert 0 < apart < 0.01 * (images[None][0] - images[None][2]).pow(2).mean()
 
 
+@pytest.mark.slow
 @needs_text
 def test_a_lora_changes_the_images_as_it_does_theirs(folders, tmp_path):
     peft = pytest.importorskip("peft")
@@ -213,6 +214,7 @@ def test_a_lora_changes_the_images_as_it_does_theirs(folders, tmp_path):
         load_pipeline(folders("stable_diffusion"), lora=empty, **asked("stable_diffusion")).generate(NOISE, range(2))
 
 
+@pytest.mark.slow
 @needs_text
 def test_caches_skip_work(folders):
     options = asked("flux") | {"steps": 6}
@@ -247,6 +249,7 @@ def test_a_missing_package_is_named(folders, monkeypatch):
             load_pipeline(folders("ddim"), **options)
 
 
+@pytest.mark.slow
 @needs_text
 def test_a_comparison_of_variants(folders, tmp_path):
     options = asked("stable_diffusion_3") | {"store": tmp_path / "kept"}

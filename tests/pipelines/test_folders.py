@@ -325,6 +325,7 @@ def test_clips_do_not_meet_a_model_that_makes_images(tmp_path, gaussian):
         cl.compare([gaussian, model])
 
 
+@pytest.mark.slow
 def test_a_second_run_is_the_ceiling_on_the_command_line_and_on_the_page(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, spoil in (("ref", 0), ("cand", 20), ("again", 5)):
