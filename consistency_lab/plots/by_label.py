@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from consistency_lab.intervals import as_columns, interval_of, mean_interval
 from consistency_lab.plots import reading
 from consistency_lab.plots.theme import NULL, SAME, new_figure, themed
-from consistency_lab.similarity.quantities import is_scored
+from consistency_lab.similarity.quantities import higher_is_alike, is_scored
 from consistency_lab.similarity.statistics import pair_score
 
 SHOWN = 40  # labels, those that are least alike
@@ -38,9 +38,7 @@ def by_label_frame(ds: xr.Dataset, metric: str) -> pd.DataFrame:
         )
         numbers = {**as_columns("distance", mean_interval(distance[at])), **as_columns("score", score)}
         rows.append({"label": names.get(int(label), str(label)), "samples": int(at.sum()), **numbers})
-    return pd.DataFrame(rows).sort_values(
-        "distance", ascending=str(last["better"].item()) == "higher", ignore_index=True
-    )
+    return pd.DataFrame(rows).sort_values("distance", ascending=higher_is_alike(ds, metric), ignore_index=True)
 
 
 def label_names(ds: xr.Dataset) -> dict[int, str]:

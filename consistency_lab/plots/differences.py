@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from consistency_lab.plots import reading
 from consistency_lab.plots.theme import new_figure, note, themed
 from consistency_lab.similarity.checks import ranked
+from consistency_lab.similarity.quantities import higher_is_alike
 
 
 def draw_differences(columns: Sequence[tuple[str, np.ndarray, np.ndarray]], sides: tuple[str, str]) -> Figure:
@@ -52,7 +53,7 @@ def differences_frame(ds: xr.Dataset, metric: str) -> pd.DataFrame:
     last = ds["distance"].isel(t=-1).sel(metric=metric)
     mean = last.mean("pair")
     pairs = last.mean("sample").values
-    pair = int(np.argmin(pairs) if str(ds["better"].sel(metric=metric).item()) == "higher" else np.argmax(pairs))
+    pair = int(np.argmin(pairs) if higher_is_alike(ds, metric) else np.argmax(pairs))
     models = reading.names(ds, "model")
     first, second = (models[int(ds[side].values[pair])] for side in ("first", "second"))
     order, there = ranked(ds, metric), set(ds["extreme"].values.tolist())
