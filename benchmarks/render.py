@@ -1,7 +1,8 @@
-"""`RESULTS.md` from `results.json`."""
+"""`RESULTS.md` from `results/ROW.json`."""
 
 from __future__ import annotations
 
+import json
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -10,26 +11,30 @@ HEAD = """# Measured beside its peers
 
 `make bench` runs both sides of every row in turn on one machine, checks first that they give the same answer, and writes this page;
 `make bench ROW="lpips_pairs ssim_pairs"` measures some rows again. A ratio is the peer's time by ours, the median of rounds, with the
-middle half of the rounds in brackets: above 1 we are faster. Memory is the peak of the whole process, libraries included.
+middle half of the rounds in brackets: above 1 we are faster. On one thread times are processor time. Memory is what the work took at
+its peak beyond what its process held before (libraries, inputs), ours and the peer's.
 
 | row | case | peer | ratio | goal | ours | peer's | memory, MiB | differ by |
 |---|---|---|---|---|---|---|---|---|
 """
 
 
-def write_page(results: dict[str, dict[str, Any]], rows: Path) -> str:
+def write_page(results: Path, rows: Path) -> str:
     """The page of all rows that were measured, in the order of the files of the rows."""
-    lines, notes = [], []
+    lines, notes, places = [], [], set()
     for name in sorted(path.stem for path in rows.glob("*.py") if not path.stem.startswith("_")):
         row = import_module(name)
-        found = [results[key] for case in row.CASES if (key := f"{name}: {case}") in results]
+        file = results / f"{name}.json"
+        measured = json.loads(file.read_text()) if file.is_file() else {}
+        found = [measured[case] for case in row.CASES if case in measured]
+        places |= {_where(each) for each in found}
         lines += [_line(row, each) for each in found]
         if found and getattr(row, "NOTE", ""):
             notes.append(f"* **{row.TITLE}.** {row.NOTE}")
     page = HEAD + "\n".join(lines) + "\n"
     if notes:
         page += "\n## What stands behind the rows\n\n" + "\n".join(notes) + "\n"
-    return page + "\n## Where\n\n" + "\n".join(sorted({_where(each) for each in results.values()})) + "\n"
+    return page + "\n## Where\n\n" + "\n".join(sorted(places)) + "\n"
 
 
 def _line(row: Any, found: dict[str, Any]) -> str:
@@ -38,7 +43,12 @@ def _line(row: Any, found: dict[str, Any]) -> str:
     goal = row.GOALS.get(found["case"], row.GOALS.get("", None))
     met = "" if goal is None else f"{goal:g}" + (" met" if found["ratio"] >= goal else " **missed**")
     ours, theirs = (_seconds(x) for x in found["seconds"])
-    memory = " and ".join(f"{x:,.0f}" for x in found["peak_mebibytes"])
+    less = getattr(row, "MEMORY_GOALS", {})
+    less = less.get(found["case"], less.get("", None))
+    memory = " and ".join(f"{x:,.0f}" for x in found["work_mebibytes"])
+    if less is not None:
+        share = found["work_mebibytes"][1] / max(found["work_mebibytes"][0], 1)
+        memory += f": {share:.0f} times less, of {less:g}" + ("" if share >= less else " **missed**")
     cells = [row.TITLE, found["case"], row.PEER, f"**{found['ratio']:.2f}** [{low:.2f}, {high:.2f}]{unsteady}", met]
     return "| " + " | ".join([*cells, ours, theirs, memory, f"{found['difference']:.1g}"]) + " |"
 

@@ -2,7 +2,9 @@
 
 Each side of a row lives in a process of its own and is asked in turn, so that both meet the same machine; their answers are compared before
 anything is timed. A row is repeated until the middle half of its ratios lies within 15 % of their median, or the rounds are used up, which
-is then said. `results.json` keeps what was measured, row by row; `RESULTS.md` is written from it.
+is then said. `results/ROW.json` keeps what was measured; `RESULTS.md` is written from all of them (`--page` does that alone).
+
+On one thread a side's time is the processor time of its process, which a busy machine does not lengthen; on more it is the clock's.
 """
 
 from __future__ import annotations
@@ -80,7 +82,7 @@ def measure(name: str, case: str, rounds: int, threads: int, earlier: Path | Non
             ratios = [b / a for a, b in zip(*seconds, strict=True)]
             if done >= 4 and _spread(ratios) < STEADY:
                 break
-        peaks = [side.ask("peak")["mebibytes"] for side in sides]
+        peaks = [side.ask("peak") for side in sides]
     finally:
         for side in sides:
             side.close()
@@ -92,7 +94,8 @@ def measure(name: str, case: str, rounds: int, threads: int, earlier: Path | Non
         "quartiles": quantiles(ratios, n=4)[::2] if len(ratios) > 1 else ratios * 2,
         "rounds": len(ratios),
         "steady": _spread(ratios) < STEADY,
-        "peak_mebibytes": peaks,
+        "peak_mebibytes": [each["mebibytes"] for each in peaks],
+        "work_mebibytes": [each["work"] for each in peaks],
         "difference": difference,
         "threads": threads,
         "date": date.today().isoformat(),
@@ -146,26 +149,25 @@ def main() -> None:
     parser.add_argument("rows", nargs="*", help=f"of {', '.join(known)}; all by default")
     parser.add_argument("--rounds", type=int, default=40, help="at most so many")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=HERE, help="folder of results.json and RESULTS.md")
+    parser.add_argument("--page", action="store_true", help="measure nothing, write RESULTS.md from what is there")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of results/ and RESULTS.md")
     options = parser.parse_args()
     if strange := set(options.rows) - set(known):
         parser.error(f"no row {sorted(strange)[0]!r}; the rows are {', '.join(known)}.")
     sys.path.insert(0, str(HERE / "rows"))
-    file = options.out / "results.json"
-    results = json.loads(file.read_text()) if file.is_file() else {}
-    for name in options.rows or known:
+    folder = options.out / "results"
+    folder.mkdir(exist_ok=True)
+    for name in () if options.page else options.rows or known:
         row = import_module(name)
-        with tempfile.TemporaryDirectory() as folder:
-            earlier = checkout(row.BEFORE, Path(folder)) if hasattr(row, "BEFORE") else None
+        results = {}
+        with tempfile.TemporaryDirectory() as packages:
+            earlier = checkout(row.BEFORE, Path(packages)) if hasattr(row, "BEFORE") else None
             for case in row.CASES:
-                found = measure(name, case, options.rounds, options.threads, earlier)
-                results[f"{name}: {case}"] = found
-                print(
-                    f"{name}, {case}: {found['ratio']:.2f} ({found['quartiles'][0]:.2f} to {found['quartiles'][1]:.2f})",
-                    flush=True,
-                )
-                file.write_text(json.dumps(results, indent=1) + "\n")
-    (options.out / "RESULTS.md").write_text(write_page(results, HERE / "rows"))
+                found = results[case] = measure(name, case, options.rounds, options.threads, earlier)
+                low, high = found["quartiles"]
+                print(f"{name}, {case}: {found['ratio']:.2f} ({low:.2f} to {high:.2f})", flush=True)
+        (folder / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
+    (options.out / "RESULTS.md").write_text(write_page(folder, HERE / "rows"))
 
 
 if __name__ == "__main__":
