@@ -266,7 +266,7 @@ def _models(ds: xr.Dataset, facts: words.Facts) -> dict[str, Any]:
         left = ds["without_score"].isel(t=-1).sel(metric=metric).values.tolist()
         columns.append((f"score of the others without it, {metric}", [score_text(x, np.nan, np.nan) for x in left]))
     if "ceiling" in ds:
-        samples = ds["ceiling"].sel(metric=metric).transpose("model", "sample").values
+        samples = ds["ceiling"].sel(metric=metric).dropna("sample", how="all").transpose("model", "sample").values
         columns.append((f"ceiling, {reading.quantity(ds, metric)}", _intervals(samples)))
     if "nearest_distance" in ds:
         samples = ds["nearest_distance"].transpose("model", "sample").values

@@ -50,17 +50,23 @@ def compared(ds: xr.Dataset, facts: Facts) -> list[tuple[str, str]]:
         ("blocks of samples", facts.get("blocks")),
         ("sampler", _listed(sampler)),
         ("network evaluations a sample (NFE)", facts.get("nfe")),
-        ("ceiling", _ceiling(facts)),
+        ("ceiling", _ceiling(ds, facts)),
         ("data", _data(data)),
         *machine(facts),
     ]
     return [(term, str(value)) for term, value in entries if value not in (None, "")]
 
 
-def _ceiling(facts: Facts) -> str | None:
+def _ceiling(ds: xr.Dataset, facts: Facts) -> str | None:
     if again := _mapping(facts.get("again")):
         return f"a second run, {again.get('name')}"
-    return f"{facts['ceiling_steps']} steps" if facts.get("ceiling_steps") else None
+    return f"{facts['ceiling_steps']} steps{_of_samples(ds)}" if facts.get("ceiling_steps") else None
+
+
+def _of_samples(ds: xr.Dataset) -> str:
+    """", 64 of 256 samples" where some alone were walked twice."""
+    twice = ds["ceiling"].dropna("sample", how="all").sizes["sample"] if "ceiling" in ds else 0
+    return f", {twice} of {ds.sizes['sample']} samples" if 0 < twice < ds.sizes["sample"] else ""
 
 
 def machine(facts: Facts) -> list[tuple[str, str]]:
@@ -156,7 +162,7 @@ def methods(ds: xr.Dataset, facts: Facts) -> list[str]:
     elif "ceiling" in ds:
         steps = f"{facts['ceiling_steps']}" if facts.get("ceiling_steps") else "another number of"
         said.append(
-            f"The ceiling is a model compared with itself at {steps} solver steps; no pair should beat it. Its null is the "
+            f"The ceiling is a model compared with itself at {steps} solver steps{_of_samples(ds)}; no pair should beat it. Its null is the "
             "model with itself at other steps and other noise."
         )
     if "reference_distance" in ds:

@@ -71,7 +71,7 @@ def overview(ds: xr.Dataset, metric: str) -> pd.DataFrame:
     controls = "over noise: these models, not this family"
     if "ceiling" in ds:
         need(ds, "comparison", *interval_names("ceiling_score"))
-        runs = last["ceiling"].transpose("model", "sample").values
+        runs = last["ceiling"].dropna("sample", how="all").transpose("model", "sample").values
         there = ~np.isnan(runs).all(axis=1)  # models that have a second run
         what = "same model, other step count" if there.all() else "the first and its own second run"
         own = mean_interval(runs[there].mean(axis=0))

@@ -71,7 +71,8 @@ def compare(
         shown: samples whose images the result carries along the trajectory, the first ones; beside them it carries the final images of
             the most and the least consistent samples.
         references: closed-form denoisers to compare with, by name (see `DEFAULT_REFERENCES`); they need ``images``.
-        ceiling: compare each model with itself at twice the solver steps, where all are diffusion models.
+        ceiling: compare each model with itself at twice the solver steps, where all are diffusion models: for a quarter of the samples,
+            but 32 or more where there are so many, so that this is at most a third of all evaluations from 128 samples on.
         labels: what conditional models are asked for, image i for ``labels[i % len(labels)]``; by default all labels that they know, or
             the first ``count // 2``. The null is then taken within labels, and the plain one is given beside it.
         known: trajectories that earlier comparisons of the same noise have walked, and to which this one adds its own: all are held.

@@ -17,14 +17,17 @@ from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.references import DEFAULT_REFERENCES, closed_form
 from consistency_lab.intervals import Interval, add_interval, stacked
 from consistency_lab.metrics.distances import Distance, MeanSquaredError, nearest
-from consistency_lab.similarity.pairwise import embedded, pairwise_distances, scored
+from consistency_lab.similarity.pairwise import embedded, groups_of, pairwise_distances, scored
 from consistency_lab.similarity.statistics import Blocks, pair_score
 from consistency_lab.similarity.trajectories import (
     ModelWalks,
     Trajectories,
     WalkCache,
     WalkPlan,
+    restricted,
 )
+
+LEAST_TWICE = 32  # samples that are walked again for the ceiling, where there are so many
 
 
 def references_of(
@@ -56,11 +59,23 @@ def with_references(
     return replace(walks, beside=beside)
 
 
+def walked_twice(count: int, labels: np.ndarray | None = None) -> np.ndarray:
+    """The places of the samples that are walked again for the ceiling: the first quarter of them, of every label, but `LEAST_TWICE` or more.
+
+    Twice the steps for a quarter of the samples are a third of all evaluations. Samples of shared noise are exchangeable, and what is
+    asked is how large the solver's error is beside the models' difference: a quarter tells that as well, and its interval says how well.
+    """
+    groups = groups_of(labels) or [np.arange(count)]
+    least = max(2, -(-LEAST_TWICE // len(groups)))
+    return np.sort(np.concatenate([group[: max(least, -(-len(group) // 4))] for group in groups]))
+
+
 def ceiling_measured(
     walked: Sequence[Trajectories],
     again: Sequence[Trajectories],
     distances: Sequence[Distance],
     labels: np.ndarray | None = None,
+    twice: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """The same models with other steps: how alike two sets of images are that differ by the solver alone.
 
@@ -71,39 +86,51 @@ def ceiling_measured(
         walked, again: the models, and their second runs: the i-th of the i-th model. Models without one are left NaN.
         distances: the metrics.
         labels: what each sample was asked for, or None.
+        twice: the samples of ``walked`` that the second runs are of; None: all. The others are left NaN.
     """
-    ends = [Trajectories(w.name, w.estimates[-1:]) for w in [*walked[: len(again)], *again]]
+    count, places = walked[0].estimates.shape[1], slice(None)
+    if twice is not None and len(twice) < count:
+        places = np.asarray(twice, dtype=int)
+        walked, labels = restricted(walked, twice), None if labels is None else labels[places]
+    both = [*walked[: len(again)], *again]
     pairs = [(k, k + len(again)) for k in range(len(again))]
-    found = pairwise_distances(ends, pairs, distances, labels)
-    without = ((0, len(walked) - len(again)), (0, 0), (0, 0))
-    dims = ("model", "sample", "metric")
-    values: dict[str, Any] = {
-        name: (dims, np.pad(values[:, 0], without, constant_values=np.nan))
-        for name, values in (("ceiling", found.distance), ("ceiling_null", found.null))
-    }
-    levels = len(walked[0].estimates)
-    if levels > 1 and all(len(w.estimates) == levels for w in again):
-        rows = [
+
+    def among_all(values: np.ndarray) -> np.ndarray:
+        """``(models, ..., sample, metric)`` with NaN for models, and samples, without a second run."""
+        whole = np.full((len(walked), *values.shape[1:-2], count, values.shape[-1]), np.nan)
+        whole[: len(again), ..., places, :] = values
+        return whole
+
+    last = [Trajectories(w.name, w.estimates[-1:]) for w in both]
+    along = len(walked[0].estimates) > 1 and len({len(w.estimates) for w in both}) == 1
+    if again[0].estimates.shape[1]:
+        own, null = (x[:, 0] for x in pairwise_distances(last, pairs, distances, labels)[:2])
+        before = [
             torch.stack([d.shifted(embedded(d, at_t), pairs, 0) for d in distances], -1).cpu().numpy()
-            for at_t in zip(*(w.estimates[:-1] for w in [*walked[: len(again)], *again]), strict=True)
+            for at_t in zip(*(w.estimates[:-1] for w in both if along), strict=True)
         ]  # (model, sample, metric) each
-        along = np.stack([*rows, found.distance[:, 0]], 1)
-        values["ceiling_along"] = (
-            ("model", "t", "sample", "metric"),
-            np.pad(along, (without[0], (0, 0), (0, 0), (0, 0)), constant_values=np.nan),
-        )
+    else:
+        own = null = np.empty((len(again), 0, len(distances)))
+        before = [own] * (len(walked[0].estimates) - 1)
+    dims = ("model", "sample", "metric")
+    values: dict[str, Any] = {"ceiling": (dims, among_all(own)), "ceiling_null": (dims, among_all(null))}
+    if along:
+        values["ceiling_along"] = (("model", "t", "sample", "metric"), among_all(np.stack([*before, own], 1)))
     return values
 
 
 def add_ceiling(
     result: xr.Dataset, measured: Mapping[str, Any], distances: Sequence[Distance], blocks: Blocks = None
 ) -> None:
-    """Add what `ceiling_measured` found, and its score over all models that have a second run."""
+    """Add what `ceiling_measured` found, and its score over all models, and samples, that have a second run."""
     dims = ("model", "sample", "metric")
     for name in ("ceiling", "ceiling_null"):
         result[name] = (dims, measured[name][1].astype(np.float32))
-    there = ~np.isnan(measured["ceiling_null"][1]).all((1, 2))
-    distance, null = scored(distances, *(measured[name][1][there] for name in ("ceiling", "ceiling_null")))
+    missing = np.isnan(measured["ceiling_null"][1])
+    there, twice = ~missing.all((1, 2)), ~missing.all((0, 2))
+    if blocks is not None:
+        _, blocks = np.unique(blocks[twice], return_inverse=True)
+    distance, null = scored(distances, *(measured[name][1][there][:, twice] for name in ("ceiling", "ceiling_null")))
     score = pair_score(distance.mean(0), null.mean(0), axis=0, blocks=blocks)
     add_interval(result, "ceiling_score", ("metric",), score)
 

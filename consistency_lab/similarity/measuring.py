@@ -23,6 +23,7 @@ from consistency_lab.similarity.controls import (
     ceiling_measured,
     nearest_measured,
     references_measured,
+    walked_twice,
     with_references,
 )
 from consistency_lab.similarity.pairwise import SHIFTS, pairs_measured
@@ -135,23 +136,24 @@ def _measure(
     several = len(blocks) > 1
     pool = None if asked.images is None else asked.images.all()
     for block in blocks:
-        walks, again = _walked(models, asked, block, asked.frames // 2, cache)
-        runs = enumerate(again) if len(again) == len(models) else [(0, each) for each in again]
-        places = not_finite(walks.own, [*runs, *zip(walks.owners, walks.every, strict=True)])
-        bad.append(places[0])
-        lost.append(places[1])
-        samples = with_partners(block[~places[1].any(0)], asked.labels)
+        walks, second = _walked(models, asked, block, asked.frames // 2, cache)
+        bad_here, lost_here = not_finite(walks.own, list(zip(walks.owners, walks.every, strict=True)))
+        for k, run in enumerate(second.runs):
+            lost_here[k, np.isin(block, second.samples)] |= not_finite([run])[1][0]
+        bad.append(bad_here)
+        lost.append(lost_here)
+        samples = with_partners(block[~lost_here.any(0)], asked.labels)
         if not len(samples):
             continue
         inside = np.flatnonzero(np.isin(block, samples)).tolist()
+        walks, second = walks.restricted(range(len(models)), inside), second.among(samples, asked.labels)
         labels = None if asked.labels is None else asked.labels[samples]
-        walks, again = walks.restricted(range(len(models)), inside), restricted(again, inside)
         shifts = 1 if several and len(block) < FEW else SHIFTS if len(samples) > 2 else 0
-        values = _pairs(walks, again, asked, labels, shifts)
+        values = _pairs(walks, second, asked, samples, shifts)
         for frame in range(asked.frames - 1):  # of all but the one that is measured already
             number = frame + (frame >= asked.frames // 2)
             of_frame = _walked(models, asked, samples, number, WalkCache())
-            for name, (_, more) in _pairs(*of_frame, asked, labels, shifts).items():
+            for name, (_, more) in _pairs(*of_frame, asked, samples, shifts).items():
                 values[name][1][...] += more
         if asked.frames > 1:
             values = {name: (dims, array / asked.frames) for name, (dims, array) in values.items()}
@@ -188,6 +190,8 @@ def _measure(
         kept = kept._replace(
             samples=joined["number"][1].tolist(), warning=" ".join(filter(None, [kept.warning, warning]))
         )
+    if "ceiling" in joined and np.isnan(joined["ceiling"][1]).all():  # no two second runs are left
+        joined = {name: each for name, each in joined.items() if not name.startswith("ceiling")}
     in_blocks = joined["block"][1] if len(parts) > 1 else None
     if in_blocks is not None and "plain_null" in joined:
         dims, plain = joined["plain_null"]
@@ -207,9 +211,22 @@ def _measure(
     )
 
 
+@dataclass(frozen=True)
+class _Second:
+    """Second runs, for the ceiling: of the first models, or of all, and of which samples (in their order)."""
+
+    runs: list[Trajectories]
+    samples: np.ndarray
+
+    def among(self, samples: np.ndarray, labels: np.ndarray | None) -> _Second:
+        """Those of the samples that are left, and have another one, of their label, that is their null."""
+        left = with_partners(self.samples[np.isin(self.samples, samples)], labels)
+        return _Second(restricted(self.runs, np.flatnonzero(np.isin(self.samples, left)).tolist()), left)
+
+
 def _walked(
     models: Sequence[GenerativeModel], asked: Asked, samples: np.ndarray, frame: int, cache: WalkCache
-) -> tuple[ModelWalks, list[Trajectories]]:
+) -> tuple[ModelWalks, _Second]:
     """The models' walks of a block of samples, of clips at that frame, and the second runs: of all models, or of the first."""
     walk = asked.walk.of(samples.tolist())
     walks = walk_models(_at(models, frame), walk, cache)
@@ -217,11 +234,12 @@ def _walked(
     if asked.images is not None and asked.references:
         walks = with_references(walks, diffusion, walk, cache, asked.images, asked.references)
     if asked.again is not None:
-        second = walk_models(_at([models[0], asked.again], frame), walk, cache).own[1]
-        return walks, [second]
+        again = walk_models(_at([models[0], asked.again], frame), walk, cache).own[1]
+        return walks, _Second([again], samples)
     if not asked.ceiling:
-        return walks, []
-    return walks, [_second_run(m, walk, cache) for m in diffusion]
+        return walks, _Second([], samples[:0])
+    twice = samples[walked_twice(len(samples), None if asked.labels is None else asked.labels[samples])]
+    return walks, _Second([_second_run(m, asked.walk.of(twice.tolist()), cache) for m in diffusion], twice)
 
 
 def _second_run(model: DiffusionModel, walk: WalkPlan, cache: WalkCache) -> Trajectories:
@@ -236,12 +254,14 @@ def _at(models: Sequence[GenerativeModel], frame: int) -> list[GenerativeModel]:
     return [model.at(frame) if isinstance(model, FolderModel) and model.clips else model for model in models]
 
 
-def _pairs(
-    walks: ModelWalks, again: list[Trajectories], asked: Asked, labels: np.ndarray | None, shifts: int
-) -> Values:
+def _pairs(walks: ModelWalks, second: _Second, asked: Asked, samples: np.ndarray, shifts: int) -> Values:
     """Distances and nulls of pairs, and of models with their second runs."""
+    labels = None if asked.labels is None else asked.labels[samples]
     values = pairs_measured(walks, asked.distances, labels, shifts)
-    return values | (ceiling_measured(walks.own, again, asked.distances, labels) if again else {})
+    if not second.runs:
+        return values
+    twice = np.flatnonzero(np.isin(samples, second.samples)).tolist()
+    return values | ceiling_measured(walks.own, second.runs, asked.distances, labels, twice)
 
 
 def _joined(parts: Sequence[Values]) -> Values:

@@ -15,7 +15,7 @@ from consistency_lab.metrics.distances import Distance
 def add_parting(result: xr.Dataset, measured: Mapping[str, Any], distances: Sequence[Distance]) -> None:
     """Add the ceiling along t and where each pair parts from it.
 
-    At each level the distance of a pair is compared, sample by sample, with the larger of its models' mean distances to their own second
+    At each level the distance of a pair is compared, sample by sample (of those that were walked twice), with the larger of its models' mean distances to their own second
     runs (the same noise, so differences are paired). The pair has parted at the first level, from noise to data, from which on the
     difference is above 0 at every level, each by its 95 % t interval.
 
@@ -27,7 +27,9 @@ def add_parting(result: xr.Dataset, measured: Mapping[str, Any], distances: Sequ
         distances: the metrics.
     """
     distance, ceiling = measured["distance"][1], measured["ceiling_along"][1]
-    there = ~np.isnan(ceiling).all((1, 2, 3))
+    missing = np.isnan(ceiling)
+    there, twice = ~missing.all((1, 2, 3)), ~missing.all((0, 1, 3))
+    distance, ceiling = distance[:, :, twice], ceiling[:, :, twice]
     add_interval(result, "ceiling_along", ("t", "metric"), mean_interval(ceiling[there].mean(0), axis=1))
     shared = np.isclose(result["pair_log_snr"].values, result["log_snr"].values, equal_nan=True).all(1)
     sign = np.array([1.0 if each.better == "lower" else -1.0 for each in distances])

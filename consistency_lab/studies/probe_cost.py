@@ -24,6 +24,7 @@ from consistency_lab.probes.operators import OPERATORS, CurvatureOperator
 from consistency_lab.probes.smoothness import OFFSETS, ON_SPAN, SPANS
 from consistency_lab.probes.subject import Subject, diffusion_subject
 from consistency_lab.probes.weight_space import mean_gradients
+from consistency_lab.similarity.controls import walked_twice
 from consistency_lab.studies.cost import seconds_per_step
 from consistency_lab.training.settings import LoopSettings
 
@@ -116,7 +117,7 @@ def connectivity_cost(
         Work("losses of all samples", 3 * asked["points"], _seconds(subject.losses)),  # on three paths
         Work(  # two models, and twice as many steps for the ceiling
             f"sampling steps of {asked['count']} images",
-            2 * 3 * asked["walk"] * asked["samples"] / asked["count"],
+            2 * asked["walk"] * (asked["samples"] + 2 * len(walked_twice(asked["samples"]))) / asked["count"],
             step_seconds(model, asked["count"]),
         ),
     ]

@@ -4,7 +4,13 @@ import torch
 import xarray as xr
 
 from consistency_lab.metrics.distances import METRICS
-from consistency_lab.similarity.controls import add_ceiling, add_references, ceiling_measured, references_measured
+from consistency_lab.similarity.controls import (
+    add_ceiling,
+    add_references,
+    ceiling_measured,
+    references_measured,
+    walked_twice,
+)
 from consistency_lab.similarity.statistics import pairs_of
 from consistency_lab.similarity.trajectories import ModelWalks, Trajectories
 
@@ -96,6 +102,36 @@ def test_the_interval_of_a_reference_covers_the_truth():
         one = result.isel(reference=0, t=-1, metric=0)
         hits += bool(one["reference_mean_score_low"] <= np.mean(rhos) <= one["reference_mean_score_high"])
     assert 0.92 <= hits / trials <= 0.98
+
+
+def test_the_ceiling_of_some_samples_is_that_of_a_comparison_of_these_alone():
+    rng = np.random.default_rng(5)
+    walked = [walk(f"m{k}", rng.normal(size=(N, 6))) for k in range(2)]
+    twice = [0, 2, 3, 7, 8]
+    again = [walk(w.name, w.estimates[-1, twice].flatten(1).numpy() + 0.3 * rng.normal(size=(5, 6))) for w in walked]
+    distances = [METRICS.build("mse")]
+    some, alone = xr.Dataset(), xr.Dataset()
+    add_ceiling(some, ceiling_measured(walked, again, distances, None, twice), distances)
+    only = [walk(w.name, w.estimates[-1, twice].flatten(1).numpy()) for w in walked]
+    add_ceiling(alone, ceiling_measured(only, again, distances), distances)
+    np.testing.assert_array_equal(some["ceiling"].isel(sample=twice), alone["ceiling"])
+    assert some["ceiling"].isel(sample=[k for k in range(N) if k not in twice]).isnull().all()
+    for end in ("", "_low", "_high"):
+        np.testing.assert_array_equal(some[f"ceiling_score{end}"], alone[f"ceiling_score{end}"])
+    assert ceiling_measured(walked, [w._replace(estimates=w.estimates[:, :0]) for w in again], distances, None, [])[
+        "ceiling"
+    ][1].shape == (2, N, 1)
+
+
+def test_a_quarter_of_the_samples_is_walked_twice_of_every_label():
+    assert walked_twice(256).tolist() == list(range(64))
+    assert walked_twice(20).tolist() == list(range(20))
+    assert len(walked_twice(100)) == 32
+    labels = np.arange(400) % 10
+    found = walked_twice(400, labels)
+    assert np.bincount(labels[found]).tolist() == [10] * 10
+    rare = np.array([0] * 200 + [1] * 3 + [2] * 2)
+    assert np.bincount(rare[walked_twice(205, rare)]).tolist() == [50, 3, 2]
 
 
 def test_the_ceiling_has_its_own_null_and_never_exceeds_one():
