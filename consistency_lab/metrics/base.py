@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -68,6 +69,12 @@ class Distance(ABC):
         """The distance of sample i of one model to sample i - shift of the other, of pairs of models: ``(P, N)`` float64."""
         return torch.stack([self.between(embedded[a], embedded[b].roll(shift, 0)) for a, b in pairs]).double()
 
+    def at_shifts(
+        self, embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], shifts: Sequence[int]
+    ) -> Iterator[Tensor]:
+        """`shifted` for several shifts, one after the other; a metric to which they cost less together makes them together."""
+        return (self.shifted(embedded, pairs, shift) for shift in shifts)
+
     def pairwise(
         self,
         embedded: Sequence[Tensor],
@@ -91,9 +98,9 @@ class Distance(ABC):
             check_samples(parts[0])
             n = len(parts[0])
             total, weights = torch.zeros_like(null[:, group]), 0.0
-            for shift in chosen_shifts(n // 2, self.shifts if shifts is None else shifts):
+            chosen = chosen_shifts(n // 2, self.shifts if shifts is None else shifts)
+            for shift, values in zip(chosen, self.at_shifts(parts, both, chosen), strict=True):
                 weight = 0.5 if 2 * shift == n else 1.0  # i + n/2 and i - n/2 are one sample
-                values = self.shifted(parts, both, shift)
                 # Each value belongs to sample i and to sample i - s: a delete-one jackknife over samples may then use these rows.
                 values = weight * (values + values.roll(-shift, 1))
                 total += values[: len(pairs)] + values[len(pairs) :]
@@ -120,7 +127,7 @@ class SquaredDistance(Distance):
         return torch.cat([(u.double() - v.double()).pow(2).sum(1) for u, v in parts])
 
     def shifted(self, embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], shift: int) -> Tensor:
-        return squared_distances(embedded, pairs, shift)
+        return squared_distances(embedded, pairs, [shift])[0]
 
     def pairwise(
         self,
@@ -140,16 +147,17 @@ class SquaredDistance(Distance):
             gram.baddbmm_(part, part.mT)
             for group in all_or(groups):
                 onto[group] += part[group] @ part[group].sum(0).T
-        squares = gram.diagonal(dim1=1, dim2=2)
-        distance = _from_products(embedded, pairs, squares[:, first] + squares[:, second], gram[:, first, second])
+        squares = gram.diagonal(dim1=1, dim2=2).T.contiguous()
+        distance = _from_products(embedded, pairs, squares[first] + squares[second], gram)
+        onto = onto + onto.mT  # of both directions
         null = torch.empty_like(distance)
         for group in all_or(groups):
             check_samples(embedded[0][group])
-            norms, n = squares[group], len(squares[group])
-            total = norms.sum(0)
-            to_second = n * norms[:, first] + total[second] - 2 * onto[group][:, first, second]
-            to_first = n * norms[:, second] + total[first] - 2 * onto[group][:, second, first]
-            null[:, group] = (0.5 * (to_second + to_first).T - distance[:, group]).div_(n - 1).clamp_min(0.0)
+            norms, n = squares[:, group], len(embedded[0][group])
+            total = norms.sum(1, keepdim=True)
+            both = n * (norms[first] + norms[second]) + total[first] + total[second]
+            both -= 2 * _of_pairs(onto[group], pairs)
+            null[:, group] = (0.5 * both - distance[:, group]).div_(n - 1).clamp_min(0.0)
         return distance, null
 
     def matrix(self, embedded: Tensor) -> Tensor:
@@ -167,16 +175,20 @@ class SquaredDistance(Distance):
         return distances.fill_diagonal_(0.0)
 
 
-def squared_distances(embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], shift: int = 0) -> Tensor:
-    """|a_i - b_(i - shift)|^2 of pairs of models, ``(P, N)`` float64, from the inner products of all models' embeddings ``(N, F)``."""
+def squared_distances(
+    embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], shifts: Sequence[int] = (0,)
+) -> list[Tensor]:
+    """|a_i - b_(i - shift)|^2 of pairs of models, ``(P, N)`` float64 a shift, from the inner products of all models' embeddings ``(N, F)``."""
     first, second = map(list, zip(*pairs, strict=True))
-    gram = _no_products(embedded)
-    squares = gram[:, 0].clone()
+    grams = [_no_products(embedded) for _ in shifts]
+    squares = grams[0][:, 0].clone()
     for part in _centred_columns(embedded):
         squares += part.pow(2).sum(2)
-        gram.baddbmm_(part, part.roll(shift, 0).mT)
-    sums = squares[:, first] + squares.roll(shift, 0)[:, second]
-    return _from_products(embedded, pairs, sums, gram[:, first, second], shift)
+        for gram, shift in zip(grams, shifts, strict=True):
+            gram.baddbmm_(part, part.roll(shift, 0).mT)
+    squares = squares.T.contiguous()
+    sums = [squares[first] + squares.roll(shift, 1)[second] for shift in shifts]
+    return [_from_products(embedded, pairs, *each) for each in zip(sums, grams, shifts, strict=True)]
 
 
 def _no_products(embedded: Sequence[Tensor]) -> Tensor:
@@ -191,20 +203,27 @@ def _centred_columns(embedded: Sequence[Tensor]) -> Iterator[Tensor]:
     """
     samples, models, like = len(embedded[0]), len(embedded), embedded[0]
     columns = min(like.shape[1], max(1, _CACHED // (samples * models)))
+    center = torch.stack([each.mean(0, dtype=torch.float64) for each in embedded]).mean(0)
     memory = torch.empty(samples, models, columns, dtype=torch.float64, device=like.device)
     for start in range(0, like.shape[1], columns):
         part = memory[..., : like.shape[1] - start]
         for model, each in enumerate(embedded):
-            part[:, model] = each[:, start : start + columns]
-        yield part.sub_(part.mean((0, 1)))
+            torch.sub(each[:, start : start + columns], center[start : start + columns], out=part[:, model])
+        yield part
+
+
+def _of_pairs(products: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
+    """Those of pairs of models ``(P, N)``, from those of all ``(N, K, K)``."""
+    places = [products.shape[1] * a + b for a, b in pairs]
+    return products.flatten(1).T.contiguous()[places]
 
 
 def _from_products(
     embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], sums: Tensor, products: Tensor, shift: int = 0
 ) -> Tensor:
-    """|a|^2 + |b|^2 - 2 ab ``(P, N)`` from ``(N, P)``; where that loses digits, |a - b|^2 itself."""
-    distance = (sums - 2 * products).T.contiguous()
-    close = distance < _CLOSE * sums.T
+    """|a|^2 + |b|^2 - 2 ab ``(P, N)`` from ``(P, N)`` and ``(N, K, K)``; where that loses digits, |a - b|^2 itself."""
+    distance = sums - 2 * _of_pairs(products, pairs)
+    close = distance < _CLOSE * sums
     for pair in close.any(1).nonzero()[:, 0].tolist():
         (a, b), where = pairs[pair], close[pair].nonzero()[:, 0]
         for part in where.split(max(1, _ELEMENTS // embedded[a].shape[1])):
@@ -243,10 +262,11 @@ def check_images(images: Tensor, what: str = "the images") -> Tensor:
         raise UserError(
             f"{what} must be a floating-point tensor (N, C, H, W) in [-1, 1], not {kind} of shape {tuple(images.shape)}."
         )
-    bad = (~images.isfinite().flatten(1).all(1)).nonzero()
-    if len(bad):
-        raise UserError(f"{what} have values that are not finite, first in sample {int(bad[0])}; leave it out.")
     low, high = (float(x) for x in images.detach().aminmax())
+    if not math.isfinite(high - low):  # NaN where any value is
+        bad = (~images.isfinite().flatten(1).all(1)).nonzero()
+        if len(bad):
+            raise UserError(f"{what} have values that are not finite, first in sample {int(bad[0])}; leave it out.")
     if low >= 0 and high > low:
         warnings.warn(
             f"{what} have values in [{low:.4g}, {high:.4g}], which looks like {_guess(low, high)}; distances are of images in [-1, 1], "

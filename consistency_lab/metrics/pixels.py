@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -48,7 +48,12 @@ class PeakSignalToNoise(Distance):
         return _decibels((a - b).pow(2).mean(1))
 
     def shifted(self, embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], shift: int) -> Tensor:
-        return _decibels(squared_distances(embedded, pairs, shift) / embedded[0].shape[1])
+        return next(self.at_shifts(embedded, pairs, [shift]))
+
+    def at_shifts(
+        self, embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], shifts: Sequence[int]
+    ) -> Iterator[Tensor]:
+        return (_decibels(each / embedded[0].shape[1]) for each in squared_distances(embedded, pairs, shifts))
 
 
 def _decibels(mean_squares: Tensor) -> Tensor:

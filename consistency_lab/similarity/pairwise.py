@@ -103,8 +103,8 @@ def of_other_noise(
     both, found = [*pairs, *((b, a) for a, b in pairs)], []
     for group in all_or(groups):
         parts = [each[group] for each in images]
-        for shift in chosen_shifts(len(parts[0]) - 1, shifts):
-            found += metric.shifted(parts, both, shift).split(len(pairs))
+        for values in metric.at_shifts(parts, both, chosen_shifts(len(parts[0]) - 1, shifts)):
+            found += values.split(len(pairs))
     return torch.cat(found, 1)
 
 
