@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 TITLE = "`compare` of 2 models with their ceiling, 256 samples, 20 steps"
 BEFORE = "eb307a4"
 PEER = "this package at eb307a4"
@@ -18,7 +20,7 @@ def ours(case):
 
     def network():
         widths = (3, 48, 48, 3)
-        layers = [torch.nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False)]
+        layers = [torch.nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths)]
         return torch.nn.Sequential(layers[0], torch.nn.SiLU(), layers[1], torch.nn.SiLU(), layers[2])
 
     class Timed(torch.nn.Module):

@@ -90,6 +90,8 @@ class Gate(Common):
             )
         for path in (*written.values(), self.write_baseline):
             if path is not None:
+                if os.path.isdir(path):
+                    raise UserError(f"{path} is a folder; name a file in it.")
                 ensure_writable(path.parent)
         ensure_writable(self.out)
         models: list[Any] = load_models(texts, self.store, self.device)
@@ -116,7 +118,10 @@ class Gate(Common):
             if decision == FAIL:
                 print(f"{self.write_baseline} is not written: the gate fails.")
             else:
-                Baseline.of(result, self.tolerance).save(self.write_baseline)
+                made = Baseline.of(result, self.tolerance)
+                made.save(self.write_baseline)
+                for sentence in made.out_of_reach(result):
+                    print(sentence)
         try:
             write_results(
                 {"gate": result}, self.out, f"Gate: {result.attrs['candidate']} against {result.attrs['reference']}"

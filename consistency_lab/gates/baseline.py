@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -19,8 +20,6 @@ from consistency_lab.store.results import provenance
 FORMAT = "consistency-lab gate baseline 1"
 # What is recorded beside the scores, and said where it is another now.
 _FACTS = (
-    "reference",
-    "candidate",
     "samples",
     "noise_seed",
     "sampler",
@@ -30,6 +29,13 @@ _FACTS = (
     "accelerator",
     "measures_version",
 )
+_PLACES = (
+    "path",
+    "run",
+    "made",
+    "seconds",
+    "batch",
+)  # of a model: where it is and how fast it was made, which no number rests on
 
 
 @dataclass(frozen=True)
@@ -71,12 +77,10 @@ class Baseline:
             raise StoreError(f"there is no baseline {path} ({error.strerror}); --write-baseline makes one.") from None
         except ValueError:
             found = None
-        if (
-            not isinstance(found, dict)
-            or found.pop("format", None) != FORMAT
-            or set(found) != {"scores", "tolerance", "facts"}
-        ):
+        if not isinstance(found, dict) or found.pop("format", None) != FORMAT:
             raise StoreError(f"{path} is no baseline of a gate; make it again with --write-baseline.")
+        if wrong := _wrong(found):
+            raise StoreError(f"{path} is damaged, or was edited: {wrong}; make it again with --write-baseline.")
         return cls(**found)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -89,26 +93,70 @@ class Baseline:
             raise UserError(
                 f"the baseline has no score by {metric}, only by {', '.join(self.scores)}; make it again with that metric."
             )
-        return float(self.scores[metric]["value"] or 0.0) - self.tolerance
+        value = self.scores[metric]["value"]
+        assert value is not None  # only the ends of an interval may be unknown
+        return float(value) - self.tolerance
 
     def differences(self, result: xr.Dataset) -> list[str]:
         """What is not as it was when the baseline was made, a sentence each: nothing to fail for, but to know."""
+        now = json.loads(json.dumps(_facts(result)))  # as the file gives them
         return [
-            f"baseline: {key} was {_said(self.facts.get(key))} and is {_said(now)}."
-            for key, now in _facts(result).items()
-            if key != "samples" and self.facts.get(key) != now  # a gate stops when it can tell
+            f"baseline: {key} was {_said(self.facts.get(key))} and is {_said(now.get(key))}."
+            for key in dict.fromkeys([*now, *self.facts])
+            if key != "samples" and self.facts.get(key) != now.get(key)  # a gate stops when it can tell
+        ]
+
+    def out_of_reach(self, result: xr.Dataset) -> list[str]:
+        """A sentence for each metric by which this very gate would not pass: its own lower end lies below the bound."""
+        low = {name: self.scores[name]["low"] for name in self.scores}
+        return [
+            f"with {result.sizes['sample']} samples the candidate itself cannot pass this baseline: the lower end of its score by {name} is "
+            f"{'unknown' if end is None else f'{end:.4g}'}, the bound {self.bound(name):.4g}; take more samples, or a larger tolerance."
+            for name, end in low.items()
+            if end is None or end < self.bound(name)
         ]
 
 
+def _wrong(found: Mapping[str, Any]) -> str:
+    """What is wrong with the contents of a baseline's file; empty if nothing is."""
+    if set(found) != {"scores", "tolerance", "facts"}:
+        return "it holds " + (", ".join(sorted(found)) or "nothing")
+    scores, tolerance = found["scores"], found["tolerance"]
+    if not _number(tolerance) or not 0 <= tolerance < 1:
+        return f"its tolerance is {tolerance!r}, which is no share from 0 to 1"
+    if not isinstance(found["facts"], dict):
+        return "its facts are no facts by name"
+    if not isinstance(scores, dict) or not scores:
+        return "it has no scores"
+    for name, score in scores.items():
+        if not isinstance(score, dict) or set(score) != {"value", "low", "high"}:
+            return f"its score by {name} is no value with its two ends"
+        low, value, high = score["low"], score["value"], score["high"]
+        ends = [end for end in (low, high) if end is not None]
+        if not all(_number(each) and each <= 1 for each in (value, *ends)) or sorted(
+            each for each in (low, value, high) if each is not None
+        ) != [each for each in (low, value, high) if each is not None]:
+            return f"its score by {name} is {value!r} from {low!r} to {high!r}"
+    return ""
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _facts(result: xr.Dataset) -> dict[str, Any]:
-    """Those of a gate that its numbers may rest on, on one level."""
+    """Those of a gate that its numbers may rest on, on one level: all that is known of both models among them."""
     every = provenance(result)
-    every["reference"], every["candidate"] = (model["name"] for model in every["models"][:2])
-    versions = {f"version of {name}": version for name, version in every["versions"].items() if version is not None}
-    return {**{key: every[key] for key in _FACTS if every.get(key) is not None}, **versions}
+    facts = {key: every[key] for key in _FACTS if every.get(key) is not None}
+    for role, model in zip(("reference", "candidate"), every["models"], strict=False):
+        known = {key: value for key, value in model.items() if value is not None and key not in _PLACES}
+        facts |= {role if key == "name" else f"{key} of {role}": value for key, value in known.items()}
+    return facts | {f"version of {name}": value for name, value in every["versions"].items() if value is not None}
 
 
 def _said(value: Any) -> str:
+    if isinstance(value, list):
+        return f"{len(value)} of them" if len(value) > 3 else ", ".join(map(str, value))
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {inner}" for key, inner in value.items())
     return "not recorded" if value is None else str(value)

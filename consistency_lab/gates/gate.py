@@ -101,10 +101,12 @@ def gate(
         raise UserError("error is a probability above 0: no interval is always right; write for example error=0.05.")
     bounds = _bounds([distance.name for distance in distances], at_least, held, again is not None)
     criterion = Criterion(bounds, _share("margin", margin), error / 2 / len(distances))
-    if count is not None and whole("count", count) < 2:
-        raise UserError(f"a gate needs at least 2 samples, not {count}: its null is the same models under other noise.")
+    if count is not None:
+        whole("count", count)
     agreement = agreed(models, noise, count)
     count = count or agreement.most or len(agreement.names) or COUNT
+    if count < 2:
+        raise UserError(f"a gate needs at least 2 samples, not {count}: its null is the same models under other noise.")
     asked = None
     if labels is not None or agreement.labels is None:  # by default no more labels than have a whole unit
         asked = agreed_labels(models, count if labels is not None else max(2, count // 2), labels)

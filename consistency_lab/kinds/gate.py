@@ -105,6 +105,8 @@ def _more(ds: xr.Dataset, metric: str) -> str:
     one = ds.sel(metric=metric)
     if str(one["decision"].item()) != OPEN:
         return ""
+    if math.isnan(float(one["score"][-1])):
+        return ""  # the images do not depend on the noise: no number of samples would tell
     if math.isnan(more := float(one["more"])):
         return "; too close to tell with a million samples"
     return f"; {'about' if ds.sizes['sample'] > 4 else 'at least'} {more:,.0f} more samples would tell"

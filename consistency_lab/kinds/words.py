@@ -64,7 +64,7 @@ def _ceiling(ds: xr.Dataset, facts: Facts) -> str | None:
 
 
 def _of_samples(ds: xr.Dataset) -> str:
-    """", 64 of 256 samples" where some alone were walked twice."""
+    """ ", 64 of 256 samples" where some alone were walked twice."""
     twice = ds["ceiling"].dropna("sample", how="all").sizes["sample"] if "ceiling" in ds else 0
     return f", {twice} of {ds.sizes['sample']} samples" if 0 < twice < ds.sizes["sample"] else ""
 
@@ -137,6 +137,7 @@ def methods(ds: xr.Dataset, facts: Facts) -> list[str]:
         "sharing the noise brings them no closer." + lin,
         "The null is the same distance between images from different noise, over all pairs of different samples"
         + (" that were asked for the same label; the plain null takes all pairs." if "plain_null" in ds else "."),
+        *_in_part(ds),
         *_in_blocks(ds, facts),
         f"Interval of the score over all models: {ds.attrs.get('interval', 'not recorded')}. The interval of a pair is "
         "over noise and speaks of this pair, not of the family. Intervals of mean distances are 95 % t intervals "
@@ -162,8 +163,8 @@ def methods(ds: xr.Dataset, facts: Facts) -> list[str]:
     elif "ceiling" in ds:
         steps = f"{facts['ceiling_steps']}" if facts.get("ceiling_steps") else "another number of"
         said.append(
-            f"The ceiling is a model compared with itself at {steps} solver steps{_of_samples(ds)}; no pair should beat it. Its null is the "
-            "model with itself at other steps and other noise."
+            f"The ceiling is a model compared with itself at {steps} solver steps{_of_samples(ds)}; no pair should beat it. "
+            "Its null is the model with itself at other steps and other noise."
         )
     if "reference_distance" in ds:
         named = [reading.REFERENCE_NAMES.get(name, name) for name in reading.names(ds, "reference")]
@@ -184,6 +185,16 @@ def methods(ds: xr.Dataset, facts: Facts) -> list[str]:
         if not is_scored(ds, metric):
             said.append(f"{reading.why_undefined(ds, metric)}.")
     return said
+
+
+def _in_part(ds: xr.Dataset) -> list[str]:
+    """Of which metrics the null is taken of some pairs of samples alone."""
+    shifts = dict(zip(reading.names(ds, "metric"), ds["shifts"].values.tolist(), strict=True)) if "shifts" in ds else {}
+    some = {count: [name for name, own in shifts.items() if own == count] for count in sorted({*shifts.values()} - {0})}
+    return [
+        f"The null of {', '.join(of)} is taken of samples i and i ± s alone, for {count} shifts s, or all where there are no more."
+        for count, of in some.items()
+    ]
 
 
 def _in_blocks(ds: xr.Dataset, facts: Facts) -> list[str]:

@@ -32,7 +32,7 @@ class Distance(ABC):
         note: what else a reader of the values must know: resizing, weights. Empty where there is nothing to say.
         scored: whether 1 - distance / null is a consistency score; only for distances, where 0 means equal.
         better: ``"lower"`` or ``"higher"``.
-        shifts: how many cyclic shifts of the samples the null is averaged over, where it has no closed form.
+        shifts: how many cyclic shifts of the samples the null is averaged over, where it has no closed form; 0 where it has one.
     """
 
     name: str
@@ -121,6 +121,8 @@ class SquaredDistance(Distance):
     Embeddings may be float32; sums are taken in float64, a few rows or columns at a time.
     """
 
+    shifts = 0
+
     def between(self, a: Tensor, b: Tensor) -> Tensor:
         rows = max(1, _ELEMENTS // max(1, a.shape[1]))
         parts = zip(a.split(rows), b.split(rows), strict=True)
@@ -178,7 +180,7 @@ class SquaredDistance(Distance):
 def squared_distances(
     embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], shifts: Sequence[int] = (0,)
 ) -> list[Tensor]:
-    """|a_i - b_(i - shift)|^2 of pairs of models, ``(P, N)`` float64 a shift, from the inner products of all models' embeddings ``(N, F)``."""
+    """|a_i - b_(i - shift)|^2 of pairs of models, ``(P, N)`` float64 a shift, from inner products of all models' embeddings ``(N, F)``."""
     first, second = map(list, zip(*pairs, strict=True))
     grams = [_no_products(embedded) for _ in shifts]
     squares = grams[0][:, 0].clone()

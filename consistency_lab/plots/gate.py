@@ -77,10 +77,10 @@ def draw_looks(ax: Axes, ds: xr.Dataset, metric: str) -> None:
 
 
 def worst_frame(ds: xr.Dataset) -> pd.DataFrame:
-    """Columns metric, sample, name, distance (in nulls): the worst pairs of each metric, the worst first."""
+    """Columns metric, sample, name, distance_in_nulls (1: as images of other noise): the worst pairs of each metric, the worst first."""
     ds = reading.need(ds, "gate", "distance", "null", "worst_images")
     rows = [(metric, *pair) for metric in reading.names(ds, "metric") for pair in worst_pairs(ds, metric)]
-    return pd.DataFrame(rows, columns=["metric", "sample", "name", "distance"])
+    return pd.DataFrame(rows, columns=["metric", "sample", "name", "distance_in_nulls"])
 
 
 @themed
@@ -89,6 +89,6 @@ def worst_figure(ds: xr.Dataset) -> Figure:
     columns = []
     for pair in worst_frame(ds).drop_duplicates("sample").to_dict("records"):
         one, other = ds["worst_images"].sel(worst=pair["sample"]).values
-        columns.append((f"{shortened(pair['name'])}\n{pair['metric']} {pair['distance']:.3g}", one, other))
+        columns.append((f"{shortened(pair['name'])}\n{pair['metric']} {pair['distance_in_nulls']:.3g}", one, other))
     reference, candidate = reading.names(ds, "side")
     return draw_differences(columns, (reference, candidate))

@@ -199,6 +199,12 @@ def warnings_of(result: xr.Dataset, models: Sequence[Mapping[str, Any]], images:
         others: sentences that come first; empty ones are passed over.
     """
     said = [sentence for sentence in others if sentence]
+    flat = _flat(result)
+    said += [
+        f"{name}: almost all pixels of its samples have one and the same value, {value:.3g}; it gives no images (a black or grey image is "
+        "what pipelines make of values that are not finite), so its scores say nothing."
+        for name, value in flat.items()
+    ]
     latent = {str(model["name"]) for model in models if model.get("space") == "latents"}  # which have no range
     for name, outside in zip(result["model"].values, result["outside"].values, strict=True):
         if str(name) not in latent and (share := float(outside.mean())) > MOST_OUTSIDE:
@@ -220,6 +226,12 @@ def warnings_of(result: xr.Dataset, models: Sequence[Mapping[str, Any]], images:
     return json.dumps(said + ranges + _other_data(models, images))
 
 
+def _flat(result: xr.Dataset) -> dict[str, float]:
+    """The models whose 1 % and 99 % quantiles of all pixels are one value, and that value."""
+    ends = zip(result["model"].values, result["darkest"].values, result["brightest"].values, strict=True)
+    return {str(name): float(low) for name, low, high in ends if low == high}
+
+
 def _other_range(result: xr.Dataset, images: ImageSet | None) -> list[str]:
     """Models whose samples look like the data (without it, like the other models' samples) once [0, 1] or the like becomes [-1, 1].
 
@@ -228,6 +240,9 @@ def _other_range(result: xr.Dataset, images: ImageSet | None) -> list[str]:
     bulk = np.stack([result["darkest"].values, result["brightest"].values], axis=1)
     ends = dict(zip(result["model"].values, bulk, strict=True))
     said = []
+    flat = _flat(result)
+    for name in flat:
+        del ends[name]  # which have no range, and tell none
     for name, own in ends.items():
         if images is not None:
             like, whose = _bulk(images.batch(_some(len(images)), "cpu").flatten().numpy()), f"those of {images.name!r}"

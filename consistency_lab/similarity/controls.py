@@ -60,7 +60,7 @@ def with_references(
 
 
 def walked_twice(count: int, labels: np.ndarray | None = None) -> np.ndarray:
-    """The places of the samples that are walked again for the ceiling: the first quarter of them, of every label, but `LEAST_TWICE` or more.
+    """Which samples are walked again for the ceiling: the first quarter of them, of every label, but `LEAST_TWICE` or more.
 
     Twice the steps for a quarter of the samples are a third of all evaluations. Samples of shared noise are exchangeable, and what is
     asked is how large the solver's error is beside the models' difference: a quarter tells that as well, and its interval says how well.
@@ -88,10 +88,9 @@ def ceiling_measured(
         labels: what each sample was asked for, or None.
         twice: the samples of ``walked`` that the second runs are of; None: all. The others are left NaN.
     """
-    count, places = walked[0].estimates.shape[1], slice(None)
-    if twice is not None and len(twice) < count:
-        places = np.asarray(twice, dtype=int)
-        walked, labels = restricted(walked, twice), None if labels is None else labels[places]
+    count = walked[0].estimates.shape[1]
+    places = np.arange(count) if twice is None else np.asarray(twice, dtype=int)
+    walked, labels = restricted(walked, places.tolist()), None if labels is None else labels[places]
     both = [*walked[: len(again)], *again]
     pairs = [(k, k + len(again)) for k in range(len(again))]
 
@@ -129,7 +128,7 @@ def add_ceiling(
     missing = np.isnan(measured["ceiling_null"][1])
     there, twice = ~missing.all((1, 2)), ~missing.all((0, 2))
     if blocks is not None:
-        _, blocks = np.unique(blocks[twice], return_inverse=True)
+        blocks = np.unique(blocks[twice], return_inverse=True)[1].astype(np.int32)
     distance, null = scored(distances, *(measured[name][1][there][:, twice] for name in ("ceiling", "ceiling_null")))
     score = pair_score(distance.mean(0), null.mean(0), axis=0, blocks=blocks)
     add_interval(result, "ceiling_score", ("metric",), score)

@@ -180,4 +180,5 @@ def coordinates(names: Sequence[str], distances: Sequence[Distance]) -> dict[str
         "first": ("pair", np.array([a for a, _ in pairs], dtype=np.int32)),
         "second": ("pair", np.array([b for _, b in pairs], dtype=np.int32)),
         **metric_coordinates(distances),
+        "shifts": ("metric", np.array([d.shifts for d in distances], dtype=np.int32)),
     }

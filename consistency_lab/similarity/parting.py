@@ -15,9 +15,9 @@ from consistency_lab.metrics.distances import Distance
 def add_parting(result: xr.Dataset, measured: Mapping[str, Any], distances: Sequence[Distance]) -> None:
     """Add the ceiling along t and where each pair parts from it.
 
-    At each level the distance of a pair is compared, sample by sample (of those that were walked twice), with the larger of its models' mean distances to their own second
-    runs (the same noise, so differences are paired). The pair has parted at the first level, from noise to data, from which on the
-    difference is above 0 at every level, each by its 95 % t interval.
+    At each level the distance of a pair is compared, sample by sample, with the larger of its models' mean distances to their own second
+    runs (of the samples that were walked twice; the same noise, so differences are paired). The pair has parted at the first level, from
+    noise to data, from which on the difference is above 0 at every level, each by its 95 % t interval.
 
     Args:
         result: of a comparison; gets ``ceiling_along (t, metric)``, the mean over models with its interval over noise, and

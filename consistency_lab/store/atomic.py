@@ -26,6 +26,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         StoreError: the folder or file cannot be written.
     """
     target = as_path(path)
+    if not target.name or os.path.isdir(target):  # which a name too long is not
+        raise StoreError(f"{target} is a folder; name a file in it.")
     temporary = target.with_name(f"{_TEMPORARY}{secrets.token_hex(6)}{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -75,3 +75,66 @@ def test_what_is_no_baseline_is_refused(made, paint, tmp_path):
         cl.gate(a, b, metric="ssim(sigma=0.2)", baseline=Baseline.of(made))
     with pytest.raises(cl.UserError, match="the tolerance of a baseline"):
         Baseline.of(made, 2)
+
+
+def edited(baseline, path, **changes):
+    baseline.save(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return path
+
+
+SCORE = {"value": 0.9, "low": 0.8, "high": 0.95}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tolerance": 10},
+        {"tolerance": True},
+        {"tolerance": -1},
+        {"tolerance": "0.1"},
+        {"facts": [1]},
+        {"scores": [1]},
+        {"scores": {}},
+        {"scores": {"mse": SCORE | {"value": float("nan")}}},
+        {"scores": {"mse": SCORE | {"value": None}}},
+        {"scores": {"mse": SCORE | {"value": 2}}},
+        {"scores": {"mse": SCORE | {"value": "0.9"}}},
+        {"scores": {"mse": SCORE | {"value": True}}},
+        {"scores": {"mse": SCORE | {"low": 0.95, "high": 0.8}}},
+        {"scores": {"mse": {"value": 0.9}}},
+        {"more": 1},
+    ],
+    ids=str,
+)
+def test_a_baseline_that_was_edited_is_refused(made, tmp_path, changes):
+    path = edited(Baseline.of(made), tmp_path / "baseline.json", **changes)
+    with pytest.raises(StoreError, match="damaged, or was edited"):
+        Baseline.read(path)
+
+
+def test_ends_that_are_not_known_are_no_damage(made, tmp_path):
+    path = edited(Baseline.of(made), tmp_path / "b.json", scores={"mse": {"value": -3.0, "low": None, "high": 0.5}})
+    assert Baseline.read(path).bound("mse") == pytest.approx(-3.01)
+
+
+def test_what_is_known_of_both_models_is_kept_and_a_change_said(made, paint, tmp_path):
+    path = tmp_path / "baseline.json"
+    Baseline.of(made, 0.1).save(path)
+    written = json.loads(path.read_text())
+    known = [key for key in written["facts"] if key.endswith("of candidate")]
+    assert known
+    written["facts"] |= {known[0]: "another", "call of reference": {"eta": 1.0}}
+    path.write_text(json.dumps(written))
+    other = cl.gate(paint("a"), paint("b", noise=0.3), metric=["mse", "cosine"], baseline=path, count=256, early=False)
+    said = json.loads(other.attrs["warnings"])
+    assert any(sentence.startswith(f"baseline: {known[0]} was another and is ") for sentence in said)
+    assert "baseline: call of reference was eta 1.0 and is not recorded." in said
+
+
+def test_a_baseline_that_its_own_candidate_cannot_pass_says_so(made):
+    low = float(made["score_low"].sel(metric="mse")[-1])
+    value = float(made["score"].sel(metric="mse")[-1])
+    assert low < value - 0.01
+    assert [sentence for sentence in Baseline.of(made, 0.01).out_of_reach(made) if "by mse" in sentence]
+    assert Baseline.of(made, 0.5).out_of_reach(made) == []

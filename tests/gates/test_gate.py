@@ -11,6 +11,7 @@ from PIL import Image
 
 import consistency_lab as cl
 from consistency_lab.diffusion.references import GaussianDenoiser
+from consistency_lab.errors import UserError
 from consistency_lab.gates.samples import distances_of, smaller, units_of
 from consistency_lab.similarity.labels import labels_of
 from consistency_lab.store.results import provenance
@@ -334,3 +335,11 @@ def test_models_of_other_shapes_are_refused(paint):
     grown.generate = lambda noise, indices: noise.initial(indices, (1, 8, 8))
     with pytest.raises(cl.UserError, match="'grown' makes images of 1x8x8 and 'a' of 1x4x4"):
         cl.gate(paint("a"), grown, at_least=0.5)
+
+
+def test_one_image_in_a_folder_is_too_few(tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.full((8, 8, 3), 90, dtype=np.uint8)).save(tmp_path / name / "a.png")
+    with pytest.raises(UserError, match=r"2 samples|one image"):
+        cl.gate(*(cl.load_folder_model(tmp_path / name) for name in ("one", "other")), at_least=0.5)

@@ -123,7 +123,7 @@ def test_the_frame_is_the_trace_and_the_worst_are_in_nulls(results):
     assert table["low"].values == pytest.approx(result["score_low"].values[:, 0], nan_ok=True)
     worst = worst_frame(result)
     own = np.sort(result["distance"].values[:, 0])[::-1][:4] / result["null"].values[:, 0].mean()
-    assert worst["distance"].values == pytest.approx(own)
+    assert worst["distance_in_nulls"].values == pytest.approx(own)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

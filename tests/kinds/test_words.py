@@ -79,3 +79,13 @@ def test_what_a_real_comparison_records_is_said():
     assert said["data"].startswith("few (fingerprint")
     assert {"network evaluations a sample (NFE)", "device", "threads", "versions", "noise seed"} <= set(said)
     assert "6 solver steps" in " ".join(words.methods(ds, words.facts_of(ds)))
+
+
+def test_it_is_said_of_which_metrics_the_null_is_of_some_pairs_alone(results):
+    ds = results.comparison(3, samples=12).drop_vars("shifts", errors="ignore")
+    assert "shifts s" not in " ".join(words.methods(ds, words.facts_of(ds)))
+    ds = ds.assign_coords(shifts=("metric", [0] * (ds.sizes["metric"] - 1) + [8]))
+    (said,) = [sentence for sentence in words.methods(ds, words.facts_of(ds)) if "shifts s" in sentence]
+    assert said.startswith(
+        f"The null of {ds['metric'].values[-1]} is taken of samples i and i ± s alone, for 8 shifts s"
+    )

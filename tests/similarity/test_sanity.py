@@ -105,3 +105,11 @@ def test_the_warning_of_exploded_samples_names_clipping_and_its_price(digits):
     assert "over 99 % of the pixels" in said[0] or "100 % of the pixels" in said[0]
     assert "'ddim(clip=True)' (--sampler)" in said[0]
     assert "clipping makes models more alike" in said[0]
+
+
+def test_a_model_of_one_constant_is_named_and_blames_nobody_else(digits):
+    """Black images are what a pipeline makes of values that are not finite."""
+    good = digits.all()[:64]
+    _, said = sound(None, 0.7 * good, torch.full_like(good, -1.0))
+    assert len(said) == 1
+    assert said[0].startswith("m1: almost all pixels of its samples have one and the same value, -1;")
