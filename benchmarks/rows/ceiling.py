@@ -7,8 +7,8 @@ CASES = ("3x16x16",)
 GOALS = {"": 2}
 TOLERANCE = 1e-4
 NOTE = (
-    "A quarter of the samples is walked again at twice the steps: a third of all evaluations, where it was two thirds. What is compared are "
-    "the distances of the pair. A solver of second order would have needed two evaluations a step for every sample instead; what the "
+    "A quarter of the samples is walked again at twice the steps: a third of all evaluations, where it was two thirds. What is compared "
+    "are the distances of the pair. A solver of second order would have needed two evaluations a step for every sample instead; what the "
     "quarter costs is the width of the ceiling's interval, twice as wide, which the result gives."
 )
 

@@ -110,8 +110,8 @@ class Baseline:
         """A sentence for each metric by which this very gate would not pass: its own lower end lies below the bound."""
         low = {name: self.scores[name]["low"] for name in self.scores}
         return [
-            f"with {result.sizes['sample']} samples the candidate itself cannot pass this baseline: the lower end of its score by {name} is "
-            f"{'unknown' if end is None else f'{end:.4g}'}, the bound {self.bound(name):.4g}; take more samples, or a larger tolerance."
+            f"with {result.sizes['sample']} samples the candidate itself cannot pass this baseline: the lower end of its score by {name} "
+            f"is {'unknown' if end is None else f'{end:.4g}'}, the bound {self.bound(name):.4g}; take more samples, or a larger tolerance."
             for name, end in low.items()
             if end is None or end < self.bound(name)
         ]
