@@ -19,9 +19,15 @@ its peak beyond what its process held before (libraries, inputs), ours and the p
 """
 
 
+GROWTH = """`python benchmarks/growth.py`, on one thread; the exponent is the slope of the larger half of the points in log-log.
+
+![Processor time over size, log-log](growth.png)
+"""
+
+
 def write_page(results: Path, rows: Path) -> str:
     """The page of all rows that were measured, in the order of the files of the rows."""
-    lines, notes, places = [], [], set()
+    lines, notes, profiles, places = [], [], [], set()
     for name in sorted(path.stem for path in rows.glob("*.py") if not path.stem.startswith("_")):
         row = import_module(name)
         file = results / f"{name}.json"
@@ -31,7 +37,9 @@ def write_page(results: Path, rows: Path) -> str:
         lines += [_line(row, each) for each in found]
         if found and getattr(row, "NOTE", ""):
             notes.append(f"* **{row.TITLE}.** {row.NOTE}")
+        profiles += [_profile(row, each) for each in found if each.get("profiles")]
     page = HEAD + "\n".join(lines) + "\n"
+    page += "".join(profiles) + _growth(results / "growth.json")
     if notes:
         page += "\n## What stands behind the rows\n\n" + "\n".join(notes) + "\n"
     return page + "\n## Where\n\n" + "\n".join(sorted(places)) + "\n"
@@ -51,6 +59,29 @@ def _line(row: Any, found: dict[str, Any]) -> str:
         memory += f": {share:.0f} times less, of {less:g}" + ("" if share >= less else " **missed**")
     cells = [row.TITLE, found["case"], row.PEER, f"**{found['ratio']:.2f}** [{low:.2f}, {high:.2f}]{unsteady}", met]
     return "| " + " | ".join([*cells, ours, theirs, memory, f"{found['difference']:.1g}"]) + " |"
+
+
+def _profile(row: Any, found: dict[str, Any]) -> str:
+    """Where the time goes, ours and the peer's side by side."""
+    rows = "".join(
+        f"| {_share(*ours)} | {_share(*theirs)} |\n" for ours, theirs in zip(*found["profiles"], strict=False)
+    )
+    return f"\n**Profile: {found['case']}**\n\n| now | {row.PEER} |\n|---|---|\n{rows}"
+
+
+def _share(place: str, share: float) -> str:
+    return f"{100 * share:.0f} % {place}".replace("|", "or")
+
+
+def _growth(file: Path) -> str:
+    if not file.is_file():
+        return ""
+    rows = [
+        f"| {each['title']} | {', '.join(f'{size:,}: {_seconds(t)}' for size, t in zip(each['sizes'], each['seconds'], strict=True))} "
+        f"| {each['exponent']:.2f} |\n"
+        for each in json.loads(file.read_text()).values()
+    ]
+    return f"\n## Growth\n\n{GROWTH}\n| what | processor time | exponent |\n|---|---|---|\n{''.join(rows)}"
 
 
 def _seconds(value: float) -> str:

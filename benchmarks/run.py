@@ -83,6 +83,7 @@ def measure(name: str, case: str, rounds: int, threads: int, earlier: Path | Non
             if done >= 4 and _spread(ratios) < STEADY:
                 break
         peaks = [side.ask("peak") for side in sides]
+        profiles = [side.ask("profile")["profile"] for side in sides] if getattr(row, "PROFILE", False) else None
     finally:
         for side in sides:
             side.close()
@@ -96,6 +97,7 @@ def measure(name: str, case: str, rounds: int, threads: int, earlier: Path | Non
         "steady": _spread(ratios) < STEADY,
         "peak_mebibytes": [each["mebibytes"] for each in peaks],
         "work_mebibytes": [each["work"] for each in peaks],
+        "profiles": profiles,
         "difference": difference,
         "threads": threads,
         "date": date.today().isoformat(),
