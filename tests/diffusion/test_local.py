@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from consistency_lab.diffusion.local import LocalDenoiser
-from consistency_lab.diffusion.references import OptimalDenoiser
+from consistency_lab.diffusion.optimal import OptimalDenoiser
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
 
