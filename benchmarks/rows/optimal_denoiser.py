@@ -8,10 +8,10 @@ MEMORY_GOALS = {"": 10}
 TOLERANCE = 2e-3  # of float32's |x|^2 + |y|^2 - 2 x y on the peer's side; ours is within 1e-5 of float64
 PACKAGES = ("smalldiffusion",)
 NOTE = (
-    "Ours is accurate where float32 is not, so the difference is the peer's. Where few images matter (sigma .02 and 2) one float32 product of "
-    "20 GFLOP is most of the time; where thousands do, two are needed: on an idle core they take .27 s at 145 GFLOP/s, 84 % of what a product "
-    "of large square matrices reaches (172), and the peer takes .82 s in all, so 3 is the limit there. At sigma 2 the peer's weights are "
-    "numbers near the smallest of float32, which processors multiply slowly."
+    "Ours is accurate where float32 is not, so the difference is the peer's. Where few images matter (sigma .02 and 2) one float32 "
+    "product of 20 GFLOP is most of the time; where thousands do, two are needed: on an idle core they take .27 s at 145 GFLOP/s, 84 % "
+    "of what a product of large square matrices reaches (172), and the peer takes .82 s in all, so 3 is the limit there. At sigma 2 the "
+    "peer's weights are numbers near the smallest of float32, which processors multiply slowly."
 )
 
 

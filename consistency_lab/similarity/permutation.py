@@ -57,34 +57,37 @@ def label_permutation(distance: Array, first: int, second: int) -> LabelTest:
     rows, columns = np.triu_indices(models, 1)
     flat = np.asarray(distance, dtype=np.float64)[rows, columns].reshape(len(rows), -1)
     chosen = list(combinations(range(models), first))
-    if first == second:  # a family and its complement are one assignment: those that hold the first model, which come first
+    if (
+        first == second
+    ):  # a family and its complement are one assignment: those that hold the first model, which come first
         chosen = chosen[: len(chosen) // 2]
     parts = [chosen[start : start + _TOGETHER] for start in range(0, len(chosen), _TOGETHER)]
     with np.errstate(invalid="ignore"):  # the PSNR of equal images is infinite: such a cell has no statistic
-        statistics = np.concatenate([_statistics(part, models, flat) for part in parts])
-        centred = statistics - statistics.mean(0)
-        deviation = np.sqrt((centred**2).mean(0))
+        statistics = np.concatenate([_statistics(part, rows, columns, flat) for part in parts], 1)  # (grid, A)
+        centred = statistics - statistics.mean(1, keepdims=True)
+        deviation = np.sqrt((centred**2).mean(1))
         usable = deviation > 1e-12 * np.abs(flat).max(0, initial=1e-300)
-    standard = np.where(usable, centred / np.where(usable, deviation, 1.0), -np.inf)
-    largest = standard.max(1)  # over the grid, for each assignment
+    standard = np.where(usable[:, None], centred / np.where(usable, deviation, 1.0)[:, None], -np.inf)
+    largest = standard.max(0)  # over the grid, for each assignment
     slack = 1e-9  # equal sums in another order are one value
-    reached = np.count_nonzero(largest[:, None] >= standard[0] - slack, axis=0)
+    reached = np.count_nonzero(largest >= standard[:, :1] - slack, axis=1)
     p = np.where(usable, reached / len(chosen), 1.0)
     shape = np.shape(distance)[2:]
-    return LabelTest(statistics[0].reshape(shape), p.reshape(shape), float(p.min()), len(chosen))
+    return LabelTest(statistics[:, 0].reshape(shape), p.reshape(shape), float(p.min()), len(chosen))
 
 
-def _statistics(chosen: Sequence[tuple[int, ...]], models: int, flat: Array) -> Array:
-    """Mean between the families minus mean within them, for each choice of the first family's models: A of them, distances of all pairs
-    ``(pairs, grid)`` -> ``(A, grid)``."""
-    first = np.zeros((models, len(chosen)), dtype=bool)
+def _statistics(
+    chosen: Sequence[tuple[int, ...]], rows: NDArray[np.int64], columns: NDArray[np.int64], flat: Array
+) -> Array:
+    """Mean between the families minus mean within them, for each choice of the first family's models: A of them, pairs ``(rows, columns)``
+    and their distances ``(pairs, grid)`` -> ``(grid, A)``."""
     members = np.fromiter(chain.from_iterable(chosen), dtype=np.int64).reshape(len(chosen), -1)
-    first[members.T, np.arange(len(chosen))] = True
-    rows, columns = np.triu_indices(models, 1)
-    between = first[rows] != first[columns]
-    across = len(chosen[0]) * (models - len(chosen[0]))
+    first = np.zeros((columns[-1] + 1, len(chosen)))
+    first[members.T, np.arange(len(chosen))] = 1.0
+    between = np.abs(first[rows] - first[columns])
+    across = between[:, 0].sum()
     within = len(rows) - across
-    found: Array = (1 / across + 1 / within) * (between.T.astype(np.float64) @ flat) - flat.sum(0) / within
+    found: Array = (1 / across + 1 / within) * (flat.T @ between) - flat.sum(0)[:, None] / within
     return found
 
 
