@@ -15,7 +15,9 @@ _CHUNK = 2**23  # values of images that pass by at a time
 _EXACT = 2**19  # of those, values of the images that matter, up to which they are weighed in float64
 _PIECE = 64  # images of one product of shares and images: they are still in the processor's cache
 _LEFT_OUT = 24.0  # nats: images that together weigh less than e^-24 of the whole are left out
-_NOTHING = 1e-30  # a share below that is none
+_NOTHING = (
+    -60.0
+)  # nats: what is smaller weighs nothing, and products with numbers near the smallest of float32 are very slow
 _ROUNDING = 2.0**-24  # of float32, relative
 _ROUGH = 1e-4  # nats that a logit may be off by where very many images matter
 
@@ -78,7 +80,7 @@ class OptimalDenoiser(Denoiser):
                 points = points[chosen].double()
                 fits = points @ state.T - halves[chosen, None]
             raised = torch.maximum(highest, fits.amax(0).double())
-            shares = ((fits - raised.to(fits.dtype)) / squared.to(fits.dtype)).exp()
+            shares = ((fits - raised.to(fits.dtype)) / squared.to(fits.dtype)).clamp_min(_NOTHING).exp()
             keep = torch.exp((highest - raised) / squared)
             weight = weight * keep + shares.sum(0)
             mean = torch.addcmul(_average(shares, points).double(), mean, keep[:, None])
@@ -89,7 +91,6 @@ class OptimalDenoiser(Denoiser):
 def _average(shares: Tensor, points: Tensor) -> Tensor:
     """``shares.T @ points`` of ``(n, B)`` and ``(n, D)``, a few rows at a time: they stay in the processor's cache."""
     total = torch.zeros(shares.shape[1], points.shape[1], dtype=points.dtype, device=points.device)
-    shares = torch.where(shares > _NOTHING, shares, 0.0)  # products with numbers near the smallest are very slow
     for part, own in zip(points.split(_PIECE), shares.split(_PIECE), strict=True):
         total.addmm_(own.T, part)
     return total
