@@ -80,8 +80,11 @@ class LocalDenoiser(Denoiser):
         return torch.cat([self._mean_of_few(x, s, rows, columns) for x, s in parts])
 
     def _mean_of_few(self, state: Tensor, level: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """A streaming softmax over the images, at every pixel. Lines come first, ``(H, B, n, W)``: sums over either direction of the windows
-        are then one product of matrices, and unlike differences of running sums they lose no digits."""
+        """A streaming softmax over the images, at every pixel.
+
+        Lines come first, ``(H, B, n, W)``: sums over either direction of the windows are then one product of matrices, and unlike
+        differences of running sums they lose no digits.
+        """
         few, _, height, width = state.shape
         values = _CACHED if state.device.type == "cpu" else _HELD
         x, scale = state.permute(1, 2, 0, 3)[:, :, :, None], (-0.5 / level**2)[:, None, None]

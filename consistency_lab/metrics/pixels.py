@@ -10,7 +10,7 @@ from torch import Tensor
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.base import RANGE, Distance, SquaredDistance, check_images, squared_distances
 
-_ELEMENTS = 2**19  # values of candidates that are held in float64 at a time (4 MiB)
+_ELEMENTS = 2**18  # values of candidates that are held in float64 at a time (2 MiB)
 
 
 class MeanSquaredError(SquaredDistance):
