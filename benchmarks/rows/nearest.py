@@ -6,7 +6,10 @@ CASES = ("once",)
 GOALS = {"": 10}
 MEMORY_GOALS = {"": 50}
 TOLERANCE = 1e-6
-NOTE = "The brute force broadcasts 16 samples at a time, 1 GB; ours is one product of matrices in float64, and the winner's difference itself."
+NOTE = (
+    "The brute force broadcasts 16 samples at a time, 1 GB; ours is one product of matrices in float64, and the winner's difference "
+    "itself."
+)
 
 
 def ours(case):

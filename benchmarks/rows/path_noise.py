@@ -1,4 +1,4 @@
-TITLE = "path noise of 32 images of 3x32x32, 50 steps"
+TITLE = "path noise of 8 images of 3x32x32, 50 steps"
 BEFORE = "eb307a4"
 PEER = "this package at eb307a4"
 CASES = ("1 model", "8 models")
@@ -15,7 +15,7 @@ def ours(case):
     def work():
         noise = SharedNoise(0)
         for _ in range(models):
-            steps = [noise.increment(range(32), (3, 32, 32), (k + 1) / 50, k / 50) for k in reversed(range(50))]
+            steps = [noise.increment(range(8), (3, 32, 32), (k + 1) / 50, k / 50) for k in reversed(range(50))]
         return {"variance": [float(step.double().var()) for step in steps[:3]]}
 
     return work
