@@ -3,8 +3,11 @@ BEFORE = "eb307a4"
 PEER = "this package at eb307a4"
 CASES = ("1 model", "8 models")
 GOALS = {"1 model": 20, "8 models": 100}
-TOLERANCE = 0.01
-NOTE = "The path is another one of the same law: what is compared is the variance of its increments. For 8 models it is made once."
+TOLERANCE = 0.06  # five standard errors of the variance of 24,576 normals, of both sides
+NOTE = (
+    "The path is another one of the same law: what is compared is the variance of its increments. For 8 models it is made once. Costs grow "
+    "with the images on both sides: of 32 images the ratio for one model is 22."
+)
 
 
 def ours(case):
