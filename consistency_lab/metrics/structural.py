@@ -104,7 +104,7 @@ class _Structural(Distance):
         return found.reshape(len(rows), *lines.shape[1:-1], -1)
 
     def _terms(self, a: Moments, b: Moments) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Numerators of luminance and of contrast and structure, and both denominators, ``(H', N, C, W')``; SSIM is both ratios multiplied."""
+        """Numerators of luminance and of contrast and structure, then both denominators, ``(H', N, C, W')``."""
         product = a.mean * b.mean
         contrast = self._windowed(a.image * b.image).sub_(product).add_(_C2)
         return product.add_(_C1), contrast, a.luminance + b.luminance, a.contrast + b.contrast
