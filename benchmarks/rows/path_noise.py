@@ -7,7 +7,7 @@ TOLERANCE = 0.06  # five standard errors of the variance of 24,576 normals, of b
 NOTE = (
     "The path is another one of the same law: what is compared is the variance of its increments. For 8 models it is made once. Costs grow "
     "with the images on both sides: of 32 images the ratio for one model is 22. A step of "
-    "32 images takes 2.3 ms, the smallest U-Net (165 thousand parameters) 73 ms on them."
+    "32 images takes 2.3 ms, the default U-Net (165 thousand parameters) 73 ms on them."
 )
 
 
