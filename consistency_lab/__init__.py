@@ -36,7 +36,7 @@ _HOMES = {
     "NETWORKS": "networks.registry",
     "NetworkDenoiser": "diffusion.denoiser",
     "NextLevel": "diffusion.sampling",
-    "OptimalDenoiser": "diffusion.references",
+    "OptimalDenoiser": "diffusion.optimal",
     "Prediction": "diffusion.denoiser",
     "Recorder": "pipelines.recorder",
     "Recipe": "recipe",
@@ -135,7 +135,8 @@ if TYPE_CHECKING:
     from consistency_lab.diffusion.loss import denoising_loss
     from consistency_lab.diffusion.model import DiffusionModel
     from consistency_lab.diffusion.noise import SharedNoise
-    from consistency_lab.diffusion.references import GaussianDenoiser, OptimalDenoiser
+    from consistency_lab.diffusion.optimal import OptimalDenoiser
+    from consistency_lab.diffusion.references import GaussianDenoiser
     from consistency_lab.diffusion.sampling import SAMPLERS, Estimate, NextLevel, Sampler, sample_path
     from consistency_lab.diffusion.schedule import SCHEDULES
     from consistency_lab.errors import UserError

@@ -11,13 +11,15 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from consistency_lab.diffusion.denoiser import Denoiser, Prediction
 from consistency_lab.diffusion.schedule import Schedule
 from consistency_lab.errors import UserError
 
-_CHUNK_BYTES = 2**27
+_NOTHING = -80.0  # nats: what is smaller weighs nothing, and exponentials near the smallest numbers are slow
+_STATES = 8  # that meet the images together
+_CACHED = 2**16  # distances of pixels that are held at a time: what fits into the processor's cache,
+_HELD = 2**24  # and on an accelerator
 
 
 class LocalDenoiser(Denoiser):
@@ -72,30 +74,38 @@ class LocalDenoiser(Denoiser):
         return Prediction.of(x_t, x0.to(x_t.dtype), "x0", alpha, sigma)
 
     def _posterior_mean(self, state: Tensor, level: Tensor, side: int) -> Tensor:
-        """``state`` (B, C, H, W) and ``level`` (B,), float64: a streaming softmax over the images, at every pixel."""
-        pixels = state.shape[-1] * state.shape[-2]
-        size = max(1, _CHUNK_BYTES // (16 * len(state) * pixels))
-        highest = state.new_full((len(state), 1, *state.shape[2:]), -torch.inf)
-        weight, mean = torch.zeros_like(highest), torch.zeros_like(state)
-        for chunk in self.images.split(size):
-            points = chunk.double()
-            squares = (state[:, None] - points).pow(2).sum(2)  # (B, n, H, W)
-            logits = -_window_sums(squares, side) / (2 * level.reshape(-1, 1, 1, 1) ** 2)
-            raised = torch.maximum(highest, logits.amax(1, keepdim=True))
-            keep, shares = torch.exp(highest - raised), torch.exp(logits - raised)
-            weight = weight * keep + shares.sum(1, keepdim=True)
-            mean = mean * keep + torch.einsum("bnhw,nchw->bchw", shares, points)
+        """``state`` (B, C, H, W) and ``level`` (B,), float64, a few states at a time."""
+        rows, columns = (_band(size, side, state.device) for size in state.shape[2:])
+        parts = zip(state.split(_STATES), level.split(_STATES), strict=True)
+        return torch.cat([self._mean_of_few(x, s, rows, columns) for x, s in parts])
+
+    def _mean_of_few(self, state: Tensor, level: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """A streaming softmax over the images, at every pixel.
+
+        Lines come first, ``(H, B, n, W)``: sums over either direction of the windows are then one product of matrices, and unlike
+        differences of running sums they lose no digits.
+        """
+        few, _, height, width = state.shape
+        values = _CACHED if state.device.type == "cpu" else _HELD
+        x, scale = state.permute(1, 2, 0, 3)[:, :, :, None], (-0.5 / level**2)[:, None, None]
+        highest = state.new_full((height, few, 1, width), -torch.inf)
+        weight, mean = torch.zeros_like(highest), state.new_zeros(len(x), height, few, 1, width)
+        for chunk in self.images.split(max(1, values // (few * height * width))):
+            points = chunk.permute(1, 2, 0, 3).contiguous().double()[:, :, None]
+            squares = (x[0] - points[0]).square()
+            for own, theirs in zip(x[1:], points[1:], strict=True):
+                squares = squares + (own - theirs).square()
+            sums = (rows @ squares.flatten(1)).view(-1, width) @ columns
+            logits = sums.view(squares.shape) * scale
+            raised = torch.maximum(highest, logits.amax(2, keepdim=True))
+            keep, shares = torch.exp(highest - raised), torch.exp((logits - raised).clamp_min(_NOTHING))
+            weight = weight * keep + shares.sum(2, keepdim=True)
+            mean = mean * keep + torch.stack([(shares * each).sum(2, keepdim=True) for each in points])
             highest = raised
-        return mean / weight
+        return (mean / weight)[:, :, :, 0].permute(2, 0, 1, 3)
 
 
-def _window_sums(values: Tensor, side: int) -> Tensor:
-    """Sums over square windows around each pixel, cut off at the border: ``(B, n, H, W)`` -> the same."""
-    reach = side // 2
-    for axis in (2, 3):
-        size = values.shape[axis]
-        total = F.pad(values.cumsum(axis), (1, 0) if axis == 3 else (0, 0, 1, 0))
-        first = torch.arange(size, device=values.device).sub(reach).clamp_min(0)
-        last = torch.arange(size, device=values.device).add(reach + 1).clamp_max(size)
-        values = total.index_select(axis, last) - total.index_select(axis, first)
-    return values
+def _band(size: int, side: int, device: torch.device) -> Tensor:
+    """``(size, size)`` float64, symmetric: 1 where two places of a line lie in one window around either, which is cut off at the border."""
+    places = torch.arange(size, device=device)
+    return ((places[:, None] - places).abs() <= side // 2).double()

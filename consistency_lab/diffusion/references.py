@@ -11,10 +11,9 @@ from torch import Tensor
 from consistency_lab.choices import Registry
 from consistency_lab.diffusion.denoiser import Denoiser, Prediction
 from consistency_lab.diffusion.local import LocalDenoiser
+from consistency_lab.diffusion.optimal import OptimalDenoiser
 from consistency_lab.diffusion.schedule import Schedule
 from consistency_lab.errors import UserError
-
-_CHUNK_BYTES = 2**28  # largest temporary of the optimal denoiser
 
 
 class GaussianDenoiser(Denoiser):
@@ -71,49 +70,6 @@ class GaussianDenoiser(Denoiser):
         centred = (x_t.double() / self.schedule.alpha(t)).flatten(1) - self.mean
         gain = torch.sqrt(self.variances / (self.variances + level))
         return (self.mean + ((centred @ self.axes) * gain) @ self.axes.T).reshape(x_t.shape)
-
-
-class OptimalDenoiser(Denoiser):
-    """The minimiser of the training loss over all functions: it memorises (De Bortoli 2208.05314; Kamb & Ganguli 2412.20292, equation 4).
-
-        x0(x, s) = sum_i softmax_i(-|x - y_i|^2 / 2 s^2) y_i
-
-    One streaming pass over the images with an online log-sum-exp; the distances come from a matrix product in float64.
-
-    Args:
-        images: the training set ``(N, C, H, W)`` in [-1, 1].
-        schedule: the noise schedule.
-    """
-
-    images: Tensor
-
-    def __init__(self, images: Tensor, schedule: Schedule):
-        super().__init__()
-        if len(images) == 0:
-            raise UserError("the optimal denoiser needs at least one image.")
-        self.schedule, self.shape = schedule, (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
-        self.register_buffer("images", images.flatten(1).float())
-
-    def predict(self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> Prediction:
-        state = (x_t.double() / self.schedule.alpha(t).reshape(-1, 1, 1, 1)).flatten(1)
-        x0 = self._posterior_mean(state, self.schedule.noise_to_signal(t)[:, None])
-        return Prediction.of(x_t, x0.reshape(x_t.shape).to(x_t.dtype), "x0", alpha, sigma)
-
-    def _posterior_mean(self, state: Tensor, level: Tensor) -> Tensor:
-        """``state`` (B, D) and its noise ``level`` (B, 1), both float64."""
-        rows = max(1, _CHUNK_BYTES // (8 * (len(state) + self.images.shape[1])))
-        highest = state.new_full((len(state), 1), -torch.inf)
-        weight, mean = torch.zeros_like(highest), torch.zeros_like(state)
-        for chunk in self.images.split(rows):
-            points = chunk.double()
-            # |x|^2 is common to all images and drops out of the softmax.
-            logits = (state @ points.T - 0.5 * points.pow(2).sum(1)) / level**2
-            raised = torch.maximum(highest, logits.amax(1, keepdim=True))
-            keep, shares = torch.exp(highest - raised), torch.exp(logits - raised)
-            weight = weight * keep + shares.sum(1, keepdim=True)
-            mean = mean * keep + shares @ points
-            highest = raised
-        return mean / weight
 
 
 class ConstantDenoiser(Denoiser):

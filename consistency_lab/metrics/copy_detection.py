@@ -141,7 +141,7 @@ def generalisation(similarities: Tensor, thresholds: Sequence[float] = THRESHOLD
     return _shares(similarities, thresholds, above=False)
 
 
-def most_similar(samples: Tensor, training: Tensor, chunk: int = 4096) -> tuple[Tensor, Tensor]:
+def most_similar(samples: Tensor, training: Tensor, chunk: int = 1024) -> tuple[Tensor, Tensor]:
     """The cosine of each sample to its most similar training image, ``(N,)`` float64, and that image's index ``(N,)``.
 
     Args:

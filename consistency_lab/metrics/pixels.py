@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from consistency_lab.errors import UserError
-from consistency_lab.metrics import neighbours
 from consistency_lab.metrics.base import RANGE, Distance, SquaredDistance, check_images, squared_distances
+
+_ELEMENTS = 2**18  # values of candidates that are held in float64 at a time (2 MiB)
 
 
 class MeanSquaredError(SquaredDistance):
@@ -60,7 +61,7 @@ def _decibels(mean_squares: Tensor) -> Tensor:
     return 10 * torch.log10(RANGE**2 / mean_squares)
 
 
-def nearest(images: Tensor, candidates: Tensor, chunk: int = 4096) -> tuple[Tensor, Tensor]:
+def nearest(images: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
     """For each image the mean squared error to its nearest candidate, ``(N,)`` float64, and that candidate's index ``(N,)``.
 
     Raises:
@@ -72,12 +73,14 @@ def nearest(images: Tensor, candidates: Tensor, chunk: int = 4096) -> tuple[Tens
             "of one size."
         )
     flat = images.double().flatten(1)
-    best = torch.full((len(flat),), torch.inf, dtype=torch.float64, device=flat.device)
+    best = torch.full((len(flat),), -torch.inf, dtype=torch.float64, device=flat.device)
     index = torch.zeros(len(flat), dtype=torch.long, device=flat.device)
-    for first in range(0, len(candidates), chunk):
-        block = candidates[first : first + chunk].to(flat.device).double().flatten(1)
-        smallest, where = neighbours.squared_distances(flat, block).min(1)
-        closer = smallest < best
-        best, index = torch.where(closer, smallest, best), torch.where(closer, where + first, index)
+    rows = max(1, _ELEMENTS // max(1, flat.shape[1]))
+    for first in range(0, len(candidates), rows):
+        block = candidates[first : first + rows].to(flat.device).double().flatten(1)
+        # |a|^2 is common to all candidates: the nearest has the largest a b - |b|^2 / 2.
+        largest, where = (flat @ block.T).sub_(block.square().sum(1).mul_(0.5)).max(1)
+        closer = largest > best
+        best, index = torch.where(closer, largest, best), torch.where(closer, where + first, index)
     # The expansion above rounds; the winner's distance is computed again from the difference itself.
     return (flat - candidates[index.to(candidates.device)].to(flat.device).double().flatten(1)).pow(2).mean(1), index

@@ -24,12 +24,13 @@ _SIGMA = 1.5  # the papers' Gaussian window, 11 pixels wide
 _BETAS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the five scales, finest first (Wang et al. 2003)
 _C1, _C2 = (0.01 * RANGE) ** 2, (0.03 * RANGE) ** 2  # (K1 L)^2 and (K2 L)^2 of equation 13 of Wang et al. 2004
 _LARGE, _TILE = 128, 64  # pixels of a side from which on the window is applied in tiles, and of a tile
-_PIXELS = 2**16  # of one model that are compared at a time: they stay in the processor's cache
+_PIXELS = 2**17  # of one model that are compared at a time: they stay in the processor's cache
 _EQUAL = 1e-9  # a distance below that may be rounding alone
 
 
 class Moments(NamedTuple):
-    """Intensities ``(N, C, H, W)``, their means over the Gaussian window ``(N, C, H', W')``, and their shares of both denominators."""
+    """Intensities times the root of 2 ``(H, N, C, W)``, their means over the Gaussian window ``(H', N, C, W')``, and their shares of both
+    denominators. Lines come first: windows are then products of two matrices in either direction."""
 
     image: Tensor
     mean: Tensor
@@ -86,25 +87,27 @@ class _Structural(Distance):
         return [self._moments(images)]
 
     def _moments(self, images: Tensor) -> Moments:
-        mean, square = self._windowed(images), self._windowed(images * images)
+        lines = images.permute(2, 0, 1, 3).contiguous() * 2**0.5  # equation 13 has the doubles of products
+        mean, square = self._windowed(lines), self._windowed(lines * lines)
         squared = mean * mean
-        return Moments(images, mean, squared + _C1 / 2, square.sub_(squared).add_(_C2 / 2))
+        return Moments(lines, mean, (squared + _C1).div_(2), square.sub_(squared).add_(_C2).div_(2))
 
-    def _windowed(self, images: Tensor) -> Tensor:
-        """Means over the Gaussian window ``(..., H', W')``, where the whole window lies in the image."""
-        rows, columns = (
-            _windows(side, self.window, self.sigma, images.dtype, images.device) for side in images.shape[-2:]
-        )
-        if max(images.shape[-2:]) > _LARGE:  # most of a banded matrix is zero
-            return _banded(columns, _banded(rows, images).mT).mT
-        lines = images.flatten(0, -2) @ columns.T  # one product of matrices, twice as fast as one for each image
-        return rows @ lines.view(*images.shape[:-1], -1)
+    def _windowed(self, lines: Tensor) -> Tensor:
+        """Means over the Gaussian window ``(H', ..., W')`` of ``(H, ..., W)``, where the whole window lies in the image."""
+        height, width = len(lines), lines.shape[-1]
+        rows, columns = (_windows(side, self.window, self.sigma, lines.dtype, lines.device) for side in (height, width))
+        if max(height, width) > _LARGE:  # most of a banded matrix is zero
+            part = _banded(rows, lines.flatten(1)).view(-1, width)
+            found = _banded(columns, part.T).T
+        else:
+            found = (rows @ lines.flatten(1)).view(-1, width) @ columns.T
+        return found.reshape(len(rows), *lines.shape[1:-1], -1)
 
-    def _terms(self, a: Moments, b: Moments) -> tuple[Tensor, Tensor]:
-        """Luminance and contrast-structure terms ``(N, C, H', W')``, whose product is SSIM."""
+    def _terms(self, a: Moments, b: Moments) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Numerators of luminance and of contrast and structure, then both denominators, ``(H', N, C, W')``."""
         product = a.mean * b.mean
-        contrast = self._windowed(a.image * b.image).sub_(product).mul_(2).add_(_C2).div_(a.contrast + b.contrast)
-        return product.mul_(2).add_(_C1).div_(a.luminance + b.luminance), contrast
+        contrast = self._windowed(a.image * b.image).sub_(product).add_(_C2)
+        return product.add_(_C1), contrast, a.luminance + b.luminance, a.contrast + b.contrast
 
     @abstractmethod
     def _similarity(self, a: list[Moments], b: list[Moments]) -> Tensor:
@@ -161,8 +164,8 @@ class StructuralDistance(_Structural):
         )
 
     def _similarity(self, a: list[Moments], b: list[Moments]) -> Tensor:
-        luminance, contrast = self._terms(a[0], b[0])
-        return (luminance * contrast).flatten(1).mean(1)
+        luminance, contrast, first, second = self._terms(a[0], b[0])
+        return contrast.mul_(luminance).div_(first.mul_(second)).mean((0, 2, 3))
 
     def _check(self, side: int) -> None:
         if side < self.window:
@@ -206,18 +209,21 @@ class MultiScaleStructuralDistance(_Structural):
     def _prepared(self, images: Tensor) -> list[Moments]:
         scales = [self._moments(images)]
         for _ in range(1, self.scales):
-            scales.append(self._moments(F.avg_pool2d(scales[-1].image, 2, ceil_mode=True)))
+            images = F.avg_pool2d(images, 2, ceil_mode=True)
+            scales.append(self._moments(images))
         return scales
 
     def _similarity(self, a: list[Moments], b: list[Moments]) -> Tensor:
         kept = _BETAS[: self.scales]
         # The published five sum to 1.0001 and are kept as they are.
         betas = kept if self.scales == len(_BETAS) else tuple(beta / sum(kept) for beta in kept)
-        product = torch.ones(len(a[0].image), dtype=a[0].image.dtype, device=a[0].image.device)
+        product = a[0].image.new_ones(a[0].image.shape[1])
         for i, (beta, u, v) in enumerate(zip(betas, a, b, strict=True)):
-            luminance, contrast = self._terms(u, v)
-            terms = contrast if i < len(betas) - 1 else luminance * contrast
-            product = product * terms.flatten(1).mean(1).clamp_min(0.0) ** beta
+            luminance, contrast, first, second = self._terms(u, v)
+            terms = contrast.div_(second)
+            if i == len(betas) - 1:
+                terms = terms.mul_(luminance).div_(first)
+            product = product * terms.mean((0, 2, 3)).clamp_min(0.0) ** beta
         return product
 
     def _check(self, side: int) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import chain, combinations
 from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from consistency_lab.errors import UserError
 from consistency_lab.intervals import Array
 from consistency_lab.similarity.quantities import higher_is_alike
 
+_TOGETHER = 2**14  # assignments that are gone through at a time
 LEAST = 4  # models per family: with 3 + 3 there are ten ways to share the labels out, and no p below 0.1
 
 
@@ -36,7 +38,8 @@ class LabelTest(NamedTuple):
 def label_permutation(distance: Array, first: int, second: int) -> LabelTest:
     """Test "models of two families are exchangeable" against "models of two families are further apart than models of one".
 
-    All ways to share the labels out are gone through, so the test is exact; cells whose statistic never varies are left out (p = 1).
+    All ways to share the labels out are gone through, so the test is exact; cells whose statistic never varies, or is not finite, are left
+    out (p = 1).
 
     Args:
         distance: means over samples of every pair of models, ``(models, models, *grid)``, symmetric; the first family first.
@@ -54,21 +57,38 @@ def label_permutation(distance: Array, first: int, second: int) -> LabelTest:
     rows, columns = np.triu_indices(models, 1)
     flat = np.asarray(distance, dtype=np.float64)[rows, columns].reshape(len(rows), -1)
     chosen = list(combinations(range(models), first))
-    if first == second:  # a family and its complement are one assignment
-        chosen = [each for each in chosen if 0 in each]
-    statistics = np.empty((len(chosen), flat.shape[1]))
-    for k, members in enumerate(chosen):
-        inside = np.isin(np.arange(models), members)
-        between = inside[rows] != inside[columns]
-        statistics[k] = flat[between].mean(0) - flat[~between].mean(0)
-    deviation = statistics.std(0)
-    usable = deviation > 1e-12 * np.abs(flat).max(initial=1e-300)
-    standard = np.where(usable, (statistics - statistics.mean(0)) / np.where(usable, deviation, 1.0), -np.inf)
-    largest = standard.max(1)  # over the grid, for each assignment
+    if (
+        first == second
+    ):  # a family and its complement are one assignment: those that hold the first model, which come first
+        chosen = chosen[: len(chosen) // 2]
+    parts = [chosen[start : start + _TOGETHER] for start in range(0, len(chosen), _TOGETHER)]
+    with np.errstate(invalid="ignore"):  # the PSNR of equal images is infinite: such a cell has no statistic
+        statistics = np.concatenate([_statistics(part, rows, columns, flat) for part in parts], 1)  # (grid, A)
+        centred = statistics - statistics.mean(1, keepdims=True)
+        deviation = np.sqrt((centred**2).mean(1))
+        usable = deviation > 1e-12 * np.abs(flat).max(0, initial=1e-300)
+    standard = np.where(usable[:, None], centred / np.where(usable, deviation, 1.0)[:, None], -np.inf)
+    largest = standard.max(0)  # over the grid, for each assignment
     slack = 1e-9  # equal sums in another order are one value
-    p = np.where(usable, (largest[:, None] >= standard[0] - slack).mean(0), 1.0)
+    reached = np.count_nonzero(largest >= standard[:, :1] - slack, axis=1)
+    p = np.where(usable, reached / len(chosen), 1.0)
     shape = np.shape(distance)[2:]
-    return LabelTest(statistics[0].reshape(shape), p.reshape(shape), float(p.min()), len(chosen))
+    return LabelTest(statistics[:, 0].reshape(shape), p.reshape(shape), float(p.min()), len(chosen))
+
+
+def _statistics(
+    chosen: Sequence[tuple[int, ...]], rows: NDArray[np.int64], columns: NDArray[np.int64], flat: Array
+) -> Array:
+    """Mean between the families minus mean within them, for each choice of the first family's models: A of them, pairs ``(rows, columns)``
+    and their distances ``(pairs, grid)`` -> ``(grid, A)``."""
+    members = np.fromiter(chain.from_iterable(chosen), dtype=np.int64).reshape(len(chosen), -1)
+    first = np.zeros((columns[-1] + 1, len(chosen)))
+    first[members.T, np.arange(len(chosen))] = 1.0
+    between = np.abs(first[rows] - first[columns])
+    across = between[:, 0].sum()
+    within = len(rows) - across
+    found: Array = (1 / across + 1 / within) * (flat.T @ between) - flat.sum(0)[:, None] / within
+    return found
 
 
 def square(comparison: xr.Dataset, variable: str = "distance") -> Array:

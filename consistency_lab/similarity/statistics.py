@@ -104,21 +104,22 @@ def _over_units(
         return without_bounds(estimate)
     left = []
     for models in groups:
-        theirs = [p for p, pair in enumerate(pairs) if set(pair) & set(models)]
-        kept = [[p for p in theirs if model not in pairs[p]] for model in models]
-        rest, others = (np.stack([_mean_with(x, theirs, keep) for keep in kept]) for x in (distance, null))
+        weights = _weights_without(pairs, models)
+        rest, others = (np.tensordot(weights, x, 1) for x in (distance, null))
         left.append(score(*without_each_sample(rest, others, blocks)))
     return in_logarithms(crossed_jackknife(estimate, left))
 
 
-def _mean_with(values: Array, group: Sequence[int], kept: Sequence[int]) -> Array:
-    """The mean over pairs ``(pairs, ...)``, with that over a group's pairs, whose weight stays as it is, taken over those that are kept."""
-    mean = values[kept].mean(0)
-    return (
-        mean
-        if len(group) == len(values)
-        else values.mean(0) + len(group) / len(values) * (mean - values[group].mean(0))
-    )
+def _weights_without(pairs: Sequence[tuple[int, int]], models: Sequence[int]) -> Array:
+    """What each pair weighs in the mean over pairs without each of a group's models, ``(models, pairs)``.
+
+    The group's pairs together weigh what they did, and those that are left share it.
+    """
+    holds = np.array([[model in pair for pair in pairs] for model in models])
+    theirs = holds.any(0)
+    kept = theirs & ~holds
+    weights: Array = np.where(theirs, kept * theirs.sum() / kept.sum(1, keepdims=True), 1.0) / len(pairs)
+    return weights
 
 
 def pair_score(distance: Array, null: Array, axis: int = -1, blocks: Blocks = None) -> Interval:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from consistency_lab.diffusion.local import LocalDenoiser
-from consistency_lab.diffusion.references import OptimalDenoiser
+from consistency_lab.diffusion.optimal import OptimalDenoiser
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
 
@@ -35,7 +35,8 @@ def test_it_equals_brute_force_at_every_pixel(name, side, monkeypatch):
                 assert torch.allclose(
                     answer[b, :, i, j], (weights[:, None] * data[:, :, i, j].double()).sum(0), atol=1e-9
                 )
-    monkeypatch.setattr("consistency_lab.diffusion.local._CHUNK_BYTES", 16 * 3 * 20 * 4)
+    monkeypatch.setattr("consistency_lab.diffusion.local._CACHED", 3 * 20 * 4)
+    monkeypatch.setattr("consistency_lab.diffusion.local._STATES", 2)
     assert torch.allclose(LocalDenoiser(data, schedule, window=side)(x, t).x0, answer, atol=1e-12)
 
 

@@ -3,7 +3,8 @@ import torch
 
 from consistency_lab.data.sources import load_images
 from consistency_lab.diffusion.mixture import MixtureDenoiser
-from consistency_lab.diffusion.references import GaussianDenoiser, OptimalDenoiser
+from consistency_lab.diffusion.optimal import OptimalDenoiser
+from consistency_lab.diffusion.references import GaussianDenoiser
 from consistency_lab.diffusion.schedule import SCHEDULES
 
 

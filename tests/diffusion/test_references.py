@@ -7,7 +7,7 @@ import torch
 from consistency_lab.data.sources import load_images
 from consistency_lab.diffusion.denoiser import PREDICTIONS, NetworkDenoiser, per_sample
 from consistency_lab.diffusion.noise import SharedNoise
-from consistency_lab.diffusion.references import ConstantDenoiser, GaussianDenoiser, OptimalDenoiser
+from consistency_lab.diffusion.references import ConstantDenoiser, GaussianDenoiser
 from consistency_lab.diffusion.sampling import Sampler, sample_path, start_state
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
@@ -41,48 +41,12 @@ def test_gaussian_denoiser_is_the_wiener_filter(name):
         assert torch.allclose(x0[i].flatten(), expected, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", SCHEDULES.names())
-def test_optimal_denoiser_equals_brute_force(name, monkeypatch):
-    schedule = SCHEDULES.build(name)
-    images = torch.rand(37, *SHAPE, generator=torch.Generator().manual_seed(2)) * 2 - 1
-    x, t = states(schedule)
-    denoiser = OptimalDenoiser(images, schedule)
-    x0 = denoiser(x, t).x0
-    alpha, sigma = per_sample(schedule.alpha(t), x), per_sample(schedule.sigma(t), x)
-    distances = (x[:, None] - alpha[:, None] * images.double()).pow(2).flatten(2).sum(2)
-    weights = torch.softmax(-distances / (2 * sigma.flatten(1) ** 2), 1)
-    assert torch.allclose(x0, torch.einsum("bn,nchw->bchw", weights, images.double()), atol=1e-9)
-    # The stream is cut into chunks for large sets: the same answer.
-    monkeypatch.setattr("consistency_lab.diffusion.references._CHUNK_BYTES", 8 * 14 * 5)
-    assert torch.allclose(denoiser(x, t).x0, x0, atol=1e-12)
-
-
-def test_optimal_denoiser_tends_to_the_nearest_image_and_to_the_mean():
-    schedule = SCHEDULES.build("edm")
-    images = torch.rand(20, *SHAPE, generator=torch.Generator().manual_seed(2)) * 2 - 1
-    x = torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    denoiser = OptimalDenoiser(images, schedule)
-    nearest = torch.cdist(x.flatten(1), images.double().flatten(1)).argmin(1)
-    assert torch.allclose(denoiser(x, schedule.t_min).x0, images[nearest].double(), atol=1e-6)
-    assert torch.allclose(denoiser(x, 1.0).x0, images.double().mean(0).expand(5, *SHAPE), atol=2e-3)
-
-
 def test_constant_denoiser_samples_its_image():
     schedule = SCHEDULES.build("linear")
     image = torch.full(SHAPE, 0.25)
     start = start_state(ConstantDenoiser(image, schedule), SharedNoise(0).initial(range(3), SHAPE))
     *_, last = sample_path(ConstantDenoiser(image, schedule), start, Sampler(steps=10))
     assert torch.allclose(last.x_t, image.double().expand(3, *SHAPE), atol=1e-6)
-
-
-@pytest.mark.parametrize("steps", [20, 100])
-def test_the_optimal_denoiser_lands_on_training_images(steps):
-    images = load_images("digits").take(range(400), "some digits").all()
-    denoiser = OptimalDenoiser(images, SCHEDULES.build("linear"))
-    start = start_state(denoiser, SharedNoise(0).initial(range(32), (1, 8, 8)))
-    *_, last = sample_path(denoiser, start, Sampler(steps=steps))
-    to_nearest = (last.x_t[:, None] - images.double()).pow(2).flatten(2).mean(2).amin(1)
-    assert to_nearest.max() < 1e-4  # digits themselves are 0.1 and more apart
 
 
 @pytest.mark.parametrize(("method", "order"), [("ddim", 1), ("heun", 2), ("dpm++2m", 2)])
@@ -143,8 +107,6 @@ def test_bad_references_are_refused():
         GaussianDenoiser(torch.zeros(SHAPE), torch.eye(5), schedule)
     with pytest.raises(UserError, match="two images"):
         GaussianDenoiser.fit(torch.zeros(1, *SHAPE), schedule)
-    with pytest.raises(UserError, match="at least one"):
-        OptimalDenoiser(torch.zeros(0, *SHAPE), schedule)
 
 
 class Wiener(torch.nn.Module):

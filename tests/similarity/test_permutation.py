@@ -1,4 +1,4 @@
-from itertools import permutations
+from itertools import combinations, permutations
 
 import numpy as np
 import pytest
@@ -72,6 +72,37 @@ def test_orders_within_a_family_and_constant_cells_do_not_matter():
     assert first.assignments == 126
     d[..., 0] = 1.0 - np.eye(9)
     assert label_permutation(d, 4, 5).p[0] == 1.0
+
+
+@pytest.mark.parametrize(("first", "second"), [(4, 4), (4, 6), (5, 4)])
+def test_all_assignments_at_once_are_those_one_by_one(first, second, monkeypatch):
+    distance, models = exchangeable(np.random.default_rng(5), first + second, (3, 2)), first + second
+    rows, columns = np.triu_indices(models, 1)
+    statistics = []
+    for members in combinations(range(models), first):
+        if first != second or 0 in members:
+            inside = np.isin(np.arange(models), members)
+            between = inside[rows] != inside[columns]
+            pairs = distance[rows, columns]
+            statistics.append(pairs[between].mean(0) - pairs[~between].mean(0))
+    standard = (statistics - np.mean(statistics, 0)) / np.std(statistics, 0)
+    p = (standard.max((1, 2))[:, None, None] >= standard[0] - 1e-9).mean(0)
+    for together in (7, 2**14):
+        monkeypatch.setattr("consistency_lab.similarity.permutation._TOGETHER", together)
+        found = label_permutation(distance, first, second)
+        assert np.array_equal(found.p, p)
+        assert np.allclose(found.statistic, statistics[0], rtol=0, atol=1e-13)
+        assert found.assignments == len(statistics)
+
+
+def test_a_cell_that_is_infinite_leaves_the_others_as_they_are():
+    # Two models that made one image alike: its PSNR is infinite.
+    distance = exchangeable(np.random.default_rng(6), 8, (3,))
+    expected = label_permutation(distance[..., :2], 4, 4)
+    distance[0, 1, 2] = distance[1, 0, 2] = np.inf
+    found = label_permutation(distance, 4, 4)
+    assert np.array_equal(found.p[:2], expected.p)
+    assert found.p[2] == 1.0
 
 
 def test_small_families_are_refused():
