@@ -1,3 +1,5 @@
+import os
+
 from _training import STEPS, checked_batches, denoiser, images, ours_step, settings
 
 TITLE = "training step with EMA, batches of 128 images of 1x8x8"
@@ -114,13 +116,13 @@ def _trainer(name):
     import sys
     import tempfile
 
+    os.environ["TQDM_DISABLE"] = "1"  # a progress bar is no part of a step
     import torch
     from denoising_diffusion_pytorch import GaussianDiffusion, Trainer
     from PIL import Image
     from torch import nn
 
     chosen, pixels = settings(name), (images().all() + 1) / 2
-    os.environ.setdefault("TQDM_DISABLE", "1")
 
     class Shown(nn.Module):
         """Our network as its GaussianDiffusion asks for it."""
