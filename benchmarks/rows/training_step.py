@@ -1,5 +1,3 @@
-import os
-
 from _training import STEPS, checked_batches, denoiser, images, ours_step, settings
 
 TITLE = "training step with EMA, batches of 128 images of 1x8x8"
@@ -112,17 +110,17 @@ def _unet2d(network):
 
 def _trainer(name):
     """denoising-diffusion-pytorch's GaussianDiffusion and Trainer, with its images in memory in the place of a folder of files."""
-    import os
-    import sys
     import tempfile
 
-    os.environ["TQDM_DISABLE"] = "1"  # a progress bar is no part of a step
+    import denoising_diffusion_pytorch.denoising_diffusion_pytorch as peer
     import torch
     from denoising_diffusion_pytorch import GaussianDiffusion, Trainer
     from PIL import Image
     from torch import nn
 
     chosen, pixels = settings(name), (images().all() + 1) / 2
+    bar = peer.tqdm
+    peer.tqdm = lambda *a, **more: bar(*a, **{**more, "disable": True})  # is no part of a step
 
     class Shown(nn.Module):
         """Our network as its GaussianDiffusion asks for it."""
@@ -138,7 +136,9 @@ def _trainer(name):
         folder = tempfile.mkdtemp()
         for k in range(100):
             Image.new("L", (8, 8)).save(f"{folder}/{k}.png")
-        diffusion = GaussianDiffusion(Shown(), image_size=8, timesteps=1000, objective="pred_noise", beta_schedule="linear")
+        diffusion = GaussianDiffusion(
+            Shown(), image_size=8, timesteps=1000, objective="pred_noise", beta_schedule="linear"
+        )
         made = Trainer(
             diffusion,
             folder,
@@ -161,7 +161,7 @@ def _trainer(name):
     plain = diffusion.forward
 
     def forced(image, **more):
-        x0, index, eps = next(queue)
+        _, index, eps = next(queue)
         loss = plain(image, noise=eps, times=index)
         losses.append(loss.detach())
         return loss
