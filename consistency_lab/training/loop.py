@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from consistency_lab.choices import Registry
 from consistency_lab.data.imageset import ImageSet
-from consistency_lab.devices import plain_defaults
+from consistency_lab.devices import keep_freed, plain_defaults
 from consistency_lab.errors import UserError
 from consistency_lab.networks.reentrant import differentiating
 from consistency_lab.training.ema import WeightAverage
@@ -246,6 +246,7 @@ class _Stepping(Protocol):
 def steps_of(loop: _Stepping, advance: Callable[[], TrainingStep]) -> Iterator[TrainingStep]:
     """Advance a loop to its last step, under torch's own defaults; what cannot be differentiated is refused at the first."""
     first: bool = True
+    keep_freed()
     while loop.step < loop.settings.steps:
         with plain_defaults(), differentiating() if first else nullcontext():
             done = advance()
