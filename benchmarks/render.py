@@ -50,6 +50,9 @@ def _line(row: Any, found: dict[str, Any]) -> str:
     unsteady = "" if found["steady"] else f", not settled after {found['rounds']} rounds"
     goal = row.GOALS.get(found["case"], row.GOALS.get("", None))
     met = "" if goal is None else f"{goal:g}" + (" met" if found["ratio"] >= goal else " **missed**")
+    most = getattr(row, "SECONDS_GOALS", {}).get(found["case"])
+    if most is not None:
+        met = f"at most {_seconds(most)}" + (" met" if found["seconds"][0] <= most else " **missed**")
     ours, theirs = (_seconds(x) for x in found["seconds"])
     less = getattr(row, "MEMORY_GOALS", {})
     less = less.get(found["case"], less.get("", None))

@@ -4,7 +4,8 @@ Each side of a row lives in a process of its own and is asked in turn, so that b
 anything is timed. A row is repeated until the middle half of its ratios lies within 15 % of their median, or the rounds are used up, which
 is then said. `results/ROW.json` keeps what was measured; `RESULTS.md` is written from all of them (`--page` does that alone).
 
-On one thread a side's time is the processor time of its process, which a busy machine does not lengthen; on more it is the clock's.
+On one thread a side's time is the processor time of its process and of those that it starts, which a busy machine does not lengthen; on
+more it is the clock's.
 """
 
 from __future__ import annotations

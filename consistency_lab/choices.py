@@ -12,7 +12,8 @@ import inspect
 import numbers
 import os
 import unicodedata
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
@@ -130,7 +131,36 @@ class Choice:
         return Choice, (self.name, dict(self.options))
 
 
-class Registry(Generic[T]):
+class Names(ABC):
+    """What can be chosen by name, and with which options.
+
+    Args:
+        kind: what it is, for messages ("network").
+    """
+
+    def __init__(self, kind: str):
+        self.kind = kind
+
+    @abstractmethod
+    def _known(self) -> Collection[str]: ...
+
+    @abstractmethod
+    def options(self, name: str) -> dict[str, Any]:
+        """The options of a name with their defaults (`inspect.Parameter.empty` where one is required)."""
+
+    def names(self, pattern: str = "*") -> list[str]:
+        """The names that match a shell pattern, sorted."""
+        return sorted(fnmatch.filter(self._known(), pattern))
+
+    def describe(self, name: str) -> str:
+        """The name as it would be written with all its options at their defaults; required ones as ``...``."""
+        options = {
+            key: "..." if value is inspect.Parameter.empty else repr(value) for key, value in self.options(name).items()
+        }
+        return f"{name}({', '.join(f'{key}={value}' for key, value in options.items())})" if options else name
+
+
+class Registry(Names, Generic[T]):
     """Builders by name. The keyword-only parameters of a builder are the options that a `Choice` may set.
 
     Args:
@@ -139,18 +169,17 @@ class Registry(Generic[T]):
     """
 
     def __init__(self, kind: str, builders: Mapping[str, Callable[..., T]]):
-        self.kind = kind
+        super().__init__(kind)
         self._builders = dict(builders)
+
+    def _known(self) -> Collection[str]:
+        return self._builders
 
     def register(self, name: str, builder: Callable[..., T]) -> None:
         """Add a builder. Raises `UserError` if the name is taken."""
         if name in self._builders:
             raise UserError(f"the {self.kind} {name!r} exists already; choose another name.")
         self._builders[name] = builder
-
-    def names(self, pattern: str = "*") -> list[str]:
-        """The registered names that match a shell pattern, sorted."""
-        return sorted(fnmatch.filter(self._builders, pattern))
 
     def builder(self, name: str) -> Callable[..., T]:
         """The builder of that name. Raises `UserError` with the nearest name."""
@@ -162,13 +191,6 @@ class Registry(Generic[T]):
         """The options of a builder with their defaults (`inspect.Parameter.empty` where one is required)."""
         parameters = inspect.signature(self.builder(name)).parameters.values()
         return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
-
-    def describe(self, name: str) -> str:
-        """The name as it would be written with all its options at their defaults; required ones as ``...``."""
-        options = {
-            key: "..." if value is inspect.Parameter.empty else repr(value) for key, value in self.options(name).items()
-        }
-        return f"{name}({', '.join(f'{key}={value}' for key, value in options.items())})" if options else name
 
     def resolve(self, text: str | Choice) -> Choice:
         """The choice with every default filled in: what a spec's hash must cover.

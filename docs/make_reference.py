@@ -1,6 +1,7 @@
-"""Write reference.md from the docstrings: every public name with its signature, and the methods of classes.
+"""Write reference.md from the docstrings: every public name with its signature, and the methods of classes; and the file of names with
+their options that the command line lists.
 
-Run it from anywhere: python docs/make_reference.py (with --check it writes nothing, and fails if the page is out of date)
+Run it from anywhere: python docs/make_reference.py (with --check it writes nothing, and fails if one of them is out of date)
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import Any
 
 import consistency_lab as cl
 from consistency_lab.choices import Registry
+from consistency_lab.cli import names
+from consistency_lab.cli.listing import LISTS
 
 PAGE = Path(__file__).with_name("reference.md")
 SECTIONS = ("Args", "Attributes", "Returns", "Yields", "Raises")
@@ -219,8 +222,16 @@ def field_texts(thing: type) -> dict[str, str]:
     return found
 
 
+def listed() -> str:
+    """The file of what can be chosen by name."""
+    homes = ((home, home.split(":")) for home in LISTS.values())
+    registries = {h: getattr(importlib.import_module(f"consistency_lab.{module}"), name) for h, (module, name) in homes}
+    return names.written(registries)
+
+
 if __name__ == "__main__":
-    made = page()
-    if "--check" in sys.argv:
-        sys.exit(0 if PAGE.is_file() and PAGE.read_text("utf-8") == made else f"{PAGE} is out of date; run {__file__}")
-    PAGE.write_text(made, encoding="utf-8")
+    for file, made in ((PAGE, page()), (names.FILE, listed())):
+        if "--check" not in sys.argv:
+            file.write_text(made, encoding="utf-8")
+        elif not file.is_file() or file.read_text("utf-8") != made:
+            sys.exit(f"{file} is out of date; run {__file__}")

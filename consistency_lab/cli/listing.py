@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from consistency_lab.cli.common import imported, load_models
+from consistency_lab.cli.common import load_models
+from consistency_lab.cli.names import names_at
 from consistency_lab.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,31 +45,35 @@ class Status:
 
 def _changed(run: Run) -> list[str]:
     """The settings of a run that are not at their defaults; none for a kind that has no settings."""
-    from consistency_lab.loading import MODEL_KINDS
+    from consistency_lab.contrast.settings import GANSettings, VAESettings
     from consistency_lab.training.describing import changed_settings
+    from consistency_lab.training.settings import TrainingSettings
 
-    if run.kind not in MODEL_KINDS or "settings" not in run.spec:
+    kinds = {"model": TrainingSettings, "gan": GANSettings, "vae": VAESettings}
+    if run.kind not in kinds or "settings" not in run.spec:
         return []
-    standard = MODEL_KINDS[run.kind].settings()
-    said = changed_settings(run.spec["settings"], standard, standard.registries())
+    standard = kinds[run.kind]()
+    said = changed_settings(
+        run.spec["settings"], standard, {key: names_at(home) for key, home in standard.homes().items()}
+    )
     more = {"start": ("start", "steps"), "lr_scheduler": ("lr_scheduler", "name"), "stopped": ("stopped",)}
     return [*said, *(f"{key}={reduce(getitem, path, run.spec)}" for key, path in more.items() if key in run.spec)]
 
 
 LISTS = {
-    "networks": ("networks.registry", "NETWORKS"),
-    "generators": ("contrast.networks", "GENERATORS"),
-    "discriminators": ("contrast.networks", "DISCRIMINATORS"),
-    "autoencoders": ("contrast.networks", "AUTOENCODERS"),
-    "datasets": ("data.sources", "DATASETS"),
-    "metrics": ("metrics.distances", "METRICS"),
-    "samplers": ("diffusion.sampling", "SAMPLERS"),
-    "schedules": ("diffusion.schedule", "SCHEDULES"),
-    "predictions": ("diffusion.denoiser", "PREDICTIONS"),
-    "timesteps": ("training.timesteps", "TIMESTEPS"),
-    "weightings": ("training.weighting", "WEIGHTINGS"),
-    "momentum": ("training.momentum", "MOMENTUM_RULES"),
-    "optimizers": ("training.loop", "OPTIMIZERS"),
+    "networks": "networks.registry:NETWORKS",
+    "generators": "contrast.networks:GENERATORS",
+    "discriminators": "contrast.networks:DISCRIMINATORS",
+    "autoencoders": "contrast.networks:AUTOENCODERS",
+    "datasets": "data.sources:DATASETS",
+    "metrics": "metrics.distances:METRICS",
+    "samplers": "diffusion.sampling:SAMPLERS",
+    "schedules": "diffusion.schedule:SCHEDULES",
+    "predictions": "diffusion.denoiser:PREDICTIONS",
+    "timesteps": "training.timesteps:TIMESTEPS",
+    "weightings": "training.weighting:WEIGHTINGS",
+    "momentum": "training.momentum:MOMENTUM_RULES",
+    "optimizers": "training.loop:OPTIMIZERS",
 }
 
 
@@ -85,7 +90,7 @@ class List:
     """shell pattern that names must match"""
 
     def run(self) -> None:
-        registry = imported(*LISTS[self.what])
+        registry = names_at(LISTS[self.what])
         names = registry.names(self.pattern)
         if not names:
             raise UserError(f"no {self.what} match {self.pattern!r}; there are {', '.join(registry.names())}.")

@@ -192,13 +192,21 @@ class Denoiser(nn.Module, ABC):
         Raises:
             UserError: a state of another shape, or a time at which conversions are undefined.
         """
-        if tuple(x_t.shape[1:]) != tuple(self.shape):
+        return self.predict(x_t, *self.levels(t, x_t), cond)
+
+    def levels(self, t: Tensor | float, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What `predict` is told of the noise of states or images ``like`` ``(B, C, H, W)``: t, alpha and sigma.
+
+        Raises:
+            UserError: tensors of another shape, or a time at which conversions are undefined.
+        """
+        if tuple(like.shape[1:]) != tuple(self.shape):
             raise UserError(
-                f"states of shape {tuple(x_t.shape[1:])} were given to a denoiser of {tuple(self.shape)} images."
+                f"states of shape {tuple(like.shape[1:])} were given to a denoiser of {tuple(self.shape)} images."
             )
-        times = self.schedule.check(t).to(x_t.device).expand(len(x_t))
-        alpha, sigma = per_sample(self.schedule.alpha(times), x_t), per_sample(self.schedule.sigma(times), x_t)
-        return self.predict(x_t, times, alpha, sigma, cond)
+        times = self.schedule.check(t).to(like.device).expand(len(like))
+        alpha, sigma = self.schedule.alpha_sigma(times)
+        return times, per_sample(alpha, like), per_sample(sigma, like)
 
     @abstractmethod
     def predict(self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> Prediction:

@@ -43,5 +43,6 @@ def denoising_error(
     denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor, cond: Tensor | None = None, units: str = "eps"
 ) -> Tensor:
     """What `denoising_loss` is the mean square of, ``(B, C, H, W)``."""
-    prediction = denoiser(noisy_state(denoiser.schedule, x0, t, eps), t, cond)
+    times, alpha, sigma = denoiser.levels(t, x0)
+    prediction = denoiser.predict(alpha * x0 + sigma * eps, times, alpha, sigma, cond)
     return prediction.in_units(units) - truth(prediction, x0, eps).in_units(units)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import torch
@@ -256,12 +256,18 @@ def sample_path(
     dtype = next((p.dtype for p in denoiser.parameters()), torch.float64)
     x, previous = start.double(), None
 
+    @cache  # a level is where one step goes to and the next begins
+    def level(t: float) -> tuple[Tensor, Tensor]:
+        alpha, sigma = schedule.alpha_sigma(t)
+        return alpha.to(start.device), (sigma / alpha).to(start.device)
+
     def evaluate(state: Tensor, t: float) -> Estimate:
         prediction = denoiser(state.to(dtype), t, cond)
-        x0, eps, s = prediction.x0.double(), prediction.eps.double(), schedule.noise_to_signal(t).to(state.device)
+        x0, eps = prediction.x0.double(), prediction.eps.double()
+        alpha, s = level(t)
         if sampler.clip:
             x0 = x0.clamp(-1.0, 1.0)
-            eps = (state / schedule.alpha(t).to(state.device) - x0) / s
+            eps = (state / alpha - x0) / s
         return Estimate(s, x0, eps)
 
     def increment(start_time: float, end_time: float) -> Tensor:
@@ -276,8 +282,7 @@ def sample_path(
         here = evaluate(x, t)
         yield SamplerStep(t, x, here.x0)
         to = NextLevel(
-            schedule.alpha(after).to(x.device),
-            schedule.noise_to_signal(after).to(x.device),
+            *level(after),
             partial(evaluate, t=after),
             previous if method.memory else None,
             partial(increment, t, after),

@@ -47,6 +47,10 @@ class Schedule(ABC):
     def sigma(self, t: Time) -> Tensor:
         """Noise scale at ``t`` (any shape), float64."""
 
+    def alpha_sigma(self, t: Time) -> tuple[Tensor, Tensor]:
+        """Both scales at ``t`` (any shape), float64."""
+        return self.alpha(t), self.sigma(t)
+
     @abstractmethod
     def _time_from_log_snr(self, log_snr: Tensor) -> Tensor: ...
 
@@ -157,6 +161,10 @@ class TableVP(Schedule):
 
     def sigma(self, t: Time) -> Tensor:
         return torch.sqrt(-torch.expm1(self._log_alpha_bar(t)))
+
+    def alpha_sigma(self, t: Time) -> tuple[Tensor, Tensor]:
+        log_alpha_bar = self._log_alpha_bar(t)
+        return torch.exp(0.5 * log_alpha_bar), torch.sqrt(-torch.expm1(log_alpha_bar))
 
     def _time_from_log_snr(self, log_snr: Tensor) -> Tensor:
         target = torch.nn.functional.logsigmoid(log_snr)  # log(alpha^2), since alpha^2 + sigma^2 = 1

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from consistency_lab.choices import Choice, Registry
+from consistency_lab.choices import Choice, Names
 from consistency_lab.training.settings import LoopSettings
 
 Settings = Mapping[str, Any]  # as a spec has them: see `LoopSettings.spec`
 
 
-def changed_settings(settings: Settings, defaults: LoopSettings, registries: Mapping[str, Registry[Any]]) -> list[str]:
+def changed_settings(settings: Settings, defaults: LoopSettings, registries: Mapping[str, Names]) -> list[str]:
     """The settings that are not at their defaults, each as ``key=value``; of a choice, the options that are not at theirs.
 
     Args:
@@ -38,11 +38,11 @@ def changed_settings(settings: Settings, defaults: LoopSettings, registries: Map
     return said
 
 
-def _known(registries: Mapping[str, Registry[Any]], key: str, name: str) -> bool:
+def _known(registries: Mapping[str, Names], key: str, name: str) -> bool:
     return key in registries and name in registries[key].names()
 
 
-def _shortest(choice: Choice | None, registry: Registry[Any] | None) -> str:
+def _shortest(choice: Choice | None, registry: Names | None) -> str:
     """A default choice without options that are the builder's own."""
     choice = choice or Choice("none")
     own = registry.options(choice.name) if registry and choice.name in registry.names() else {}

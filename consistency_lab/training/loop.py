@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from consistency_lab.choices import Registry
 from consistency_lab.data.imageset import ImageSet
-from consistency_lab.devices import plain_defaults
+from consistency_lab.devices import keep_freed, plain_defaults
 from consistency_lab.errors import UserError
 from consistency_lab.networks.reentrant import differentiating
 from consistency_lab.training.ema import WeightAverage
@@ -125,25 +125,33 @@ def _check_averages(**factors: float) -> None:
             raise UserError(f"{name} of an optimizer lies in [0, 1), not at {value!r}.")
 
 
+def _one_kernel(parameters: list[nn.Parameter]) -> dict[str, bool]:
+    """Have the optimizer step all parameters in one kernel where torch has one, which beside the default rounds in another order."""
+    known = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
+    return {"fused": True} if known else {}
+
+
 def _adam(
     parameters: list[nn.Parameter], lr: float, *, beta1: float = 0.9, beta2: float = 0.999
 ) -> torch.optim.Optimizer:
     _check_averages(beta1=beta1, beta2=beta2)
-    return torch.optim.Adam(parameters, lr=lr, betas=(beta1, beta2))
+    return torch.optim.Adam(parameters, lr=lr, betas=(beta1, beta2), **_one_kernel(parameters))
 
 
 def _adamw(
     parameters: list[nn.Parameter], lr: float, *, beta1: float = 0.9, beta2: float = 0.999, weight_decay: float = 0.01
 ) -> torch.optim.Optimizer:
     _check_averages(beta1=beta1, beta2=beta2)
-    return torch.optim.AdamW(parameters, lr=lr, betas=(beta1, beta2), weight_decay=weight_decay)
+    decay: dict[str, Any] = {"weight_decay": weight_decay, **_one_kernel(parameters)}
+    return torch.optim.AdamW(parameters, lr=lr, betas=(beta1, beta2), **decay)
 
 
 def _sgd(
     parameters: list[nn.Parameter], lr: float, *, momentum: float = 0.9, weight_decay: float = 0.0
 ) -> torch.optim.Optimizer:
     _check_averages(momentum=momentum)
-    return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    decay: dict[str, Any] = {"weight_decay": weight_decay, **_one_kernel(parameters)}
+    return torch.optim.SGD(parameters, lr=lr, momentum=momentum, **decay)
 
 
 OPTIMIZERS: Registry[torch.optim.Optimizer] = Registry("optimizer", {"adam": _adam, "adamw": _adamw, "sgd": _sgd})
@@ -153,6 +161,14 @@ def annealing(settings: LoopSettings, step: int) -> float:
     """Factor of the learning rate at a 0-based step: linear warm-up times linear decay to ``lr_final``."""
     warm = min(1.0, (step + 1) / settings.lr_warmup) if settings.lr_warmup else 1.0
     return warm * (1.0 - (1.0 - settings.lr_final) * min(step / settings.steps, 1.0))
+
+
+def _clip(parameters: list[nn.Parameter], most: float) -> None:
+    """Scale gradients down to a norm, as `torch.nn.utils.clip_grad_norm_`, which multiplies by 1 where there is nothing to scale."""
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    # A GPU is not waited for to be asked.
+    if norm.device.type != "cpu" or not float(norm) < 0.999 * most:
+        torch.nn.utils.clip_grads_with_norm_(parameters, most, norm)
 
 
 class Descent:
@@ -191,7 +207,7 @@ class Descent:
         self.optimizer.zero_grad(set_to_none=True)
         objective.backward()
         if self.settings.clip_norm:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
+            _clip(self.parameters, self.settings.clip_norm)
         factor = self.rate(step)
         if self.momentum is not None:
             self.momentum.step(factor)
@@ -230,6 +246,7 @@ class _Stepping(Protocol):
 def steps_of(loop: _Stepping, advance: Callable[[], TrainingStep]) -> Iterator[TrainingStep]:
     """Advance a loop to its last step, under torch's own defaults; what cannot be differentiated is refused at the first."""
     first: bool = True
+    keep_freed()
     while loop.step < loop.settings.steps:
         with plain_defaults(), differentiating() if first else nullcontext():
             done = advance()

@@ -161,10 +161,19 @@ class LoopSettings:
         return {key: value for key, value in self.values.items() if key not in _LATER or value != _LATER[key]}
 
     @classmethod
+    def _chosen(cls) -> dict[str, ChosenField]:
+        fields = ((field.name, inspect.getattr_static(cls, field.name, None)) for field in dataclasses.fields(cls))
+        return {name: declared for name, declared in fields if isinstance(declared, ChosenField)}
+
+    @classmethod
     def registries(cls) -> dict[str, Registry[Any]]:
         """Setting -> where its choice is looked up, for each that is chosen by name."""
-        fields = ((field.name, inspect.getattr_static(cls, field.name, None)) for field in dataclasses.fields(cls))
-        return {name: declared.registry for name, declared in fields if isinstance(declared, ChosenField)}
+        return {name: declared.registry for name, declared in cls._chosen().items()}
+
+    @classmethod
+    def homes(cls) -> dict[str, str]:
+        """Setting -> room and name of that registry, ``"networks.registry:NETWORKS"``; nothing is imported."""
+        return {name: declared.home for name, declared in cls._chosen().items()}
 
     def spec(self) -> dict[str, Any]:
         """The settings as a spec has them: every choice a dict with all its options, seeds resolved. Undone by `from_spec`."""

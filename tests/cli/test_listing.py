@@ -1,8 +1,15 @@
 """The commands `status`, `list` and `export`."""
 
+import subprocess
+import sys
+
+import pytest
+
+import consistency_lab as cl
 from consistency_lab.cli import main
 from consistency_lab.cli.common import imported
 from consistency_lab.cli.listing import LISTS
+from consistency_lab.cli.names import names_at
 from consistency_lab.data.sources import load_images
 from consistency_lab.loading import MODEL_KINDS
 from consistency_lab.similarity.quality import set_classifier
@@ -58,11 +65,45 @@ def test_samplers_and_rules_are_listed(capsys):
 
 
 def test_every_choice_of_every_kind_of_model_is_listed():
-    listed = [imported(*place) for place in LISTS.values()]
     for kind in MODEL_KINDS.values():
-        registries = kind.settings.registries()
-        assert registries
-        assert all(any(registry is each for each in listed) for registry in registries.values())
+        homes = kind.settings.homes()
+        assert homes
+        assert set(homes.values()) <= set(LISTS.values())
+
+
+@pytest.mark.parametrize("home", LISTS.values())
+def test_names_are_listed_alike_with_and_without_the_code_that_they_name(home, monkeypatch):
+    module, _, name = home.partition(":")
+    registry = imported(module, name)
+    assert names_at(home) is registry
+    monkeypatch.delitem(sys.modules, f"consistency_lab.{module}")
+    listed = names_at(home)
+    assert listed is not registry
+    assert listed.kind == registry.kind
+    assert listed.names("*e*") == registry.names("*e*")
+    for each in registry.names():
+        assert listed.options(each) == registry.options(each)
+        assert listed.describe(each) == registry.describe(each)
+
+
+def test_what_is_registered_here_is_listed_too(capsys, monkeypatch):
+    monkeypatch.setattr(cl.SCHEDULES, "_builders", dict(cl.SCHEDULES._builders))
+    cl.SCHEDULES.register("mine", lambda *, bend=2.0: None)
+    assert main(["list", "schedules", "m*"]) == 0
+    assert capsys.readouterr().out == "mine(bend=2.0)\n"
+
+
+@pytest.mark.parametrize("command", ["list networks", "list datasets", "list timesteps", "status"])
+def test_listing_waits_for_no_heavy_import(command, trained):
+    words = [*command.split(), "--store", str(trained)] if command == "status" else command.split()
+    code = (
+        f"import sys\nfrom consistency_lab.cli import main\nassert main({words!r}) == 0\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'xarray', 'matplotlib', 'pandas', 'sklearn'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "network=mlp(depth=1, width=16), steps=30, batch=32, seed=1" in done.stdout or command != "status"
 
 
 def test_an_exported_model_meets_its_own_run(trained, tmp_path, capsys):

@@ -103,6 +103,17 @@ class Wrap(nn.Module):
         return self.network(x)
 
 
+@pytest.mark.parametrize("name", SCHEDULES.names())
+def test_the_loss_asks_about_the_noisy_state(name):
+    schedule, t, x0, eps, *_ = case(name, torch.float32)
+    denoiser = NetworkDenoiser(Echo(torch.zeros_like(x0)), schedule, (1, 4, 4), "x0")
+    asked = denoiser(noisy_state(schedule, x0, t, eps), t)
+    loss = denoising_loss(denoiser, x0, t, eps, units="flow")
+    assert torch.equal(loss, (asked.flow - (eps - x0)).pow(2).flatten(1).mean(1))
+    with pytest.raises(UserError, match="to a denoiser of"):
+        denoising_loss(denoiser, x0[:, :, :3], t, eps[:, :, :3])
+
+
 def test_bad_questions_are_refused():
     schedule = SCHEDULES.build("linear")
     denoiser = NetworkDenoiser(Wrap(nn.Conv2d(1, 1, 1)), schedule, (1, 4, 4))

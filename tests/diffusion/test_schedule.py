@@ -108,3 +108,12 @@ def test_equal_schedules_are_equal():
     assert SCHEDULES.build("linear") == SCHEDULES.build("linear(steps=1000)")
     assert SCHEDULES.build("linear") != SCHEDULES.build("linear(beta_end=0.03)")
     assert TableVP([-0.1, -0.2]) != TableVP([-0.1, -0.3])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_both_scales_at_once_are_each_alone(name):
+    schedule = SCHEDULES.build(name)
+    t = inner_times(schedule, 7)
+    alpha, sigma = schedule.alpha_sigma(t)
+    assert torch.equal(alpha, schedule.alpha(t))
+    assert torch.equal(sigma, schedule.sigma(t))

@@ -25,6 +25,10 @@ def test_the_reference_is_up_to_date(maker):
     assert maker.PAGE.read_text("utf-8") == maker.page(), "run: python docs/make_reference.py"
 
 
+def test_what_the_command_line_lists_is_up_to_date(maker):
+    assert maker.names.FILE.read_text("utf-8") == maker.listed(), "run: python docs/make_reference.py"
+
+
 @pytest.mark.parametrize("name", cl.__all__)
 def test_every_public_name_explains_its_arguments(name, maker):
     thing = getattr(cl, name)

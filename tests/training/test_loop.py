@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from consistency_lab.errors import UserError
-from consistency_lab.training.loop import Descent, EpochOrder, stream_generator
+from consistency_lab.training.loop import OPTIMIZERS, Descent, EpochOrder, stream_generator
 from consistency_lab.training.settings import LoopSettings
 
 
@@ -55,3 +55,51 @@ def test_a_checkpoint_of_an_earlier_version_goes_on_to_the_bit():
         descend(line, descent, range(3, 6))
     assert torch.equal(lines[0].weight, lines[1].weight)
     assert whole.rates == second.rates
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("adam(beta1=0.8)", lambda p: torch.optim.Adam(p, 1e-2, betas=(0.8, 0.999), foreach=False)),
+        ("adamw(weight_decay=0.1)", lambda p: torch.optim.AdamW(p, 1e-2, weight_decay=0.1, foreach=False)),
+        ("sgd(weight_decay=0.1)", lambda p: torch.optim.SGD(p, 1e-2, momentum=0.9, weight_decay=0.1, foreach=False)),
+    ],
+)
+def test_one_kernel_steps_as_one_parameter_after_the_other_does(text, plain):
+    """Equal but for rounding, which 50 steps add up to less than 1e-5 of a weight."""
+    drawn = torch.Generator().manual_seed(0)
+    starts = [torch.randn(shape, generator=drawn) for shape in ((3, 5), (7,), (4, 4, 3, 3), (1,))]
+    ours, theirs = ([nn.Parameter(start.clone()) for start in starts] for _ in range(2))
+    optimizers = OPTIMIZERS.build(text, ours, 1e-2), plain(theirs)
+    for _ in range(50):
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = torch.randn(a.shape, generator=drawn)
+            b.grad = a.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for a, b, start in zip(ours, theirs, starts, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+        assert not torch.allclose(a, start, atol=1e-3)
+
+
+def test_complex_weights_are_stepped_too():
+    weight = nn.Parameter(torch.ones(2, dtype=torch.complex64))
+    optimizer = OPTIMIZERS.build("adam", [weight], 0.1)
+    (weight - 1j).abs().pow(2).sum().backward()
+    optimizer.step()
+    assert bool((weight.real < 1).all())
+    assert bool((weight.imag > 0).all())
+
+
+@pytest.mark.parametrize("size", [0.5, 0.9995, 1.0, 3.0, float("nan")])
+def test_gradients_are_clipped_as_torch_clips_them(size):
+    line = nn.Linear(1, 2, bias=False)
+    descent = Descent(line, LoopSettings(optimizer="sgd(momentum=0.0)", lr=1.0, lr_warmup=0, clip_norm=1.0))
+    before = line.weight.detach().clone()
+    weights = torch.tensor([[0.6], [0.8]]) * size  # a gradient of that norm
+    descent.take((line.weight * weights).sum(), step=0)
+    other = nn.Parameter(before.clone())
+    other.grad = weights.clone()
+    torch.nn.utils.clip_grad_norm_([other], 1.0)
+    assert torch.equal(line.weight.grad, other.grad) or size != size
+    assert bool(line.weight.isnan().all()) == (size != size)
