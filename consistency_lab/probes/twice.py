@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
 
+from consistency_lab.networks.reentrant import checkpointing
+
 aten = torch.ops.aten
 
 
@@ -293,14 +295,13 @@ _OURS: dict[Any, Callable[..., Tensor]] = {
 class twice_differentiable(TorchFunctionMode):
     """A loss is computed inside: convolutions, group norms and SiLUs of its network are then those of this module.
 
-    Under autocast, and where what is saved for the backward pass passes through hooks, they are torch's: a checkpointed layer is computed
-    again outside of this block and has to save the same tensors then.
+    They are torch's under autocast, and in a checkpointed layer, which is computed again outside of this block.
     """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         ours = _OURS.get(func)
-        if ours is None or torch.is_autocast_enabled() or torch._C._autograd._top_saved_tensors_default_hooks(False):
+        if ours is None or torch.is_autocast_enabled() or checkpointing():
             ours = func
         return ours(*args, **(kwargs or {}))
