@@ -7,9 +7,9 @@ GOALS = {"": 1.5}
 TOLERANCE = 0.02
 PACKAGES = ("curvlinops-for-pytorch", "hessian-eigenthings")
 NOTE = (
-    "Equal error is equal probes and steps: the random vectors are independent and of one law (up to normal or sign), so that the moments of "
-    "the densities have the same variance. What is compared is both ends of the spectrum, which do not depend on the vectors. curvlinops finds "
-    "these by products of their own before its probes, and does not orthogonalise again."
+    "Equal error is equal probes and steps: the random vectors are independent and of one law (normal, or signs), so that the moments "
+    "of the densities have the same variance. What is compared is both ends of the spectrum, which do not depend on the vectors. "
+    "curvlinops finds these by products of their own before its probes, and does not orthogonalise again."
 )
 PROBES, STEPS = 2, 20
 

@@ -53,8 +53,9 @@ def gradient_moments(module: nn.Module, loss: SampleLoss, tensors: Sequence[Tens
     for rows in _gradients(module, loss, tensors, parameters, max(1, TOGETHER // size)):
         group = torch.arange(done, done + len(rows), device="cpu") % groups
         sums.index_add_(0, group.to(sums.device), rows)
-        np.add.at(squares, group.numpy(), rows.double().pow(2).sum(1).cpu().numpy())
-        by_weight += rows.pow_(2).sum(0) / count
+        rows = rows.square()
+        np.add.at(squares, group.numpy(), rows.sum(1, dtype=torch.float64).cpu().numpy())
+        by_weight += rows.sum(0) / count
         done += len(rows)
     gram = _gram(sums).cpu().numpy()
     everyone = np.ones(groups, dtype=bool)
