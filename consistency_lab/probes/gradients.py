@@ -50,13 +50,15 @@ def gradient_moments(module: nn.Module, loss: SampleLoss, tensors: Sequence[Tens
     squares = np.zeros(groups)
     members = np.bincount(np.arange(count) % groups, minlength=groups).astype(np.float64)
     done = 0
-    for rows in _gradients(module, loss, tensors, parameters, max(1, TOGETHER // size)):
-        group = torch.arange(done, done + len(rows), device="cpu") % groups
-        sums.index_add_(0, group.to(sums.device), rows)
-        rows = rows.square()
-        np.add.at(squares, group.numpy(), rows.sum(1, dtype=torch.float64).cpu().numpy())
-        by_weight += rows.sum(0) / count
-        done += len(rows)
+    for pieces in _gradients(module, loss, tensors, parameters, max(1, TOGETHER // size)):
+        group = torch.arange(done, done + len(pieces[0]), device="cpu") % groups
+        done, begin = done + len(group), 0
+        for rows in pieces:  # parameter by parameter: temporary tensors stay small
+            here = slice(begin, begin := begin + rows.shape[1])
+            sums[:, here].index_add_(0, group.to(sums.device), rows)
+            square = rows.square()
+            np.add.at(squares, group.numpy(), square.sum(1, dtype=torch.float64).cpu().numpy())
+            by_weight[here] += square.sum(0) / count
     gram = _gram(sums).cpu().numpy()
     everyone = np.ones(groups, dtype=bool)
     without = [_moments(gram, squares, members, everyone & (np.arange(groups) != g)) for g in range(groups)]
@@ -65,15 +67,16 @@ def gradient_moments(module: nn.Module, loss: SampleLoss, tensors: Sequence[Tens
 
 def _gradients(
     module: nn.Module, loss: SampleLoss, tensors: Sequence[Tensor], parameters: list[Tensor], together: int
-) -> Iterator[Tensor]:
-    """The samples' own gradients ``(samples, P)``, up to so many at a time where one pass gives them; sample by sample elsewhere."""
+) -> Iterator[list[Tensor]]:
+    """The samples' own gradients ``(samples, n)``, up to so many at a time and parameter by parameter where one pass gives them; of one
+    sample and over all parameters elsewhere."""
     for parts in zip(*(x.split(together) for x in tensors), strict=True):
         rows = gradients_per_sample(module, loss, parts, parameters) if len(parts[0]) > 1 else None
         if rows is not None:
             yield rows
             continue
         for i in range(len(parts[0])):
-            yield gradient_of_one(module, loss, [x[i : i + 1] for x in parts], parameters)[None]
+            yield [gradient_of_one(module, loss, [x[i : i + 1] for x in parts], parameters)[None]]
 
 
 def adam_moments(by_weight: Sequence[Tensor]) -> Array:

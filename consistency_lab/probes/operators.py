@@ -22,6 +22,9 @@ Product = Callable[[list[Tensor]], Sequence[Tensor] | None]
 """A vector in the shapes of the weights to a matrix times it; None for 0."""
 
 
+HELD = 1024  # samples whose graph is kept between products
+
+
 class CurvatureOperator(ABC):
     """A symmetric matrix of second derivatives of the mean loss of a subject: ``operator @ V`` for ``V`` ``(P,)`` or ``(P, k)``.
 
@@ -53,7 +56,7 @@ class CurvatureOperator(ABC):
         self.size = sum(p.numel() for p in self.weights)
         self.scale = torch.cat([_filter_scale(p) for p in self.weights]) if scaled else None
         self._hold = False
-        self._held: Product | None = None
+        self._held: list[Product] = []
 
     @property
     def dtype(self) -> torch.dtype:
@@ -88,26 +91,26 @@ class CurvatureOperator(ABC):
     def held(self) -> Iterator[None]:
         """What does not depend on the vector is computed once for all products inside; the module must not change there.
 
-        That is a graph with the intermediate results of one chunk, which every product has to hold anyway. A batch of several chunks
-        would have to hold one for each: it is computed anew.
+        That is a graph with the intermediate results of all samples. For more than `HELD` of them it is computed anew, chunk by chunk.
         """
-        self._hold = len(self.subject.batch) <= self.subject.batch.chunk
+        self._hold = len(self.subject.batch) <= HELD
         try:
             yield
         finally:
-            self._hold, self._held = False, None
+            self._hold, self._held = False, []
 
     def _chunks(self) -> Iterator[Product]:
         """The products with the matrices of the chunks."""
-        if self._held is not None:
-            yield self._held
+        if self._held:
+            yield from self._held
             return
-        batch = self.subject.batch
+        batch, held = self.subject.batch, []
         for parts in zip(*(x.split(batch.chunk) for x in batch.tensors), strict=True):
             times = self._product(parts)
             if self._hold:
-                self._held = times
+                held.append(times)
             yield times
+        self._held = held
 
     @abstractmethod
     def _product(self, parts: tuple[Tensor, ...]) -> Product:

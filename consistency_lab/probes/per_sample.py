@@ -31,8 +31,8 @@ def gradient_of_one(module: nn.Module, loss: SampleLoss, tensors: Sequence[Tenso
 
 def gradients_per_sample(
     module: nn.Module, loss: SampleLoss, tensors: Sequence[Tensor], parameters: list[Tensor]
-) -> Tensor | None:
-    """The gradient of each sample's loss ``(B, P)``, float32; None where it cannot be had in one pass.
+) -> list[Tensor] | None:
+    """The gradient of each sample's loss, ``(B, n)`` for each parameter, float32; None where it cannot be had in one pass.
 
     That is where a parameter enters through anything but a linear layer, a two-dimensional convolution, a group or layer norm or an
     embedding, or through one that is checkpointed, or where rows of a layer's input are not the samples. The former is seen by a gradient
@@ -47,11 +47,12 @@ def gradients_per_sample(
         _, *beside = torch.autograd.grad(value, [watch.anchor, *parameters], allow_unused=True)
     if any(gradient is not None for gradient in beside):
         return None
-    found = torch.cat([rows.flatten(1).float() for rows in watch.rows()], 1)
-    alone = gradient_of_one(module, loss, [x[:1] for x in tensors], parameters)
-    if not torch.allclose(found[0], alone, rtol=1e-3, atol=1e-4 * float(alone.abs().max())):
-        return None
-    return found
+    found = [rows.reshape(watch.samples, -1).float() for rows in watch.rows()]
+    first, alone = (
+        torch.cat([rows[0] for rows in found]),
+        gradient_of_one(module, loss, [x[:1] for x in tensors], parameters),
+    )
+    return found if torch.allclose(first, alone, rtol=1e-3, atol=1e-4 * float(alone.abs().max())) else None
 
 
 class _Seen(Function):
