@@ -13,7 +13,10 @@ NOTE = (
 def _network():
     from consistency_lab.networks.registry import build_network
 
-    return build_network("unet-ddpm", (3, 32, 32), seed=0).requires_grad_(False)
+    network = build_network("unet-ddpm", (3, 32, 32), seed=0).requires_grad_(False)
+    for p in network.parameters():  # loss-landscapes divides by zero where a filter, or one bias, is 0
+        p.add_(1e-3)
+    return network
 
 
 def _norms(parameters):
