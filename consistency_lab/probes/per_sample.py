@@ -138,11 +138,11 @@ def _conv2d(
 ) -> Tensor:
     if isinstance(padding, str) or input.dim() != 4 or not watch.knows(input, weight, bias):
         return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
-    options = [[each] * 2 if isinstance(each, int) else list(each) for each in (stride, padding, dilation)]
+    steps, edges, holes = ([each] * 2 if isinstance(each, int) else list(each) for each in (stride, padding, dilation))
     x = input.detach()
 
     def show(slope: Tensor) -> None:
-        watch.add(weight, lambda: _conv_rows(x, slope, weight, *options, groups))
+        watch.add(weight, lambda: _conv_rows(x, slope, weight, steps, edges, holes, groups))
         watch.add(bias, lambda: slope.sum((2, 3)))
 
     return watch.seen(torch.conv2d(input, weight.detach(), _free(bias), stride, padding, dilation, groups), show)

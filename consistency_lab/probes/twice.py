@@ -137,7 +137,7 @@ class _GroupNormBackward(Function):
         ctx.save_for_backward(slope, x, mean, scale, weight)
         ctx.groups, ctx.kept = groups, None
         ctx.set_materialize_grads(False)
-        return _group_norm_gradients(slope, *rest)
+        return _group_norm_gradients(slope, x, mean, scale, weight, groups, rest[-1])
 
     @staticmethod
     def backward(
@@ -277,7 +277,7 @@ def _silu(input: Tensor, inplace: bool = False) -> Tensor:
 
 def _cat(tensors: Sequence[Tensor], dim: int = 0, **options: Any) -> Tensor:
     if options or len({(part.dim(), part.dtype) for part in tensors}) > 1:
-        return torch.cat(tensors, dim, **options)
+        return torch.cat(list(tensors), dim, **options)
     found: Tensor = _Cat.apply(dim, *tensors)
     return found
 
