@@ -125,8 +125,9 @@ class _GroupNorm(Function):
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
-        call = _GroupNormBackward.apply if torch.is_grad_enabled() else _group_norm_gradients
-        return (*call(slope, *ctx.saved_tensors, ctx.groups, ctx.needs_input_grad[:3]), None, None)
+        x, mean, scale, weight = ctx.saved_tensors
+        call: Callable[..., Any] = _GroupNormBackward.apply if torch.is_grad_enabled() else _group_norm_gradients
+        return (*call(slope, x, mean, scale, weight, ctx.groups, ctx.needs_input_grad[:3]), None, None)
 
 
 class _GroupNormBackward(Function):
