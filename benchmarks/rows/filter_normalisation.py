@@ -5,7 +5,7 @@ GOALS = {"": 50}
 TOLERANCE = 1e-5
 PACKAGES = ("loss-landscapes",)
 NOTE = (
-    "Drawing 35.7 million normals is in our time, and most of it (loss-landscapes draws uniform numbers). The goal is out of reach: to read "
+    "Drawing 35.7 million normals is in our time (loss-landscapes draws uniform numbers). The goal is out of reach: to read "
     "weights and direction and to write the direction moves 430 MB, which takes one core some 30 ms at 15 GB/s, a fiftieth of "
     "loss-landscapes' time, before anything is drawn. What is compared is the norms of the filters of three convolutions; biases and norms "
     "stay where they are in ours (Li et al.) and are scaled element by element in loss-landscapes."
