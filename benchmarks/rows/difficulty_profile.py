@@ -5,7 +5,7 @@ CASES = ("width 16",)
 GOALS = {"": 2}
 TOLERANCE = 1e-3
 NOTE = (
-    "256 images, gradients of 32, four checkpoints, references fitted to 512 other images. Gradients were about three quarters of the time: "
+    "256 images, gradients of 32, four checkpoints, references fitted to 512 other images. Gradients were about three quarters of it: "
     "those of a level's samples come from one backward pass now. Evaluating the network on the grids, as before, is more than two fifths "
     "of what is left."
 )
