@@ -1,10 +1,12 @@
-"""Reentrant checkpointing in a network of a user's: what it cannot differentiate, said in one sentence."""
+"""Checkpointing in a network of a user's: what the reentrant kind cannot differentiate, said in one sentence, and where it is at work."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+import torch
 
 from consistency_lab.errors import UserError
 
@@ -36,3 +38,9 @@ def differentiating() -> Iterator[None]:
                 "the network uses torch.utils.checkpoint with use_reentrant=True, through which these gradients cannot be taken; "
                 "call it with use_reentrant=False, which gives the same numbers."
             ) from error
+
+
+def checkpointing() -> bool:
+    """Whether what layers save for the backward pass goes through hooks: a checkpointed layer is computed again then, by torch's own
+    functions, and must have saved what these save."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None

@@ -190,8 +190,9 @@ def _spectrum(
     blocks, shares = operator.subject.blocks()
     pieces = [operator.restricted(block) for block in blocks]
     with measuring():
-        ends = extreme_eigenpairs(watched(operator), eigenvalues, steps=2 * steps, seed=seed)
-        nodes = quadrature(watched(operator), probes=probes, steps=steps, seed=seed + 1)
+        with operator.held():
+            ends = extreme_eigenpairs(watched(operator), eigenvalues, steps=2 * steps, seed=seed)
+            nodes = quadrature(watched(operator), probes=probes, steps=steps, seed=seed + 1)
         traced = trace(pieces, shares, products=products, seed=seed + 2)
     bounded = stacked(map(partial(_padded, length=eigenvalues), _over_blocks(pieces, pairs)) for pairs in ends)
     width = WIDTH * float(np.nanmax(nodes.nodes) - np.nanmin(nodes.nodes)) or 1e-12

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from consistency_lab.errors import UserError
 
 Direction = list[Tensor]
+TINY = torch.finfo(torch.float64).tiny
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ def random_axes(model: nn.Module, seed: int = 0, count: int = 1, *, one_dimensio
     axes: list[Direction] = [[] for _ in range(count)]
     filters, left_out = 0, {"one_dimensional": 0, "single_element": 0, "zero": 0}
     for i, weights in enumerate(parameters):
-        rows = as_filters(weights).double()
-        norms = rows.norm(dim=1, keepdim=True)
+        rows = as_filters(weights)
+        norms = _lengths(rows)
         if weights.dim() <= 1 and not one_dimensional:
             left_out["one_dimensional"] += 1
             norms = torch.zeros_like(norms)
@@ -62,15 +63,20 @@ def random_axes(model: nn.Module, seed: int = 0, count: int = 1, *, one_dimensio
         else:
             left_out["zero"] += int((norms == 0).sum())
             filters += int((norms > 0).sum())
-        earlier: list[Tensor] = []
-        for axis, draw in zip(axes, draws, strict=True):
-            unit = draw[i].to(rows).reshape(rows.shape)
-            for other in earlier:
-                unit = unit - (unit * other).sum(1, keepdim=True) * other
-            unit = unit / unit.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
-            earlier.append(unit)
-            axis.append((unit * norms).reshape(weights.shape).to(weights))
+        first = draws[0][i].to(weights).reshape(rows.shape)
+        lengths = _lengths(first)
+        axes[0].append((first * (norms / lengths.clamp_min(TINY)).to(rows)).reshape(weights.shape))
+        if count == 2:
+            unit = first.double() / lengths.clamp_min(TINY)
+            other = draws[1][i].to(unit).reshape(rows.shape)
+            other = other - (other * unit).sum(1, keepdim=True) * unit
+            axes[1].append((other * (norms / _lengths(other).clamp_min(TINY))).reshape(weights.shape).to(weights))
     return RandomAxes(axes, filters, left_out)
+
+
+def _lengths(rows: Tensor) -> Tensor:
+    """The norm of each row, float64 ``(filters, 1)``."""
+    return torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64)
 
 
 def as_filters(weights: Tensor) -> Tensor:

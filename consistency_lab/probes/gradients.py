@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from consistency_lab.intervals import Array
-from consistency_lab.networks.reentrant import differentiating
 from consistency_lab.probes.frozen import SampleLoss
+from consistency_lab.probes.per_sample import gradient_of_one, gradients_per_sample
+
+TOGETHER = 2**25  # numbers of samples' gradients that are held at a time
 
 
 class GradientMoments(NamedTuple):
@@ -32,8 +34,8 @@ def gradient_moments(module: nn.Module, loss: SampleLoss, tensors: Sequence[Tens
     Both are unbiased: the norm of a mean of n noisy gradients is too long by the noise that is left in it, and its square without that
     part can fall below 0 where the mean cannot be told apart from 0.
 
-    One sample is differentiated at a time and only the sums of ``groups`` groups are kept (sample i in group i mod groups), so that memory
-    is ``groups + 2`` times the parameters, however many samples there are.
+    Only the sums of ``groups`` groups are kept (sample i in group i mod groups), and of the samples' own gradients as many as `TOGETHER`
+    allows, or one: beyond these numbers memory is ``groups + 2`` times the parameters, however many samples there are.
 
     Args:
         module: whose parameters, those that ask for gradients, are differentiated.
@@ -41,24 +43,40 @@ def gradient_moments(module: nn.Module, loss: SampleLoss, tensors: Sequence[Tens
         tensors: of n samples, two or more.
         groups: that are left out in turn.
     """
-    parameters = [p for p in module.parameters() if p.requires_grad]
+    parameters: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
     size, count = sum(p.numel() for p in parameters), len(tensors[0])
     sums = torch.zeros(groups, size, dtype=torch.float32, device=tensors[0].device)
     by_weight = torch.zeros(size, dtype=torch.float32, device=tensors[0].device)
-    squares, members = np.zeros(groups), np.zeros(groups)
-    for i in range(count):
-        with differentiating():
-            value = loss(module, *(x[i : i + 1] for x in tensors)).sum()
-            gradients = torch.autograd.grad(value, parameters, materialize_grads=True)
-        flat = torch.cat([gradient.flatten().float() for gradient in gradients])
-        sums[i % groups] += flat
-        by_weight += flat**2 / count
-        squares[i % groups] += float(flat.double().pow(2).sum())
-        members[i % groups] += 1
+    squares = np.zeros(groups)
+    members = np.bincount(np.arange(count) % groups, minlength=groups).astype(np.float64)
+    done = 0
+    for pieces in _gradients(module, loss, tensors, parameters, max(1, TOGETHER // size)):
+        group = torch.arange(done, done + len(pieces[0]), device="cpu") % groups
+        done, begin = done + len(group), 0
+        for rows in pieces:  # parameter by parameter: temporary tensors stay small
+            here = slice(begin, begin := begin + rows.shape[1])
+            sums[:, here].index_add_(0, group.to(sums.device), rows)
+            square = rows.square()
+            np.add.at(squares, group.numpy(), square.sum(1, dtype=torch.float64).cpu().numpy())
+            by_weight[here] += square.sum(0) / count
     gram = _gram(sums).cpu().numpy()
     everyone = np.ones(groups, dtype=bool)
     without = [_moments(gram, squares, members, everyone & (np.arange(groups) != g)) for g in range(groups)]
     return GradientMoments(_moments(gram, squares, members, everyone), np.stack(without), by_weight)
+
+
+def _gradients(
+    module: nn.Module, loss: SampleLoss, tensors: Sequence[Tensor], parameters: list[Tensor], together: int
+) -> Iterator[list[Tensor]]:
+    """The samples' own gradients ``(samples, n)``, up to so many at a time and parameter by parameter where one pass gives them; of one
+    sample and over all parameters elsewhere."""
+    for parts in zip(*(x.split(together) for x in tensors), strict=True):
+        rows = gradients_per_sample(module, loss, parts, parameters) if len(parts[0]) > 1 else None
+        if rows is not None:
+            yield rows
+            continue
+        for i in range(len(parts[0])):
+            yield [gradient_of_one(module, loss, [x[i : i + 1] for x in parts], parameters)[None]]
 
 
 def adam_moments(by_weight: Sequence[Tensor]) -> Array:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import compress
 
 import torch
 from torch import Tensor
@@ -15,6 +16,13 @@ from consistency_lab.errors import UserError
 from consistency_lab.networks.reentrant import differentiating
 from consistency_lab.probes.directions import as_filters
 from consistency_lab.probes.subject import Split, Subject
+from consistency_lab.probes.twice import twice_differentiable
+
+Product = Callable[[list[Tensor]], Sequence[Tensor] | None]
+"""A vector in the shapes of the weights to a matrix times it; None for 0."""
+
+
+HELD = 1024  # samples whose graph is kept between products
 
 
 class CurvatureOperator(ABC):
@@ -47,6 +55,8 @@ class CurvatureOperator(ABC):
         self.weights = [known[name] for name in names]
         self.size = sum(p.numel() for p in self.weights)
         self.scale = torch.cat([_filter_scale(p) for p in self.weights]) if scaled else None
+        self._hold = False
+        self._held: list[Product] = []
 
     @property
     def dtype(self) -> torch.dtype:
@@ -63,29 +73,52 @@ class CurvatureOperator(ABC):
     def __matmul__(self, vectors: Tensor) -> Tensor:
         if vectors.dim() not in (1, 2) or len(vectors) != self.size:
             raise UserError(f"the operator takes vectors of length {self.size}, not {tuple(vectors.shape)}.")
-        columns = vectors.to(self.device, self.dtype).reshape(self.size, -1)
+        rows = vectors.to(self.device, self.dtype).reshape(self.size, -1).T.contiguous()
         if self.scale is not None:
-            columns = columns * self.scale[:, None]
-        result = torch.zeros_like(columns)
-        batch = self.subject.batch
+            rows = rows * self.scale
+        result = torch.zeros_like(rows)
         # Attention has second derivatives in the MATH kernel only.
         with measuring(), differentiating(), _differentiable(self), sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
-            for parts in zip(*(x.split(batch.chunk) for x in batch.tensors), strict=True):
-                self._add(parts, columns, result)
+            for times in self._chunks():
+                for row, sum_ in zip(rows, result, strict=True):
+                    if (found := times(self._split(row))) is not None:
+                        sum_ += torch.cat([gradient.flatten() for gradient in found])
         if self.scale is not None:
-            result = result * self.scale[:, None]
-        return result.reshape(vectors.shape)
+            result = result * self.scale
+        return result.T.reshape(vectors.shape)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """What does not depend on the vector is computed once for all products inside; the module must not change there.
+
+        That is a graph with the intermediate results of all samples. For more than `HELD` of them it is computed anew, chunk by chunk.
+        """
+        self._hold = len(self.subject.batch) <= HELD
+        try:
+            yield
+        finally:
+            self._hold, self._held = False, []
+
+    def _chunks(self) -> Iterator[Product]:
+        """The products with the matrices of the chunks."""
+        if self._held:
+            yield from self._held
+            return
+        batch, held = self.subject.batch, []
+        for parts in zip(*(x.split(batch.chunk) for x in batch.tensors), strict=True):
+            times = self._product(parts)
+            if self._hold:
+                held.append(times)
+            yield times
+        self._held = held
 
     @abstractmethod
-    def _add(self, parts: tuple[Tensor, ...], columns: Tensor, result: Tensor) -> None:
-        """Add one chunk's share of the product to ``result`` ``(P, k)``."""
+    def _product(self, parts: tuple[Tensor, ...]) -> Product:
+        """The product with one chunk's share of the matrix."""
 
-    def _split(self, column: Tensor) -> list[Tensor]:
-        pieces = column.split([p.numel() for p in self.weights])
+    def _split(self, row: Tensor) -> list[Tensor]:
+        pieces = row.split([p.numel() for p in self.weights])
         return [piece.reshape(p.shape) for piece, p in zip(pieces, self.weights, strict=True)]
-
-    def _flat(self, gradients: Sequence[Tensor]) -> Tensor:
-        return torch.cat([gradient.flatten() for gradient in gradients])
 
 
 class Hessian(CurvatureOperator):
@@ -93,18 +126,21 @@ class Hessian(CurvatureOperator):
 
     name = "hessian"
 
-    def _add(self, parts: tuple[Tensor, ...], columns: Tensor, result: Tensor) -> None:
-        loss = self.subject.loss(self.subject.module, *parts).sum() / len(self.subject.batch)
+    def _product(self, parts: tuple[Tensor, ...]) -> Product:
+        with twice_differentiable():
+            loss = self.subject.loss(self.subject.module, *parts).sum() / len(self.subject.batch)
         _require_graph(loss)
         gradients = torch.autograd.grad(loss, self.weights, create_graph=True, allow_unused=True)
-        for k, column in enumerate(columns.T):
-            pairs = [
-                (g, v) for g, v in zip(gradients, self._split(column), strict=True) if g is not None and g.requires_grad
-            ]
-            if pairs:  # else the loss is linear in the weights
-                outputs, vectors = zip(*pairs, strict=True)
-                found = torch.autograd.grad(outputs, self.weights, vectors, retain_graph=True, materialize_grads=True)
-                result[:, k] += self._flat(found)
+        bent = [g is not None and g.requires_grad for g in gradients]
+        outputs = list(compress(gradients, bent))
+
+        def times(vector: list[Tensor]) -> Sequence[Tensor] | None:
+            if not outputs:
+                return None  # the loss is linear in the weights
+            along = list(compress(vector, bent))
+            return torch.autograd.grad(outputs, self.weights, along, retain_graph=True, materialize_grads=True)
+
+        return times
 
 
 class GaussNewton(CurvatureOperator):
@@ -128,24 +164,27 @@ class GaussNewton(CurvatureOperator):
         if whole.shape != composed.shape or not torch.allclose(whole, composed, rtol=1e-4):
             raise UserError(f"the split of {subject.name!r} does not give its loss.")
 
-    def _add(self, parts: tuple[Tensor, ...], columns: Tensor, result: Tensor) -> None:
-        output = self.split.output(self.subject.module, *parts)
+    def _product(self, parts: tuple[Tensor, ...]) -> Product:
+        with twice_differentiable():
+            output = self.split.output(self.subject.module, *parts)
         _require_graph(output)
         # J v is the derivative of J^T u in u, which is linear in u.
         dual = torch.zeros_like(output, requires_grad=True)
         pulled = torch.autograd.grad(output, self.weights, dual, create_graph=True, allow_unused=True)
+        used = [g is not None for g in pulled]
+        outputs = list(compress(pulled, used))
         end = output.detach().requires_grad_()
         loss = self.split.loss(end, *parts).sum() / len(self.subject.batch)
         (slope,) = torch.autograd.grad(loss, end, create_graph=True)
-        if not slope.requires_grad:
-            return  # the loss is linear in the output
-        for k, column in enumerate(columns.T):
-            pairs = [(g, v) for g, v in zip(pulled, self._split(column), strict=True) if g is not None]
-            outputs, vectors = zip(*pairs, strict=True)
-            (pushed,) = torch.autograd.grad(outputs, dual, vectors, retain_graph=True)
+
+        def times(vector: list[Tensor]) -> Sequence[Tensor] | None:
+            if not slope.requires_grad:
+                return None  # the loss is linear in the output
+            (pushed,) = torch.autograd.grad(outputs, dual, list(compress(vector, used)), retain_graph=True)
             (bent,) = torch.autograd.grad(slope, end, pushed, retain_graph=True)
-            found = torch.autograd.grad(output, self.weights, bent, retain_graph=True, materialize_grads=True)
-            result[:, k] += self._flat(found)
+            return torch.autograd.grad(output, self.weights, bent, retain_graph=True, materialize_grads=True)
+
+        return times
 
 
 OPERATORS: dict[str, type[CurvatureOperator]] = {"hessian": Hessian, "gauss_newton": GaussNewton}

@@ -13,6 +13,7 @@ from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
 from consistency_lab.networks.registry import build_network
+from consistency_lab.probes import operators
 from consistency_lab.probes.directions import random_axes
 from consistency_lab.probes.frozen import FrozenBatch
 from consistency_lab.probes.operators import GaussNewton, Hessian
@@ -197,3 +198,62 @@ def test_bad_requests_are_refused():
         GaussNewton(Subject("s", subject.module, subject.loss, subject.batch, "", None, wrong))
     with pytest.raises(UserError, match="does not depend"):
         Hessian(Subject("s", subject.module, lambda m, x, y: x.sum(1), subject.batch, "")) @ torch.ones(57)
+
+
+def test_products_that_share_a_graph_are_the_same_products():
+    subject = regression(7)
+    for operator in (Hessian(subject), GaussNewton(subject)):
+        vectors = torch.randn(operator.size, 3, generator=torch.Generator().manual_seed(3)).double()
+        apart = [operator @ vector for vector in vectors.T]
+        with operator.held():
+            together = [operator @ vector for vector in vectors.T]
+            assert not any(p.grad_fn or p.grad is not None for p in subject.module.parameters())
+        assert all(torch.equal(a, b) for a, b in zip(apart, together, strict=True))
+        with torch.no_grad():
+            next(subject.module.parameters()).mul_(1.5)
+        assert not torch.allclose(operator @ vectors[:, 0], apart[0])  # nothing is held any more
+
+
+def test_weights_that_change_while_a_graph_is_held_are_no_silent_error():
+    subject = regression()
+    operator = Hessian(subject)
+    vector = torch.ones(operator.size).double()
+    with operator.held():
+        operator @ vector
+        with torch.no_grad():
+            for p in subject.module.parameters():
+                p.mul_(1.5)
+        with pytest.raises(RuntimeError, match="inplace operation"):
+            operator @ vector
+
+
+def test_a_large_batch_is_not_held(monkeypatch):
+    monkeypatch.setattr(operators, "HELD", 22)
+    operator = Hessian(regression(7))
+    vector = torch.ones(operator.size).double()
+    with operator.held():
+        assert torch.equal(operator @ vector, operator @ vector)
+        assert operator._held == []
+
+
+def test_the_hessian_of_a_unet_is_that_of_torchs_own_derivatives():
+    net = build_network("unet(width=4, multipliers=(1, 2))", (1, 8, 8), seed=0)
+    for i, p in enumerate(net.parameters()):
+        noise = torch.randn(p.shape, generator=torch.Generator().manual_seed(i))
+        p.data.add_(0.1 * noise)
+    model = DiffusionModel("unet", NetworkDenoiser(net, SCHEDULES.build("cosine"), (1, 8, 8)))
+    subject = diffusion_subject(model, load_images("digits"), count=2, bins=2)
+    operator = Hessian(subject)
+    vector = torch.randn(operator.size, generator=torch.Generator().manual_seed(1))
+    pieces = [
+        v.reshape(p.shape)
+        for v, p in zip(vector.split([p.numel() for p in net.parameters()]), net.parameters(), strict=True)
+    ]
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        for p in net.parameters():
+            p.requires_grad_(True)
+        loss = subject.loss(subject.module, *subject.batch.tensors).mean()
+        gradients = torch.autograd.grad(loss, list(net.parameters()), create_graph=True)
+        expected = torch.autograd.grad(gradients, list(net.parameters()), pieces)
+    expected = torch.cat([e.flatten() for e in expected])
+    torch.testing.assert_close(operator @ vector, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
