@@ -13,7 +13,7 @@ from typing import Any
 from consistency_lab.choices import Choice
 from consistency_lab.errors import StoreError, UserError
 
-NUMERICS_VERSION = 2
+NUMERICS_VERSION = 3
 """Raised whenever a change of code changes what is trained or raced: runs of another version are stale, never mixed in silently."""
 
 MEASURES_VERSION = 4
@@ -24,7 +24,7 @@ excess over the optimal denoiser on any images, eigenvalues judged by the larges
 2: intervals over models and noise, SSIM as published, one alignment a pair, nulls within labels, that excess on training images alone,
 each eigenvalue by its own size, roughness and predictiveness by span.
 3: stochastic samplers follow another path of the same law.
-4: the ceiling is of a quarter of the samples.
+4: the ceiling is of a quarter of the samples; SSIM, denoisers and curvature to rounding (1e-6 of gradient moments and products).
 """
 
 
