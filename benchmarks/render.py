@@ -14,10 +14,8 @@ HEAD = """# Measured beside its peers
 middle half of the rounds in brackets: above 1 we are faster. On one thread times are processor time. Memory is what the work took at
 its peak beyond what its process held before (libraries, inputs), ours and the peer's.
 
-| row | case | peer | ratio | goal | ours | peer's | memory, MiB | differ by |
-|---|---|---|---|---|---|---|---|---|
 """
-
+CELLS = ("case", "ratio", "goal", "ours", "peer's", "memory, MiB", "differ by")
 
 GROWTH = """`python benchmarks/growth.py`, on one thread; the exponent is the slope of the larger half of the points in log-log.
 
@@ -27,32 +25,44 @@ GROWTH = """`python benchmarks/growth.py`, on one thread; the exponent is the sl
 
 def write_page(results: Path, rows: Path) -> str:
     """The page of all rows that were measured, in the order of the files of the rows."""
-    lines, notes, profiles, places = [], [], [], set()
+    sections, places, met = [], set(), []
     for name in sorted(path.stem for path in rows.glob("*.py") if not path.stem.startswith("_")):
         row = import_module(name)
         file = results / f"{name}.json"
         measured = json.loads(file.read_text()) if file.is_file() else {}
         found = [measured[case] for case in row.CASES if case in measured]
+        if not found:
+            continue
         places |= {_where(each) for each in found}
-        lines += [_line(row, each) for each in found]
-        if found and getattr(row, "NOTE", ""):
-            notes.append(f"* **{row.TITLE}.** {row.NOTE}")
-        profiles += [_profile(row, each) for each in found if each.get("profiles")]
-    page = HEAD + "\n".join(lines) + "\n"
-    page += "".join(profiles) + _growth(results / "growth.json")
-    if notes:
-        page += "\n## What stands behind the rows\n\n" + "\n".join(notes) + "\n"
+        met += [_goal(row, each)[1] for each in found]
+        lines = [
+            "| " + " | ".join(each) + " |" for each in (CELLS, ["---"] * len(CELLS), *(_cells(row, x) for x in found))
+        ]
+        parts = [f"## {row.TITLE}", f"Beside {row.PEER}. `ROW={name}`", "\n".join(lines), getattr(row, "NOTE", "")]
+        parts += [_profile(row, each) for each in found if each.get("profiles")]
+        sections.append("\n\n".join(filter(None, parts)))
+    asked = [each for each in met if each is not None]
+    page = HEAD + f"Of {len(asked)} cases with a goal {sum(asked)} meet it.\n\n" + "\n\n".join(sections) + "\n"
+    page += _growth(results / "growth.json")
     return page + "\n## Where\n\n" + "\n".join(sorted(places)) + "\n"
 
 
-def _line(row: Any, found: dict[str, Any]) -> str:
+def _goal(row: Any, found: dict[str, Any]) -> tuple[str, bool | None]:
+    """What a case is to reach, in words, and whether it does; None where nothing is asked of it."""
+    least, most = row.GOALS.get(found["case"], row.GOALS.get("")), getattr(row, "SECONDS_GOALS", {}).get(found["case"])
+    if least is None and most is None:
+        return "", None
+    said, reached = (
+        (f"{least:g}", found["ratio"] >= least)
+        if most is None
+        else (f"at most {_seconds(most)}", found["seconds"][0] <= most)
+    )
+    return said + (" met" if reached else " **missed**"), reached
+
+
+def _cells(row: Any, found: dict[str, Any]) -> list[str]:
     low, high = found["quartiles"]
     unsteady = "" if found["steady"] else f", not settled after {found['rounds']} rounds"
-    goal = row.GOALS.get(found["case"], row.GOALS.get("", None))
-    met = "" if goal is None else f"{goal:g}" + (" met" if found["ratio"] >= goal else " **missed**")
-    most = getattr(row, "SECONDS_GOALS", {}).get(found["case"])
-    if most is not None:
-        met = f"at most {_seconds(most)}" + (" met" if found["seconds"][0] <= most else " **missed**")
     ours, theirs = (_seconds(x) for x in found["seconds"])
     less = getattr(row, "MEMORY_GOALS", {})
     less = less.get(found["case"], less.get("", None))
@@ -60,8 +70,8 @@ def _line(row: Any, found: dict[str, Any]) -> str:
     if less is not None:
         share = found["work_mebibytes"][1] / max(found["work_mebibytes"][0], 1)
         memory += f": {share:.0f} times less, of {less:g}" + ("" if share >= less else " **missed**")
-    cells = [row.TITLE, found["case"], row.PEER, f"**{found['ratio']:.2f}** [{low:.2f}, {high:.2f}]{unsteady}", met]
-    return "| " + " | ".join([*cells, ours, theirs, memory, f"{found['difference']:.1g}"]) + " |"
+    ratio = f"**{found['ratio']:.2f}** [{low:.2f}, {high:.2f}]{unsteady}"
+    return [found["case"], ratio, _goal(row, found)[0], ours, theirs, memory, f"{found['difference']:.1g}"]
 
 
 def _profile(row: Any, found: dict[str, Any]) -> str:
@@ -69,7 +79,7 @@ def _profile(row: Any, found: dict[str, Any]) -> str:
     rows = "".join(
         f"| {_share(*ours)} | {_share(*theirs)} |\n" for ours, theirs in zip(*found["profiles"], strict=False)
     )
-    return f"\n**Profile: {found['case']}**\n\n| now | {row.PEER} |\n|---|---|\n{rows}"
+    return f"Profile of {found['case']}, share of its time:\n\n| now | {row.PEER} |\n|---|---|\n{rows}".rstrip()
 
 
 def _share(place: str, share: float) -> str:
