@@ -1,6 +1,8 @@
 """Pipelines of diffusers through us are what they are by themselves, to the bit, from our noise."""
 
+import functools
 import json
+import re
 import shutil
 
 import pytest
@@ -360,6 +362,88 @@ def test_the_address_of_a_text_pipeline(folders, tmp_path):
 def test_what_cannot_be_is_said(folders, options, said):
     with pytest.raises(UserError, match=said):
         load_pipeline(folders("ddim"), **(asked("ddim") | options)).generate(NOISE, range(2))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"call": {"num_inference_steps": 1}}, "num_inference_steps is said by steps="),
+        ({"call": {"guidance_scale": 1}, "guidance": 2}, "guidance_scale is said by guidance="),
+        ({"call": {"prompt": "a dog"}}, "prompt is said by prompts="),
+        ({"call": {"class_labels": [1]}}, "class_labels is said by labels="),
+        ({"call": {"height": 8}}, "height is said by size="),
+        ({"call": {"batch_size": 8}}, "batch_size is said by batch="),
+        ({"call": {"output_type": "pil"}}, "output_type cannot be given in call="),
+        ({"call": {"generator": 1}}, "generator cannot be given in call=: it is made of the shared noise"),
+        ({"call": {"latents": 1}}, "latents cannot be given in call=: they are the shared noise"),
+        ({"call": {"timesteps": [9, 1]}}, "timesteps in call= and steps= both say the steps"),
+        ({"call": "{eta"}, "call='{eta' gives no arguments by name; write call={'eta':0.5}"),
+        ({"call": [1]}, "gives no arguments by name"),
+        ({"call": {1: 1}}, "gives no arguments by name"),
+        ({"call": {"eta": {1}}}, "others cannot be recorded"),
+        ({"guidance": -1}, "guidance is a number of 0 or more, not -1"),
+        ({"guidance": "a"}, "guidance is a number"),
+        ({"cache": "firstblock:-1"}, "firstblock takes a threshold of 0 or more, not '-1'"),
+        ({"cache": "firstblock:x"}, "firstblock takes a threshold"),
+        ({"cache": "taylorseer:0"}, "taylorseer takes a whole number of steps of 1 or more"),
+        ({"cache": "pab:1.5"}, "pab takes a whole number"),
+        ({"labels": 2.5}, "each label is a whole number"),
+        ({"labels": [-1]}, "each label is a whole number"),
+        ({"size": 2.5}, "height is a whole number"),
+        ({"size": [8, 8, 8]}, "is not height and width"),
+        ({"prompts": 5}, "neither a text file nor a list"),
+        ({"prompts": [5]}, "neither a text file nor a list"),
+    ],
+)
+def test_what_is_said_twice_or_means_nothing_is_refused_before_anything_is_loaded(folders, options, said, monkeypatch):
+    monkeypatch.setattr("consistency_lab.pipelines.diffusers_pipeline.opened", lambda *_: pytest.fail("loaded"))
+    with pytest.raises(UserError, match=re.escape(said)) as caught:
+        load_pipeline(folders("ddim"), **({"steps": 3, "device": "cpu"} | options))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("error", [AttributeError, IndexError, ZeroDivisionError, AssertionError])
+def test_whatever_a_pipeline_raises_is_one_sentence(folders, monkeypatch, error):
+    """Their code trips over options in any line; in a property, an AttributeError even reads as "no model"."""
+
+    @functools.wraps(diffusers.DDIMPipeline.__call__)
+    def trips(*args, **options):
+        raise error("no such thing\nand more")
+
+    monkeypatch.setattr(diffusers.DDIMPipeline, "__call__", trips)
+    model = load_pipeline(folders("ddim"), **asked("ddim"))
+    other = load_pipeline(folders("ddim"), name="other", **asked("ddim"))
+    for ask in (
+        lambda: model.noise_shape,
+        lambda: model.generate(NOISE, range(2)),
+        lambda: cl.compare([model, other], count=2),
+        lambda: cl.gate(model, other, at_least=0.5, count=4),
+    ):
+        with pytest.raises(UserError) as caught:
+            ask()
+        assert (
+            str(caught.value) == "DDIMPipeline cannot make images with these options (ddim-0 steps=3): no such thing."
+        )
+
+
+@needs_text
+def test_a_size_that_does_not_fit_is_one_sentence(folders):
+    model = load_pipeline(folders("stable_diffusion"), **(asked("stable_diffusion") | {"size": 33}))
+    for ask in (lambda: model.noise_shape, lambda: model.generate(NOISE, range(2))):
+        with pytest.raises(UserError, match="StableDiffusionPipeline cannot make .* divisible by 8"):
+            ask()
+
+
+def test_a_label_that_the_network_does_not_have_is_refused(folders):
+    model = load_pipeline(folders("dit"), **(asked("dit") | {"labels": [3, 1000]}))
+    with pytest.raises(UserError, match="the label 1000 was asked for, and DiTPipeline knows the labels 0 to 999"):
+        model.generate(NOISE, range(2))
+
+
+def test_the_name_says_all_that_differs_from_a_plain_call(folders):
+    options = {"steps": 3, "guidance": 2, "size": (8, 16), "call": {"eta": 0.5}, "dtype": "bfloat16"}
+    model = load_pipeline(folders("ddim"), **options)
+    assert model.name == "ddim-0 dtype=bfloat16 steps=3 guidance=2.0 size=8x16 eta=0.5"
 
 
 def test_pipelines_without_their_question_are_refused(folders):
