@@ -41,14 +41,20 @@ def imported(module: str, name: str) -> Any:
 
 
 def find(texts: Sequence[str], store: Path) -> list[str]:
-    """What each text means, for a dry run: the run's folder, or the foreign address itself. Nothing is loaded."""
-    from consistency_lab.addresses import is_foreign
+    """What each text means, for a dry run: the run's folder, or the foreign address itself. Nothing is loaded.
+
+    Raises:
+        UserError: no such run, file or folder, or an address that cannot be read.
+    """
+    from consistency_lab.addresses import is_foreign, read_address
     from consistency_lab.interop.files import is_weights, refuse_weights
     from consistency_lab.loading import find_run
 
     for text in texts:
         if is_weights(text):
             refuse_weights(text)
+        if is_foreign(text) and not (path := Path(read_address(text).path).expanduser()).exists():
+            raise UserError(f"there is no file or folder {path}; write an address as PREFIX:PATH.")
     return [text if is_foreign(text) else str(find_run(text, store).folder) for text in texts]
 
 

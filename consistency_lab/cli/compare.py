@@ -102,7 +102,8 @@ class Compare(Common):
             )
             return
         claim_folder(self.out, self.force)
-        models = load_models(self.models, self.store, self.device)
+        models = load_models([*self.models, *([] if self.self is None else [self.self])], self.store, self.device)
+        second = None if self.self is None else models.pop()
         if self.guidance is not None:
             models = _guided(models, self.guidance)
         if self.frozen:
@@ -113,7 +114,6 @@ class Compare(Common):
         labels = None if self.labels is None else parse_numbers(self.labels, "labels")
         noise = SharedNoise(self.seed)
         walked: dict[str, Any] = {"count": self.count, "sampler": sampler, "labels": labels}
-        second = None if self.self is None else load_models([self.self], self.store, self.device)[0]
         result = compare(models, noise, metrics=metrics, images=images, again=second, **walked)
         results, models = {"comparison": result}, [m for m in models if m.name in result["model"].values]
         if self.frozen:

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -319,6 +320,44 @@ def test_ours_and_theirs_agree_where_they_should(folders):
     assert apart < 0.01, apart
 
 
+def test_ours_is_asked_for_the_labels_that_theirs_is_made_under(folders):
+    address = f"diffusers:{folders('dit')}?device=cpu"
+    own, theirs = (
+        cl.load(f"{address}&mode=ours"),
+        cl.load(f"{address}&mode=theirs&labels=3,7&steps=3&batch=4&space=latents"),
+    )
+    ds = cl.compare([own, theirs], NOISE, count=4, metrics=("mse",), sampler="ddim(steps=3)")
+    assert ds["label"].values.tolist() == [3, 7, 3, 7]
+    assert "asked for a label" not in ds.attrs["warnings"]
+    apart = own.generate(NOISE, range(4), "ddim(steps=3)", labels=[3, 7]) - theirs.generate(NOISE, range(4))
+    assert np.allclose(ds["distance"].values[0, -1, :, 0], apart.pow(2).flatten(1).mean(1), rtol=1e-3)
+    result = cl.gate(own, theirs, at_least=0.1, noise=NOISE, count=16, sampler="ddim(steps=3)")
+    assert set(result["label"].values.tolist()) == {3, 7}
+
+
+@needs_text
+def test_other_prompts_are_refused_by_the_names_of_the_pipelines(folders):
+    a, b = (
+        load_pipeline(
+            folders("stable_diffusion"), name=name, **(asked("stable_diffusion") | {"prompts": [prompt], "steps": 1})
+        )
+        for name, prompt in (("one", "a cat"), ("two", "a dog"))
+    )
+    with pytest.raises(UserError, match=r"'two' was asked for 'a dog' and 'one' for 'a cat' \(sample 0\)"):
+        cl.compare([a, b], NOISE, count=2)
+
+
+def test_noise_is_checked_before_a_pipeline_makes_anything(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr("consistency_lab.pipelines.diffusers_pipeline.opened", lambda *_: pytest.fail("loaded"))
+    (tmp_path / "out").mkdir()
+    np.save(tmp_path / "out" / "a.npy", np.zeros((4, 8, 8, 3), np.uint8))
+    model, folder = load_pipeline(folders("ddim"), **asked("ddim")), cl.load_folder_model(tmp_path / "out")
+    with pytest.raises(
+        UserError, match="'out' is a folder: the noise of its images is not known, and 'ddim-0 steps=3' makes"
+    ):
+        cl.compare([model, folder], NOISE)
+
+
 def test_the_address_chooses_a_mode(folders):
     address = f"diffusers:{folders('ddim')}"
     assert isinstance(cl.load(address), cl.DiffusionModel)
@@ -430,7 +469,7 @@ def test_whatever_a_pipeline_raises_is_one_sentence(folders, monkeypatch, error)
 def test_a_size_that_does_not_fit_is_one_sentence(folders):
     model = load_pipeline(folders("stable_diffusion"), **(asked("stable_diffusion") | {"size": 33}))
     for ask in (lambda: model.noise_shape, lambda: model.generate(NOISE, range(2))):
-        with pytest.raises(UserError, match="StableDiffusionPipeline cannot make .* divisible by 8"):
+        with pytest.raises(UserError, match=r"StableDiffusionPipeline cannot make .* divisible by 8"):
             ask()
 
 
