@@ -58,6 +58,17 @@ def find(texts: Sequence[str], store: Path) -> list[str]:
     return [text if is_foreign(text) else str(find_run(text, store).folder) for text in texts]
 
 
+def runs_itself(text: str) -> bool:
+    """Whether an address is of a whole pipeline, under its own scheduler and not under our sampler."""
+    from consistency_lab.addresses import is_foreign, read_address
+    from consistency_lab.pipelines.either import usual_mode
+
+    address = read_address(text) if is_foreign(text) else None
+    if address is None or address.prefix != "diffusers":
+        return False
+    return (address.options.get("mode") or usual_mode(Path(address.path).expanduser())) == "theirs"
+
+
 def load_models(texts: Sequence[str], store: Path, device: str | None) -> list[Any]:
     from consistency_lab.loading import load_all
 

@@ -14,6 +14,7 @@ diffusers = pytest.importorskip("diffusers")
 import tiny_pipelines as tiny  # noqa: E402
 
 import consistency_lab as cl  # noqa: E402
+from consistency_lab.cli import main  # noqa: E402
 from consistency_lab.errors import UserError  # noqa: E402
 from consistency_lab.pipelines.diffusers_pipeline import PipelineModel, load_pipeline  # noqa: E402
 from consistency_lab.pipelines.shared_draws import SharedDraws, step_generators  # noqa: E402
@@ -540,3 +541,13 @@ def test_a_gate_passes_a_second_run_fails_other_weights_and_cannot_tell_with_two
     assert cl.gate(reference, other, at_least=0.95, noise=NOISE, count=256).attrs["decision"] == "fail"
     narrow = load_pipeline(folders("ddim"), name="narrow", **options, dtype="bfloat16")
     assert cl.gate(reference, narrow, at_least=0.95, noise=NOISE, count=2).attrs["decision"] == "cannot tell"
+
+
+def test_a_dry_run_knows_what_runs_itself(folders, capsys):
+    address, samples = f"diffusers:{folders('ddim')}", 4 * (50 + 100)
+    for more, evaluations in (
+        ("", 2 * samples),
+        ("?mode=theirs", f"{samples}, and as many as 1 pipelines take by themselves"),
+    ):
+        assert main(["compare", address, f"{address}{more}", "--count", "4", "--dry-run"]) == 0
+        assert json.loads(capsys.readouterr().out)["network_evaluations"] == evaluations

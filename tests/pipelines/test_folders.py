@@ -394,6 +394,36 @@ def test_the_command_line_compares_folders(tmp_path, capsys, monkeypatch):
     assert '"network_evaluations": 0' in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["compare", "gate"])
+def test_two_folders_of_one_name_and_a_second_run_on_the_command_line(tmp_path, capsys, monkeypatch, command):
+    """A dry run accepts what the run itself does, and refuses what it does not find."""
+    monkeypatch.chdir(tmp_path)
+    for place in ("run1", "run2", "run3"):
+        numbered(tmp_path / place / "out", 16)
+    for module in ("compare", "gate"):
+        monkeypatch.setattr(f"consistency_lab.cli.{module}.write_results", lambda results, *_: made.append(results))
+    made = []
+    words = [command, "images:run1/out", "images:run2/out", "--self", "images:run3/out", "--device", "cpu", "--quiet"]
+    assert main([*words, "--dry-run"]) == 0
+    assert main(words) in (0, 1, 3)
+    (result,) = made[0].values()
+    named = [each["name"] for each in provenance(result)["models"]]
+    if command == "compare":
+        named.append(provenance(result)["again"]["name"])
+    else:
+        assert "out (run2) against out (run1)" in capsys.readouterr().out
+    assert named == ["out (run1)", "out (run2)", "out (run3)"]
+    for wrong, reason in {
+        "images:run4/out": "there is no file or folder run4/out",
+        "images:run1/out?foo=1": "unknown option of images 'foo'. Known: clips, noise_seed, order, range.",
+        "images:run1/out?noise_seed=a": "noise_seed='a' of the kind of foreign model 'images' is not usable",
+    }.items():
+        words[1] = wrong
+        assert main([*words, "--dry-run"]) == 2
+        assert reason in capsys.readouterr().err
+        assert main([*words, "--force"]) == 2
+
+
 def test_copies_are_counted_between_pairs_of_one_name(tmp_path):
     first = cl.load_folder_model(numbered(tmp_path / "ref", 8))
     second = cl.load_folder_model(write(tmp_path / "cand", {f"{i:03d}.png": pixels(i) for i in (2, 5, 1, 0, 9)}))
