@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from consistency_lab.choices import whole
+from consistency_lab.choices import height_and_width, whole
 from consistency_lab.errors import UserError
 
 BATCH = 4
@@ -132,7 +132,7 @@ def asked_for(
         _labels(labels),
         None if steps is None else whole("steps", steps, 1),
         None if guidance is None else _scale(guidance),
-        _size(size),
+        None if size is None else height_and_width(size),
         _call(call, steps),
         whole("batch", batch, 1),
     )
@@ -170,15 +170,6 @@ def _scale(given: object) -> float:
     if isinstance(given, bool) or not isinstance(given, numbers.Real) or not 0 <= float(given) < math.inf:
         raise UserError(f"guidance is a number of 0 or more, not {given!r}.")
     return float(given)
-
-
-def _size(given: int | Sequence[int] | None) -> tuple[int, int] | None:
-    if given is None:
-        return None
-    sides = list(given) if isinstance(given, Sequence) else [given, given]
-    if len(sides) != 2:
-        raise UserError(f"size={given!r} is not height and width; write size=512,512.")
-    return whole("height", sides[0], 1), whole("width", sides[1], 1)
 
 
 def _call(given: Mapping[str, Any] | None, steps: int | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from consistency_lab.devices import measuring, resolve_device
 from consistency_lab.diffusion.model import model_table
 from consistency_lab.diffusion.noise import SharedNoise
-from consistency_lab.errors import UserError
+from consistency_lab.errors import UserError, explained
 from consistency_lab.interop.diffusers import require_diffusers
 from consistency_lab.pipelines.asking import BATCH, Asking, asked_for
 from consistency_lab.pipelines.noise_levels import knows
@@ -28,7 +28,7 @@ from consistency_lab.pipelines.recorder import Recorder
 from consistency_lab.pipelines.recording import RecordedImages, Recording, Space
 from consistency_lab.pipelines.recording_files import load_recording, save_recording
 from consistency_lab.pipelines.shared_draws import NoiseAskedFor, SharedDraws
-from consistency_lab.pipelines.variants import Variant, check_folder, denoiser_of, explained, opened
+from consistency_lab.pipelines.variants import Variant, check_folder, denoiser_of, opened
 from consistency_lab.store.atomic import as_path, atomic_write, ensure_writable
 
 

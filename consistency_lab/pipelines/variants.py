@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from consistency_lab.errors import UserError, unknown_name
+from consistency_lab.errors import UserError, explained, unknown_name
 from consistency_lab.interop.layout import read_json
 from consistency_lab.interop.pickles import refuse_pickle
 from consistency_lab.pipelines.noise_levels import is_flow
@@ -325,15 +325,3 @@ def _quiet() -> Iterator[None]:
         for logger, verbosity in zip(loggers, before, strict=True):
             logger.set_verbosity(verbosity)
             logger.enable_progress_bar()
-
-
-@contextlib.contextmanager
-def explained(what: str) -> Iterator[None]:
-    """What diffusers raises, in one sentence."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # an option that does not fit raises whatever the first line that trips over it does
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".;")
-        raise UserError(f"{what}: {reason}.") from error
