@@ -7,7 +7,7 @@ import json
 import math
 import numbers
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,8 +106,8 @@ class Asking:
     def _check_labels(self, pipe: Any) -> None:
         """Raise `UserError` for a label that the network has no embedding of: on a GPU it would end the process."""
         config = getattr(getattr(pipe, "transformer", None), "config", None)
-        classes = getattr(config, "num_embeds_ada_norm", None)
-        if strange := [label for label in self.labels if classes is not None and label >= classes]:
+        classes = getattr(config, "num_embeds_ada_norm", None) or math.inf
+        if strange := [label for label in self.labels if label >= classes]:
             raise UserError(
                 f"the label {strange[0]} was asked for, and {type(pipe).__name__} knows the labels 0 to {classes - 1}."
             )
@@ -159,10 +159,7 @@ def _prompts(given: str | os.PathLike[str] | Sequence[str] | None) -> tuple[str,
 def _labels(given: int | Sequence[int] | None) -> tuple[int, ...]:
     if given is None:
         return ()
-    try:
-        several = tuple(given)  # type: ignore[arg-type]
-    except TypeError:
-        several = (given,)
+    several = given if isinstance(given, Iterable) else [given]
     return tuple(whole("each label", label) for label in several)
 
 

@@ -260,7 +260,7 @@ def test_a_comparison_of_variants(folders, tmp_path):
     fp32, fp8 = (
         load_pipeline(folders("stable_diffusion_3"), **options, **more) for more in ({}, {"quantize": "layerwise:fp8"})
     )
-    assert fp8.name == "stable_diffusion_3-0 quantize=layerwise:fp8 steps=3"
+    assert fp8.name == "stable_diffusion_3-0 quantize=layerwise:fp8 steps=3 size=16x16"
     ds = cl.compare([fp32, fp8], NOISE, count=8, metrics=("mse",))
     assert ds.sizes["t"] == 1
     assert ds["label"].values.tolist() == [0, 1] * 4
