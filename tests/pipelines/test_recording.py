@@ -283,6 +283,18 @@ def test_a_live_model_is_asked_for_the_labels_of_a_recording(tmp_path, live, lab
         cl.compare([live, recorded], labels=[1])
 
 
+def test_a_gate_asks_the_live_model_for_the_labels_of_the_recording(tmp_path, live):
+    labels = [4, 7] * 8
+    recorded = cl.load_recording(write(tmp_path / "a.npz", tensors(count=16), {"noise_seed": 0}, labels=labels))
+    result = cl.gate(recorded, live, at_least=0.1, count=16, sampler="ddim(steps=2)", early=False)
+    assert result["label"].values.tolist() == [labels[i] for i in result["sample"].values]
+    told = (
+        torch.tensor(result["label"].values.tolist())[:, None, None, None]
+        - tensors(count=16)["latents"][-1][result["sample"].values.tolist()]
+    )
+    assert np.allclose(result["distance"].sel(metric="mse"), told.pow(2).flatten(1).mean(1), rtol=1e-4)
+
+
 def test_labels_of_a_recording_that_a_live_model_cannot_be_asked_for(tmp_path, live):
     with pytest.raises(UserError, match="the label 12 was asked for, and 'live' knows the labels 0 to 9"):
         cl.compare([live, labelled(tmp_path / "a.npz", [12] * 6)])
