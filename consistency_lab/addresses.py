@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -21,6 +21,7 @@ from consistency_lab.pipelines.folders import load_folder_model
 from consistency_lab.pipelines.recording_files import load_recording
 
 _SHORT = {"range": "value_range"}  # what an address calls an option
+_LONG = {option: short for short, option in _SHORT.items()}
 
 
 def _refuse(path: str, *, name: str | None = None, device: str | torch.device | None = None) -> DiffusionModel:
@@ -64,6 +65,28 @@ def open_foreign(text: str, *, name: str | None = None, device: str | torch.devi
 
     >>> model = open_foreign("torchscript:net.pt?schedule=edm&predicts=x0&time=sigma&shape=3,32,32")
     """
+    prefix, path, options = read_address(text)
+    known = OPENERS.options(prefix)
+    given = {key: value for key, value in (("name", name), ("device", device)) if key in known}
+    return OPENERS.build(Choice(prefix, {**given, **options}), os.path.expanduser(path))
+
+
+class Address(NamedTuple):
+    """What an address says: ``PREFIX:PATH?option=value&option=value``."""
+
+    prefix: str
+    path: str
+    options: dict[str, Any]
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """The options but the name, as an address writes them."""
+        several = {key: ",".join(map(str, x)) if isinstance(x, tuple | list) else x for key, x in self.options.items()}
+        return {_LONG.get(key, key): value for key, value in several.items() if key != "name"}
+
+
+def read_address(text: str) -> Address:
+    """What that address says; nothing is opened. Raises `UserError` as `open_foreign` does for a text that nothing can be opened by."""
     prefix, colon, rest = text.partition(":")
     if prefix not in OPENERS.names() and is_pickle(text):
         refuse_pickle(text)
@@ -79,15 +102,15 @@ def open_foreign(text: str, *, name: str | None = None, device: str | torch.devi
     if not path:
         raise UserError(f"{text!r} names no file or folder; write {prefix}:PATH.")
     known = OPENERS.options(prefix)
-    given = {key: value for key, value in (("name", name), ("device", device)) if key in known}
-    choice = Choice(prefix, {**given, **options})
     if strange := [key for key in options if key not in known]:
-        raise unknown_name(f"option of {prefix}", strange[0], [key for key in known if key not in ("name", "device")])
-    needed = [key for key, default in OPENERS.options(prefix).items() if default is inspect.Parameter.empty]
+        written = [_LONG.get(key, key) for key in known if key not in ("name", "device")]
+        raise unknown_name(f"option of {prefix}", strange[0], written)
+    needed = [key for key, default in known.items() if default is inspect.Parameter.empty]
     if missing := [key for key in needed if key not in options]:
         pattern = "&".join(f"{key}=..." for key in needed)
         raise UserError(f"{text!r} does not give {', '.join(missing)}; write {prefix}:{path}?{pattern}.")
-    return OPENERS.build(choice, os.path.expanduser(path))
+    OPENERS.resolve(Choice(prefix, options))
+    return Address(prefix, path, options)
 
 
 def _split(text: str) -> tuple[str, dict[str, Any]]:

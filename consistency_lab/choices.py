@@ -47,6 +47,14 @@ def whole(what: str, value: object, least: int = 0, most: int | None = None) -> 
     return number
 
 
+def height_and_width(size: object) -> tuple[int, int]:
+    """Two whole numbers of at least 1, or one for both. Raises `UserError` for anything else."""
+    sides = list(size) if isinstance(size, tuple | list) else [size, size]
+    if len(sides) != 2:
+        raise UserError(f"size={size!r} is not height and width; write size=512,512.")
+    return whole("height", sides[0], 1), whole("width", sides[1], 1)
+
+
 def require_positive(**options: object) -> None:
     """Raise a `UserError` that names the first option that is not a whole number of at least 1."""
     for name, value in options.items():

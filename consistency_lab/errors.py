@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class UserError(ValueError):
@@ -20,3 +21,15 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     return UserError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}.")
+
+
+@contextlib.contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Whatever other people's code raises in the block, as a `UserError` of one sentence; ``what`` could not be done."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # an option that does not fit raises whatever the first line that trips over it does
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".;")
+        raise UserError(f"{what}: {reason}.") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,13 +11,14 @@ from typing import Any
 
 import torch
 
-from consistency_lab.addresses import is_foreign, open_foreign
+from consistency_lab.addresses import Address, is_foreign, open_foreign, read_address
 from consistency_lab.contrast.gan import GAN_KIND
 from consistency_lab.contrast.vae import VAE_KIND
 from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.model import GenerativeModel
 from consistency_lab.errors import StoreError, UserError
 from consistency_lab.interop.files import is_hub_name, refuse_hub_name
+from consistency_lab.pipelines.recording import RecordedImages
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
 from consistency_lab.training.describing import differences
@@ -25,6 +27,7 @@ from consistency_lab.training.settings import LoopSettings
 from consistency_lab.training.train import DIFFUSION_KIND
 
 Model = GenerativeModel
+_Named = tuple[Any, Address | None]  # a model, and its address if it has one
 
 
 MODEL_KINDS: dict[str, ModelKind[Any, Any, Any]] = {kind.name: kind for kind in (DIFFUSION_KIND, GAN_KIND, VAE_KIND)}
@@ -93,14 +96,87 @@ def load(
 def load_all(
     texts: Sequence[str], *, store: Store | str | Path = "runs", device: str | torch.device | None = None
 ) -> list[Model]:
-    """Models by name or path (see `load`), told apart where names collide: ``unet-s0 (lr=0.001)`` and ``unet-s0 (lr=0.002)``.
+    """Models by name or path (see `load`), told apart where names collide.
 
-    Names that still collide, of one run that is named twice or of models from elsewhere, are left as they are.
+    By what differs between them: the settings of runs, ``unet-s0 (lr=0.001)`` and ``unet-s0 (lr=0.002)``; of models from elsewhere the
+    path, ``out (run1)`` and ``out (run2)``, then the options of their addresses, ``sd (batch=2)``. What is named twice is numbered.
     """
     models: list[Any] = [load(text, store=store, device=device) for text in texts]
-    for name in {model.name for model in models}:
-        same = [k for k, model in enumerate(models) if model.name == name and "spec" in model.facts]
-        for k, text in zip(same, differences([models[k].facts["spec"] for k in same]), strict=True):
-            if text:
-                models[k] = replace(models[k], name=f"{name} ({text})")
-    return models
+    return [_renamed(model, name) for model, name in zip(models, names_apart(models, texts), strict=True)]
+
+
+def names_apart(models: Sequence[Model], texts: Sequence[str]) -> list[str]:
+    """A name for each model that no other has: its own, and in brackets what differs where another is called so too.
+
+    Args:
+        models: as they call themselves.
+        texts: what each was loaded by.
+    """
+    said: list[list[str]] = [[] for _ in models]
+
+    def name(k: int, *more: str) -> str:
+        parts = [*said[k], *more]
+        return f"{models[k].name} ({', '.join(parts)})" if parts else models[k].name
+
+    sources = [read_address(text) if is_foreign(text) else None for text in map(os.fspath, texts)]
+    for tell in (_settings, _prefixes, _paths, _options):
+        own = [name(k) for k in range(len(models))]
+        for same in ([k for k, other in enumerate(own) if other == each] for each in dict.fromkeys(own)):
+            if len(same) > 1:
+                for k, text in zip(same, tell([(models[k], sources[k]) for k in same]), strict=True):
+                    said[k] += [text] if text else []
+    found: list[str] = []
+    for k in range(len(models)):
+        numbered = (name(k, str(number)) for number in itertools.count(2))
+        found.append(next(each for each in itertools.chain([name(k)], numbered) if each not in found))
+    return found
+
+
+def _settings(same: Sequence[_Named]) -> list[str]:
+    """Of runs of ours."""
+    runs = [k for k, (model, _) in enumerate(same) if "spec" in model.facts]
+    told = dict(zip(runs, differences([same[k][0].facts["spec"] for k in runs]), strict=True))
+    return [told.get(k, "") for k in range(len(same))]
+
+
+def _prefixes(same: Sequence[_Named]) -> list[str]:
+    kinds = [address.prefix if address else "" for _, address in same]
+    return kinds if len(set(kinds)) > 1 else [""] * len(same)
+
+
+def _paths(same: Sequence[_Named]) -> list[str]:
+    """What is left of each path without the folders, before and behind, that all have; of files apart in their ending, that alone."""
+    if not all(address for _, address in same):
+        return [""] * len(same)
+    parts = []
+    for path in (Path(os.path.abspath(os.path.expanduser(address.path))) for _, address in same if address):
+        parts.append((*path.parent.parts, path.stem, path.suffix) if path.is_file() else (*path.parts, ""))
+    if len(set(parts)) == 1:
+        return [""] * len(same)
+    head = _shared(parts)
+    tail = min(_shared([each[::-1] for each in parts]), min(map(len, parts)) - head)
+    if tail:
+        return ["/".join(each[head:-tail]) for each in parts]
+    return ["/".join(each[head:-1]) + each[-1] for each in parts]
+
+
+def _shared(parts: Sequence[Sequence[str]]) -> int:
+    """How many parts from the first on are alike."""
+    levels = enumerate(zip(*parts, strict=False))
+    return next((i for i, level in levels if len(set(level)) > 1), min(map(len, parts)))
+
+
+def _options(same: Sequence[_Named]) -> list[str]:
+    told = [address.said if address else {} for _, address in same]
+    keys = [
+        key for key in dict.fromkeys(k for each in told for k in each) if len({str(each.get(key)) for each in told}) > 1
+    ]
+    return [", ".join(f"{key}={each[key]}" for key in keys if key in each) for each in told]
+
+
+def _renamed(model: Any, name: str) -> Any:
+    if name == model.name:
+        return model
+    if isinstance(model, RecordedImages):
+        return replace(model, recording=replace(model.recording, name=name))
+    return replace(model, name=name)

@@ -41,15 +41,32 @@ def imported(module: str, name: str) -> Any:
 
 
 def find(texts: Sequence[str], store: Path) -> list[str]:
-    """What each text means, for a dry run: the run's folder, or the foreign address itself. Nothing is loaded."""
-    from consistency_lab.addresses import is_foreign
+    """What each text means, for a dry run: the run's folder, or the foreign address itself. Nothing is loaded.
+
+    Raises:
+        UserError: no such run, file or folder, or an address that cannot be read.
+    """
+    from consistency_lab.addresses import is_foreign, read_address
     from consistency_lab.interop.files import is_weights, refuse_weights
     from consistency_lab.loading import find_run
 
     for text in texts:
         if is_weights(text):
             refuse_weights(text)
+        if is_foreign(text) and not (path := Path(read_address(text).path).expanduser()).exists():
+            raise UserError(f"there is no file or folder {path}; write an address as PREFIX:PATH.")
     return [text if is_foreign(text) else str(find_run(text, store).folder) for text in texts]
+
+
+def runs_itself(text: str) -> bool:
+    """Whether an address is of a whole pipeline, under its own scheduler and not under our sampler."""
+    from consistency_lab.addresses import is_foreign, read_address
+    from consistency_lab.pipelines.either import usual_mode
+
+    address = read_address(text) if is_foreign(text) else None
+    if address is None or address.prefix != "diffusers":
+        return False
+    return (address.options.get("mode") or usual_mode(Path(address.path).expanduser())) == "theirs"
 
 
 def load_models(texts: Sequence[str], store: Path, device: str | None) -> list[Any]:

@@ -18,6 +18,7 @@ from consistency_lab.cli.common import (
     print_headline,
     print_json,
     print_table,
+    runs_itself,
     training_images,
     with_weights,
     write_results,
@@ -89,20 +90,23 @@ class Compare(Common):
         if self.dry_run:
             each = sampler.evaluations() + sampler.evaluations(2 * sampler.steps)
             each += sampler.evaluations() * (embedding is not None) + _LEVELS * self.frozen
-            made = sum(not text.startswith("images:") for text in found)
-            count = self.count if self.count is not None or made < len(found) else COUNT
-            evaluations = made * (count or COUNT) * each
+            read = [text.startswith(("images:", "trajectory:")) for text in found]
+            count = self.count if self.count is not None or any(read) else COUNT
+            theirs = sum(runs_itself(text) for text in found)
+            evaluations = (read.count(False) - theirs) * (count or COUNT) * each
+            own = f"{evaluations}, and as many as {theirs} pipelines take by themselves" if theirs else evaluations
             print_json(
                 {
                     "models": found,
-                    "samples": "all common images" if count is None else count,
-                    "network_evaluations": evaluations,
+                    "samples": "all that they have in common" if count is None else count,
+                    "network_evaluations": own,
                     "out": str(self.out),
                 }
             )
             return
         claim_folder(self.out, self.force)
-        models = load_models(self.models, self.store, self.device)
+        models = load_models([*self.models, *([] if self.self is None else [self.self])], self.store, self.device)
+        second = None if self.self is None else models.pop()
         if self.guidance is not None:
             models = _guided(models, self.guidance)
         if self.frozen:
@@ -113,7 +117,6 @@ class Compare(Common):
         labels = None if self.labels is None else parse_numbers(self.labels, "labels")
         noise = SharedNoise(self.seed)
         walked: dict[str, Any] = {"count": self.count, "sampler": sampler, "labels": labels}
-        second = None if self.self is None else load_models([self.self], self.store, self.device)[0]
         result = compare(models, noise, metrics=metrics, images=images, again=second, **walked)
         results, models = {"comparison": result}, [m for m in models if m.name in result["model"].values]
         if self.frozen:

@@ -130,10 +130,14 @@ def _opened(path: Path) -> Iterator[tuple[list[str], Callable[[str], bytes], lis
         yield visible, read, notes
 
 
-def files_below(folder: Path) -> list[str]:
+def files_below(folder: Path, *, broken: bool = False) -> list[str]:
     """Relative names of all files but hidden ones, through links to folders too; a link into a folder above is not followed again.
 
-    Raises `UserError` for a folder that cannot be read, and for a link that leads nowhere.
+    Args:
+        folder: where to look.
+        broken: name links that lead nowhere too.
+
+    Raises `UserError` for a folder that cannot be read, and for a link that leads nowhere unless those are asked for.
     """
 
     def unreadable(error: OSError) -> None:
@@ -143,7 +147,7 @@ def files_below(folder: Path) -> list[str]:
     above = {os.fspath(folder): frozenset([os.path.realpath(folder)])}
     for root, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
         for file in (Path(root, name) for name in files):
-            if file.is_file():
+            if file.is_file() or (broken and file.is_symlink()):
                 names.append(file.relative_to(folder).as_posix())
             elif file.is_symlink():
                 raise UserError(f"{file} is a link to {os.readlink(file)}, which is not there; mend or remove it.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -231,7 +232,9 @@ def images_of(model: GenerativeModel, noise: SharedNoise, indices: Sequence[int]
 
 def check_generative(model: object) -> None:
     """Raise `UserError` for anything but a `GenerativeModel`, and say how to come by one."""
-    if not all(hasattr(model, name) for name in ("name", "noise_shape", "generate")):
+    # Looked up without being asked: the noise shape of a pipeline is known when the pipeline has been loaded.
+    lacks = [name for name in ("name", "noise_shape", "generate") if inspect.getattr_static(model, name, None) is None]
+    if not all(hasattr(model, name) for name in lacks):
         hint = f"load({model!r})" if isinstance(model, str) else "train(...), load(...) or wrap_module(...)"
         raise UserError(f"a {type(model).__name__} is no model; give what {hint} returns.")
 

@@ -74,7 +74,12 @@ def as_schedule(schedule: str | Choice | Schedule | Mixing | Sequence[float] | n
         return SCHEDULES.build(schedule)
     if callable(schedule) and not isinstance(schedule, Tensor):
         return MixingSchedule(schedule)
-    table = np.asarray(torch.as_tensor(schedule, dtype=torch.float64).cpu())
+    try:
+        table = np.asarray(torch.as_tensor(schedule, dtype=torch.float64).cpu())
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"schedule={schedule!r} is no schedule; give its name, or a table of alphas_cumprod."
+        ) from error
     check_table(table)
     return TableVP(np.log(table))
 

@@ -202,16 +202,17 @@ def opened(file: Path) -> Any:
 def weights_in(content: Any) -> list[Weights]:
     """Every network's tensors, averaged ones apart from the others that lie with them; the largest first."""
     groups = []
-    for keys, tensors in _mappings(content, ()):
+    for keys, wrapped in _mappings(content, ()):
+        outer, tensors, around = _unwrapped(wrapped)
         first = {name.partition(".")[0] for name in tensors if "." in name}
         several = len(first) > 1 and any(_AVERAGE.search(part) for part in first)
         for root in sorted(first) if several else [""]:
             begin = f"{root}." if root else ""
             part = {name.removeprefix(begin): tensor for name, tensor in tensors.items() if name.startswith(begin)}
-            prefix, own, beside = _unwrapped(part)
-            prefix = begin + prefix
-            said = prefix if several else ".".join([*keys, prefix])
-            groups.append(Weights(keys, prefix, own, bool(_AVERAGE.search(said)), beside))
+            inner, own, beside = _unwrapped(part)
+            prefix = f"{outer}{begin}{inner}"
+            said = begin + inner if several else ".".join([*keys, prefix])
+            groups.append(Weights(keys, prefix, own, bool(_AVERAGE.search(said)), {**around, **beside}))
     groups = [group for group in groups if any(tensor.ndim > 1 for tensor in group.tensors.values())]
     groups.sort(key=lambda group: -group.size)
     for keys, shadow in _shadows(content, ()):
@@ -242,9 +243,10 @@ def _unwrapped(tensors: dict[str, Tensor]) -> tuple[str, dict[str, Tensor], dict
         rest = {name: tensor for name, tensor in tensors.items() if "." not in name}
         # What a wrapper keeps of its own: counters, or the tables of a schedule. Anything else is the network's.
         own = "betas" in rest or all(tensor.ndim == 0 for tensor in rest.values())
-        if len(dotted) != 1 or not own or not dotted <= set(_WRAPPERS):
+        name = dotted.pop() if len(dotted) == 1 else ""
+        if not own or not (name in _WRAPPERS or _AVERAGE.search(name)):
             return prefix, tensors, beside
-        wrapper = f"{dotted.pop()}."
+        wrapper = f"{name}."
         prefix, beside = prefix + wrapper, {**beside, **rest}
         tensors = {name.removeprefix(wrapper): tensor for name, tensor in tensors.items() if name.startswith(wrapper)}
 

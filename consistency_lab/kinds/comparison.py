@@ -13,6 +13,7 @@ import xarray as xr
 
 from consistency_lab.intervals import interval_of, mean_interval
 from consistency_lab.kinds import words
+from consistency_lab.kinds.asked import asked_of_each
 from consistency_lab.kinds.base import Drawing, Kind, Section
 from consistency_lab.kinds.gallery import extremes, gallery
 from consistency_lab.kinds.numbers import Headline, headline, number, records, score_text, with_interval
@@ -252,15 +253,18 @@ def _differences(ds: xr.Dataset, metric: str) -> Drawing:
 def _models(ds: xr.Dataset, facts: words.Facts) -> dict[str, Any]:
     """A row a model: what is recorded of it, its own ceiling and its distance to the training images."""
     recorded = {str(model.get("name")): dict(model) for model in words.models_of(facts)}
+    names = reading.names(ds, "model")
+    told = asked_of_each([dict(recorded.get(name, {})) for name in names])
     for model in recorded.values():
         model |= {"weights": words.weights_name(model)} if model.get("weights") else {}
         model |= {"seed": words.seeds_of(model) or None}
+        model |= {"steps": None} if model.get("kind") == "pipeline" else {}  # the solver's: among what it was asked for
     columns: list[tuple[str, list[str]]] = []
-    names = reading.names(ds, "model")
     for field in ("network", "predicts", "schedule", "parameters", "seed", "steps", "weights"):
         values = [recorded.get(name, {}).get(field) for name in names]
         if any(value is not None for value in values):
             columns.append((field, [_recorded(field, value) for value in values]))
+    columns += [(term, texts) for term, texts in told.items() if len(set(texts)) > 1]
     metric = reading.headline_metric(ds)
     if "without_score" in ds:
         left = ds["without_score"].isel(t=-1).sel(metric=metric).values.tolist()

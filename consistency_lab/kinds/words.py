@@ -9,6 +9,7 @@ import xarray as xr
 
 from consistency_lab.choices import printable
 from consistency_lab.errors import StoreError
+from consistency_lab.kinds.asked import told_together
 from consistency_lab.plots import reading
 from consistency_lab.similarity.quantities import is_scored, note_of
 from consistency_lab.store.results import provenance
@@ -50,6 +51,7 @@ def compared(ds: xr.Dataset, facts: Facts) -> list[tuple[str, str]]:
         ("blocks of samples", facts.get("blocks")),
         ("sampler", _listed(sampler)),
         ("network evaluations a sample (NFE)", facts.get("nfe")),
+        *told_together(models_of(facts)),
         ("ceiling", _ceiling(ds, facts)),
         ("data", _data(data)),
         *machine(facts),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -24,9 +24,9 @@ from consistency_lab.data.formats import read_bytes, read_npy, read_npz
 from consistency_lab.data.pictures import SUFFIXES, decode
 from consistency_lab.errors import UserError
 from consistency_lab.interop.units import OURS, Range, check_value_range, to_ours
+from consistency_lab.pipelines.lossy import lossy_kind
 
 ARRAYS = (".npy", ".npz")
-_LOSSY = {".jpg", ".jpeg", ".jpe", ".jfif"}
 _FRAME = re.compile(r"frames?[ _.-]*\d+$", re.IGNORECASE)
 
 
@@ -35,6 +35,16 @@ class Picture(NamedTuple):
 
     file: str
     row: int = -1
+
+
+class _Found(NamedTuple):
+    """A picture that was read, by its name: where it is, (C, H, W), how it was compressed if with loss, and how many frames it has."""
+
+    key: str
+    picture: Picture
+    shape: tuple[int, int, int]
+    lossy: str = ""
+    frames: int = 1
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,7 @@ class Contents:
         pictures: by name: the path below the folder without suffix, in the order of their names, numbers by their value.
         shape: (C, H, W) of every one; C is 1 if all are grey and 3 otherwise.
         dropped: those that are not used, each with the reason.
-        notes: what else a reader must know, as sentences.
+        notes: what else a reader must know, each as what follows "folder: ".
         fingerprint: of all names and bytes.
         arrays: of the array files, by name.
         value_range: the values of black and white in arrays that are not bytes.
@@ -74,14 +84,14 @@ class Contents:
 def contents_of(path: Path, value_range: tuple[float, float] | None = None) -> Contents:
     """List a folder of pictures and arrays, or an array file ``(N, H, W, C)``.
 
-    What cannot be used is left out and named in ``dropped``: files that are damaged, partly transparent or of more than 8 bits, pictures
-    of another size than most, two files of one name (``a.png`` and ``a.jpg``).
+    What cannot be used is left out and named in ``dropped``: files that are damaged, partly transparent or of more than 8 bits, links that
+    lead nowhere, pictures of another size than most, two files of one name (``a.png`` and ``a.jpg``).
 
     Raises:
         UserError: nothing there, nothing that can be used, or an array whose values are in no known range.
     """
     if path.is_dir():
-        files, root = sorted(files_below(path)), path
+        files, root = sorted(files_below(path, broken=True)), path
     elif path.suffix.lower() in ARRAYS and path.is_file():
         files, root = [path.name], path.parent
     elif path.exists():
@@ -91,22 +101,24 @@ def contents_of(path: Path, value_range: tuple[float, float] | None = None) -> C
     else:
         raise UserError(f"there is no folder {path}; images:DIR takes a folder of images, or an .npy or .npz file.")
     known = [name for name in files if PurePosixPath(name).suffix.lower() in {*SUFFIXES, *ARRAYS}]
-    notes = [f"{path.name}: {note}." for note in left_out(set(files) - set(known))]
+    notes = [f"{note}." for note in left_out(set(files) - set(known))]
     own = OURS if value_range is None else check_value_range(value_range)
     digest = hashlib.sha256()
-    found: list[tuple[str, Picture, tuple[int, int, int]]] = []
+    found: list[_Found] = []
     dropped: list[tuple[str, str]] = []
     arrays: dict[str, np.ndarray] = {}
-    moving = 0
     for name in tqdm(known, desc=path.name, unit="file", disable=None, leave=False):
         key = PurePosixPath(name).with_suffix("").as_posix()
+        if not (root / name).is_file():
+            dropped.append((name, "is a link that leads nowhere"))
+            continue
         if PurePosixPath(name).suffix.lower() in ARRAYS:
             array = arrays[name] = _array(root / name, value_range)
             digest.update(name.encode() + _digest(array))
             height, width = array.shape[1:3]
             shape = (array.shape[3], height, width)
             within = "" if not path.is_dir() else f"{key}/"
-            found += [(f"{within}{row}", Picture(name, row), shape) for row in range(len(array))]
+            found += [_Found(f"{within}{row}", Picture(name, row), shape) for row in range(len(array))]
             continue
         try:
             content = read_bytes(root / name)
@@ -114,43 +126,50 @@ def contents_of(path: Path, value_range: tuple[float, float] | None = None) -> C
         except UserError as error:
             dropped.append((name, str(error).removeprefix(name).strip().rstrip(".")))
             continue
-        moving += frames > 1
         digest.update(name.encode() + hashlib.sha256(content).digest())
         channels, height, width = pixels.shape
-        found.append((key, Picture(name), (channels, height, width)))
-    if moving:
-        notes.append(f"{path.name}: only the first frame or page of {moving} of its files is used.")
-    if lossy := sum(PurePosixPath(picture.file).suffix.lower() in _LOSSY for _, picture, _ in found):
-        notes.append(
-            f"{path.name}: {lossy} of its {len(found)} images are JPEG, which is lossy: what compression changed is part of every "
-            "distance; write PNG where you can."
-        )
-    twice = {key for key, times in Counter(key for key, _, _ in found).items() if times > 1}
+        found.append(_Found(key, Picture(name), (channels, height, width), lossy_kind(content), frames))
+    twice = {key for key, times in Counter(each.key for each in found).items() if times > 1}
     dropped += [
-        (picture.file, "has the name of another, but for its ending") for key, picture, _ in found if key in twice
+        (each.picture.file, "has the name of another, but for its ending") for each in found if each.key in twice
     ]
-    found = [each for each in found if each[0] not in twice]
-    sizes = Counter(shape[1:] for _, _, shape in found)
+    found = [each for each in found if each.key not in twice]
+    sizes = Counter(each.shape[1:] for each in found)
     if not sizes:
         reason = f"; {dropped[0][0]}: {dropped[0][1]}" if dropped else ""
         raise UserError(f"{path} holds no images that can be used{reason}.")
     most = sizes.most_common(1)[0][0]
     dropped += [
-        (picture.file, f"is {shape[1]}x{shape[2]} and most are {most[0]}x{most[1]}")
-        for _, picture, shape in found
-        if shape[1:] != most
+        (each.picture.file, f"is {each.shape[1]}x{each.shape[2]} and most are {most[0]}x{most[1]}")
+        for each in found
+        if each.shape[1:] != most
     ]
-    found = sorted((each for each in found if each[2][1:] == most), key=lambda each: natural(each[0]))
+    found = sorted((each for each in found if each.shape[1:] == most), key=lambda each: natural(each.key))
+    notes += _notes(found)
     return Contents(
         root,
-        _without_shared_folders({key: picture for key, picture, _ in found}),
-        (max(shape[0] for _, _, shape in found), *most),
+        _without_shared_folders({each.key: each.picture for each in found}),
+        (max(each.shape[0] for each in found), *most),
         tuple(dropped),
         tuple(notes),
         digest.hexdigest()[:16],
         arrays,
         own,
     )
+
+
+def _notes(used: Sequence[_Found]) -> Iterator[str]:
+    """What a reader must know of the pictures that are used."""
+    if moving := sum(each.frames > 1 for each in used):
+        yield f"only the first frame or page of {moving} of its files is used."
+    if lossy := [each.lossy for each in used if each.lossy]:
+        kinds = ", ".join(sorted(set(lossy)))
+        yield (
+            f"{len(lossy)} of its {len(used)} images are compressed lossily ({kinds}): what that changed is part of every distance; "
+            "write PNG where you can."
+        )
+    if 0 < (grey := sum(each.shape[0] == 1 for each in used)) < len(used):
+        yield f"{grey} of its {len(used)} images are grey and are read as three equal channels, as the others have three."
 
 
 def clips_of(pictures: Mapping[str, Picture]) -> dict[str, tuple[Picture, ...]]:
@@ -209,7 +228,9 @@ def _array(path: Path, value_range: tuple[float, float] | None) -> np.ndarray:
             array = read_npy(path)  # says what is wrong with it
     if array.ndim == 3:
         array = array[..., None]
-    if array.ndim != 4 or array.shape[3] not in (1, 3) or not len(array):
+    if not array.size:
+        raise UserError(f"{path} holds no images: its array {array.shape} is empty.")
+    if array.ndim != 4 or array.shape[3] not in (1, 3):
         raise UserError(
             f"{path} holds an array {array.shape}; images are (N, height, width, channels) with 1 or 3 channels."
         )
@@ -219,7 +240,11 @@ def _array(path: Path, value_range: tuple[float, float] | None) -> np.ndarray:
         raise UserError(f"{path} holds an array of {array.dtype}; images are numbers.")
     low, high = np.inf, -np.inf
     for part in array:  # one image at a time
-        low, high = np.fmin(low, np.nanmin(part)), np.fmax(high, np.nanmax(part))
+        numbers = part[~np.isnan(part)]
+        if numbers.size:
+            low, high = min(low, numbers.min()), max(high, numbers.max())
+    if low > high:
+        raise UserError(f"{path} holds no images: every value in it is NaN.")
     black, white = value_range or OURS
     if low < black or high > white or (value_range is None and low >= 0):
         raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import json
@@ -16,72 +17,19 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from consistency_lab.choices import whole
 from consistency_lab.devices import measuring, resolve_device
 from consistency_lab.diffusion.model import model_table
 from consistency_lab.diffusion.noise import SharedNoise
-from consistency_lab.errors import UserError
+from consistency_lab.errors import UserError, explained
 from consistency_lab.interop.diffusers import require_diffusers
+from consistency_lab.pipelines.asking import BATCH, Asking, asked_for
 from consistency_lab.pipelines.noise_levels import knows
 from consistency_lab.pipelines.recorder import Recorder
 from consistency_lab.pipelines.recording import RecordedImages, Recording, Space
 from consistency_lab.pipelines.recording_files import load_recording, save_recording
 from consistency_lab.pipelines.shared_draws import NoiseAskedFor, SharedDraws
-from consistency_lab.pipelines.variants import Variant, check_folder, denoiser_of, explained, opened
+from consistency_lab.pipelines.variants import Variant, check_folder, denoiser_of, opened
 from consistency_lab.store.atomic import as_path, atomic_write, ensure_writable
-
-BATCH = 4
-
-
-@dataclass(frozen=True)
-class Asking:
-    """What a pipeline is asked for.
-
-    Attributes:
-        prompts: of image i the prompt i mod their number; none for a pipeline without text.
-        labels: of image i the class i mod their number; none for one without classes.
-        steps, guidance, size: None: what the pipeline takes by itself.
-        call: further arguments of the call, by name.
-        batch: images that are made together; bits hold for equal batches only.
-    """
-
-    prompts: tuple[str, ...] = ()
-    labels: tuple[int, ...] = ()
-    steps: int | None = None
-    guidance: float | None = None
-    size: tuple[int, int] | None = None
-    call: Mapping[str, Any] = field(default_factory=dict)
-    batch: int = BATCH
-
-    def said(self, indices: Sequence[int]) -> dict[str, list[Any]]:
-        """Prompts and labels of those images, by what recordings call them."""
-        found = {"prompts": self.prompts, "labels": self.labels}
-        return {name: [each[i % len(each)] for i in indices] for name, each in found.items() if each}
-
-    def arguments(self, pipe: Any, indices: Sequence[int]) -> dict[str, Any]:
-        """Of a call that makes those images. Raises `UserError` where the pipeline needs or knows other ones."""
-        kind, takes = type(pipe).__name__, inspect.signature(type(pipe).__call__).parameters
-        said, found = self.said(indices), dict(self.call)
-        for option, argument in (("prompts", "prompt"), ("labels", "class_labels")):
-            if argument in takes and not said.get(option):
-                what = "a text file of prompts: prompts=FILE" if option == "prompts" else "classes: labels=0,1,2"
-                raise UserError(f"{kind} is asked by {argument}; give {what}.")
-            if said.get(option):
-                if argument not in takes:
-                    raise UserError(f"{kind} takes no {argument}; leave {option} out.")
-                found[argument] = said[option]
-        if "prompt" not in takes and "class_labels" not in takes:
-            if "batch_size" not in takes:
-                raise UserError(
-                    f"{kind} makes no images of a prompt, a class or noise alone; only such pipelines can be compared."
-                )
-            found["batch_size"] = len(indices)
-        height, width = self.size or (None, None)
-        options = {"num_inference_steps": self.steps, "guidance_scale": self.guidance, "height": height, "width": width}
-        found |= {name: value for name, value in options.items() if value is not None}
-        if unknown := [name for name in found if name not in takes]:
-            raise UserError(f"{kind} takes no {unknown[0]}; leave it out.")
-        return found | ({"output_type": "pt"} if "output_type" in takes else {})
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -117,13 +65,9 @@ class PipelineModel:
         if made := next(self.store.rglob("*.safetensors"), None):
             return load_recording(made).noise_shape
         noise, indices = SharedNoise(0), range(self.asking.batch)
-        with opened(self.folder, self.variant, self.device) as pipe, torch.no_grad(), measuring():
-            draws = SharedDraws(noise, indices, only_shape=True)
-            try:
-                with draws:
-                    pipe(**self.asking.arguments(pipe, indices))
-            except NoiseAskedFor:
-                pass
+        draws = SharedDraws(noise, indices, only_shape=True)
+        with opened(self.folder, self.variant, self.device) as pipe, contextlib.suppress(NoiseAskedFor):
+            self._called(pipe, draws)
         assert draws.shape is not None
         return draws.shape[1:] if len(draws.shape) == 4 and draws.shape[0] == 1 else draws.shape
 
@@ -157,20 +101,15 @@ class PipelineModel:
         """Make and keep one batch."""
         batch = self.asking.batch
         indices = range(number * batch, (number + 1) * batch)
-        arguments = self.asking.arguments(pipe, indices)
         scheduler = getattr(pipe, "scheduler", None)
         if scheduler is None or not knows(scheduler):
             raise UserError(
                 f"the noise levels of {type(scheduler).__name__} are not known here, so the pipeline "
                 "cannot be recorded; choose scheduler=..."
             )
-        with Recorder(pipe, rows=batch) as recorder, torch.no_grad(), measuring():
-            with SharedDraws(noise, indices) as draws:
-                if "generator" in inspect.signature(type(pipe).__call__).parameters:
-                    arguments["generator"] = draws.generators
-                with explained(f"{type(pipe).__name__} cannot make images with these options ({self.name})"):
-                    output = pipe(**arguments)
-            recorder.add_images(_images(output))
+        draws = SharedDraws(noise, indices)
+        with Recorder(pipe, rows=batch) as recorder:
+            recorder.add_images(_images(self._called(pipe, draws)))
             tensors = recorder.tensors()
         assert draws.shape is not None
         vae = getattr(pipe, "vae", None) or getattr(pipe, "vqvae", None)
@@ -184,6 +123,15 @@ class PipelineModel:
         }
         tensors |= _unpacked(pipe, tensors, draws.shape)
         save_recording(self._file(noise, number), tensors, self.asking.said(indices), facts)
+
+    def _called(self, pipe: Any, draws: SharedDraws) -> Any:
+        """The pipeline's output for the images of those draws. Raises `UserError` for whatever it does not bear."""
+        arguments = self.asking.arguments(pipe, draws.indices)
+        if "generator" in inspect.signature(type(pipe).__call__).parameters:
+            arguments["generator"] = draws.generators
+        what = f"{type(pipe).__name__} cannot make images with these options ({self.name})"
+        with torch.no_grad(), measuring(), draws, explained(what):
+            return pipe(**arguments)
 
     def __repr__(self) -> str:
         return f"PipelineModel({self.name!r}, {self.facts.get('class')}, {self.variant.spec})"
@@ -227,7 +175,7 @@ def load_pipeline(
         prompts: a text file, one prompt a line, or the prompts: image i has prompt i mod their number.
         labels: classes, for pipelines that take these: image i has class i mod their number.
         steps, guidance, size: number of steps, guidance scale, and height and width in pixels; the pipeline's own by default.
-        call: further arguments of the pipeline's call.
+        call: further arguments of the pipeline's call by name, such as ``{"eta": 0.5}``; what another option says is refused here.
         batch: images that are made together, always so many: image i is the same to the bit whatever number is asked for.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
         quantize: of the denoiser: ``torchao:int8wo``, ``bitsandbytes:nf4``, ``layerwise:fp8``.
@@ -240,7 +188,7 @@ def load_pipeline(
 
     Raises:
         UserError: diffusers or a package of a variant is not installed, no pipeline, code of others, pickled weights, or an option that
-            the pipeline does not know.
+            the pipeline does not know, or that is said twice.
     """
     require_diffusers()
     folder = Path(path).expanduser()
@@ -253,20 +201,10 @@ def load_pipeline(
     )
     variant.check()
     index = check_folder(folder)
-    asked = Asking(
-        _prompts(prompts),
-        ()
-        if labels is None
-        else tuple(whole("each label", label) for label in ([labels] if isinstance(labels, int) else labels)),
-        None if steps is None else whole("steps", steps, 1),
-        None if guidance is None else float(guidance),
-        _size(size),
-        dict(call or {}),
-        whole("batch", batch, 1),
-    )
+    asked = asked_for(prompts, labels, steps, guidance, size, call, batch)
     where = resolve_device(device)
     weights = _fingerprint(folder, variant)
-    spec = {"weights": weights, "variant": variant.spec, "asking": _json(asked), "device": where.type} | {
+    spec = {"weights": weights, "variant": variant.spec, "asking": asked.spec, "device": where.type} | {
         package: version(package) for package in ("torch", "diffusers")
     }
     digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
@@ -279,7 +217,7 @@ def load_pipeline(
         kept = as_path(store).expanduser() / "pipelines" / f"{folder.resolve().name}-{digest[:12]}"
         atomic_write(kept / "spec.json", json.dumps(spec, indent=1, sort_keys=True))
     changes = [f"{key}={value}" for key, value in variant.spec.items() if (key, value) != ("dtype", "float32")]
-    changes += [f"{key}={value}" for key, value in (("steps", steps), ("guidance", guidance)) if value is not None]
+    changes += asked.changes
     facts = {
         "kind": "pipeline",
         "source": "diffusers",
@@ -287,42 +225,11 @@ def load_pipeline(
         "class": index["_class_name"],
         "weights_sha256": weights,
         **variant.spec,
-        **{key: value for key, value in _json(asked).items() if value not in (None, [], {})},
+        **{key: value for key, value in asked.spec.items() if value not in (None, [], {})},
         "made": digest[:12],
     }
     label = name or " ".join([folder.resolve().name, *changes])
     return PipelineModel(label, folder, variant, asked, space, kept, where, facts, holding)
-
-
-def _prompts(given: str | os.PathLike[str] | Sequence[str] | None) -> tuple[str, ...]:
-    if given is None:
-        return ()
-    if isinstance(given, str | os.PathLike):
-        try:
-            given = Path(given).expanduser().read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read the prompts {given}; give a text file with one prompt a line.") from error
-    found = tuple(line.strip() for line in given if line.strip())
-    if not found:
-        raise UserError("there is no prompt; give a text file with one prompt a line.")
-    return found
-
-
-def _size(given: int | Sequence[int] | None) -> tuple[int, int] | None:
-    if given is None:
-        return None
-    sides = [given, given] if isinstance(given, int) else list(given)
-    if len(sides) != 2:
-        raise UserError(f"size={given!r} is not height and width; write size=512,512.")
-    return whole("height", sides[0], 1), whole("width", sides[1], 1)
-
-
-def _json(asked: Asking) -> dict[str, Any]:
-    found = {**vars(asked), "prompts": list(asked.prompts), "labels": list(asked.labels), "call": dict(asked.call)}
-    try:
-        return dict(json.loads(json.dumps(found)))
-    except TypeError as error:
-        raise UserError("call= takes numbers, texts and lists; others cannot be recorded.") from error
 
 
 def _fingerprint(folder: Path, variant: Variant) -> str:

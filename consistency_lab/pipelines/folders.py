@@ -67,10 +67,10 @@ class FolderModel:
         """What a reader of its numbers must know, in sentences."""
         said = list(self.contents.notes)
         if dropped := self.contents.dropped:
-            files, whose = f"{len(dropped)} file{'s' if len(dropped) > 1 else ''}", self.name
+            files = f"{len(dropped)} file{'s' if len(dropped) > 1 else ''}"
             first = "; ".join(f"{name} {reason}" for name, reason in dropped[:3])
-            said.append(f"{whose}: {files} left out: {first}{'; ...' if len(dropped) > 3 else ''}.")
-        return said
+            said.append(f"{files} left out: {first}{'; ...' if len(dropped) > 3 else ''}.")
+        return [f"{self.name}: {each}" for each in said]
 
     def of(self, names: Sequence[str], channels: int | None = None) -> Self:
         """The same with those images alone, in that order; ``channels``: 3 to show grey images as RGB."""
@@ -134,7 +134,8 @@ def load_folder_model(
 
     Returns:
         The model. What cannot be used is left out, counted and named in its ``notes``, and in the warnings of a comparison: files that
-        are damaged, partly transparent or of more than 8 bits, of another size than most, or that share a name but for the suffix.
+        are damaged, partly transparent or of more than 8 bits, of another size than most, links that lead nowhere, or
+        that share a name but for the suffix.
 
     Raises:
         UserError: no such folder, nothing in it that can be used, an unknown order, or arrays in no known range.
@@ -149,7 +150,7 @@ def load_folder_model(
     entries = clips_of(contents.pictures) if as_clips else {key: (each,) for key, each in contents.pictures.items()}
     lengths = sorted({len(each) for each in entries.values()})
     if len(lengths) > 1:
-        said = f"{where.name}: its clips have {lengths[0]} to {lengths[-1]} frames; the first {lengths[0]} of each are compared."
+        said = f"its clips have {lengths[0]} to {lengths[-1]} frames; the first {lengths[0]} of each are compared."
         contents = replace(contents, notes=(*contents.notes, said))
     channels, height, width = contents.shape
     facts: dict[str, Any] = {

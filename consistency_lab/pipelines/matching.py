@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 
 from consistency_lab.diffusion.model import GenerativeModel
-from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.errors import UserError
 from consistency_lab.pipelines.recording import RecordedImages, Recording
 
@@ -32,14 +31,22 @@ def source(model: Recorded) -> Recording:
     return model.recording if isinstance(model, RecordedImages) else model
 
 
-def matched(models: Sequence[GenerativeModel], noise: SharedNoise, count: int | None) -> Matched:
+def labels_made(model: GenerativeModel) -> tuple[int, ...]:
+    """The labels that the images of a recording, or of a pipeline, are made under, image i under the i-th in turn; empty where none are."""
+    if isinstance(model, Recorded):
+        return source(model).labels
+    return tuple(model.facts.get("labels") or ()) if model.facts.get("kind") == "pipeline" else ()
+
+
+def matched(models: Sequence[GenerativeModel], count: int | None) -> Matched:
     """Pair the samples of recordings: by name where all have names, else by number. Labels are theirs, or their prompts.
 
+    Beside a model that is asked for labels there are none here: it is asked for theirs (`similarity.labels`).
+
     Raises:
-        UserError: noise that differs, or is not known beside a model that makes its images; other prompts; too few samples.
+        UserError: other prompts or labels; too few samples.
     """
     records = [model for model in models if isinstance(model, Recorded)]
-    _check_noise(models, records, noise)
     sources = [source(model) for model in records]
     live = len(records) < len(models)
     said: list[str] = []
@@ -68,6 +75,8 @@ def matched(models: Sequence[GenerativeModel], noise: SharedNoise, count: int | 
     orders = [order[:count] for order in orders]
     picked = [model.of(order) for model, order in zip(records, orders, strict=True)]
     labels, label_names, why = _labels([source(model) for model in picked])
+    if any(getattr(model, "classes", 0) for model in models):
+        labels, label_names, why = None, (), []
     turn = iter(picked)
     return Matched(
         [next(turn) if isinstance(model, Recorded) else model for model in models],
@@ -79,35 +88,17 @@ def matched(models: Sequence[GenerativeModel], noise: SharedNoise, count: int | 
     )
 
 
-def _check_noise(models: Sequence[GenerativeModel], records: Sequence[Recorded], noise: SharedNoise) -> None:
-    seeds = {source(model).name: source(model).noise_seed for model in records}
-    known = {name: seed for name, seed in seeds.items() if seed is not None}
-    if len(set(known.values())) > 1:
-        told = " and ".join(f"{name!r} from seed {seed}" for name, seed in known.items())
-        raise UserError(f"the recordings were made from other noise ({told}); record them from the same.")
-    live = next((model.name for model in models if not isinstance(model, Recorded)), None)
-    if live is None:
-        return
-    for name, seed in seeds.items():
-        if seed != noise.seed:
-            what = "is not known" if seed is None else f"is that of seed {seed}"
-            raise UserError(
-                f"{name!r} is a recording whose noise {what}, and {live!r} makes its images from seed {noise.seed}. If its sample i was "
-                f"made from noise i of that seed, say so where it is recorded: facts={{'noise_seed': {noise.seed}}}."
-            )
-
-
 def _labels(sources: Sequence[Recording]) -> tuple[np.ndarray | None, tuple[str, ...], list[str]]:
     """A number for the prompt or label of each sample, where each is that of two samples or more."""
     told = [_asked(each) for each in sources]
-    first = next((each for each in told if each), None)
-    if first is None:
+    other, first = next(((each, own) for each, own in zip(sources, told, strict=True) if own), (None, None))
+    if first is None or other is None:
         return None, (), []
     for each, own in zip(sources, told, strict=True):
         if own and own != first:
             at = next(i for i, (a, b) in enumerate(zip(own, first, strict=True)) if a != b)
             raise UserError(
-                f"{each.name!r} was asked for {own[at]!r} where the other recording was for {first[at]!r} (sample {at}); record the same "
+                f"{each.name!r} was asked for {own[at]!r} and {other.name!r} for {first[at]!r} (sample {at}); ask both for the same "
                 "prompts or labels in the same order."
             )
     counts = Counter(first)

@@ -14,6 +14,7 @@ from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.errors import UserError
 from consistency_lab.pipelines.folders import FolderModel
 from consistency_lab.pipelines.matching import Recorded, matched, source
+from consistency_lab.pipelines.origins import check_noise, twins
 
 COUNT = 256  # samples by default, of models that can make any number
 _NUMBER = re.compile(r"(\d+)$")
@@ -66,17 +67,20 @@ def agreed(models: Sequence[GenerativeModel], noise: SharedNoise, count: int | N
     Raises:
         UserError: sizes that differ, clips and images, fewer images than are asked for, or folders that cannot be paired.
     """
+    check_noise(models, noise)
     folders = [model for model in models if isinstance(model, FolderModel)]
+    said = twins(models)
     models = _made(models, noise, count)
     if not folders and any(isinstance(model, Recorded) for model in models):
-        found = matched(models, noise, count)
+        found = matched(models, count)
+        said += found.said
         return Agreement(
-            found.models, found.names, found.labels, found.label_names, 1, found.said, found.most, "prompts or labels"
+            found.models, found.names, found.labels, found.label_names, 1, tuple(said), found.most, "prompts or labels"
         )
     if not folders:
-        return Agreement(list(models))
-    _check(models, folders, noise)
-    said = [sentence for folder in folders for sentence in folder.notes]
+        return Agreement(list(models), said=tuple(said))
+    _check(models, folders)
+    said += [sentence for folder in folders for sentence in folder.notes]
     if len(folders) < len(models):
         names, aligned = _by_number(folders, count)
     else:
@@ -89,6 +93,11 @@ def agreed(models: Sequence[GenerativeModel], noise: SharedNoise, count: int | N
         order = np.random.default_rng(noise.seed).permutation(len(names))[:count].tolist()
         names, aligned = [names[i] for i in order], [[each[i] for i in order] for each in aligned]
     channels = max(folder.contents.shape[0] for folder in folders)
+    if grey := [folder for folder in folders if folder.contents.shape[0] < channels]:
+        said.append(
+            f"{_listed(grey)}: grey images beside those of {_listed([each for each in folders if each not in grey])}, which have "
+            f"{channels} channels; they are read as {channels} equal ones."
+        )
     paired = iter(folder.of(each, channels) for folder, each in zip(folders, aligned, strict=True))
     labels, label_names, why = _labels(names)
     frames = min(folder.frames for folder in folders)
@@ -114,7 +123,7 @@ def _made(models: Sequence[GenerativeModel], noise: SharedNoise, count: int | No
     return [model.made(noise, wanted) if isinstance(model, MadeBefore) else model for model in models]
 
 
-def _check(models: Sequence[GenerativeModel], folders: Sequence[FolderModel], noise: SharedNoise) -> None:
+def _check(models: Sequence[GenerativeModel], folders: Sequence[FolderModel]) -> None:
     first = folders[0]
     for folder in folders[1:]:
         (height, width), (other_height, other_width) = first.contents.shape[1:], folder.contents.shape[1:]
@@ -135,14 +144,6 @@ def _check(models: Sequence[GenerativeModel], folders: Sequence[FolderModel], no
         raise UserError(
             f"{first.name!r} holds clips and {live!r} makes images; compare clips with clips, or give clips=False."
         )
-    for folder in folders:
-        if folder.noise_seed != noise.seed:
-            known = "is not known" if folder.noise_seed is None else f"is said to be seed {folder.noise_seed}"
-            raise UserError(
-                f"{folder.name!r} is a folder: the noise of its images {known}, and {live!r} makes its images from seed {noise.seed}. "
-                f"If they were made from it, image i from noise i, say so: load_folder_model(..., noise_seed={noise.seed}), or "
-                f"images:DIR?noise_seed={noise.seed}."
-            )
 
 
 def _by_number(folders: Sequence[FolderModel], count: int | None) -> tuple[list[str], list[list[str]]]:

@@ -40,7 +40,7 @@ class Part:
         return self.shapes["latents"][1] if "latents" in self.shapes else self.shapes["images"][0]
 
     def read(self, name: str, step: int | None, rows: Sequence[int]) -> Tensor:
-        """Those samples, at that step where the tensor has steps; float32."""
+        """Those samples, at that step where the tensor has steps; float32, bytes of images in [-1, 1]."""
         if name in self.arrays:
             tensor = self.arrays[name] if step is None else self.arrays[name][step]
         else:
@@ -48,7 +48,8 @@ class Part:
                 whole, low, high = file.get_slice(name), min(rows), max(rows) + 1
                 tensor = whole[low:high] if step is None else whole[step : step + 1, low:high][0]
                 rows = [row - low for row in rows]
-        return tensor[list(rows)].float()
+        values = tensor[list(rows)]
+        return values.float() / 127.5 - 1 if name == "images" and values.dtype == torch.uint8 else values.float()
 
 
 @dataclass(frozen=True, eq=False, repr=False)

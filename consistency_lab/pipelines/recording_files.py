@@ -35,7 +35,8 @@ def load_recording(
     """A trajectory from a file, as a model to compare: the way to compare an engine that cannot be called from here.
 
     The file is safetensors, or npz. It holds ``latents (step, sample, ...)``, optionally ``x0`` of that shape (what the engine expects the
-    data to be) and ``images (sample, C, H, W)`` in [-1, 1], in float64, float32, float16 or bfloat16; and the level of every step as one of
+    data to be) and ``images (sample, C, H, W)`` in [-1, 1], in float64, float32, float16 or bfloat16 (images also as bytes, 0 to 255); and
+    the level of every step as one of
 
     * ``sigmas`` and ``alphas (step,)``, of x_t = alpha x0 + sigma eps: the log-SNR is ln(alpha² / sigma²);
     * ``log_snr (step,)``, with ``t`` beside it or not;
@@ -105,7 +106,10 @@ def save_recording(
     }
     with atomic_path(target) as temporary:
         if target.suffix == ".npz":
-            arrays: dict[str, Any] = {key: tensor.detach().cpu().float().numpy() for key, tensor in tensors.items()}
+            arrays: dict[str, Any] = {
+                key: (tensor if tensor.dtype == torch.uint8 else tensor.float()).detach().cpu().numpy()
+                for key, tensor in tensors.items()
+            }
             texts: dict[str, Any] = {key: np.array(values) for key, values in about.items() if key != "facts"}
             np.savez(temporary, **arrays, **texts, facts=json.dumps(about["facts"]))
         else:
@@ -120,6 +124,7 @@ def _opened(path: Path) -> Recording:
         shapes = {key: tuple(tensor.shape) for key, tensor in arrays.items()}
         axes = {key: arrays[key].double() for key in _AXES if key in arrays}
         part = Part(path, shapes, {key: arrays[key] for key in (*BY_STEP, "images") if key in arrays})
+        sort = str(arrays["images"].dtype).removeprefix("torch.") if "images" in arrays else ""
     elif path.suffix == ".safetensors":
         check_tensors(path)
         with safetensors.safe_open(path, "pt") as file:
@@ -127,6 +132,7 @@ def _opened(path: Path) -> Recording:
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in names}
             axes = {key: file.get_tensor(key).double() for key in _AXES if key in names}
             about = _json((file.metadata() or {}).get("consistency_lab", "{}"), path)
+            sort = file.get_slice("images").get_dtype() if "images" in names else ""
         part = Part(path, shapes)
     else:
         raise UserError(f"{path} is no recording; a recording is a file {' or '.join(FORMATS)}.")
@@ -140,6 +146,8 @@ def _opened(path: Path) -> Recording:
         raise UserError(f"{path} holds x0 {shapes['x0']} and latents {shapes['latents']}; they need one shape.")
     if "images" in shapes and (len(shapes["images"]) != 4 or shapes["images"][0] != count):
         raise UserError(f"{path} holds images {shapes['images']} where ({count}, C, H, W) was expected.")
+    if sort and sort not in ("uint8", "U8") and not sort.lower().startswith(("f", "bf")):
+        raise UserError(f"{path} holds images of {sort}; write floats in [-1, 1], or bytes (uint8, 0 to 255).")
     facts = dict(about.get("facts") or {})
     t, log_snr = _levels(axes, facts, steps, path)
     order = _order(log_snr, path)

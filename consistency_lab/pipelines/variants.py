@@ -7,6 +7,7 @@ import gc
 import importlib
 import importlib.util
 import inspect
+import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 
-from consistency_lab.errors import UserError, unknown_name
+from consistency_lab.errors import UserError, explained, unknown_name
 from consistency_lab.interop.layout import read_json
 from consistency_lab.interop.pickles import refuse_pickle
 from consistency_lab.pipelines.noise_levels import is_flow
@@ -74,8 +75,8 @@ class Variant:
                 raise unknown_name(f"quantisation of {tool}", kind, QUANTIZERS[tool])
             if tool != "layerwise":
                 require(tool, f"quantize={self.quantize}")
-        if self.cache is not None and str(self.cache).partition(":")[0] not in CACHES:
-            raise unknown_name("cache", str(self.cache).partition(":")[0], CACHES)
+        if self.cache is not None:
+            _cache_setting(str(self.cache))
         if self.offload is not None and self.offload not in OFFLOADS:
             raise unknown_name("offload", str(self.offload), OFFLOADS)
         if self.lora is not None:
@@ -156,7 +157,8 @@ def opened(folder: Path, variant: Variant, device: torch.device) -> Iterator[Any
     pipe = None
     try:
         pipe = _built(folder, index, variant)
-        _changed(pipe, variant, device)
+        with explained(f"the pipeline of {folder} cannot be changed so"):
+            _changed(pipe, variant, device)
         yield pipe
     finally:
         if pipe is not None and variant.offload is not None:
@@ -266,21 +268,38 @@ def _scheduler(current: Any, name: str) -> Any:
     return made
 
 
+def _cache_setting(text: str) -> tuple[str, Any]:
+    """The kind of cache and its number, None where it has its default. Raises `UserError` for an unknown kind or no such number."""
+    kind, colon, value = text.partition(":")
+    if kind not in CACHES:
+        raise unknown_name("cache", kind, CACHES)
+    if not colon:
+        return kind, None
+    try:
+        number = float(value) if kind == "firstblock" else int(value)
+    except ValueError:
+        number = math.nan
+    if not (0 if kind == "firstblock" else 1) <= number < math.inf:
+        least = "a threshold of 0 or more" if kind == "firstblock" else "a whole number of steps of 1 or more"
+        raise UserError(f"cache={text}: {kind} takes {least}, not {value!r}.")
+    return kind, number
+
+
 def _cache(pipe: Any, name: str, denoiser: Any, text: str) -> None:
     import diffusers
 
-    kind, _, value = text.partition(":")
+    kind, value = _cache_setting(text)
     if not hasattr(denoiser, "enable_cache"):
         raise UserError(
             f"cache={text}: the {name} of {type(pipe).__name__} ({type(denoiser).__name__}) has no caches in diffusers; leave it out."
         )
     timestep = {"current_timestep_callback": lambda: pipe.current_timestep}
     makers: dict[str, Any] = {
-        "firstblock": lambda: diffusers.FirstBlockCacheConfig(**({"threshold": float(value)} if value else {})),
+        "firstblock": lambda: diffusers.FirstBlockCacheConfig(**({} if value is None else {"threshold": value})),
         "pab": lambda: diffusers.PyramidAttentionBroadcastConfig(
-            spatial_attention_block_skip_range=int(value or 2), **timestep
+            spatial_attention_block_skip_range=value or 2, **timestep
         ),
-        "taylorseer": lambda: diffusers.TaylorSeerCacheConfig(**({"cache_interval": int(value)} if value else {})),
+        "taylorseer": lambda: diffusers.TaylorSeerCacheConfig(**({} if value is None else {"cache_interval": value})),
     }
     with explained(f"cache={text} cannot be used with {type(denoiser).__name__}"):
         denoiser.enable_cache(makers[kind]())
@@ -306,24 +325,3 @@ def _quiet() -> Iterator[None]:
         for logger, verbosity in zip(loggers, before, strict=True):
             logger.set_verbosity(verbosity)
             logger.enable_progress_bar()
-
-
-@contextlib.contextmanager
-def explained(what: str) -> Iterator[None]:
-    """What diffusers raises, in one sentence."""
-    try:
-        yield
-    except UserError:
-        raise
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        RuntimeError,
-        KeyError,
-        AttributeError,
-        ImportError,
-        NotImplementedError,
-    ) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".;")
-        raise UserError(f"{what}: {reason}.") from error

@@ -12,6 +12,7 @@ import numpy as np
 
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel
 from consistency_lab.errors import UserError
+from consistency_lab.pipelines.matching import labels_made
 
 LEAST = 2  # images per label: with fewer there is no other noise for it
 
@@ -24,14 +25,17 @@ def agreed_labels(
     Args:
         models: those that are compared.
         count: images.
-        labels: what the caller wants. By default all labels of the models, or the first ``count // 2`` where they have more: every label
-            needs two images.
+        labels: what the caller wants. By default those that a recording or pipeline among them is made under; else all labels of the
+            models, or the first ``count // 2`` where they have more: every label needs two images.
 
     Raises:
-        UserError: models with different numbers of labels, labels that a model does not have, that nobody could use, or that
-            would have fewer than two images.
+        UserError: models with different numbers of labels, labels that a model does not have, that nobody could use, other ones than
+            a recording or pipeline is made under, or that would have fewer than two images.
     """
     known = {m.name: m.classes for m in models if isinstance(m, DiffusionModel) and m.classes}
+    made, under = next(((m.name, labels_made(m)) for m in models if labels_made(m)), ("", ()))
+    if labels is None and known and under:
+        labels = _in_turn(under)
     if labels is None:
         if not known:
             return None
@@ -51,12 +55,28 @@ def agreed_labels(
         if strange := [label for label in asked if not 0 <= label < classes]:
             raise UserError(f"the label {strange[0]} was asked for, and {name!r} knows the labels 0 to {classes - 1}.")
     images = labels_of(range(count), asked)
-    if few := [label for label in dict.fromkeys(asked) if int((images == label).sum()) < LEAST]:
+    if under and (other := np.flatnonzero(images != labels_of(range(count), under))).size:
+        at = int(other[0])
+        raise UserError(
+            f"image {at} of {made!r} is made under the label {under[at % len(under)]}, and {images[at]} was asked for; leave labels "
+            "out, and all are asked for the same."
+        )
+    if few := [
+        label
+        for label in dict.fromkeys(asked if not under else images.tolist())
+        if int((images == label).sum()) < LEAST
+    ]:
         raise UserError(
             f"the label {few[0]} would have fewer than {LEAST} of {count} images, and the null of a conditional comparison is other noise "
             f"under the same label; raise count to {LEAST * len(asked)} or name fewer labels."
         )
     return asked
+
+
+def _in_turn(labels: tuple[int, ...]) -> tuple[int, ...]:
+    """The shortest beginning that, repeated, is all of them."""
+    turns = (labels[:n] for n in range(1, len(labels)) if all(a == b for a, b in zip(labels, labels[n:], strict=False)))
+    return next(turns, labels)
 
 
 def _whole(label: object) -> int:
@@ -72,11 +92,11 @@ def labels_of(indices: Sequence[int], asked: Sequence[int]) -> np.ndarray:
 
 def mixed_warning(models: Sequence[GenerativeModel]) -> str:
     """A sentence if some models are given a label and others are not; else empty."""
-    told = [m.name for m in models if getattr(m, "classes", 0)]
+    told = [m.name for m in models if getattr(m, "classes", 0) or labels_made(m)]
     blind = [m.name for m in models if m.name not in told]
     if not told or not blind:
         return ""
     return (
-        f"{', '.join(told)}: asked for a label, which {', '.join(blind)} cannot be told; pairs of the two kinds differ by what the label "
-        "says, not by the noise alone."
+        f"{', '.join(told)}: asked for a label, and {', '.join(blind)} for none that is known; pairs of the two kinds differ by what the "
+        "label says, not by the noise alone."
     )

@@ -109,3 +109,9 @@ def test_a_table_is_a_schedule():
     for bad in ([0.9, -0.1], [[0.9, 0.5]], [0.5, 0.9], [float("nan"), 0.1]):
         with pytest.raises(UserError):
             as_schedule(bad)
+
+
+@pytest.mark.parametrize("schedule", [{"a": 1}, b"a", [[1], [2, 3]], None])
+def test_what_is_no_schedule_is_one_sentence(schedule):
+    with pytest.raises(UserError, match=r"is no schedule; give its name, or a table"):
+        as_schedule(schedule)

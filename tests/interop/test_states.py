@@ -70,6 +70,9 @@ CHECKPOINTS = {
         "step": torch.tensor(10),
     },
     "swa_utils": {"n_averaged": torch.tensor(3), **with_prefix(PLAIN, "module.")},
+    "averages in a wrapper": {"state_dict": with_prefix(AVERAGE, "module.ema.")},
+    "both in a wrapper": {**with_prefix(PLAIN, "module.model."), **with_prefix(AVERAGE, "module.ema.module.")},
+    "averages under three wrappers": with_prefix(AVERAGE, "_orig_mod.averaged_model.module."),
     "lightning": {
         "state_dict": {**with_prefix(PLAIN, "net."), **with_prefix(AVERAGE, "net_ema.")},
         "optimizer_states": [ADAM],
@@ -80,13 +83,13 @@ CHECKPOINTS = {
 @pytest.mark.parametrize("key", CHECKPOINTS)
 def test_the_wrappers_come_off(key, tmp_path):
     state = load_state(saved(CHECKPOINTS[key], tmp_path / "x.pt"))
-    averaged = key in ("DiT", "torchcfm", "ema-pytorch", "ema-pytorch alone", "lightning")
+    averaged = key not in ("bare", "data parallel", "compiled", "swa_utils")
     assert state.averaged == averaged
     assert_loads(state, NET, AVERAGE if averaged else PLAIN)
     assert not any("exp_avg" in name for name in state)
 
 
-@pytest.mark.parametrize("key", ["DiT", "torchcfm", "ema-pytorch", "lightning", "bare"])
+@pytest.mark.parametrize("key", ["DiT", "torchcfm", "ema-pytorch", "both in a wrapper", "lightning", "bare"])
 def test_the_weights_as_trained(key, tmp_path):
     state = load_state(saved(CHECKPOINTS[key], tmp_path / "x.pt"), ema=False)
     assert not state.averaged

@@ -5,6 +5,7 @@ from consistency_lab import train
 from consistency_lab.data.sources import load_images
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.kinds import words
+from consistency_lab.kinds.comparison import _models
 from consistency_lab.similarity.compare import compare
 
 
@@ -89,3 +90,59 @@ def test_it_is_said_of_which_metrics_the_null_is_of_some_pairs_alone(results):
     assert said.startswith(
         f"The null of {ds['metric'].values[-1]} is taken of samples i and i ± s alone, for 8 shifts s"
     )
+
+
+PIPELINE = {
+    "kind": "pipeline",
+    "class": "DiTPipeline",
+    "scheduler": "DDIMScheduler",
+    "evaluations": 4,
+    "dtype": "float32",
+}
+MADE = {**PIPELINE, "steps": 4, "guidance": 2.0, "labels": [3, 7], "size": [16, 8], "batch": 4, "space": "pixels"}
+
+
+def test_what_pipelines_were_asked_for_is_said_of_each(results):
+    ds = results.comparison(2, samples=12)
+    models = [
+        {"name": "a", **MADE, "call": {"eta": 0.5}},
+        {"name": "b", **PIPELINE, "quantize": "layerwise:fp8", "prompts": ["cat", "dog", "cow", "hen"], "batch": 4},
+    ]
+    said = dict(words.compared(ds, {"models": models}))
+    assert said == {
+        "models": "2",
+        "pairs": "1",
+        "samples a model": "12",
+        "pipeline": "DiTPipeline",
+        "scheduler": "DDIMScheduler",
+        "solver steps": "a: 4; b: its own",
+        "guidance": "a: 2.0; b: its own",
+        "size": "a: 16x8; b: its own",
+        "further arguments": "a: eta=0.5; b: its own",
+        "network evaluations": "4",
+        "dtype": "float32",
+        "quantiser": "a: none; b: layerwise:fp8",
+        "prompts": "a: none; b: 4 in turn: 'cat', 'dog', 'cow', ...",
+        "labels of its own": "a: 3, 7; b: none",
+        "images made together": "4",
+        "space": "a: pixels; b: none",
+    }
+
+
+def test_the_table_of_models_has_what_differs_between_them(results):
+    ds = results.comparison(2, samples=12)
+    names = [str(name) for name in ds["model"].values]
+    models = [{"name": name, **MADE, "steps": steps} for name, steps in zip(names, (4, 8), strict=True)]
+    columns = dict(_models(ds, {"models": models})["columns"])
+    assert columns["solver steps"] == ["4", "8"]
+    assert not {"steps", "dtype", "guidance"} & set(columns)
+    models[1] = {"name": names[1], "kind": "images", "size": "8x8x1"}
+    columns = dict(_models(ds, {"models": models})["columns"])
+    assert columns["dtype"] == ["float32", "not recorded"]
+    assert columns["size"] == ["16x8", "not recorded"]
+
+
+def test_steps_and_batch_of_training_are_not_those_of_a_call(results):
+    ds = results.comparison(2, samples=12)
+    assert not {"solver steps", "images made together"} & set(dict(words.compared(ds, words.facts_of(ds))))
+    assert "steps" in dict(_models(ds, words.facts_of(ds))["columns"])

@@ -1,8 +1,12 @@
 """Pipelines of diffusers through us are what they are by themselves, to the bit, from our noise."""
 
+import contextlib
+import functools
 import json
+import re
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +15,7 @@ diffusers = pytest.importorskip("diffusers")
 import tiny_pipelines as tiny  # noqa: E402
 
 import consistency_lab as cl  # noqa: E402
+from consistency_lab.cli import main  # noqa: E402
 from consistency_lab.errors import UserError  # noqa: E402
 from consistency_lab.pipelines.diffusers_pipeline import PipelineModel, load_pipeline  # noqa: E402
 from consistency_lab.pipelines.shared_draws import SharedDraws, step_generators  # noqa: E402
@@ -256,7 +261,7 @@ def test_a_comparison_of_variants(folders, tmp_path):
     fp32, fp8 = (
         load_pipeline(folders("stable_diffusion_3"), **options, **more) for more in ({}, {"quantize": "layerwise:fp8"})
     )
-    assert fp8.name == "stable_diffusion_3-0 quantize=layerwise:fp8 steps=3"
+    assert fp8.name == "stable_diffusion_3-0 quantize=layerwise:fp8 steps=3 size=16x16"
     ds = cl.compare([fp32, fp8], NOISE, count=8, metrics=("mse",))
     assert ds.sizes["t"] == 1
     assert ds["label"].values.tolist() == [0, 1] * 4
@@ -286,8 +291,6 @@ def test_what_is_kept_is_not_made_again(folders, tmp_path, monkeypatch):
 
 
 def test_models_are_loaded_one_after_the_other(folders, monkeypatch):
-    import contextlib
-
     from consistency_lab.pipelines import diffusers_pipeline
 
     inside, real = [], diffusers_pipeline.opened
@@ -315,6 +318,46 @@ def test_ours_and_theirs_agree_where_they_should(folders):
     other = theirs.generate(NOISE, range(2))
     apart = float((made - other).pow(2).mean() / (made[0] - made[1]).pow(2).mean())
     assert apart < 0.01, apart
+
+
+@pytest.mark.slow
+def test_ours_is_asked_for_the_labels_that_theirs_is_made_under(folders):
+    address = f"diffusers:{folders('dit')}?device=cpu"
+    own, theirs = (
+        cl.load(f"{address}&mode=ours"),
+        cl.load(f"{address}&mode=theirs&labels=3,7&steps=3&batch=4&space=latents"),
+    )
+    ds = cl.compare([own, theirs], NOISE, count=4, metrics=("mse",), sampler="ddim(steps=3)")
+    assert ds["label"].values.tolist() == [3, 7, 3, 7]
+    assert "asked for a label" not in ds.attrs["warnings"]
+    apart = own.generate(NOISE, range(4), "ddim(steps=3)", labels=[3, 7]) - theirs.generate(NOISE, range(4))
+    assert np.allclose(ds["distance"].values[0, -1, :, 0], apart.pow(2).flatten(1).mean(1), rtol=1e-3)
+    result = cl.gate(own, theirs, at_least=0.1, noise=NOISE, count=16, sampler="ddim(steps=3)")
+    assert set(result["label"].values.tolist()) == {3, 7}
+
+
+@pytest.mark.slow
+@needs_text
+def test_other_prompts_are_refused_by_the_names_of_the_pipelines(folders):
+    a, b = (
+        load_pipeline(
+            folders("stable_diffusion"), name=name, **(asked("stable_diffusion") | {"prompts": [prompt], "steps": 1})
+        )
+        for name, prompt in (("one", "a cat"), ("two", "a dog"))
+    )
+    with pytest.raises(UserError, match=r"'two' was asked for 'a dog' and 'one' for 'a cat' \(sample 0\)"):
+        cl.compare([a, b], NOISE, count=2)
+
+
+def test_noise_is_checked_before_a_pipeline_makes_anything(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr("consistency_lab.pipelines.diffusers_pipeline.opened", lambda *_: pytest.fail("loaded"))
+    (tmp_path / "out").mkdir()
+    np.save(tmp_path / "out" / "a.npy", np.zeros((4, 8, 8, 3), np.uint8))
+    model, folder = load_pipeline(folders("ddim"), **asked("ddim")), cl.load_folder_model(tmp_path / "out")
+    with pytest.raises(
+        UserError, match="'out' is a folder: the noise of its images is not known, and 'ddim-0 steps=3' makes"
+    ):
+        cl.compare([model, folder], NOISE)
 
 
 def test_the_address_chooses_a_mode(folders):
@@ -360,6 +403,89 @@ def test_the_address_of_a_text_pipeline(folders, tmp_path):
 def test_what_cannot_be_is_said(folders, options, said):
     with pytest.raises(UserError, match=said):
         load_pipeline(folders("ddim"), **(asked("ddim") | options)).generate(NOISE, range(2))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"call": {"num_inference_steps": 1}}, "num_inference_steps is said by steps="),
+        ({"call": {"guidance_scale": 1}, "guidance": 2}, "guidance_scale is said by guidance="),
+        ({"call": {"prompt": "a dog"}}, "prompt is said by prompts="),
+        ({"call": {"class_labels": [1]}}, "class_labels is said by labels="),
+        ({"call": {"height": 8}}, "height is said by size="),
+        ({"call": {"batch_size": 8}}, "batch_size is said by batch="),
+        ({"call": {"output_type": "pil"}}, "output_type cannot be given in call="),
+        ({"call": {"generator": 1}}, "generator cannot be given in call=: it is made of the shared noise"),
+        ({"call": {"latents": 1}}, "latents cannot be given in call=: they are the shared noise"),
+        ({"call": {"timesteps": [9, 1]}}, "timesteps in call= and steps= both say the steps"),
+        ({"call": "{eta"}, "call='{eta' gives no arguments by name; write call={'eta':0.5}"),
+        ({"call": [1]}, "gives no arguments by name"),
+        ({"call": {1: 1}}, "gives no arguments by name"),
+        ({"call": {"eta": {1}}}, "others cannot be recorded"),
+        ({"guidance": -1}, "guidance is a number of 0 or more, not -1"),
+        ({"guidance": "a"}, "guidance is a number"),
+        ({"cache": "firstblock:-1"}, "firstblock takes a threshold of 0 or more, not '-1'"),
+        ({"cache": "firstblock:x"}, "firstblock takes a threshold"),
+        ({"cache": "taylorseer:0"}, "taylorseer takes a whole number of steps of 1 or more"),
+        ({"cache": "pab:1.5"}, "pab takes a whole number"),
+        ({"labels": 2.5}, "each label is a whole number"),
+        ({"labels": [-1]}, "each label is a whole number"),
+        ({"size": 2.5}, "height is a whole number"),
+        ({"size": [8, 8, 8]}, "is not height and width"),
+        ({"prompts": 5}, "neither a text file nor a list"),
+        ({"prompts": [5]}, "neither a text file nor a list"),
+    ],
+)
+def test_what_is_said_twice_or_means_nothing_is_refused_before_anything_is_loaded(folders, options, said, monkeypatch):
+    monkeypatch.setattr("consistency_lab.pipelines.diffusers_pipeline.opened", lambda *_: pytest.fail("loaded"))
+    with pytest.raises(UserError, match=re.escape(said)) as caught:
+        load_pipeline(folders("ddim"), **({"steps": 3, "device": "cpu"} | options))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("error", [AttributeError, IndexError, ZeroDivisionError, AssertionError])
+def test_whatever_a_pipeline_raises_is_one_sentence(folders, monkeypatch, error):
+    """Their code trips over options in any line; in a property, an AttributeError even reads as "no model"."""
+
+    @functools.wraps(diffusers.DDIMPipeline.__call__)
+    def trips(*args, **options):
+        raise error("no such thing\nand more")
+
+    monkeypatch.setattr(diffusers.DDIMPipeline, "__call__", trips)
+    held = contextlib.nullcontext(tiny.ddim())
+    monkeypatch.setattr("consistency_lab.pipelines.diffusers_pipeline.opened", lambda *_: held)
+    model = load_pipeline(folders("ddim"), **asked("ddim"))
+    other = load_pipeline(folders("ddim"), name="other", **asked("ddim"))
+    for ask in (
+        lambda: model.noise_shape,
+        lambda: model.generate(NOISE, range(2)),
+        lambda: cl.compare([model, other], count=2),
+        lambda: cl.gate(model, other, at_least=0.5, count=4),
+    ):
+        with pytest.raises(UserError) as caught:
+            ask()
+        assert (
+            str(caught.value) == "DDIMPipeline cannot make images with these options (ddim-0 steps=3): no such thing."
+        )
+
+
+@needs_text
+def test_a_size_that_does_not_fit_is_one_sentence(folders):
+    model = load_pipeline(folders("stable_diffusion"), **(asked("stable_diffusion") | {"size": 33}))
+    with pytest.raises(UserError, match=r"StableDiffusionPipeline cannot make .* divisible by 8"):
+        _ = model.noise_shape
+
+
+def test_a_label_that_the_network_does_not_have_is_refused(folders):
+    model = load_pipeline(folders("dit"), **(asked("dit") | {"labels": [3, 1000]}))
+    with pytest.raises(UserError, match="the label 1000 was asked for, and DiTPipeline knows the labels 0 to 999"):
+        model.generate(NOISE, range(2))
+
+
+def test_the_name_says_all_that_differs_from_a_plain_call(folders):
+    options = {"steps": 3, "guidance": 2, "size": (8, 16), "call": {"eta": 0.5}, "dtype": "bfloat16"}
+    model = load_pipeline(folders("ddim"), **options)
+    assert model.name == "ddim-0 dtype=bfloat16 steps=3 guidance=2.0 size=8x16 eta=0.5"
 
 
 def test_pipelines_without_their_question_are_refused(folders):
@@ -417,3 +543,13 @@ def test_a_gate_passes_a_second_run_fails_other_weights_and_cannot_tell_with_two
     assert cl.gate(reference, other, at_least=0.95, noise=NOISE, count=256).attrs["decision"] == "fail"
     narrow = load_pipeline(folders("ddim"), name="narrow", **options, dtype="bfloat16")
     assert cl.gate(reference, narrow, at_least=0.95, noise=NOISE, count=2).attrs["decision"] == "cannot tell"
+
+
+def test_a_dry_run_knows_what_runs_itself(folders, capsys):
+    address, samples = f"diffusers:{folders('ddim')}", 4 * (50 + 100)
+    for more, evaluations in (
+        ("", 2 * samples),
+        ("?mode=theirs", f"{samples}, and as many as 1 pipelines take by themselves"),
+    ):
+        assert main(["compare", address, f"{address}{more}", "--count", "4", "--dry-run"]) == 0
+        assert json.loads(capsys.readouterr().out)["network_evaluations"] == evaluations

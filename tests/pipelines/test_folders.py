@@ -16,9 +16,12 @@ from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
 from consistency_lab.pipelines.contents import natural
 from consistency_lab.pipelines.pairing import agreed
+from consistency_lab.pipelines.recording_files import save_recording
 from consistency_lab.store.results import load_result, provenance
 
 NOISE = cl.SharedNoise(0)
+EXIF = Image.Exif()
+EXIF[0x0131] = "a program"  # with which a WebP file is of the extended kind
 
 
 def pixels(seed, size=(16, 16), channels=3):
@@ -55,13 +58,66 @@ def test_images_are_read_as_image_sets_read_them(tmp_path):
         model.generate(NOISE, [6])
 
 
-@pytest.mark.parametrize("ending", ["png", "bmp", "webp", "tiff", "jpg"])
-def test_kinds_of_files(tmp_path, ending):
-    options = {"lossless": True} if ending == "webp" else {}
+@pytest.mark.parametrize(
+    ("ending", "options", "kind"),
+    [
+        ("png", {}, ""),
+        ("bmp", {}, ""),
+        ("tiff", {}, ""),
+        ("tiff", {"compression": "tiff_lzw"}, ""),
+        ("tiff", {"compression": "jpeg"}, "TIFF"),
+        ("jpg", {}, "JPEG"),
+        ("webp", {"lossless": True}, ""),
+        ("webp", {"lossless": True, "exif": EXIF}, ""),
+        ("webp", {"quality": 100}, "WebP"),
+        ("webp", {"quality": 50, "exif": EXIF}, "WebP"),
+    ],
+)
+def test_kinds_of_files(tmp_path, ending, options, kind):
+    """What a file is called lossy for is in the file, and so is what came back of the pixels."""
     plain, other = numbered(tmp_path / "ref"), numbered(tmp_path / "cand", ending=ending, **options)
     result = cl.compare([cl.load_folder_model(plain), cl.load_folder_model(other)], metrics=["mse"])
-    assert ("JPEG, which is lossy" in said(result)) == (ending == "jpg")
-    assert (float(result["distance"].max()) == 0) == (ending != "jpg")
+    sentence = f"cand: 6 of its 6 images are compressed lossily ({kind}): what that changed is part of every distance"
+    assert (sentence in said(result)) == bool(kind)
+    assert ("lossily" in said(result)) == bool(kind)
+    assert (float(result["distance"].max()) == 0) == (not kind)
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+def test_animated_webp_is_lossy_by_its_first_frame(tmp_path, lossless):
+    write(tmp_path / "a", {"1.png": pixels(1)})
+    frames = [Image.fromarray(pixels(i)) for i in range(2)]
+    frames[0].save(tmp_path / "a" / "2.webp", save_all=True, append_images=frames[1:], lossless=lossless)
+    notes = cl.load_folder_model(tmp_path / "a").notes
+    assert notes[0] == "a: only the first frame or page of 1 of its files is used."
+    assert ["a: 1 of its 2 images are compressed lossily (WebP)" in each for each in notes[1:]] == [True] * (
+        not lossless
+    )
+
+
+def test_warnings_count_what_is_used_alone(tmp_path):
+    """JPEG named PNG is JPEG; what is left out for its size or name is no part of any count."""
+    folder = numbered(tmp_path / "a", 4)
+    Image.fromarray(pixels(9)).save(folder / "named.png", format="JPEG")
+    Image.fromarray(pixels(9, (8, 8))).save(folder / "small.jpg")
+    Image.fromarray(pixels(9)).save(folder / "000.jpg")
+    model = cl.load_folder_model(folder)
+    assert model.names == ("001", "002", "003", "named")
+    assert model.notes[0].startswith("a: 1 of its 4 images are compressed lossily (JPEG)")
+    assert len(model.notes) == 2
+    assert model.notes[1].startswith("a: 3 files left out")
+
+
+def test_links_that_lead_nowhere_are_left_out_and_counted(tmp_path):
+    folder = numbered(tmp_path / "a", 3)
+    for name in ("lost.png", "lost.npy", "lost.txt"):
+        (folder / name).symlink_to(tmp_path / "nowhere")
+    model = cl.load_folder_model(folder)
+    assert model.names == ("000", "001", "002")
+    assert "2 files left out: lost.npy is a link that leads nowhere; lost.png is a link" in " ".join(model.notes)
+    assert model.facts["left_out"] == 2
+    with pytest.raises(UserError, match="which is not there; mend or remove it"):
+        cl.load_images(folder)
 
 
 @pytest.mark.parametrize("ending", ["npy", "npz"])
@@ -81,6 +137,32 @@ def test_arrays_are_read_by_row_in_a_folder_and_by_themselves(tmp_path, ending):
         cl.load_folder_model(floats)
     scaled = open_foreign(f"images:{floats}?range=0,1")
     assert torch.allclose(scaled.generate(NOISE, range(5)), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("array", "reason"),
+    [
+        (np.zeros((0, 16, 16, 3)), r"holds no images: its array \(0, 16, 16, 3\) is empty"),
+        (np.zeros((4, 0, 16, 3), np.uint8), "is empty"),
+        (np.full((4, 8, 8, 3), np.nan), "every value in it is NaN"),
+        (np.zeros((4, 3, 8, 8)), "images are \\(N, height, width, channels"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_arrays_without_images_are_refused_for_what_they_lack(tmp_path, array, reason):
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(UserError, match=reason):
+        cl.load_folder_model(tmp_path / "a.npy")
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_image_of_nan_among_others_is_read(tmp_path):
+    array = np.stack([pixels(i) for i in range(4)]) / 127.5 - 1
+    array[2] = np.nan
+    np.save(tmp_path / "a.npy", array)
+    assert torch.isnan(cl.load_folder_model(tmp_path / "a.npy").generate(NOISE, range(4))).flatten(1).all(1).tolist() == [
+        False, False, True, False,
+    ]  # fmt: skip
 
 
 def test_numbers_in_names_are_sorted_by_value():
@@ -173,6 +255,58 @@ def test_folders_of_other_sizes_are_refused_and_grey_ones_meet_colour(tmp_path):
     coloured = write(tmp_path / "rgb", {f"{i:03d}.png": np.dstack([pixels(i, channels=1)] * 3) for i in range(6)})
     result = cl.compare([cl.load_folder_model(grey), cl.load_folder_model(coloured)], metrics=["mse"])
     assert float(result["distance"].max()) == 0
+    assert "'grey': grey images beside those of 'rgb', which have 3 channels; they are read as 3 equal ones." in said(
+        result
+    )
+    both = cl.compare([cl.load_folder_model(grey), cl.load_folder_model(grey, name="again")], metrics=["mse"])
+    assert "equal ones" not in said(both)
+    Image.fromarray(pixels(0, channels=1)).save(coloured / "000.png")
+    mixed = cl.compare([cl.load_folder_model(coloured), cl.load_folder_model(coloured, name="again")], metrics=["mse"])
+    assert "rgb: 1 of its 6 images are grey and are read as three equal channels" in said(mixed)
+
+
+def test_folders_said_to_be_of_other_noise_are_not_compared(tmp_path):
+    a, b = (cl.load_folder_model(numbered(tmp_path / name), noise_seed=k) for k, name in enumerate(("ref", "cand")))
+    unknown = cl.load_folder_model(numbered(tmp_path / "unknown"))
+    with pytest.raises(UserError, match=r"other noise are not compared \('ref' from seed 0 and 'cand' from seed 1\)"):
+        cl.compare([a, unknown, b])
+    assert cl.compare([a, unknown], cl.SharedNoise(5), metrics=["mse"]).sizes["sample"] == 6
+
+
+def test_a_folder_meets_a_recording_of_the_same_noise_alone(tmp_path):
+    """Either way round, and no reason speaks of a model that makes images."""
+    pictures = np.stack([pixels(i) for i in range(6)])
+    images = torch.from_numpy(pictures).movedim(3, 1)
+    held = {"latents": torch.zeros(2, 6, 3, 16, 16), "images": images, "times": torch.tensor([1.0, 0.0])}
+    for name, facts in (("told", {"noise_seed": 4}), ("other", {"noise_seed": 5}), ("silent", {})):
+        save_recording(tmp_path / f"{name}.npz", held, {}, facts)
+    told, other, silent = (
+        cl.load_recording(tmp_path / f"{n}.npz", space="pixels") for n in ("told", "other", "silent")
+    )
+    folder = cl.load_folder_model(numbered(tmp_path / "ref"), noise_seed=4)
+    result = cl.compare([folder, told], metrics=["mse"])
+    assert float(result["distance"].max()) == 0  # bytes of a recording are bytes
+    with pytest.raises(UserError, match=r"'ref' from seed 4 and 'other' from seed 5"):
+        cl.compare([folder, other])
+    with pytest.raises(
+        UserError, match="'silent' is a recording: the noise of its images is not known, and 'ref' is a folder"
+    ):
+        cl.compare([folder, silent])
+    nameless = cl.load_folder_model(tmp_path / "ref", name="nameless")
+    with pytest.raises(
+        UserError, match="'nameless' is a folder: the noise of its images is not known, and 'told' is a rec"
+    ):
+        cl.compare([told, nameless])
+
+
+def test_one_folder_twice_is_no_finding(tmp_path):
+    numbered(tmp_path / "ref"), numbered(tmp_path / "copy")
+    models = [cl.load_folder_model(tmp_path / "ref", name=name) for name in "ab"]
+    assert "'a' and 'b' are one and the same: what they agree in is no finding." in said(
+        cl.compare(models, metrics=["mse"])
+    )
+    models[1] = cl.load_folder_model(tmp_path / "copy")  # of another's images: that they are equal is one
+    assert "one and the same" not in said(cl.compare(models, metrics=["mse"]))
 
 
 def test_sub_folders_are_labels_and_the_null_is_taken_within_them(tmp_path):
@@ -258,6 +392,36 @@ def test_the_command_line_compares_folders(tmp_path, capsys, monkeypatch):
     assert (tmp_path / "out" / "report.html").is_file()
     main(["compare", "images:ref", "images:cand", "--dry-run"])
     assert '"network_evaluations": 0' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["compare", "gate"])
+def test_two_folders_of_one_name_and_a_second_run_on_the_command_line(tmp_path, capsys, monkeypatch, command):
+    """A dry run accepts what the run itself does, and refuses what it does not find."""
+    monkeypatch.chdir(tmp_path)
+    for place in ("run1", "run2", "run3"):
+        numbered(tmp_path / place / "out", 16)
+    for module in ("compare", "gate"):
+        monkeypatch.setattr(f"consistency_lab.cli.{module}.write_results", lambda results, *_: made.append(results))
+    made = []
+    words = [command, "images:run1/out", "images:run2/out", "--self", "images:run3/out", "--device", "cpu", "--quiet"]
+    assert main([*words, "--dry-run"]) == 0
+    assert main(words) in (0, 1, 3)
+    (result,) = made[0].values()
+    named = [each["name"] for each in provenance(result)["models"]]
+    if command == "compare":
+        named.append(provenance(result)["again"]["name"])
+    else:
+        assert "out (run2) against out (run1)" in capsys.readouterr().out
+    assert named == ["out (run1)", "out (run2)", "out (run3)"]
+    for wrong, reason in {
+        "images:run4/out": "there is no file or folder run4/out",
+        "images:run1/out?foo=1": "unknown option of images 'foo'. Known: clips, noise_seed, order, range.",
+        "images:run1/out?noise_seed=a": "noise_seed='a' of the kind of foreign model 'images' is not usable",
+    }.items():
+        words[1] = wrong
+        assert main([*words, "--dry-run"]) == 2
+        assert reason in capsys.readouterr().err
+        assert main([*words, "--force"]) == 2
 
 
 def test_copies_are_counted_between_pairs_of_one_name(tmp_path):

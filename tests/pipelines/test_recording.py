@@ -178,7 +178,7 @@ def test_prompts_are_labels_and_must_be_the_same(tmp_path):
     assert provenance(ds)["prompts or labels"] == ["cat", "dog"]
     assert not np.allclose(ds["null"], ds["plain_null"])
     c = cl.load_recording(write(tmp_path / "c.npz", tensors(2), prompts=["cat", "cow"] * 3))
-    with pytest.raises(UserError, match="'cow' where the other recording was for 'dog'"):
+    with pytest.raises(UserError, match=r"'c' was asked for 'cow' and '0' for 'dog' \(sample 1\)"):
         cl.compare([a, c])
 
 
@@ -191,7 +191,9 @@ def test_noise_must_be_the_same(tmp_path):
         cl.compare([a, b])
     cl.compare([a, c], metrics=("mse",))
     live = cl.wrap_generator(lambda noise: noise, shape=(2, 4, 4), name="live")
-    with pytest.raises(UserError, match="whose noise is not known"):
+    with pytest.raises(
+        UserError, match="'2' is a recording: the noise of its images is not known, and 'live' makes its images"
+    ):
         cl.compare([c, live], count=4)
     ds = cl.compare([a, live], count=4, metrics=("mse",))
     ends = tensors()["latents"][-1, :4] - cl.SharedNoise(0).initial(range(4), (2, 4, 4))
@@ -233,3 +235,71 @@ def test_an_address_loads_one(tmp_path):
     assert pixels.generate(cl.SharedNoise(0), range(2)).shape == (2, 3, 2, 2)
     with pytest.raises(UserError, match="space"):
         cl.load(f"trajectory:{tmp_path / 'a.npz'}?space=else")
+
+
+@pytest.mark.parametrize("kind", ["npz", "safetensors"])
+def test_bytes_of_images_are_bytes(tmp_path, kind):
+    images = torch.randint(0, 256, (6, 3, 2, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    read = cl.load_recording(write(tmp_path / f"a.{kind}", tensors() | {"images": images}), space="pixels")
+    assert torch.equal(read.generate(cl.SharedNoise(0), [4, 0]), images[[4, 0]].float() / 127.5 - 1)
+    with pytest.raises(UserError, match=r"holds images of (int16|I16); write floats in \[-1, 1\], or bytes"):
+        if kind == "npz":
+            held = {name: value.numpy() for name, value in tensors().items()}
+            np.savez(tmp_path / "b.npz", **held, images=images.short().numpy())
+            cl.load_recording(tmp_path / "b.npz")
+        write(tmp_path / "b.safetensors", tensors() | {"images": images.short()})
+
+
+def labelled(path, labels, seed=0):
+    return cl.load_recording(write(path, tensors(seed), {"noise_seed": 0}, labels=labels))
+
+
+class Telling(torch.nn.Module):
+    """Gives its label back: what it was asked for is in its images."""
+
+    def forward(self, x, t, label):
+        return torch.ones_like(x) * label[:, None, None, None]
+
+
+@pytest.fixture
+def live():
+    options = {"schedule": "flow", "predicts": "x0", "time": "unit", "shape": (2, 4, 4), "classes": 10, "name": "live"}
+    return cl.wrap_module(Telling(), **options, device="cpu")
+
+
+@pytest.mark.parametrize("labels", [[4] * 6, [4, 7] * 3, [7, 4, 4, 7, 4, 4]])
+def test_a_live_model_is_asked_for_the_labels_of_a_recording(tmp_path, live, labels):
+    recorded = labelled(tmp_path / "a.npz", labels)
+    ds = cl.compare([live, recorded], metrics=("mse",), sampler="ddim(steps=2)")
+    told = torch.tensor(labels)[:, None, None, None] - tensors()["latents"][-1]
+    assert np.allclose(ds["distance"].values[0, -1, :, 0], told.pow(2).flatten(1).mean(1), rtol=1e-4)
+    assert ds["label"].values.tolist() == labels
+    assert "asked for a label" not in ds.attrs["warnings"]
+    same = cl.compare([recorded, live], metrics=("mse",), sampler="ddim(steps=2)", labels=labels)
+    assert np.array_equal(same["distance"], ds["distance"])
+    with pytest.raises(
+        UserError, match=r"image \d of 'a' is made under the label \d, and 1 was asked for; leave labels out"
+    ):
+        cl.compare([live, recorded], labels=[1])
+
+
+def test_a_gate_asks_the_live_model_for_the_labels_of_the_recording(tmp_path, live):
+    labels = [4, 7] * 8
+    recorded = cl.load_recording(write(tmp_path / "a.npz", tensors(count=16), {"noise_seed": 0}, labels=labels))
+    result = cl.gate(recorded, live, at_least=0.1, count=16, sampler="ddim(steps=2)", early=False)
+    assert result["label"].values.tolist() == [labels[i] for i in result["sample"].values]
+    told = (
+        torch.tensor(result["label"].values.tolist())[:, None, None, None]
+        - tensors(count=16)["latents"][-1][result["sample"].values.tolist()]
+    )
+    assert np.allclose(result["distance"].sel(metric="mse"), told.pow(2).flatten(1).mean(1), rtol=1e-4)
+
+
+def test_labels_of_a_recording_that_a_live_model_cannot_be_asked_for(tmp_path, live):
+    with pytest.raises(UserError, match="the label 12 was asked for, and 'live' knows the labels 0 to 9"):
+        cl.compare([live, labelled(tmp_path / "a.npz", [12] * 6)])
+    with pytest.raises(UserError, match="the label 3 would have fewer than 2 of 6 images"):
+        cl.compare([live, labelled(tmp_path / "b.npz", [1, 1, 1, 1, 1, 3])])
+    silent = cl.load_recording(write(tmp_path / "c.npz", facts={"noise_seed": 0}))
+    ds = cl.compare([live, silent], metrics=("mse",), sampler="ddim(steps=2)", count=4)
+    assert "live: asked for a label, and c for none that is known" in ds.attrs["warnings"]

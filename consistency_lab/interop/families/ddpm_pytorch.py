@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from consistency_lab.choices import height_and_width
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.schedule import TableVP
 from consistency_lab.errors import UserError
-from consistency_lab.interop.families.family import Family, State, count, facts_of, fill, package
+from consistency_lab.interop.families.family import Family, State, built, count, facts_of, fill, package
 from consistency_lab.interop.module import wrap_module
 from consistency_lab.interop.schedules import as_schedule
 from consistency_lab.interop.states import load_state
@@ -113,8 +114,8 @@ def load_ddpm_pytorch(
     says = objective(beside)
     if (schedule is None and "betas" not in beside) or (predicts is None and says is None):
         raise UserError(f"{file}: {_UNKNOWN}.")
-    unet = package("denoising_diffusion_pytorch", _NAME).Unet(**options, sinusoidal_pos_emb_theta=theta)
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = height_and_width(size)
+    unet = built(package("denoising_diffusion_pytorch", _NAME).Unet, **options, sinusoidal_pos_emb_theta=theta)
     shown = name or file.stem
     if options["self_condition"]:
         warnings.warn(

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from consistency_lab.diffusion.model import DiffusionModel
-from consistency_lab.errors import UserError
+from consistency_lab.errors import UserError, explained
 from consistency_lab.interop.states import State as Loaded
 
 State = Mapping[str, Tensor]
@@ -63,6 +63,12 @@ def package(name: str, family: str) -> ModuleType:
         raise UserError(
             f"a checkpoint of {family} is built from its own classes: pip install {project} ({error})."
         ) from error
+
+
+def built(kind: Callable[..., nn.Module], **options: Any) -> nn.Module:
+    """The network of that class with those arguments. Raises `UserError` for what its code does not bear."""
+    with explained(f"{kind.__name__} cannot be built so; check the options of the address"):
+        return kind(**options)
 
 
 def fill(net: nn.Module, state: State, what: str) -> nn.Module:

@@ -15,7 +15,7 @@ import safetensors
 import torch
 
 from consistency_lab.diffusion.model import DiffusionModel
-from consistency_lab.errors import UserError
+from consistency_lab.errors import UserError, explained
 from consistency_lab.interop.families.family import Family, State, facts_of, fill, package
 from consistency_lab.interop.module import wrap_module
 from consistency_lab.interop.states import load_state, opened
@@ -45,15 +45,18 @@ def load_k_diffusion(
         UserError: the package is not installed, the file is no such checkpoint, or its configuration is of another version.
     """
     file, state = Path(path), load_state(path, ema=ema, prefix="")
-    said = _configuration(file) if config is None else json.loads(Path(config).read_text())
+    try:
+        said = _configuration(file) if config is None else json.loads(Path(config).expanduser().read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"cannot read the configuration {config or 'in ' + str(file)}; give the json file of it."
+        ) from error
     if said is None:
         raise UserError(f"{file} does not hold its configuration; write k-diffusion:{file}?config=FILE.json.")
     kd = package("k_diffusion", "k-diffusion")
-    try:
+    with explained(f"the installed k-diffusion cannot build the configuration of {file}"):
         said = kd.config.load_config(dict(said))
         net, wrapper = kd.config.make_model(said), kd.config.make_denoiser_wrapper(said)
-    except (KeyError, ValueError, TypeError) as error:
-        raise UserError(f"the installed k-diffusion cannot build the configuration of {file}: {error!r}.") from error
     settings = said["model"]
     classes = said["dataset"]["num_classes"]
     net = wrapper(fill(net, state, f"the {settings['type']} of k-diffusion"))

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from consistency_lab.choices import Choice
+from consistency_lab.choices import Choice, whole
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.schedule import SCHEDULES, Schedule
 from consistency_lab.errors import UserError, unknown_name
-from consistency_lab.interop.families.family import Family, State, count, facts_of, fill, need, package
+from consistency_lab.interop.families.family import Family, State, built, count, facts_of, fill, need, package
 from consistency_lab.interop.mixing import MixingSchedule
 from consistency_lab.interop.module import wrap_module
 from consistency_lab.interop.states import load_state
@@ -88,9 +88,10 @@ def load_smalldiffusion(
     package_ = package("smalldiffusion", "smalldiffusion")
     wanted: dict[str, Any] = {} if flow else {"schedule": schedule}
     need({**wanted, **({"size": size} if family is SMALL_UNET else {"heads": heads})}, address)
-    kind, options = (
-        ("Unet", unet_options(state, size or 0)) if family is SMALL_UNET else ("DiT", dit_options(state, heads or 1))
-    )
+    if family is SMALL_UNET:
+        kind, options = "Unet", unet_options(state, whole("size", size, 1))
+    else:
+        kind, options = "DiT", dit_options(state, whole("heads", heads, 1))
     network = getattr(package_, kind)
     for wrapper in (("Scaled",) if scaled else ()) + _WRAPPERS[predicts]:
         network = getattr(package_, wrapper)(network)
@@ -100,7 +101,7 @@ def load_smalldiffusion(
         options["cond_embed"] = package_.CondEmbedderLabel(embed.shape[1], classes)
     if "sig_embed.mlp.4.weight" in state:
         options["sig_embed"] = package_.TimestepEmbedder(state["sig_embed.mlp.4.weight"].shape[0])
-    net = fill(network(**options), state, f"the {kind} of smalldiffusion")
+    net = fill(built(network, **options), state, f"the {kind} of smalldiffusion")
     call: Callable[..., Any] | None = _as_eps if predicts == "v" else None
     return wrap_module(
         net,

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from consistency_lab.choices import height_and_width, whole
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.errors import UserError
-from consistency_lab.interop.families.family import Family, State, count, facts_of, fill, package
+from consistency_lab.interop.families.family import Family, State, built, count, facts_of, fill, package
 from consistency_lab.interop.module import wrap_module
 from consistency_lab.interop.states import load_state
 from consistency_lab.interop.units import OURS
@@ -168,13 +169,13 @@ def _built(
             f"{_HEADS} Write {address}?size=...&heads=4 (num_heads) or &head_channels=64 (num_head_channels, which counts where both "
             "were given)."
         )
-    options = {**unet_options(state), "image_size": (size, size) if isinstance(size, int) else tuple(size)}
+    options = {**unet_options(state), "image_size": height_and_width(size)}
     said = {
-        "num_heads": heads or 1,
-        "num_head_channels": head_channels or -1,
+        "num_heads": 1 if heads is None else whole("heads", heads, 1),
+        "num_head_channels": -1 if head_channels is None else whole("head_channels", head_channels, 1),
         "use_new_attention_order": new_attention_order,
     }
-    net = package("torchcfm.models.unet.unet", "torchcfm").UNetModel(**options, **said)
+    net = built(package("torchcfm.models.unet.unet", "torchcfm").UNetModel, **options, **said)
     return fill(net, state, "such a UNetModel"), options
 
 

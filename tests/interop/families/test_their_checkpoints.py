@@ -97,6 +97,27 @@ def test_k_diffusion(tmp_path, kind):
     assert_same(load(f"k-diffusion:{tmp_path}/old.pth?config={tmp_path}/config.json", device="cpu"), theirs)
 
 
+@pytest.mark.parametrize(
+    ("library", "maker", "options"),
+    [
+        ("denoising_diffusion_pytorch", "ddpm_pytorch", {"size": ("a", "8,8,8", "0", "2.5"), "theta": ("'a'",)}),
+        ("torchcfm", "torchcfm", {"size": ("a", "8,8,8", "0", "None"), "heads": ("-1", "0")}),
+        ("smalldiffusion", "small", {"size": ("a", "0", "8,8")}),
+    ],
+)
+def test_options_that_mean_nothing_are_one_sentence(tmp_path, library, maker, options):
+    pytest.importorskip(library)
+    pytest.importorskip("accelerate")
+    address = getattr(checkpoints, maker)(tmp_path).address
+    path, _, query = address.partition("?")
+    for option, values in options.items():
+        rest = [pair for pair in query.split("&") if not pair.startswith(f"{option}=")]
+        for value in values:
+            with pytest.raises(UserError) as caught:
+                load(f"{path}?{'&'.join([*rest, f'{option}={value}'])}", device="cpu")
+            assert len(str(caught.value).splitlines()) == 1
+
+
 @pytest.mark.parametrize("classes", [0, 10])
 def test_torchcfm(tmp_path, classes):
     pytest.importorskip("torchcfm")
