@@ -24,7 +24,8 @@ excess over the optimal denoiser on any images, eigenvalues judged by the larges
 2: intervals over models and noise, SSIM as published, one alignment a pair, nulls within labels, that excess on training images alone,
 each eigenvalue by its own size, roughness and predictiveness by span.
 3: stochastic samplers follow another path of the same law.
-4: the ceiling is of a quarter of the samples; SSIM, denoisers and curvature to rounding (1e-6 of gradient moments and products).
+4: the ceiling is of a quarter of the samples; live models beside recordings are asked for their labels; SSIM, denoisers, gradient
+moments and curvature to rounding.
 """
 
 
