@@ -71,15 +71,15 @@ def spectrum_cost(
     if subject.levels > 1:  # all levels cost alike
         parts["one noise level"] = (subject.levels, subject.at([0]))
     most, scaled = most_products(probes, steps, products), bool(rest.get("scaled"))
-    return [
-        Work(
-            f"products with the {name} of {what}",
-            most * many,
-            _seconds(partial(_product, OPERATORS[name](part, scaled=scaled))),
-        )
-        for name in operators
-        for what, (many, part) in parts.items()
-    ]
+    found = []
+    for name in operators:
+        for what, (many, part) in parts.items():
+            made, graph, each = _product_seconds(partial(OPERATORS[name], part, scaled=scaled))
+            # Of the whole and of blocks of its images, for intervals; of these a graph for each third of the trace and for each end.
+            found.append(Work(f"{name} of {what}", 2 * many, made))
+            found.append(Work(f"graphs of the {name} of {what}", 5 * many, graph))
+            found.append(Work(f"products with the {name} of {what}", most * many, each))
+    return found
 
 
 def difficulty_cost(
@@ -135,8 +135,19 @@ def _gradients(subject: Subject) -> None:
             float(gradient[0].sum())  # waits for an accelerator
 
 
-def _product(operator: CurvatureOperator) -> None:
-    float((operator @ gaussian(operator, 1, torch.Generator().manual_seed(0))).sum())
+def _product_seconds(make: Callable[[], CurvatureOperator]) -> tuple[float, float, float]:
+    """An operator, its first product, and one more, for which the graph is there already (see `CurvatureOperator.held`)."""
+
+    def product(operator: CurvatureOperator) -> None:
+        float((operator @ gaussian(operator, 1, torch.Generator().manual_seed(0))).sum())  # waits for an accelerator
+
+    start = time.perf_counter()
+    operator = make()
+    made = time.perf_counter() - start
+    with operator.held():
+        first = _seconds(partial(product, operator), times=1)
+        each = _seconds(partial(product, operator))
+    return made, max(first - each, 0.0), each
 
 
 def _seconds(work: Callable[[], object], times: int = 2) -> float:

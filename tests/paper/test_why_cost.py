@@ -60,10 +60,7 @@ def test_probes_cost_what_is_foretold_and_nothing_once_they_are_done(passed, tmp
             start = passed[0]
             why.table([family], [probe])
             took, foretold = passed[0] - start, before[f"{probe} of {name}"][1]
-            least = (
-                0.2 if probe == "curvature" else 0.75
-            )  # a spectrum may be found early, and vectors pass side by side
-            assert least * foretold <= took <= 1.25 * foretold, (name, probe)
+            assert 0.75 * foretold <= took <= 1.25 * foretold, (name, probe)
     after = why_cost.why_cost(why, fleet, MEMBERS)
     assert set(after) == set(before)
     assert set(after.values()) == {(0.0, 0.0)}
