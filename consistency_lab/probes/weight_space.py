@@ -34,9 +34,10 @@ def at_points(
     steps = [[axis[i] for i in moved] for axis in axes]
     for index, point in enumerate(points):
         with torch.no_grad():
-            torch._foreach_copy_(parameters, origin)
+            if moved:  # a module without weights, or a way of length 0
+                torch._foreach_copy_(parameters, origin)
             for position, step in zip(point, steps, strict=True):
-                if position:
+                if moved and position:
                     torch._foreach_add_(parameters, step, alpha=float(position))
         if settle is not None and any(point):
             settle()
