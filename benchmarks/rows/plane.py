@@ -1,12 +1,11 @@
 from _line import metrics, moved, subject, wrapped
 
-TITLE = "the loss on a plane of 15 x 15 points at 10 noise levels, 16 images of 1x8x8, with its intervals"
+TITLE = "the loss on a plane of 15 x 15 points (U-Net: 7 x 7) at 10 noise levels, 16 images of 1x8x8, with its intervals"
 PEER = "loss-landscapes 3.0.6"
 CASES = (
     "mlp(width=64), its Loss for each level",
     "mlp(width=64), a metric of all levels",
     "unet(width=8), its Loss for each level",
-    "unet(width=8), a metric of all levels",
 )
 GOALS = {"": 4}
 TOLERANCE = 1e-3
@@ -18,7 +17,10 @@ NOTE = (
     "that metric has beforehand and which we make at every point, are a quarter of our time for the MLP. A U-Net of width 16 "
     "on 3x16x16 runs forward at 58 of the 155 GFLOP/s of a matrix product; half of its time is convolutions."
 )
-POINTS = 15
+
+
+def points(case):
+    return 7 if case.startswith("unet") else 15
 
 
 def ours(case):
@@ -27,7 +29,7 @@ def ours(case):
     given = subject(case)
 
     def work():
-        found = plane_landscape(given, points=POINTS)
+        found = plane_landscape(given, points=points(case))
         return {"loss": found["loss_by_t"].transpose("x", "y", "t").values[::2]}
 
     return work
@@ -40,17 +42,18 @@ def theirs(case):
     from consistency_lab.probes.directions import random_axes
 
     given = subject(case)
-    (x, y), step = random_axes(given.module, 0, 2).axes, 1 / (POINTS // 2)
+    (x, y), count = random_axes(given.module, 0, 2).axes, points(case)
+    step = 1 / (count // 2)
     metric = metrics(given, case)
-    # Its columns begin a step after the start, and its ends are POINTS steps away.
+    # Its columns begin a step after the start, and its ends are `count` steps away.
     models = [
         moved(given, [(-1, x), (-1 - step, y)]),
-        moved(given, [(-1 + POINTS * step, x), (-1 - step, y)]),
-        moved(given, [(-1, x), (-1 - step + POINTS * step, y)]),
+        moved(given, [(-1 + count * step, x), (-1 - step, y)]),
+        moved(given, [(-1, x), (-1 - step + count * step, y)]),
     ]
 
     def work():
-        found = planar_interpolation(*map(wrapped, models), metric, POINTS, deepcopy_model=True)
+        found = planar_interpolation(*map(wrapped, models), metric, count, deepcopy_model=True)
         return {"loss": np.asarray(found)[::2]}
 
     return work
