@@ -8,7 +8,8 @@ TOLERANCE = 1e-3
 PACKAGES = ("loss-landscapes",)
 NOTE = (
     "The losses, and the intervals of the means, as for the plane; gradients along the line and shorter pieces of it, which "
-    "`line_landscape` has too, have no counterpart."
+    "`line_landscape` has too, have no counterpart. Each side makes four lines. What bounds the ratios is said at the plane: the same "
+    "network on the same images."
 )
 POINTS, REPEATS = 25, 4  # one line of an MLP is too short to be timed
 

@@ -1,6 +1,8 @@
 from _line import metrics, moved, subject, wrapped
 
-TITLE = "the loss on a plane of 15 x 15 points (U-Net: 7 x 7) at 10 noise levels, 16 images of 1x8x8, with its intervals"
+TITLE = (
+    "the loss on a plane of 15 x 15 points (U-Net: 7 x 7) at 10 noise levels, 16 images of 1x8x8, with its intervals"
+)
 PEER = "loss-landscapes 3.0.6"
 CASES = (
     "mlp(width=64), its Loss for each level",
@@ -11,11 +13,16 @@ GOALS = {"": 4}
 TOLERANCE = 1e-3
 PACKAGES = ("loss-landscapes",)
 NOTE = (
-    "Directions are given to loss-landscapes and drawn in our time, which also has the checks, intervals and numbers of the plane. Every "
-    "other of its columns is shifted by a step; the others are compared. With a metric of one's own that answers for all levels at once "
-    "both sides evaluate the same network on the same batch, and 4 is out of reach: the noisy images and the schedule's numbers, which "
-    "that metric has beforehand and which we make at every point, are a quarter of our time for the MLP. A U-Net of width 16 "
-    "on 3x16x16 runs forward at 58 of the 155 GFLOP/s of a matrix product; half of its time is convolutions."
+    "Directions are given to loss-landscapes and drawn in our time, which also has the checks, intervals, numbers and provenance of the "
+    "plane. Every other of its columns is shifted by a step; the others are compared. Its Loss takes one batch, so that ten levels are ten "
+    "calls of the network. A metric of one's own that answers for all levels at once is not what it offers, but is a few lines: it calls "
+    "the denoiser once, as we do, with noisy images that were made beforehand, and the schedule's numbers are made in every call of the "
+    "denoiser. Then both sides run the same network on the same 160 images at every point, which is bit for bit what is promised, and 4 "
+    "is out of reach: for the MLP 126 of our 205 ms are the network, 11 move the weights, and about 35 are there once, whatever the "
+    "points (provenance, dataset, intervals), so that without any work of ours the ratio would be below 2. In the same process the MLP "
+    "runs forward at 43 and the U-Net at 24 to 27 GFLOP/s where a product of 1024 x 1024 matrices reaches 181 to 188: its 8 channels fill "
+    "no kernel, half of its time is convolutions and a quarter group norms. For the U-Net ten calls on 16 images cost 33 ms and one on "
+    "160 costs 12: that is the ratio that the network allows beside its Loss."
 )
 
 
