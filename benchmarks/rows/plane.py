@@ -17,7 +17,7 @@ NOTE = (
     "plane. Every other of its columns is shifted by a step; the others are compared. Its Loss takes one batch, so that ten levels are ten "
     "calls of the network. A metric of one's own that answers for all levels at once is not what it offers, but is a few lines: it calls "
     "the denoiser once, as we do, with noisy images that were made beforehand, and the schedule's numbers are made in every call of the "
-    "denoiser. Then both sides run the same network on the same 160 images at every point, which is bit for bit what is promised, and 4 "
+    "denoiser. Then both sides run the same network on the same 160 images at every point, and 4 "
     "is out of reach: for the MLP 126 of our 205 ms are the network, 11 move the weights, and about 35 are there once, whatever the "
     "points (provenance, dataset, intervals), so that without any work of ours the ratio would be below 2. In the same process the MLP "
     "runs forward at 43 and the U-Net at 24 to 27 GFLOP/s where a product of 1024 x 1024 matrices reaches 181 to 188: its 8 channels fill "

@@ -23,6 +23,11 @@ def truth(prediction: Prediction, x0: Tensor, eps: Tensor) -> Prediction:
     return Prediction(prediction.x_t, prediction.alpha, prediction.sigma, x0, eps)
 
 
+def mean_square(residual: Tensor, *_: Tensor) -> Tensor:
+    """``(B, ...)`` to ``(B,)``."""
+    return residual.pow(2).flatten(1).mean(1)
+
+
 class TwoStepLoss(ABC):
     """A loss ``loss(model, *tensors) -> (B,)`` whose first step does not depend on the weights of the model.
 
@@ -45,7 +50,7 @@ class DenoisingLoss(TwoStepLoss):
 
     def prepared(self, model: Denoiser, *tensors: Tensor) -> Callable[[], Tensor]:
         error = _error(model, *tensors, units=self.units)
-        return lambda: error().pow(2).flatten(1).mean(1)
+        return lambda: mean_square(error())
 
 
 def denoising_loss(
@@ -66,7 +71,7 @@ def denoising_loss(
     Raises:
         UserError: times outside the schedule's range, another image shape, unknown units.
     """
-    return DenoisingLoss(units).prepared(denoiser, x0, t, eps, cond)()
+    return mean_square(denoising_error(denoiser, x0, t, eps, cond, units))
 
 
 def denoising_error(

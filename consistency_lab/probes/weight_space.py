@@ -29,7 +29,7 @@ def at_points(
     `untouched`.
     """
     moved = [i for i, parts in enumerate(zip(*axes, strict=True)) if any(bool(part.any()) for part in parts)]
-    parameters = [p for i, p in enumerate(module.parameters()) if i in moved]
+    parameters: list[Tensor] = [p for i, p in enumerate(module.parameters()) if i in moved]
     origin = [p.detach().clone() for p in parameters]
     steps = [[axis[i] for i in moved] for axis in axes]
     for index, point in enumerate(points):

@@ -16,7 +16,7 @@ from consistency_lab.probes.frozen import FrozenBatch
 from consistency_lab.probes.landscape import line_landscape
 from consistency_lab.probes.operators import GaussNewton, Hessian
 from consistency_lab.probes.plane import plane_landscape
-from consistency_lab.probes.subject import Split, Subject, mean_square
+from consistency_lab.probes.subject import Split, Subject
 
 SHAPE, SIZE = (1, 2, 2), 4
 
