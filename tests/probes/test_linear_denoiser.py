@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from consistency_lab.diffusion.denoiser import NetworkDenoiser
-from consistency_lab.diffusion.loss import denoising_error, denoising_loss, noisy_state
+from consistency_lab.diffusion.loss import denoising_error, denoising_loss, mean_square, noisy_state
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.probes.curvature import curvature_spectrum
 from consistency_lab.probes.directions import random_axes
