@@ -126,8 +126,7 @@ def is_bound(name: object) -> bool:
 
 def add_interval(result: xr.Dataset, name: str, dims: tuple[str, ...], interval: Iterable[Any]) -> None:
     """Put ``name``, ``name_low`` and ``name_high`` into a result."""
-    for key, values in zip(interval_names(name), interval, strict=True):
-        result[key] = (dims, values)
+    result.update({key: (dims, values) for key, values in zip(interval_names(name), interval, strict=True)})
 
 
 def interval_of(

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 from torch import Tensor
 
 from consistency_lab.diffusion.denoiser import Denoiser, Prediction, per_sample
@@ -16,6 +21,36 @@ def noisy_state(schedule: Schedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tenso
 def truth(prediction: Prediction, x0: Tensor, eps: Tensor) -> Prediction:
     """What a prediction made at ``x_t = alpha x0 + sigma eps`` should have been."""
     return Prediction(prediction.x_t, prediction.alpha, prediction.sigma, x0, eps)
+
+
+def mean_square(residual: Tensor, *_: Tensor) -> Tensor:
+    """``(B, ...)`` to ``(B,)``."""
+    return residual.pow(2).flatten(1).mean(1)
+
+
+class TwoStepLoss(ABC):
+    """A loss ``loss(model, *tensors) -> (B,)`` whose first step does not depend on the weights of the model.
+
+    Whoever asks many weights about the same tensors takes the first step once.
+    """
+
+    @abstractmethod
+    def prepared(self, model: Any, *tensors: Tensor) -> Callable[[], Tensor]:
+        """The first step: a function that gives the loss of these tensors for the weights that the model has when it is called."""
+
+    def __call__(self, model: Any, *tensors: Tensor) -> Tensor:
+        return self.prepared(model, *tensors)()
+
+
+@dataclass(frozen=True)
+class DenoisingLoss(TwoStepLoss):
+    """`denoising_loss` in some units: ``loss(denoiser, x0, t, eps, cond)``. Noisy states, levels and the right answer are made first."""
+
+    units: str = "eps"
+
+    def prepared(self, model: Denoiser, *tensors: Tensor) -> Callable[[], Tensor]:
+        error = _error(model, *tensors, units=self.units)
+        return lambda: mean_square(error())
 
 
 def denoising_loss(
@@ -36,13 +71,21 @@ def denoising_loss(
     Raises:
         UserError: times outside the schedule's range, another image shape, unknown units.
     """
-    return denoising_error(denoiser, x0, t, eps, cond, units).pow(2).flatten(1).mean(1)
+    return mean_square(denoising_error(denoiser, x0, t, eps, cond, units))
 
 
 def denoising_error(
     denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor, cond: Tensor | None = None, units: str = "eps"
 ) -> Tensor:
     """What `denoising_loss` is the mean square of, ``(B, C, H, W)``."""
+    return _error(denoiser, x0, t, eps, cond, units=units)()
+
+
+def _error(
+    denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor, cond: Tensor | None = None, *, units: str
+) -> Callable[[], Tensor]:
+    """`denoising_error` as a function of the denoiser's weights alone."""
     times, alpha, sigma = denoiser.levels(t, x0)
-    prediction = denoiser.predict(alpha * x0 + sigma * eps, times, alpha, sigma, cond)
-    return prediction.in_units(units) - truth(prediction, x0, eps).in_units(units)
+    x_t = alpha * x0 + sigma * eps
+    right = Prediction(x_t, alpha, sigma, x0, eps).in_units(units)
+    return lambda: denoiser.predict(x_t, times, alpha, sigma, cond).in_units(units) - right

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from consistency_lab.choices import whole
 from consistency_lab.data.imageset import ImageSet, check_set
+from consistency_lab.diffusion.loss import TwoStepLoss
 from consistency_lab.diffusion.model import DiffusionModel, check_diffusion
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.errors import UserError
@@ -49,7 +51,20 @@ class FrozenBatch:
 
     def losses(self, model: nn.Module, loss: SampleLoss) -> Tensor:
         """``(B,)``, evaluated chunk by chunk, always through the same chunks. Raises `UserError` for a loss that has been averaged."""
-        pieces = [loss(model, *parts) for parts in zip(*(x.split(self.chunk) for x in self.tensors), strict=True)]
+        return self._joined(loss(model, *parts) for parts in self._chunks())
+
+    def asked(self, model: nn.Module, loss: SampleLoss) -> Callable[[], Tensor]:
+        """`losses` as a function of the weights that the model then has: the first step of a `TwoStepLoss` is taken once, here."""
+        if not isinstance(loss, TwoStepLoss):
+            return partial(self.losses, model, loss)
+        pieces = [loss.prepared(model, *parts) for parts in self._chunks()]
+        return lambda: self._joined(piece() for piece in pieces)
+
+    def _chunks(self) -> Iterator[tuple[Tensor, ...]]:
+        return zip(*(x.split(self.chunk) for x in self.tensors), strict=True)
+
+    def _joined(self, found: Iterable[Tensor]) -> Tensor:
+        pieces = list(found)
         if any(piece.dim() == 0 for piece in pieces) or sum(map(len, pieces)) != len(self):
             raise UserError(
                 f"the loss of a probe must give one value per sample, ({len(self)},); do not average over the batch."

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from consistency_lab.diffusion.denoiser import Denoiser, Parametrisation
+from consistency_lab.diffusion.loss import TwoStepLoss
 from consistency_lab.diffusion.schedule import Schedule
 from consistency_lab.errors import UserError
 from consistency_lab.probes.frozen import FrozenBatch, SampleLoss, untouched
@@ -93,16 +94,24 @@ def _other_tensors(
 
 def check_loss(first: SampleLoss, second: SampleLoss, names: tuple[str, str]) -> None:
     """Raise `UserError` for losses that measure different things; an opponent is part of the question and stays the first one's."""
-    if not (isinstance(first, partial) and isinstance(second, partial)):
+    here, there = _settings(first), _settings(second)
+    if here is None or there is None:
         return
-    if first.func is not second.func:
+    if here[0] is not there[0]:
         raise UserError(f"{names[0]!r} and {names[1]!r} have different losses; there is a path only on one loss.")
-    for key, value in first.keywords.items():
-        if isinstance(value, _PLAIN) and value != (other := second.keywords.get(key)):
+    for key, value in here[1].items():
+        if isinstance(value, _PLAIN) and value != (other := there[1].get(key)):
             raise UserError(
                 f"{names[0]!r} and {names[1]!r} differ in {key} of their loss ({value!r} against {other!r}); "
                 "there is a path only on one loss."
             )
+
+
+def _settings(loss: SampleLoss) -> tuple[Any, dict[str, Any]] | None:
+    """What a loss is, and its settings; None for one that does not tell."""
+    if isinstance(loss, TwoStepLoss):
+        return type(loss), vars(loss)
+    return (loss.func, loss.keywords) if isinstance(loss, partial) else None
 
 
 def own_losses(subject: Subject, other: Subject) -> Tensor:

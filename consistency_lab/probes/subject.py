@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import measuring, plain_defaults
-from consistency_lab.diffusion.loss import denoising_error, denoising_loss
+from consistency_lab.diffusion.loss import DenoisingLoss, denoising_error, mean_square
 from consistency_lab.diffusion.model import DiffusionModel, described
 from consistency_lab.errors import UserError
 from consistency_lab.probes.frozen import FrozenBatch, SampleLoss, check_deterministic, frozen_grid
@@ -179,7 +179,7 @@ def diffusion_subject(
     return Subject(
         model.name,
         model.denoiser,
-        partial(denoising_loss, units=units),
+        DenoisingLoss(units),
         batch,
         f"mean squared error in {units}",
         times,
@@ -190,8 +190,3 @@ def diffusion_subject(
             "noise_seed": seed,
         },
     )
-
-
-def mean_square(residual: Tensor, *_: Tensor) -> Tensor:
-    """``(B, ...)`` to ``(B,)``."""
-    return residual.pow(2).flatten(1).mean(1)

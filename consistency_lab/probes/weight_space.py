@@ -28,15 +28,17 @@ def at_points(
     ``settle`` is called at every other point; put the origin first, which has the buffers that the module came with. Run it inside
     `untouched`.
     """
-    parameters = list(module.parameters())
+    moved = [i for i, parts in enumerate(zip(*axes, strict=True)) if any(bool(part.any()) for part in parts)]
+    parameters: list[Tensor] = [p for i, p in enumerate(module.parameters()) if i in moved]
     origin = [p.detach().clone() for p in parameters]
+    steps = [[axis[i] for i in moved] for axis in axes]
     for index, point in enumerate(points):
         with torch.no_grad():
-            for i, (parameter, start) in enumerate(zip(parameters, origin, strict=True)):
-                parameter.copy_(start)
-                for position, axis in zip(point, axes, strict=True):
-                    if position:
-                        parameter.add_(axis[i], alpha=float(position))
+            if moved:  # a module without weights, or a way of length 0
+                torch._foreach_copy_(parameters, origin)
+            for position, step in zip(point, steps, strict=True):
+                if moved and position:
+                    torch._foreach_add_(parameters, step, alpha=float(position))
         if settle is not None and any(point):
             settle()
         yield index
@@ -61,7 +63,8 @@ def losses_at_stops(module: nn.Module, loss: SampleLoss, batch: FrozenBatch, way
         way: moves the module's weights before it gives each of its items.
     """
     with measuring(), untouched(module), torch.no_grad():
-        return torch.stack([batch.losses(module, loss).double().cpu() for _ in way])
+        losses = batch.asked(module, loss)
+        return torch.stack([losses() for _ in way]).double().cpu()
 
 
 def losses_along(
@@ -85,13 +88,15 @@ def losses_between(
     are left as they were.
     """
 
-    def losses(model_wrapper: loss_landscapes.ModelWrapper) -> np.ndarray:
-        if settle is not None:
-            settle()
-        return batch.losses(model_wrapper.modules[0], loss).double().cpu().numpy()
-
-    # Not on copies: those of a TorchScript have parameters that cannot be moved.
     with measuring(), untouched(start), untouched(end), torch.no_grad():
+        asked = batch.asked(start, loss)
+
+        def losses(_: loss_landscapes.ModelWrapper) -> np.ndarray:
+            if settle is not None:
+                settle()
+            return asked().double().cpu().numpy()
+
+        # Not on copies: those of a TorchScript have parameters that cannot be moved, and it is the start itself that is asked.
         return torch.from_numpy(loss_landscapes.linear_interpolation(start, end, losses, steps, deepcopy_model=False))
 
 

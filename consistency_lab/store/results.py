@@ -13,6 +13,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Hashable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +265,7 @@ def _jsonable(value: Any) -> Any:
     raise TypeError(f"a {type(value).__name__} is not JSON")
 
 
+@cache  # what has been imported stays what it is, and to read it takes milliseconds at every result
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from consistency_lab.diffusion.denoiser import NetworkDenoiser
-from consistency_lab.diffusion.loss import denoising_error, denoising_loss, noisy_state
+from consistency_lab.diffusion.loss import denoising_error, denoising_loss, mean_square, noisy_state
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.probes.curvature import curvature_spectrum
 from consistency_lab.probes.directions import random_axes
@@ -16,7 +16,7 @@ from consistency_lab.probes.frozen import FrozenBatch
 from consistency_lab.probes.landscape import line_landscape
 from consistency_lab.probes.operators import GaussNewton, Hessian
 from consistency_lab.probes.plane import plane_landscape
-from consistency_lab.probes.subject import Split, Subject, mean_square
+from consistency_lab.probes.subject import Split, Subject
 
 SHAPE, SIZE = (1, 2, 2), 4
 
