@@ -1,8 +1,8 @@
 """A device for tests where there is none: its tensors lie in the CPU's memory and say that they lie elsewhere.
 
-What a GPU refuses is refused here: operations on tensors of both devices, a generator of the other one, ``.numpy()``. And every point at which
-the host would wait for a GPU is counted, by the line of the package that asked: copies from or to the device that block, numbers read
-from it (``float``, ``bool``, ``tolist``), shapes that depend on values. Speed and rounding of a GPU are not to be seen here.
+What a GPU refuses is refused here: operations on tensors of both devices, a generator of the other one, ``.numpy()``. And every point
+at which the host would wait for a GPU is counted, by the line of the package that asked: copies from or to the device that block,
+numbers read from it (``float``, ``bool``, ``tolist``), shapes that depend on values. How fast a GPU is and how it rounds is not seen here.
 
 It has the name "meta", a device type whose tensors autograd lets be made anywhere.
 """
@@ -29,7 +29,14 @@ PACKAGE = str(Path(consistency_lab.__file__).parent)
 
 _aten = torch.ops.aten
 _READS = {_aten._local_scalar_dense: "a number read", _aten.equal: "equality read"}
-_SHAPED = {_aten.nonzero, _aten.masked_select, _aten._unique2, _aten.unique_dim, _aten.unique_consecutive, _aten.bincount}
+_SHAPED = {
+    _aten.nonzero,
+    _aten.masked_select,
+    _aten._unique2,
+    _aten.unique_dim,
+    _aten.unique_consecutive,
+    _aten.bincount,
+}
 _INDEXED = {_aten.index, _aten.index_put, _aten.index_put_, _aten._index_put_impl_, _aten._unsafe_index}
 _COPIES = {_aten._to_copy, _aten.copy_, _aten.copy}
 
@@ -66,9 +73,7 @@ class Elsewhere(Tensor):
     def __new__(cls, held: Tensor) -> Elsewhere:
         claims = {"dtype": held.dtype, "layout": held.layout, "device": DEVICE, "requires_grad": False}
         offset = held.storage_offset()
-        made = Tensor._make_wrapper_subclass(
-            cls, held.size(), strides=held.stride(), storage_offset=offset, **claims
-        )
+        made = Tensor._make_wrapper_subclass(cls, held.size(), strides=held.stride(), storage_offset=offset, **claims)
         made.held = held.detach()
         return made
 
@@ -123,10 +128,10 @@ class PretendedDevice(TorchDispatchMode):
             result_there = self._copied(operation, args, kwargs, result_there)
         elif there:
             self._check_one_device(operation, args, tensors, func)
-        if generator := next((x for x in leaves if isinstance(x, torch._C.Generator)), None):
-            if (generator._cdata in self.generators) != result_there:
-                want = "the device" if result_there else "cpu"
-                raise RuntimeError(f"Expected a generator of {want} ({func})")
+        generator = next((x for x in leaves if isinstance(x, torch._C.Generator)), None)
+        if generator is not None and (generator._cdata in self.generators) != result_there:
+            want = "the device" if result_there else "cpu"
+            raise RuntimeError(f"Expected a generator of {want} ({func})")
         if there and operation in _READS:
             self.waits.note(_READS[operation])
         if there and operation in _SHAPED:
