@@ -15,6 +15,7 @@ import xarray as xr
 
 from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.devices import plain_defaults
+from consistency_lab.diffusion.denoiser import Denoiser
 from consistency_lab.diffusion.loss import denoising_loss
 from consistency_lab.diffusion.model import DiffusionModel, check_diffusion, described
 from consistency_lab.diffusion.noise import SharedNoise, check_noise
@@ -88,6 +89,7 @@ def probe_connectivity(
     subject = diffusion_subject(a, held_out, count=count, bins=bins, seed=seed)
     batch, line = subject.batch, np.linspace(0, 1, points)
     other = same_question(subject, b)
+    assert isinstance(other.module, Denoiser)
     b = replace(b, denoiser=other.module)  # where the first one is
     start, end = weights_of(a.denoiser), weights_of(b.denoiser)
     paths: dict[str, tuple[Subject, Callable[[float], Weights]]] = {LINE: (other, lambda s: on_line(start, end, s))}
