@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import cache, partial
+from typing import Any, TypeVar
 
 import torch
 
 from consistency_lab.errors import UserError
+
+T = TypeVar("T")
 
 
 def resolve_device(name: str | torch.device | None = None) -> torch.device:
@@ -59,15 +63,81 @@ def keep_freed() -> None:
 
 @contextmanager
 def measuring() -> Iterator[None]:
-    """Full float32 while something is measured: TF32 off, deterministic cuDNN kernels. The old settings come back afterwards."""
+    """Full float32 while something is measured: no TF32 or bfloat16 inside products, deterministic cuDNN kernels.
+
+    The old settings come back afterwards. A generator must not yield inside: its caller would go on under these settings for as long as
+    it holds the generator (`while_running`).
+    """
     keep_freed()
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = (cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic, cudnn.benchmark)
-    cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic, cudnn.benchmark = False, False, True, False
+    cudnn = torch.backends.cudnn
+    before = (cudnn.deterministic, cudnn.benchmark)
+    cudnn.deterministic, cudnn.benchmark = True, False
     try:
+        with _full_float32():
+            yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before
+
+
+def while_running(context: Callable[[], AbstractContextManager[Any]], steps: Iterator[T]) -> Iterator[T]:
+    """The items of an iterator, each computed inside a new context that is left before the item is handed over."""
+    while True:
+        with context():
+            try:
+                item = next(steps)
+            except StopIteration:
+                return
+        yield item
+
+
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """Products of float32 in float32, through whichever of torch's two interfaces the caller has used.
+
+    The older one is a flag for cuDNN and a word for matrix products. Once a caller has used the newer one (torch 2.9: a precision for all,
+    for a backend, for one of its operations; "none" means that of the level above) so that the two disagree, the older one cannot be
+    read any more, and raises. As long as it can be read it is kept right, because other code reads it (torch.compile does); what is
+    not off after that is switched off in the newer one, from above, where alone a level that is "none" can be told from one that says
+    the same as the level above it, and so can be put back as it was. One thing cannot: convolutions that nobody ever set use TF32, and
+    say so themselves afterwards, so that a precision set later for the whole backend does not reach them.
+    """
+    cudnn, before = torch.backends.cudnn, _precisions()
+    undo: list[Callable[[], None]] = []
+    try:
+        older: tuple[tuple[Callable[[], Any], Callable[[Any], None], Any], ...] = (
+            (lambda: cudnn.allow_tf32, partial(setattr, cudnn, "allow_tf32"), False),
+            (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"),
+        )
+        for read, write, off in older:
+            with suppress(RuntimeError):  # the newer interface is in use
+                if (was := read()) != off:
+                    write(off)
+                    undo.append(partial(write, was))
+        for place in _places():
+            if (now := place.fp32_precision) != "ieee" and (now != "none" or place is torch.backends):
+                place.fp32_precision = "ieee"
+                undo.append(partial(setattr, place, "fp32_precision", now))
         yield
     finally:
-        cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic, cudnn.benchmark = before
+        for step in reversed(undo):
+            step()
+        for place, precision in zip(_places(), before, strict=True):
+            if place.fp32_precision != precision:  # the older interface wrote more than was asked of it
+                place.fp32_precision = precision
+
+
+@cache
+def _places() -> tuple[Any, ...]:
+    """What has a precision of its own in torch 2.9 and later, from above; nothing before that."""
+    on: Any = torch.backends
+    if not hasattr(on, "fp32_precision"):
+        return ()
+    # on.mkldnn itself is left out: what is written there goes to on (torch 2.14).
+    return (on, on.cudnn, on.cuda.matmul, on.cudnn.conv, on.cudnn.rnn, on.mkldnn.matmul, on.mkldnn.conv, on.mkldnn.rnn)
+
+
+def _precisions() -> list[str]:
+    return [place.fp32_precision for place in _places()]
 
 
 def hand_back() -> None:

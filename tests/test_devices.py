@@ -3,8 +3,14 @@
 import platform
 import subprocess
 import sys
+from functools import partial
 
 import pytest
+import torch
+
+import consistency_lab as cl
+from consistency_lab.devices import measuring, while_running
+from consistency_lab.probes import handoff
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what is kept is glibc's to say")
@@ -25,5 +31,120 @@ def test_what_is_freed_is_kept_for_the_next_tensors():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     handed_back, kept = map(int, done.stdout.split())
-    assert kept <= handed_back  # which is much, unless the C library has learned to keep as much by itself
+    # What is handed back without it depends on what chance has put above the blocks: at times little.
+    assert kept <= handed_back
     assert kept < 10 * 16 * 2**19 / 4096 / 10  # a tenth of the pages that were written
+
+
+NEWER = pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="torch 2.9 and later")
+
+# What a caller may have written, in this order, in either of torch's two interfaces.
+SETTINGS = [
+    "pass",
+    "on.cuda.matmul.allow_tf32 = True",
+    "on.cudnn.allow_tf32 = False",
+    "torch.set_float32_matmul_precision('medium')",
+    pytest.param("on.fp32_precision = 'tf32'", marks=NEWER),
+    pytest.param("on.fp32_precision = 'tf32'; on.cudnn.allow_tf32 = False", marks=NEWER),
+    pytest.param("on.cuda.matmul.allow_tf32 = True; on.fp32_precision = 'tf32'", marks=NEWER),
+    pytest.param("on.cuda.matmul.fp32_precision = on.cudnn.fp32_precision = 'tf32'", marks=NEWER),
+    pytest.param("on.cudnn.fp32_precision = 'ieee'; on.mkldnn.matmul.fp32_precision = 'bf16'", marks=NEWER),
+]
+
+
+def precisions() -> dict[str, object]:
+    """All that can be read of them in both interfaces, None where torch raises."""
+    on = torch.backends
+    reads = {
+        "cudnn.allow_tf32": lambda: on.cudnn.allow_tf32,
+        "matmul.allow_tf32": lambda: on.cuda.matmul.allow_tf32,
+        "word": torch.get_float32_matmul_precision,
+    }
+    if hasattr(on, "fp32_precision"):
+        reads |= {name: partial(getattr, at, "fp32_precision") for name, at in newer().items()}
+    found = {}
+    for name, read in reads.items():
+        try:
+            found[name] = read()
+        except RuntimeError:
+            found[name] = None
+    return found
+
+
+def newer() -> dict[str, object]:
+    on = torch.backends
+    below = {f"mkldnn.{name}": getattr(on.mkldnn, name) for name in ("matmul", "conv", "rnn")}
+    return {"all": on, "cudnn": on.cudnn, "matmul": on.cuda.matmul, "conv": on.cudnn.conv, "rnn": on.cudnn.rnn, **below}
+
+
+@pytest.fixture
+def as_torch_starts():
+    yield
+    if hasattr(torch.backends, "fp32_precision"):
+        for at in newer().values():
+            at.fp32_precision = "none"
+    torch.backends.cudnn.allow_tf32 = True
+    torch.set_float32_matmul_precision("highest")
+    if hasattr(torch.backends, "fp32_precision"):
+        torch.backends.cuda.matmul.fp32_precision = torch.backends.mkldnn.matmul.fp32_precision = "none"
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_measuring_is_full_float32_and_puts_back_what_was_set(setting, as_torch_starts):
+    exec(setting, {"torch": torch, "on": torch.backends})
+    before = precisions()
+    with measuring(), measuring():
+        inside = precisions()
+        assert torch.backends.cudnn.deterministic
+    assert not {True, "tf32", "bf16", "high", "medium"} & set(inside.values())
+    # Where the older interface could be read, it still can be: torch.compile reads it.
+    assert all(inside[name] is not None for name in ("cudnn.allow_tf32", "word") if before[name] is not None)
+    assert precisions() == before
+    assert not torch.backends.cudnn.deterministic
+
+
+@NEWER
+def test_a_precision_set_after_measuring_reaches_what_was_never_set(as_torch_starts):
+    with measuring():
+        pass
+    torch.backends.fp32_precision = "tf32"
+    after = precisions()
+    assert {after[name] for name in newer()} == {"tf32"}
+
+
+def test_a_sampler_and_a_course_held_open_leave_the_callers_settings_alone(monkeypatch):
+    images = cl.load_images("digits")
+    model = cl.train(images, seed=0, network="mlp(width=16, depth=1)", steps=2, batch=8)
+    within = []
+    forward = type(model.denoiser).forward
+    monkeypatch.setattr(
+        type(model.denoiser),
+        "forward",
+        lambda *given: within.append(torch.backends.cudnn.deterministic) or forward(*given),
+    )
+    sampler = cl.Sampler(steps=3)
+    noise = torch.zeros(1, *model.noise_shape)
+    walks = [
+        model.path(cl.SharedNoise(0), [0], sampler),
+        handoff._steps(model, noise.double(), sampler, model.denoiser.schedule.grid(3), [0]),
+    ]
+    before = precisions()
+    for walk in walks:
+        next(walk)
+        assert precisions() == before
+        assert not torch.backends.cudnn.deterministic
+        list(walk)
+    assert within == [True] * len(within)
+    assert within
+
+
+def test_what_is_raised_while_running_passes_and_leaves_the_context():
+    def steps():
+        yield torch.backends.cudnn.deterministic
+        raise ValueError("in the second step")
+
+    walk = while_running(measuring, steps())
+    assert next(walk)
+    with pytest.raises(ValueError, match="second"):
+        next(walk)
+    assert not torch.backends.cudnn.deterministic

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from consistency_lab.devices import measuring, plain_defaults, resolve_device
+from consistency_lab.devices import measuring, plain_defaults, resolve_device, while_running
 from consistency_lab.diffusion.denoiser import Denoiser, GuidedDenoiser
 from consistency_lab.diffusion.noise import SharedNoise, check_noise
 from consistency_lab.diffusion.sampling import Sampler, SamplerStep, sample_path, start_state
@@ -140,18 +140,27 @@ class DiffusionModel:
         labels: Sequence[int] | None = None,
     ) -> Iterator[SamplerStep]:
         """Sample the images of those indices together, yielding every step (see `sample_path` and, for ``labels``, `labels`)."""
+        return while_running(measuring, self._steps(noise, indices, sampler, times, labels))
+
+    def _steps(
+        self,
+        noise: SharedNoise,
+        indices: Sequence[int],
+        sampler: Sampler | str | None,
+        times: Tensor | None,
+        labels: Sequence[int] | None,
+    ) -> Iterator[SamplerStep]:
+        """The steps of `path`, to be taken under `measuring`."""
         check_noise(noise)
         first = None if times is None else float(times[0])
-        start = start_state(self.denoiser, noise.initial(indices, self.noise_shape, self.device), first)
-        with measuring():
-            yield from sample_path(
-                self.denoiser,
-                start,
-                self.sampler if sampler is None else sampler,
-                times=times,
-                path_noise=(noise, indices),
-                cond=self.labels(indices, labels),
-            )
+        yield from sample_path(
+            self.denoiser,
+            start_state(self.denoiser, noise.initial(indices, self.noise_shape, self.device), first),
+            self.sampler if sampler is None else sampler,
+            times=times,
+            path_noise=(noise, indices),
+            cond=self.labels(indices, labels),
+        )
 
     def labels(self, indices: Sequence[int], asked: Sequence[int] | None = None) -> Tensor | None:
         """The labels ``(N,)`` that the images of those indices are asked for with; None for an unconditional model.
@@ -186,10 +195,11 @@ class DiffusionModel:
     ) -> Tensor:
         """The images of those indices ``(N, C, H, W)``, float32 on the CPU, computed `CHUNK` at a time; ``labels`` as in `labels`."""
         images = []
-        for chunk in chunks(indices):
-            for step in self.path(noise, chunk, sampler, labels=labels):
-                last = step
-            images.append(last.x_t.float().cpu())
+        with measuring():
+            for chunk in chunks(indices):
+                for step in self._steps(noise, chunk, sampler, None, labels):
+                    last = step
+                images.append(last.x_t.float().cpu())
         return torch.cat(images)
 
     def __repr__(self) -> str:

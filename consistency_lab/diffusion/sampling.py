@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -256,15 +256,15 @@ def sample_path(
     dtype = next((p.dtype for p in denoiser.parameters()), torch.float64)
     x, previous = start.double(), None
 
-    @cache  # a level is where one step goes to and the next begins
-    def level(t: float) -> tuple[Tensor, Tensor]:
-        alpha, sigma = schedule.alpha_sigma(t)
-        return alpha.to(start.device), (sigma / alpha).to(start.device)
+    pairs = [schedule.alpha_sigma(t) for t in times.tolist()]
+    # In one piece: a GPU is waited for at every copy to it.
+    moved = torch.stack([torch.stack([alpha, sigma / alpha]) for alpha, sigma in pairs]).to(start.device)
+    levels = {t: (row[0], row[1]) for t, row in zip(times.tolist(), moved, strict=True)}
 
     def evaluate(state: Tensor, t: float) -> Estimate:
         prediction = denoiser(state.to(dtype), t, cond)
         x0, eps = prediction.x0.double(), prediction.eps.double()
-        alpha, s = level(t)
+        alpha, s = levels[t]
         if sampler.clip:
             x0 = x0.clamp(-1.0, 1.0)
             eps = (state / alpha - x0) / s
@@ -282,7 +282,7 @@ def sample_path(
         here = evaluate(x, t)
         yield SamplerStep(t, x, here.x0)
         to = NextLevel(
-            *level(after),
+            *levels[after],
             partial(evaluate, t=after),
             previous if method.memory else None,
             partial(increment, t, after),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from consistency_lab.devices import measuring
+from consistency_lab.devices import measuring, while_running
 from consistency_lab.diffusion.model import DiffusionModel, chunks
 from consistency_lab.diffusion.sampling import Sampler, SamplerStep, sample_path, start_state
 
@@ -90,8 +90,7 @@ def noise_swapped(
 def _steps(
     model: DiffusionModel, start: Tensor, sampler: Sampler, times: Tensor, images: Sequence[int]
 ) -> Iterator[SamplerStep]:
-    with measuring():
-        yield from sample_path(model.denoiser, start, sampler, times=times, cond=model.labels(images))
+    return while_running(measuring, sample_path(model.denoiser, start, sampler, times=times, cond=model.labels(images)))
 
 
 def nearness(mixed: Tensor, own: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:

@@ -129,7 +129,7 @@ def line_landscape(
     else:
         end = subject.joined(towards)
         settle = settling(subject, end)
-        direction, path = difference(subject.module, towards.module), f"{subject.name} to {towards.name}"
+        direction, path = difference(subject.module, end.module), f"{subject.name} to {towards.name}"
         # Steps of one size, such that both models are on the grid.
         inner = max(2, (points - 1) // 2)
         line = np.arange(-(inner // 2), inner + inner // 2 + 1) / inner

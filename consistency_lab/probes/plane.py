@@ -112,7 +112,7 @@ def plane_landscape(
             raise UserError(f"a plane goes through three models: name two more, not {len(through)}.")
         ends = [subject.joined(other) for other in through]
         settle, own = settling(subject, *ends), [subject.losses(), *(own_losses(subject, end) for end in ends)]
-        axes, corners = plane_through(subject.module, through[0].module, through[1].module)
+        axes, corners = plane_through(subject.module, *(end.module for end in ends))
         names = [subject.name, *(other.name for other in through)]
         path = f"plane through {', '.join(names)}"
         x, y = _ticks(corners, points)

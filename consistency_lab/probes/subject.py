@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -105,8 +106,15 @@ class Subject:
         return FrozenBatch([x[rows.to(x.device)] for x in self.batch.tensors], self.batch.chunk)
 
     def asked_of(self, module: nn.Module, name: str, facts: Mapping[str, Any] | None = None) -> Subject:
-        """The same question to a module that differs in its weights alone. Raises `UserError` that names what else differs."""
+        """The same question to a module that differs in its weights alone: to a copy on this device, where it is on another one.
+
+        Raises:
+            UserError: it differs in something else, which is named.
+        """
         check_joinable(self.module, module, (self.name, name))
+        places, others = ([x.device for x in (*m.parameters(), *m.buffers())] for m in (self.module, module))
+        if places != others:
+            module = copy.deepcopy(module).to(self.device)
         return replace(self, module=module, name=name, facts={**self.facts, **(facts or {})})
 
     def joined(self, other: Subject) -> Subject:

@@ -85,7 +85,7 @@ def compare_frozen(
     if levels < 1:
         raise UserError("a frozen comparison needs at least one noise level.")
     distances = [metric if isinstance(metric, Distance) else METRICS.build(metric) for metric in metrics]
-    x0, eps = images.batch(torch.arange(count)), noise.draw(range(count), images.shape, stream="probe")
+    x0, eps = images.batch(range(count), "cpu"), noise.draw(range(count), images.shape, stream="probe")
     steps, kept, labels = levels, torch.arange(levels), None
     if along is not None:
         _check_same(along, models, distances)

@@ -109,9 +109,9 @@ def capture(
 
 
 def _noisy(images: ImageSet, noise: SharedNoise | None, count: int) -> tuple[Tensor, Tensor]:
-    """The first images, and the noise that is put on them."""
+    """The first images, and the noise that is put on them, on the CPU wherever the set is."""
     eps = (noise or SharedNoise(0)).draw(range(count), images.shape, stream="probe")
-    return images.batch(torch.arange(count)), eps
+    return images.batch(range(count), "cpu"), eps
 
 
 def _keeper(parts: list[object]) -> Callable[[nn.Module, object, object], None]:

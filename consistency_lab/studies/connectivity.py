@@ -8,12 +8,14 @@ one order. No barrier says one basin; a barrier that alignment removes says one 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import xarray as xr
 
 from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.devices import plain_defaults
+from consistency_lab.diffusion.denoiser import Denoiser
 from consistency_lab.diffusion.loss import denoising_loss
 from consistency_lab.diffusion.model import DiffusionModel, check_diffusion, described
 from consistency_lab.diffusion.noise import SharedNoise, check_noise
@@ -86,8 +88,10 @@ def probe_connectivity(
         raise UserError(f"connectivity needs 3 points, 1 step and 2 images or more, not {points}, {steps} and {count}.")
     subject = diffusion_subject(a, held_out, count=count, bins=bins, seed=seed)
     batch, line = subject.batch, np.linspace(0, 1, points)
-    start, end = weights_of(a.denoiser), weights_of(b.denoiser)
     other = same_question(subject, b)
+    assert isinstance(other.module, Denoiser)
+    b = replace(b, denoiser=other.module)  # where the first one is
+    start, end = weights_of(a.denoiser), weights_of(b.denoiser)
     paths: dict[str, tuple[Subject, Callable[[float], Weights]]] = {LINE: (other, lambda s: on_line(start, end, s))}
     apart, alignment = {"weight_distance": norm(difference(a.denoiser, b.denoiser))}, "done"
     with untouched(a.denoiser):

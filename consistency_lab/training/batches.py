@@ -59,7 +59,7 @@ class DenoisingBatches:
 
     def _labels(self, indices: Tensor, dropped: Tensor) -> Tensor:
         assert self.images.labels is not None  # training_spec has refused conditional training without labels
-        labels = self.images.labels[indices]
+        labels = self.images.labels[indices.to(self.device)]
         return torch.where(dropped.to(labels.device), torch.full_like(labels, self.images.classes), labels)
 
     def observe(self, batch: Batch, losses: Tensor) -> None:

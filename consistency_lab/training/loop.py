@@ -76,8 +76,11 @@ class ShuffledImages:
         self.set, self.device, self.settings = images.to(device), device, settings
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Images ``(B, C, H, W)`` of a 0-based step, and their indices ``(B,)`` in the set, both on the device."""
-        indices = self.order(step).to(self.device)
+        """Images ``(B, C, H, W)`` of a 0-based step on the device, and their indices ``(B,)`` in the set on the CPU.
+
+        There they are checked: a GPU would have to be waited for.
+        """
+        indices = self.order(step)
         x0 = self.set.batch(indices)
         if self.settings.flip:
             drawn = stream_generator(self.settings.seeds["order"], "flip", step)

@@ -1,0 +1,207 @@
+"""What runs on a GPU, on a pretended one: nothing mixes devices, and the host waits no more often than is said here."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from pretended_device import DEVICE, Elsewhere, pretended_device
+
+import consistency_lab as cl
+from consistency_lab.similarity.representations import capture
+
+SMALL = "mlp(width=16, depth=1)"
+NETWORKS = {
+    "mlp": SMALL,
+    "unet": "unet(width=32, multipliers=[1], blocks=1, groups=8)",
+    "dit": "dit(width=32, depth=1)",
+    "uvit-s": "uvit-s(width=32, depth=1)",
+}
+FEW = "ddim(steps=3)"
+
+
+@pytest.fixture(scope="module")
+def images():
+    return cl.load_images("digits")
+
+
+@pytest.fixture
+def waits():
+    with pretended_device() as found:
+        yield found
+
+
+def trained(images, device=DEVICE, **told):
+    return cl.train(images, device=device, **{"network": SMALL, "steps": 2, "batch": 8, **told})
+
+
+@pytest.fixture(scope="module")
+def on_cpu(images):
+    """Two models; `there` makes copies of them on the pretended device."""
+    return [trained(images, "cpu", seed=seed) for seed in (0, 1)]
+
+
+def same(found, expected, name):
+    """Equal to the rounding of float32."""
+    torch.testing.assert_close(
+        torch.tensor(found[name].values), torch.tensor(expected[name].values), rtol=1e-4, atol=1e-5, equal_nan=True
+    )
+
+
+def there(models):
+    return [replace(model, denoiser=copy.deepcopy(model.denoiser)).to(DEVICE) for model in models]
+
+
+# The harness itself -----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_device_refuses_what_a_gpu_refuses(waits):
+    x, here = torch.ones(3, device=DEVICE), torch.ones(3)
+    assert isinstance(x, Elsewhere)
+    assert x.device == DEVICE
+    for mixed in (lambda: x + here, lambda: torch.where(here > 0, x, 0), lambda: here[x.long()], lambda: x @ here):
+        with pytest.raises(RuntimeError, match="same device"):
+            mixed()
+    with pytest.raises(TypeError, match="numpy"):
+        x.numpy()
+    with pytest.raises(RuntimeError, match="generator of the device"):
+        torch.randn(3, device=DEVICE, generator=torch.Generator())
+    with pytest.raises(RuntimeError, match="generator of cpu"):
+        torch.randn(3, device="cpu", generator=torch.Generator(DEVICE))
+    assert not waits
+    assert (x + torch.tensor(1.0)).cpu().tolist() == [2, 2, 2]  # a number on the CPU may be met
+    assert torch.equal(torch.tensor([1, 2], device=DEVICE).cpu(), torch.tensor([1, 2]))
+
+
+@pytest.mark.parametrize(
+    ("ask", "waiting"),
+    [
+        (lambda x: float(x.sum()), 1),
+        (lambda x: bool(x.sum() > 0), 1),
+        (lambda x: x.cpu(), 1),
+        (lambda x: x.tolist(), 1),
+        (lambda x: torch.equal(x, x), 1),
+        (lambda x: x.nonzero(), 1),
+        (lambda x: x[x > 0], 1),
+        (lambda x: x[torch.tensor([0, 1])], 1),
+        (lambda x: torch.ones(3).to(DEVICE), 1),
+        (lambda x: torch.zeros(3).copy_(x), 1),
+        (lambda x: torch.ones(3).to(DEVICE, non_blocking=True), 0),
+        (lambda x: (x * 2).sum().clamp(0, 1), 0),
+        (lambda x: x[torch.tensor([0, 1], device=DEVICE).mul(0)], 1),  # the indices are copied
+        (lambda x: x[1:].view(2, 1).add_(1), 0),
+    ],
+)
+def test_waits_are_counted(waits, ask, waiting):
+    x = torch.ones(3, device=DEVICE)
+    assert sum(waits.during(lambda: ask(x)).values()) == waiting
+
+
+def test_what_asked_is_named(waits, images):
+    found = waits.during(lambda: images.to(DEVICE).batch(torch.arange(3).to(DEVICE)))
+    assert any(line.startswith("data/imageset.py:") for _, line in found)
+
+
+def test_numbers_and_gradients_are_those_of_the_cpu(waits):
+    network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.SiLU(), torch.nn.Linear(4, 1))
+    twin = copy.deepcopy(network).to(DEVICE)
+    x = torch.arange(6.0).reshape(2, 3)
+    network(x).sum().backward()
+    twin(x.to(DEVICE)).sum().backward()
+    for ours, theirs in zip(network.parameters(), twin.parameters(), strict=True):
+        assert theirs.grad.device == DEVICE
+        assert torch.equal(ours.grad, theirs.grad.cpu())
+
+
+# The package on it ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
+def test_training_of_each_network(waits, images, network):
+    model = trained(images, network=network, conditional=True, flip=True)
+    assert model.device == DEVICE
+    assert all(isinstance(p.detach(), Elsewhere) for p in model.denoiser.parameters())
+
+
+def test_training_gives_the_weights_of_the_cpu_up_to_the_noise(waits, images, on_cpu):
+    """Noise is drawn on the device; the pretended one draws what the CPU draws, so all is the same but the optimizer's kernel."""
+    ours, theirs = trained(images, seed=0).denoiser.state_dict(), on_cpu[0].denoiser.state_dict()
+    for name, weight in theirs.items():
+        torch.testing.assert_close(ours[name].cpu(), weight)
+
+
+@pytest.mark.parametrize(("told", "most"), [({}, 3), ({"conditional": True}, 5), ({"timesteps": "loss_root"}, 5)])
+def test_how_often_a_training_step_waits(waits, images, told, most):
+    """The images' indices, their times and their weights are made on the CPU; labels are two more, and so are losses that are read."""
+    short, long = (
+        sum(waits.during(lambda steps=steps: trained(images, steps=steps, **told)).values()) for steps in (2, 6)
+    )
+    assert (long - short) / 4 <= most
+
+
+@pytest.mark.parametrize(("sampler", "most"), [("ddim", 1), ("heun", 3), ("dpm++2m", 2), ("ancestral", 3)])
+def test_samplers(waits, on_cpu, sampler, most):
+    """A wait for the time of each evaluation; the others ask whether data is reached, and one draws noise on the CPU."""
+    noise, (model,) = cl.SharedNoise(0), there(on_cpu[:1])
+    made = model.generate(noise, range(3), f"{sampler}(steps=3)")
+    assert torch.equal(made, on_cpu[0].generate(noise, range(3), f"{sampler}(steps=3)"))
+    short, long = (
+        sum(waits.during(lambda n=n: model.generate(noise, range(3), f"{sampler}(steps={n})")).values()) for n in (3, 7)
+    )
+    assert (long - short) / 4 <= most
+
+
+def test_guidance(waits, images):
+    model = trained(images, conditional=True).guided(2.0)
+    assert model.generate(cl.SharedNoise(0), range(3), FEW).device.type == "cpu"
+
+
+@pytest.fixture(scope="module")
+def compared(images, on_cpu):
+    return cl.compare(on_cpu, cl.SharedNoise(0), count=8, images=images, sampler=FEW)
+
+
+@pytest.mark.parametrize("place", ["cpu", DEVICE])
+def test_comparison(waits, images, on_cpu, compared, place):
+    """Both models on the device, and one of them."""
+    models = there(on_cpu) if place == "cpu" else [on_cpu[0], *there(on_cpu[1:])]
+    found = cl.compare(models, cl.SharedNoise(0), count=8, images=images.to(place), sampler=FEW)
+    same(found, compared, "score")
+
+
+@pytest.mark.parametrize("place", ["cpu", DEVICE])
+def test_frozen_states_and_layers(waits, images, on_cpu, place):
+    expected = cl.compare_frozen(on_cpu, images, count=8, levels=3)
+    for models in (on_cpu, there(on_cpu), [on_cpu[0], *there(on_cpu[1:])]):
+        found = cl.compare_frozen(models, images.to(place), count=8, levels=3)
+        same(found, expected, "distance")
+    layer = capture(*there(on_cpu[:1]), ["network.linear_in"], 0.5, images.to(place), count=4)
+    here = capture(on_cpu[0], ["network.linear_in"], 0.5, images, count=4)
+    assert torch.equal(layer["network.linear_in"], here["network.linear_in"])
+
+
+@pytest.mark.parametrize("place", ["cpu", DEVICE])
+def test_difficulty(waits, images, on_cpu, place):
+    expected = cl.probe_difficulty(on_cpu[0], images, count=4, bins=2)
+    found = cl.probe_difficulty(*there(on_cpu[:1]), images.to(place), count=4, bins=2)
+    for name in ("error", "reference_error", "profile"):
+        same(found, expected, name)
+
+
+def test_a_line_towards_a_model_on_another_device(waits, images, on_cpu):
+    told = {"count": 2, "bins": 2, "points": 5}
+    first, second = on_cpu
+    expected = cl.probe_landscape(first, images, towards=second, **told)
+    for one, other in ((first, *there([second])), (*there([first]), second)):
+        found = cl.probe_landscape(one, images.to(DEVICE), towards=other, **told)
+        same(found, expected, "loss")
+        assert [model.device for model in (one, other)] != [one.device] * 2  # neither was moved
+
+
+def test_connectivity_of_models_on_two_devices(waits, images, on_cpu):
+    (first,) = there(on_cpu[:1])
+    told = {"count": 2, "bins": 2, "points": 3, "steps": 1, "samples": 2, "sampler": FEW}
+    found = cl.probe_connectivity(first, on_cpu[1], images.to(DEVICE), images, **told)
+    expected = cl.probe_connectivity(*on_cpu, images, images, **told)
+    same(found, expected, "loss")
+    assert on_cpu[1].device.type == "cpu"
