@@ -83,7 +83,7 @@ def small(request, monkeypatch, tmp_path):
     """
     page = PAGES[request.node.callspec.params["page"]] if hasattr(request.node, "callspec") else ""
     metrics = ("mse", "cosine") if 'metric="cosine"' in page else ("mse",)
-    defaults = dict.fromkeys(("compare", "compare_frozen", "compare_snapshots"), {"metrics": metrics})
+    defaults = {name: {"metrics": metrics} for name in ("compare", "compare_frozen", "compare_snapshots")}
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=Writer))
     for name, limits in LIMITS.items():
