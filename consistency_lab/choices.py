@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 def printable(text: str) -> str:
     """The text as one line that every file and picture can hold: control characters and lone surrogates as backslash escapes."""
+    if text.isprintable():  # almost always, and it is asked of every name of every figure
+        return text
     return "".join(
         letter.encode("unicode_escape").decode() if unicodedata.category(letter) in ("Cc", "Cs") else letter
         for letter in text

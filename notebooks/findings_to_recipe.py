@@ -14,6 +14,7 @@
 # controls and several seeds; this notebook ends where the race begins.
 
 # %% tags=["parameters"]
+NETWORK = "mlp"
 PILOT_STEPS = 200
 STEPS = 600  # of the training that the recipe is for
 COUNT = 64  # images of a probe
@@ -27,7 +28,7 @@ from consistency_lab.intervals import mean_interval
 # %load_ext consistency_lab
 
 images, held_out = cl.load_images("digits").split(1500, 297, seed=0)
-pilot = cl.train(images, network="mlp", seed=0, steps=PILOT_STEPS, progress=False)
+pilot = cl.train(images, network=NETWORK, seed=0, steps=PILOT_STEPS, progress=False)
 
 # %% [markdown]
 # ## Findings
@@ -58,7 +59,7 @@ curvature
 # stays the uniform one. Momentum stays as it is.
 
 # %%
-settings = cl.TrainingSettings(network="mlp", steps=STEPS)
+settings = cl.TrainingSettings(network=NETWORK, steps=STEPS)
 recipe = cl.Recipe.from_findings(difficulty, curvature=curvature, draws="importance", settings=settings)
 recipe
 

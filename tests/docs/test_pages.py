@@ -40,7 +40,7 @@ LIMITS = {
     "set_classifier": {"steps": 5},
     "probe_difficulty": {"count": 4, "bins": 4, "detail": 2},
     "probe_landscape": {"count": 4, "bins": 3, "points": 5},
-    "probe_curvature": {"count": 4, "bins": 2, "eigenvalues": 1, "probes": 2, "steps": 4, "products": 6},
+    "probe_curvature": {"count": 4, "bins": 2, "eigenvalues": 1, "probes": 2, "steps": 4, "products": 6, "by_t": False},
 }
 REGISTRIES = (cl.KINDS, cl.NETWORKS, cl.TIMESTEPS, cl.METRICS, cl.SCHEDULES, cl.SAMPLERS)
 
@@ -51,9 +51,8 @@ def blocks(text, *languages):
     ]
 
 
-def limited(function, limits):
+def limited(function, limits, **defaults):
     """The function with sizes that take no time, whatever it is asked for; a sampler keeps its method, a comparison its metrics."""
-    defaults = {"metrics": ("mse", "cosine")} if function.__name__ == "compare" else {}  # fewer figures to draw
 
     @functools.wraps(function)
     def call(*args, **kwargs):
@@ -77,12 +76,18 @@ class Writer:
 
 
 @pytest.fixture
-def small(monkeypatch, tmp_path):
-    """A folder of its own, tiny sizes, and registries that forget what a page registers."""
+def small(request, monkeypatch, tmp_path):
+    """A folder of its own, tiny sizes, and registries that forget what a page registers.
+
+    Figures cost most: where a page asks for no metric, one is compared, or two where it shows the second.
+    """
+    page = PAGES[request.node.callspec.params["page"]] if hasattr(request.node, "callspec") else ""
+    metrics = ("mse", "cosine") if 'metric="cosine"' in page else ("mse",)
+    defaults = {name: {"metrics": metrics} for name in ("compare", "compare_frozen", "compare_snapshots")}
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=Writer))
     for name, limits in LIMITS.items():
-        monkeypatch.setattr(cl, name, limited(getattr(cl, name), limits))
+        monkeypatch.setattr(cl, name, limited(getattr(cl, name), limits, **defaults.get(name, {})))
     for registry in REGISTRIES:
         monkeypatch.setattr(registry, "_builders", dict(registry._builders))
     return tmp_path
@@ -104,7 +109,13 @@ def test_the_code_of_a_page_runs(page, small):
         assert (small / name).stat().st_size > 10_000
 
 
-def test_what_the_page_adds_passes_the_tests_of_its_registry(small):
+@pytest.fixture
+def unreported(monkeypatch):
+    """For what is not about reports: the page's own test makes them."""
+    monkeypatch.setattr(cl, "report", lambda *args, **options: None)
+
+
+def test_what_the_page_adds_passes_the_tests_of_its_registry(small, unreported):
     run("docs/adding.md")
     suites = {
         "linear": "networks/test_registry.py",
@@ -123,7 +134,7 @@ def test_what_the_page_adds_passes_the_tests_of_its_registry(small):
             test(**arguments)
 
 
-def test_the_probe_of_the_page_measures_what_it_says(small):
+def test_the_probe_of_the_page_measures_what_it_says(small, unreported):
     page = run("docs/adding.md")
     probe, images = page["probe_brightness"], page["images"]
     schedule = cl.SCHEDULES.build("linear")

@@ -13,6 +13,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 SOURCES = sorted(FOLDER.glob("*.py"))
 # In place of what the cell of parameters says.
 TINY = {
+    "NETWORK": "mlp(width=16, depth=1)",
     "STEPS": 2,
     "PILOT_STEPS": 2,
     "COUNT": 4,
@@ -37,7 +38,7 @@ def is_parameters(cell):
 def tiny(cell):
     """A cell of parameters with the values of `TINY`: the same names, all of them, and nothing else."""
     assigned = [target.id for line in ast.parse(cell.source).body for target in line.targets]
-    return "\n".join(f"{name} = {TINY[name]}" for name in assigned)
+    return "\n".join(f"{name} = {TINY[name]!r}" for name in assigned)
 
 
 def test_there_are_four_and_the_readme_names_them():

@@ -167,7 +167,7 @@ def test_one_metric_says_what_the_whole_says(made):
 def test_a_report_of_one_metric_at_the_end_has_the_same_score(made, tmp_path):
     r = made["comparison"]
     scores = []
-    for i, part in enumerate((r.sel(metric="mse").isel(t=-1), r)):
+    for i, part in enumerate((r.sel(metric="mse").isel(t=-1), r.sel(metric=["mse"]))):
         page = cl.report([part], tmp_path / f"{i}.html")
         scores.append(json.loads(page.with_suffix(".json").read_text())["headline"]["score"])
     assert scores[0] == scores[1] == float(r["family_score"].sel(metric="mse")[-1])

@@ -70,7 +70,7 @@ def test_every_order_of_two_schedules_gives_the_same_pair(models, digits):
 def test_orders_and_supersets_of_a_list_change_no_pair(models, digits):
     whole = compare(models, images=digits, **FEW)
     draw = np.random.default_rng(0)
-    for size in (2, 3, 4, 5):
+    for size in (2, 3, 5):
         chosen = [models[k] for k in draw.permutation(5)[:size]]
         part = compare(chosen, images=digits, **FEW)
         assert_same_pairs(part, whole)
