@@ -109,10 +109,11 @@ def draw(found: dict[str, dict[str, object]], path: Path) -> None:
     for ax, (name, each) in zip(axes.flat, found.items(), strict=False):
         ax.loglog(each["sizes"], each["seconds"], marker="o", color="#1f5fae")
         ax.set_title(str(each["title"]).replace("`", ""), fontsize=9)
-        ax.set_xlabel(name)
+        ax.set_xlabel({"nearest": "training images", "optimal": "training images"}.get(name, name))
         ax.set_ylabel("processor time, s")
         ax.minorticks_off()
         ax.set_xticks(each["sizes"], [f"{size:,}" for size in each["sizes"]])
+        ax.set_yticks(each["seconds"], [f"{taken:.2g}" for taken in each["seconds"]])
         ax.text(0.05, 0.9, f"exponent {each['exponent']:.2f}", transform=ax.transAxes)
     figure.savefig(path, dpi=120)
 
