@@ -108,12 +108,11 @@ class Baseline:
 
     def out_of_reach(self, result: xr.Dataset) -> list[str]:
         """A sentence for each metric by which this very gate would not pass: its own lower end lies below the bound."""
-        low = {name: self.scores[name]["low"] for name in self.scores}
         return [
             f"with {result.sizes['sample']} samples the candidate itself cannot pass this baseline: the lower end of its score by {name} "
             f"is {'unknown' if end is None else f'{end:.4g}'}, the bound {self.bound(name):.4g}; take more samples, or a larger tolerance."
-            for name, end in low.items()
-            if end is None or end < self.bound(name)
+            for name, score in self.scores.items()
+            if (end := score["low"]) is None or end < self.bound(name)
         ]
 
 
@@ -132,10 +131,8 @@ def _wrong(found: Mapping[str, Any]) -> str:
         if not isinstance(score, dict) or set(score) != {"value", "low", "high"}:
             return f"its score by {name} is no value with its two ends"
         low, value, high = score["low"], score["value"], score["high"]
-        ends = [end for end in (low, high) if end is not None]
-        if not all(_number(each) and each <= 1 for each in (value, *ends)) or sorted(
-            each for each in (low, value, high) if each is not None
-        ) != [each for each in (low, value, high) if each is not None]:
+        known = [each for each in (low, value, high) if each is not None]
+        if value is None or not all(_number(each) and each <= 1 for each in known) or known != sorted(known):
             return f"its score by {name} is {value!r} from {low!r} to {high!r}"
     return ""
 

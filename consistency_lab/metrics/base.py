@@ -178,7 +178,7 @@ class SquaredDistance(Distance):
 
 
 def squared_distances(
-    embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], shifts: Sequence[int] = (0,)
+    embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], shifts: Sequence[int]
 ) -> list[Tensor]:
     """|a_i - b_(i - shift)|^2 of pairs of models, ``(P, N)`` float64 a shift, from inner products of all models' embeddings ``(N, F)``."""
     first, second = map(list, zip(*pairs, strict=True))
