@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from consistency_lab.networks.reentrant import checkpointing, differentiating
 from consistency_lab.probes.frozen import SampleLoss
+from consistency_lab.probes.twice import for_both_sides
 
 PIXELS = 64  # of a convolution's output up to which its windows are written out
 
@@ -138,7 +139,7 @@ def _conv2d(
 ) -> Tensor:
     if isinstance(padding, str) or input.dim() != 4 or not watch.knows(input, weight, bias):
         return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
-    steps, edges, holes = ([each] * 2 if isinstance(each, int) else list(each) for each in (stride, padding, dilation))
+    steps, edges, holes = for_both_sides(stride, padding, dilation)
     x = input.detach()
 
     def show(slope: Tensor) -> None:

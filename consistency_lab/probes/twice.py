@@ -241,6 +241,11 @@ def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     return first + second
 
 
+def for_both_sides(*options: int | Sequence[int]) -> list[list[int]]:
+    """Options of a convolution for height and width, where one number may stand for both."""
+    return [[each] * 2 if isinstance(each, int) else list(each) for each in options]
+
+
 def _conv2d(
     input: Tensor,
     weight: Tensor,
@@ -252,8 +257,7 @@ def _conv2d(
 ) -> Tensor:
     if isinstance(padding, str) or input.dim() != 4:
         return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
-    pairs = [[each] * 2 if isinstance(each, int) else list(each) for each in (stride, padding, dilation)]
-    found: Tensor = _Conv.apply(input, weight, bias, *pairs, groups)
+    found: Tensor = _Conv.apply(input, weight, bias, *for_both_sides(stride, padding, dilation), groups)
     return found
 
 
