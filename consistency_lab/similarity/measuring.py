@@ -78,7 +78,7 @@ class Measured:
     Attributes:
         kept: which models and samples.
         alone_warning: of samples that were left alone in their block; empty where there are none.
-        values: per sample, float64: what the ``..._measured`` functions of this room give, as variables.
+        values: per sample, float64 (single distances of other noise float32 where samples come in blocks): what the ``..._measured`` functions of this room give, as variables.
         blocks: the number of each sample's block ``(N,)``; None where there is one.
         t, log_snr, pair_log_snr: of the comparison and of its pairs.
         alone: scores of typical samples compared alone (`typical_alone`), where the images were there to do so.
@@ -170,6 +170,9 @@ def _measure(
         if not several and asked.frames == 1 and len(samples) > 2:
             last = values["distance"][1][:, -1].astype(np.float32).astype(np.float64)
             alone = typical_alone(walks, last, asked.distances, labels)
+        if several and "other_noise" in values:  # the largest of all, of which medians are taken
+            dims, single = values["other_noise"]
+            values["other_noise"] = (dims, single.astype(np.float32))
         parts.append(values)
         _picture_first(pictures, asked.shown, samples, walks, values, pool)
         _picture_ends(extremes, parts, walks, asked.distances)
@@ -265,15 +268,16 @@ def _pairs(walks: ModelWalks, second: _Second, asked: Asked, samples: np.ndarray
 
 
 def _joined(parts: Sequence[Values]) -> Values:
-    """The values of all blocks, samples in their order."""
+    """The values of all blocks, samples in their order; taken out of the parts, so that none is held twice."""
     if len(parts) < 2:
         return dict(parts[0]) if parts else {}
     order = np.concatenate([part["number"][1] for part in parts]).argsort()
+    inorder = bool((np.diff(order) == 1).all())  # as blocks without labels are: nothing is copied once more
     joined: Values = {}
-    for name, (dims, _) in parts[0].items():
+    for name, (dims, _) in list(parts[0].items()):
         axis = next(dims.index(along) for along in ("sample", "other", "pixel") if along in dims)
-        whole = np.concatenate([part[name][1] for part in parts], axis)
-        joined[name] = (dims, whole.take(order, axis) if "sample" in dims else whole)
+        whole = np.concatenate([part.pop(name)[1] for part in parts], axis)
+        joined[name] = (dims, whole.take(order, axis) if "sample" in dims and not inorder else whole)
     return joined
 
 

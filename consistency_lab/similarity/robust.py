@@ -66,7 +66,7 @@ def add_typical(
 
     Args:
         result: with ``distance`` and ``null`` ``(pair, t, sample, metric)``.
-        others: single distances of other noise, `Cube.others`.
+        others: single distances of other noise, `Cube.others`, float64, or float32 where samples came in blocks.
         alone: of `typical_alone`; None for the linear form of the trimmed score, where the images are no longer there.
         distances: the metrics; those that are not scored have no such score either.
         labels: what each sample was asked for, or None.
@@ -79,7 +79,9 @@ def add_typical(
     middle = np.full((pairs + 1, len(distances)), np.nan)
     for m, metric in enumerate(distances):
         for row, chosen in enumerate(_chosen(pairs) if metric.scored else []):
-            middle[row, m] = median_score(distance[chosen, :, m].mean(0), others[chosen, :, m].mean(0))
+            middle[row, m] = median_score(
+                distance[chosen, :, m].mean(0), others[chosen, :, m].mean(0, dtype=np.float64)
+            )
     each = [
         trimmed_interval(
             None if alone is None else alone[row],
