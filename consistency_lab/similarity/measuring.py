@@ -78,7 +78,8 @@ class Measured:
     Attributes:
         kept: which models and samples.
         alone_warning: of samples that were left alone in their block; empty where there are none.
-        values: per sample, float64 (single distances of other noise float32 where samples come in blocks): what the ``..._measured`` functions of this room give, as variables.
+        values: per sample, float64: what the ``..._measured`` functions of this room give, as variables; of several blocks single
+            distances of other noise are float32.
         blocks: the number of each sample's block ``(N,)``; None where there is one.
         t, log_snr, pair_log_snr: of the comparison and of its pairs.
         alone: scores of typical samples compared alone (`typical_alone`), where the images were there to do so.
