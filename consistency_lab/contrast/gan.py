@@ -46,7 +46,7 @@ class AdversarialLoop:
             "discriminator": Descent(module.discriminator, settings, settings.lr * settings.lr_ratio),
             "generator": Descent(module.generator, settings),
         }
-        self.step = 0
+        self.step, self.sharing = 0, 1
 
     def __iter__(self) -> Iterator[TrainingStep]:
         """Train from where the loop stands to the last step."""

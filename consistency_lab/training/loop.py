@@ -209,6 +209,10 @@ class Descent:
         """One optimizer step on a scalar, the 0-based ``step`` of the run."""
         self.optimizer.zero_grad(set_to_none=True)
         objective.backward()
+        self.descend(step)
+
+    def descend(self, step: int) -> None:
+        """One optimizer step along the gradients that the parameters have."""
         if self.settings.clip_norm:
             _clip(self.parameters, self.settings.clip_norm)
         factor = self.rate(step)
@@ -284,7 +288,7 @@ class TrainingLoop:
         self.module, self.loss, self.source, self.settings, self.device = module, loss, source, settings, device
         self.average = WeightAverage(module, settings.ema_half_life * settings.steps)
         self.descent = Descent(module, settings, rate=rate)
-        self.step = 0
+        self.step, self.sharing = 0, 1
 
     def __iter__(self) -> Iterator[TrainingStep]:
         """Train from where the loop stands to the last step."""
@@ -293,20 +297,17 @@ class TrainingLoop:
     def _advance(self) -> TrainingStep:
         self.module.train()
         batch = self.source.batch(self.step)
-        half = self.settings.precision == "bfloat16"
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
-            losses = self.loss(self.module, *batch.data).float()
-        if losses.shape != batch.weight.shape:
-            raise UserError(
-                f"a loss gives one value per sample, {tuple(batch.weight.shape)}, and this one gave {tuple(losses.shape)}; "
-                "do not average over the batch."
-            )
+        losses = losses_of(self.loss, self.module, batch, self.settings.precision)
         objective = (batch.weight * losses).mean()
         self.descent.take(objective, self.step)
+        return self._stepped(batch, losses.detach(), objective.detach())
+
+    def _stepped(self, batch: Batch, losses: Tensor, objective: Tensor) -> TrainingStep:
+        """What follows a step of the optimizer."""
         self.step += 1
         self.average.update(self.step)
-        self.source.observe(batch, losses.detach())
-        return TrainingStep(self.step, objective.detach(), *self.descent.rates)
+        self.source.observe(batch, losses)
+        return TrainingStep(self.step, objective, *self.descent.rates)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on; together with the settings and the data it gives that step bit for bit."""
@@ -324,6 +325,18 @@ class TrainingLoop:
         self.descent.load_state_dict(state)
         self.source.load_state_dict(state["source"])
         self.step = int(state["step"])
+
+
+def losses_of(loss: Callable[..., Tensor], module: nn.Module, batch: Batch, precision: str) -> Tensor:
+    """The loss of each sample of a batch, ``(B,)`` float32. Raises `UserError` for a loss that averages over them."""
+    with torch.autocast(batch.weight.device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+        losses = loss(module, *batch.data).float()
+    if losses.shape != batch.weight.shape:
+        raise UserError(
+            f"a loss gives one value per sample, {tuple(batch.weight.shape)}, and this one gave {tuple(losses.shape)}; "
+            "do not average over the batch."
+        )
+    return losses
 
 
 def check_finite(loss: float, step: int, what: str) -> None:

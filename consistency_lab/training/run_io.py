@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,6 +39,7 @@ class Loop(Protocol):
     settings: Any  # a `LoopSettings`
     device: torch.device
     step: int
+    sharing: int  # models that share the time of a step
 
     @property
     def module(self) -> nn.Module: ...
@@ -87,20 +88,51 @@ def train_in_store(
         StoreError: the store cannot be written, or another process holds the run.
         Stopped: Ctrl-C was pressed; the step in progress was ended and saved.
     """
+    options: dict[str, Any] = {"keep": keep, "force": force, "progress": progress, "watch": watch}
+    with stop_between_steps() as check:
+        steps = steps_in_store(store, kind, name, spec, loop, check=check, **options)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                run: Run = end.value
+                return run
+
+
+def steps_in_store(
+    store: Store | str | Path,
+    kind: str,
+    name: str,
+    spec: Mapping[str, Any],
+    loop: Loop,
+    *,
+    check: Callable[[], None],
+    keep: Callable[[Weights], Weights] = dict,
+    force: bool = False,
+    progress: bool | None = None,
+    watch: Watch | None = None,
+) -> Generator[None, None, Run]:
+    """`train_in_store` step by step: yields before each step, and returns the finished run.
+
+    Args:
+        check: called after each step but the last; what it raises ends the run there. `Stopped` saves it first, also where it is thrown
+            into the generator.
+    """
     store = store if isinstance(store, Store) else Store(store)
     run, watch, last = store.run(kind, name, spec), watch or Watch(), loop.settings.steps
     if force or (run.done and not _readable(run)):
         run.discard()
     watch.replay(run, last)
     if watch.stopped is None:
-        _finish(run, loop, keep, progress, watch, last)
+        yield from _finish(run, loop, keep, progress, watch, last, check)
         watch.replay(run, last)  # what another process has trained meanwhile
     if watch.stopped in (None, last):
         return run
     short = store.run(kind, f"{name}@{watch.stopped}", {**spec, "stopped": watch.stopped})
     if force or (short.done and not _readable(short)):
         short.discard()
-    _finish(short, loop, keep, progress, Watch(validation=watch.validation), watch.stopped, run)
+    alone = Watch(validation=watch.validation)
+    yield from _finish(short, loop, keep, progress, alone, watch.stopped, check, run)
     return short
 
 
@@ -111,8 +143,9 @@ def _finish(
     progress: bool | None,
     watch: Watch,
     until: int,
+    check: Callable[[], None],
     whole: Run | None = None,
-) -> None:
+) -> Iterator[None]:
     """Train to a step unless the store has it; ``whole``: the run that was stopped there, whose log and snapshots become those of this."""
     if run.done:
         return
@@ -122,7 +155,7 @@ def _finish(
             if not run.done:
                 if whole is not None and loop.step == until:
                     _take_over(run, whole)
-                _train_in(run, loop, keep, progress, watch, until)
+                yield from _train_in(run, loop, keep, progress, watch, until, check)
     finally:
         torch.set_num_threads(threads)  # a resumed run may have taken those that it began with
 
@@ -152,7 +185,8 @@ def train_unkept(loop: Loop, name: str, progress: bool | None = None, watch: Wat
     """Train a loop to its end, or until its callback stops it, and write nothing. Raises `UserError` for a loss that diverges."""
     watch, started = watch or Watch(), time.monotonic()
     for record in _watched(loop, name, progress, [], watch, loop.settings.steps):
-        watch.tell({**record, "seconds": time.monotonic() - started})
+        if record is not None:
+            watch.tell({**record, "seconds": time.monotonic() - started})
 
 
 def _watched(
@@ -163,8 +197,9 @@ def _watched(
     watch: Watch,
     until: int,
     check: Callable[[], None] = lambda: None,
-) -> Iterator[Record]:
-    """Run the loop, show it, and yield a log record of step, mean losses since the last, lr and beta1 every `LOG_EVERY` steps.
+) -> Iterator[Record | None]:
+    """Run the loop, show it, and yield a log record of step, mean losses since the last, lr and beta1 every `LOG_EVERY` steps; and None
+    before each step.
 
     Args:
         pending: losses of the steps since the last record; a stopped run saves them for the record that they belong to.
@@ -172,11 +207,13 @@ def _watched(
         until: the last step.
         check: called after each step but the last.
     """
-    total = loop.settings.steps
+    total, steps = loop.settings.steps, iter(loop)
     with tqdm(
         total=total, initial=loop.step, desc=name, unit="step", disable=None if progress is None else not progress
     ) as bar:
-        for done in loop if loop.step < until else ():
+        while loop.step < until:
+            yield None
+            done = next(steps)
             pending.append({"loss": done.loss, **done.parts})
             bar.update()
             if done.step % LOG_EVERY == 0 or done.step == total:
@@ -203,8 +240,14 @@ def snapshot_steps(settings: LoopSettings) -> list[int]:
 
 
 def _train_in(
-    run: Run, loop: Loop, keep: Callable[[Weights], Weights], progress: bool | None, watch: Watch, until: int
-) -> None:
+    run: Run,
+    loop: Loop,
+    keep: Callable[[Weights], Weights],
+    progress: bool | None,
+    watch: Watch,
+    until: int,
+    check: Callable[[], None],
+) -> Iterator[None]:
     """Train inside a begun run folder, from its checkpoint where there is one, to its last step or to where the callback stops it."""
     state = run.folder / _STATE
     seconds, pending = 0.0, list[dict[str, Tensor]]()
@@ -221,41 +264,49 @@ def _train_in(
         if step > loop.step:  # by a run that was killed after its last checkpoint: it is written again
             path.unlink()
     snapshots = set(snapshot_steps(loop.settings))
-    started = saved_at = time.monotonic()
+    marked = saved_at = time.monotonic()
+
+    def spent() -> float:
+        """Seconds of this run so far; of a step that several models take at once each has its share."""
+        nonlocal seconds, marked
+        now = time.monotonic()
+        seconds, marked = seconds + (now - marked) / loop.sharing, now
+        return seconds
 
     def save() -> None:
-        spent, threads = seconds + time.monotonic() - started, torch.get_num_threads()
-        save_state(state, {"loop": loop.state_dict(), "pending": pending, "seconds": spent, "threads": threads})
+        done = {"loop": loop.state_dict(), "pending": pending, "seconds": spent(), "threads": torch.get_num_threads()}
+        save_state(state, done)
 
-    with stop_between_steps() as check:
-        try:
-            for record in _watched(loop, run.name, progress, pending, watch, until, check):
-                now, step = time.monotonic(), int(record["step"])
-                record["seconds"] = seconds + now - started
-                run.log(record)
-                if step in snapshots:
-                    _save_snapshot(run, step, keep(loop.average.weights))
-                try:
-                    watch.tell(record)
-                except BaseException:
-                    save()
-                    raise
-                if now - saved_at > _CHECKPOINT_SECONDS:
-                    save()
-                    saved_at = now
-        except Stopped:
-            save()
-            where = f"at step {loop.step} of {loop.settings.steps}"
-            raise Stopped(f"training {run.name} stopped {where}; the same command resumes from there.") from None
-        if watch.stopped is not None and loop.step < loop.settings.steps:
-            return save()
-        if loop.step < loop.settings.steps and snapshots:
-            _save_snapshot(run, loop.step, keep(loop.average.weights))
-        for kind, weights in (("ema", loop.average.weights), ("raw", loop.module.state_dict())):
-            save_tensors(run.folder / _WEIGHTS[kind], keep(weights), {"spec": run.spec, "weights": kind})
-        last = run.records()[-1]
-        run.finish({"steps": loop.step, "seconds": round(last["seconds"], 2), "final_loss": last["loss"]})
-        state.unlink(missing_ok=True)
+    try:
+        for record in _watched(loop, run.name, progress, pending, watch, until, check):
+            if record is None:
+                yield
+                continue
+            step, record["seconds"] = int(record["step"]), spent()
+            run.log(record)
+            if step in snapshots:
+                _save_snapshot(run, step, keep(loop.average.weights))
+            try:
+                watch.tell(record)
+            except BaseException:
+                save()
+                raise
+            if time.monotonic() - saved_at > _CHECKPOINT_SECONDS:
+                save()
+                saved_at = time.monotonic()
+    except Stopped:
+        save()
+        where = f"at step {loop.step} of {loop.settings.steps}"
+        raise Stopped(f"training {run.name} stopped {where}; the same command resumes from there.") from None
+    if watch.stopped is not None and loop.step < loop.settings.steps:
+        return save()
+    if loop.step < loop.settings.steps and snapshots:
+        _save_snapshot(run, loop.step, keep(loop.average.weights))
+    for kind, weights in (("ema", loop.average.weights), ("raw", loop.module.state_dict())):
+        save_tensors(run.folder / _WEIGHTS[kind], keep(weights), {"spec": run.spec, "weights": kind})
+    last = run.records()[-1]
+    run.finish({"steps": loop.step, "seconds": round(last["seconds"], 2), "final_loss": last["loss"]})
+    state.unlink(missing_ok=True)
 
 
 def finished_run(run: Run | str | Path, kind: str) -> Run:

@@ -40,7 +40,7 @@ class DiffusionSettings:
 
 
 _LARGEST_SEED = 2**64 - 1
-_LATER: dict[str, Any] = {"flip": False}
+_LATER: dict[str, Any] = {"flip": False, "lockstep": ""}
 
 
 # Words of other libraries, and what they are here.
@@ -202,8 +202,22 @@ class TrainingSettings(LoopSettings, DiffusionSettings):
     Anything that is chosen by name is written ``name`` or ``name(option=value)``, in a JSON file also ``{"name": name, "option": value}``.
     """
 
+    lockstep: str = ""
+    """'2/8': the second of 8 networks that are computed at once in training, on which its last bits depend; empty: by itself"""
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.place  # noqa: B018  (refuses what is none)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The place, from 0, among how many networks that are computed at once; (0, 1) by itself."""
+        number, slash, size = (self.lockstep or "1/1").partition("/")
+        if not (slash and number.isdecimal() and size.isdecimal() and 1 <= int(number) <= int(size)):
+            raise UserError(
+                f"lockstep is a place among networks that are computed at once, such as '2/8', not {self.lockstep!r}."
+            )
+        return int(number) - 1, int(size)
         if not 0 <= self.label_dropout <= 1:
             raise UserError(f"label_dropout is a share, from 0 to 1, not {self.label_dropout!r}.")
 

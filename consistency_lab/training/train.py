@@ -29,6 +29,7 @@ from consistency_lab.store.results import with_provenance
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
 from consistency_lab.training.batches import DenoisingBatches, measured
+from consistency_lab.training.lockstep import LockstepLoop
 from consistency_lab.training.loop import TrainingLoop
 from consistency_lab.training.model_kind import ModelKind
 from consistency_lab.training.run_io import snapshot_files, snapshots_of
@@ -87,7 +88,8 @@ class _DiffusionKind(ModelKind[TrainingSettings, NetworkDenoiser, DiffusionModel
     ) -> TrainingLoop:
         """``first``: steps of the runs that this one goes on from; ``rate``: of a scheduler, in the place of the settings'."""
         loss = partial(denoising_loss, units=settings.objective)
-        return TrainingLoop(module, loss, DenoisingBatches(images, settings, device, first), settings, device, rate)
+        make = LockstepLoop if settings.lockstep else TrainingLoop
+        return make(module, loss, DenoisingBatches(images, settings, device, first), settings, device, rate)
 
     def train(self, images: ImageSet, **options: Any) -> DiffusionModel:
         """See `consistency_lab.training.train.train`, which takes more than other kinds' do."""
