@@ -71,7 +71,8 @@ class StackedNetwork(nn.Module):
             if "vmap" not in str(error):
                 raise
             raise UserError(
-                f"torch cannot compute several {type(self._first[0]).__name__} at once ({str(error).splitlines()[0]}); train them one by one."
+                f"torch cannot compute several {type(self._first[0]).__name__} at once ({str(error).splitlines()[0]}); "
+                "train them one by one."
             ) from error
         return out.flatten(0, 1)
 
