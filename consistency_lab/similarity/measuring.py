@@ -1,4 +1,4 @@
-"""What is measured of each sample of a comparison, block after block; scores are made of it when all samples have gone by."""
+"""What is measured of each sample of a comparison, of one block of samples; scores are made of it when all have gone by."""
 
 from __future__ import annotations
 
@@ -7,18 +7,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-import xarray as xr
 from torch import Tensor
 
 from consistency_lab.data.imageset import ImageSet
-from consistency_lab.devices import hand_back
 from consistency_lab.diffusion.log_snr import passes_again
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel
-from consistency_lab.errors import UserError
 from consistency_lab.metrics.distances import Distance
 from consistency_lab.pipelines.folders import FolderModel
-from consistency_lab.similarity.blocks import FEW, plain_over_all, with_partners
-from consistency_lab.similarity.checks import Kept, extremes_of, kept_of, not_finite, sanity_measured
+from consistency_lab.similarity.blocks import FEW, with_partners
+from consistency_lab.similarity.checks import not_finite, sanity_measured
 from consistency_lab.similarity.controls import (
     ceiling_measured,
     nearest_measured,
@@ -27,8 +24,7 @@ from consistency_lab.similarity.controls import (
     with_references,
 )
 from consistency_lab.similarity.pairwise import SHIFTS, pairs_measured
-from consistency_lab.similarity.pictures import Pictures, pictured
-from consistency_lab.similarity.quantities import metric_coordinates
+from consistency_lab.similarity.pictures import pictured
 from consistency_lab.similarity.robust import typical_alone
 from consistency_lab.similarity.trajectories import (
     ModelWalks,
@@ -72,147 +68,104 @@ class Asked:
 
 
 @dataclass
-class Measured:
-    """What was measured.
+class Block:
+    """What was measured of one block of samples.
 
     Attributes:
-        kept: which models and samples.
-        alone_warning: of samples that were left alone in their block; empty where there are none.
-        values: per sample, float64: what the ``..._measured`` functions of this room give, as variables; of several blocks single
-            distances of other noise are float32.
-        blocks: the number of each sample's block ``(N,)``; None where there is one.
+        samples: of the block ``(n,)``.
+        bad, lost: of these, where values were not finite (`not_finite`).
+        values: per sample that is left, float64: what the ``..._measured`` functions of this room give, as variables; empty if none is.
         t, log_snr, pair_log_snr: of the comparison and of its pairs.
-        alone: scores of typical samples compared alone (`typical_alone`), where the images were there to do so.
-        pictures, extremes: of the samples that are shown, and of those at both ends.
+        alone: scores of typical samples compared alone (`typical_alone`), where the block is all there is.
+        first: pictures of the first samples that are left, by name, samples first.
+        last: final images of all that are left ``(n, model, C, H, W)``.
         references: names of the closed-form denoisers.
     """
 
-    kept: Kept
-    alone_warning: str
+    samples: np.ndarray
+    bad: np.ndarray
+    lost: np.ndarray
     values: Values
-    blocks: np.ndarray | None
     t: np.ndarray
     log_snr: np.ndarray
     pair_log_snr: np.ndarray
     alone: np.ndarray | None
-    pictures: Pictures
-    extremes: Pictures
+    first: dict[str, np.ndarray]
+    last: np.ndarray
     references: list[str]
 
+    @property
+    def left(self) -> np.ndarray:
+        """Numbers of the samples that are left."""
+        return self.values["number"][1] if self.values else self.samples[:0]
 
-def measure(
-    models: Sequence[GenerativeModel], asked: Asked, blocks: Sequence[np.ndarray], known: WalkCache | None = None
-) -> Measured:
-    """Measure blocks of samples.
 
-    A sample at which some model gives values that are not finite is left out. If a model gives too many of them, all is measured again
-    without it, and with the samples that it alone had lost.
+def measure_block(
+    models: Sequence[GenerativeModel], asked: Asked, samples: np.ndarray, several: bool, cache: WalkCache
+) -> Block:
+    """Measure one block of samples.
 
     Args:
         models: two or more.
         asked: what is measured.
-        blocks: the samples of each.
-        known: trajectories that are known, and are to be remembered: of one block.
-
-    Raises:
-        UserError: too little is left.
+        samples: of the block.
+        several: whether there are other blocks.
+        cache: what is known of these samples, and is to be remembered.
     """
-    found = _measure(models, asked, blocks, known)
-    if len(found.kept.models) == len(models):
-        return found
-    again = asked.again if 0 in found.kept.models else None
-    rest = _measure([models[k] for k in found.kept.models], replace(asked, again=again), blocks, known)
-    warning = " ".join(filter(None, [found.kept.warning, rest.alone_warning]))
-    rest.kept = found.kept._replace(samples=rest.kept.samples, warning=warning)
-    return rest
-
-
-def _measure(
-    models: Sequence[GenerativeModel], asked: Asked, blocks: Sequence[np.ndarray], known: WalkCache | None
-) -> Measured:
-    cache = WalkCache() if known is None else known
-    parts: list[Values] = []
-    bad, lost = [], []
-    pictures, extremes, alone = Pictures(), Pictures(), None
-    several = len(blocks) > 1
+    walks, second = _walked(models, asked, samples, asked.frames // 2, cache)
+    bad, lost = not_finite(walks.own, list(zip(walks.owners, walks.every, strict=True)))
+    for k, run in enumerate(second.runs):
+        lost[k, np.isin(samples, second.samples)] |= not_finite([run])[1][0]
+    left = with_partners(samples[~lost.any(0)], asked.labels)
+    axis, pair_axis = walks.axis, walks.log_snr.numpy()
+    names = [reference.name for reference in walks.beside[0]] if walks.beside else []
+    inside = np.flatnonzero(np.isin(samples, left)).tolist()
+    walks, second = walks.restricted(range(len(models)), inside), second.among(left, asked.labels)
+    values, alone = _values(models, asked, left, several, walks, second) if len(left) else ({}, None)
     pool = None if asked.images is None else asked.images.all()
-    for block in blocks:
-        walks, second = _walked(models, asked, block, asked.frames // 2, cache)
-        bad_here, lost_here = not_finite(walks.own, list(zip(walks.owners, walks.every, strict=True)))
-        for k, run in enumerate(second.runs):
-            lost_here[k, np.isin(block, second.samples)] |= not_finite([run])[1][0]
-        bad.append(bad_here)
-        lost.append(lost_here)
-        samples = with_partners(block[~lost_here.any(0)], asked.labels)
-        if not len(samples):
-            continue
-        inside = np.flatnonzero(np.isin(block, samples)).tolist()
-        walks, second = walks.restricted(range(len(models)), inside), second.among(samples, asked.labels)
-        labels = None if asked.labels is None else asked.labels[samples]
-        shifts = 1 if several and len(block) < FEW else SHIFTS if len(samples) > 2 else 0
-        values = _pairs(walks, second, asked, samples, shifts)
-        for frame in range(asked.frames - 1):  # of all but the one that is measured already
-            number = frame + (frame >= asked.frames // 2)
-            of_frame = _walked(models, asked, samples, number, WalkCache())
-            for name, (_, more) in _pairs(*of_frame, asked, samples, shifts).items():
-                values[name][1][...] += more
-        if asked.frames > 1:
-            values = {name: (dims, array / asked.frames) for name, (dims, array) in values.items()}
-        if walks.beside:
-            values |= references_measured(walks, asked.distances, labels)
-        stride = 1 if not several else -(-asked.walk.count * walks.own[0].estimates[0, 0].numel() // _PIXELS)
-        values |= sanity_measured(walks.own, stride)
-        if pool is not None:
-            found = nearest_measured(walks.own, pool)
-            values["nearest_distance"] = (("model", "sample"), np.stack([each.distance for each in found]))
-            values["nearest_place"] = (("model", "sample"), np.stack([each.place for each in found]))
-        values["number"] = (("sample",), samples)
-        values["block"] = (("sample",), np.full(len(samples), len(parts), dtype=np.int32))
-        if not several and asked.frames == 1 and len(samples) > 2:
-            last = values["distance"][1][:, -1].astype(np.float32).astype(np.float64)
-            alone = typical_alone(walks, last, asked.distances, labels)
-        if several and "other_noise" in values:  # the largest of all, of which medians are taken
+    if len(left) and pool is not None:
+        found = nearest_measured(walks.own, pool)
+        values["nearest_distance"] = (("model", "sample"), np.stack([each.distance for each in found]))
+        values["nearest_place"] = (("model", "sample"), np.stack([each.place for each in found]))
+    first = _first(walks, values, pool, asked.shown) if len(left) else {}
+    last = np.stack([pictured(w.estimates[-1]) for w in walks.own], 1) if len(left) else np.empty(0)
+    return Block(samples, bad, lost, values, *axis, pair_axis, alone, first, last, names)
+
+
+def _values(
+    models: Sequence[GenerativeModel],
+    asked: Asked,
+    samples: np.ndarray,
+    several: bool,
+    walks: ModelWalks,
+    second: _Second,
+) -> tuple[Values, np.ndarray | None]:
+    """The numbers of the samples that are left, and the scores of typical ones alone."""
+    labels = None if asked.labels is None else asked.labels[samples]
+    shifts = 1 if several and len(samples) < FEW else SHIFTS if len(samples) > 2 else 0
+    values = _pairs(walks, second, asked, samples, shifts)
+    for frame in range(asked.frames - 1):  # of all but the one that is measured already
+        number = frame + (frame >= asked.frames // 2)
+        of_frame = _walked(models, asked, samples, number, WalkCache())
+        for name, (_, more) in _pairs(*of_frame, asked, samples, shifts).items():
+            values[name][1][...] += more
+    if asked.frames > 1:
+        values = {name: (dims, array / asked.frames) for name, (dims, array) in values.items()}
+    if walks.beside:
+        values |= references_measured(walks, asked.distances, labels)
+    stride = 1 if not several else -(-asked.walk.count * walks.own[0].estimates[0, 0].numel() // _PIXELS)
+    values |= sanity_measured(walks.own, stride)
+    values["number"] = (("sample",), samples)
+    if several:
+        if "other_noise" in values:  # the largest of all, of which medians are taken
             dims, single = values["other_noise"]
             values["other_noise"] = (dims, single.astype(np.float32))
-        parts.append(values)
-        _picture_first(pictures, asked.shown, samples, walks, values, pool)
-        _picture_ends(extremes, parts, walks, asked.distances)
-        if known is None:
-            cache.forget()
-        if several:
-            hand_back()
-    order = np.concatenate(blocks).argsort()
-    axis = torch.from_numpy(walks.axis[0])
-    kept = kept_of([m.name for m in models], axis, *(np.concatenate(x, -1)[..., order] for x in (bad, lost)))
-    if not parts and len(kept.models) == len(models):
-        raise UserError("no sample is left that has another one beside it in its block; raise block, or count.")
-    joined = _joined(parts)
-    warning = ""
-    if parts and (without := len(kept.samples) - len(joined["number"][1])):
-        warning = f"{without} more samples are left out: no other one is left that could be their null."
-    if parts:
-        kept = kept._replace(
-            samples=joined["number"][1].tolist(), warning=" ".join(filter(None, [kept.warning, warning]))
-        )
-    if "ceiling" in joined and np.isnan(joined["ceiling"][1]).all():  # no two second runs are left
-        joined = {name: each for name, each in joined.items() if not name.startswith("ceiling")}
-    in_blocks = joined["block"][1] if len(parts) > 1 else None
-    if in_blocks is not None and "plain_null" in joined:
-        dims, plain = joined["plain_null"]
-        under = asked.labels[kept.samples]  # type: ignore[index]  # there is a plain null only where there are labels
-        joined["plain_null"] = (dims, plain_over_all(plain, joined["null"][1], under, in_blocks))
-    return Measured(
-        kept,
-        warning,
-        joined,
-        in_blocks,
-        *walks.axis,
-        walks.log_snr.numpy(),
-        alone,
-        pictures,
-        extremes,
-        [reference.name for reference in walks.beside[0]] if walks.beside else [],
-    )
+        # As they arrive from another process: numpy's sums follow the order in memory.
+        return {name: (dims, np.ascontiguousarray(each)) for name, (dims, each) in values.items()}, None
+    if asked.frames > 1 or len(samples) < 3:
+        return values, None
+    last = values["distance"][1][:, -1].astype(np.float32).astype(np.float64)
+    return values, typical_alone(walks, last, asked.distances, labels)
 
 
 @dataclass(frozen=True)
@@ -268,49 +221,13 @@ def _pairs(walks: ModelWalks, second: _Second, asked: Asked, samples: np.ndarray
     return values | ceiling_measured(walks.own, second.runs, asked.distances, labels, twice)
 
 
-def _joined(parts: Sequence[Values]) -> Values:
-    """The values of all blocks, samples in their order; taken out of the parts, so that none is held twice."""
-    if len(parts) < 2:
-        return dict(parts[0]) if parts else {}
-    order = np.concatenate([part["number"][1] for part in parts]).argsort()
-    inorder = bool((np.diff(order) == 1).all())  # as blocks without labels are: nothing is copied once more
-    joined: Values = {}
-    for name, (dims, _) in list(parts[0].items()):
-        axis = next(dims.index(along) for along in ("sample", "other", "pixel") if along in dims)
-        whole = np.concatenate([part.pop(name)[1] for part in parts], axis)
-        joined[name] = (dims, whole.take(order, axis) if "sample" in dims and not inorder else whole)
-    return joined
-
-
-def _picture_first(
-    pictures: Pictures, shown: int, samples: np.ndarray, walks: ModelWalks, values: Values, pool: Tensor | None
-) -> None:
-    """Keep what is shown of the first samples: trajectories, those of references, and nearest training images."""
-    wanted = sorted([*pictures.numbers, *samples.tolist()])[:shown]
-    new = np.flatnonzero(np.isin(samples, wanted))
-    made = {"images": np.stack([pictured(w.estimates[:, new]) for w in walks.own])}  # (model, t, sample, ...)
+def _first(walks: ModelWalks, values: Values, pool: Tensor | None, shown: int) -> dict[str, np.ndarray]:
+    """What is shown of the first samples: trajectories, those of references, and nearest training images; samples first."""
+    made = {"images": np.stack([pictured(w.estimates[:, :shown]) for w in walks.own])}  # (model, t, sample, ...)
     if walks.beside:
-        made["reference_images"] = np.stack([pictured(w.estimates[:, new]) for w in walks.beside[0]])
+        made["reference_images"] = np.stack([pictured(w.estimates[:, :shown]) for w in walks.beside[0]])
     first = {name: each.transpose(2, 0, 1, 3, 4, 5) for name, each in made.items()}
     if pool is not None:
-        places = torch.from_numpy(values["nearest_place"][1][:, new]).to(pool.device)
+        places = torch.from_numpy(values["nearest_place"][1][:, :shown]).to(pool.device)
         first["nearest_images"] = np.stack([pictured(pool[each].cpu()) for each in places], 1)
-    pictures.add(samples[new].tolist(), **first)
-    pictures.only(wanted)
-
-
-def _picture_ends(
-    pictures: Pictures, parts: Sequence[Values], walks: ModelWalks, distances: Sequence[Distance]
-) -> None:
-    """Keep the final images of the samples at either end so far, of every metric."""
-    last = [part["distance"][1][:, -1:].astype(np.float32) for part in parts]
-    numbers = np.concatenate([part["number"][1] for part in parts])
-    sofar = xr.Dataset(
-        {"distance": (("pair", "t", "sample", "metric"), np.concatenate(last, 2))},
-        {"sample": numbers, **metric_coordinates(distances)},
-    ).isel(sample=numbers.argsort())
-    wanted = sofar["sample"].values[extremes_of(sofar)].tolist()
-    samples = parts[-1]["number"][1]
-    new = np.flatnonzero(np.isin(samples, wanted))
-    pictures.add(samples[new].tolist(), images=np.stack([pictured(w.estimates[-1, new]) for w in walks.own], 1))
-    pictures.only(wanted)
+    return first

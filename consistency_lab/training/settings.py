@@ -207,6 +207,8 @@ class TrainingSettings(LoopSettings, DiffusionSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not 0 <= self.label_dropout <= 1:
+            raise UserError(f"label_dropout is a share, from 0 to 1, not {self.label_dropout!r}.")
         self.place  # noqa: B018  (refuses what is none)
 
     @property
@@ -218,8 +220,6 @@ class TrainingSettings(LoopSettings, DiffusionSettings):
                 f"lockstep is a place among networks that are computed at once, such as '2/8', not {self.lockstep!r}."
             )
         return int(number) - 1, int(size)
-        if not 0 <= self.label_dropout <= 1:
-            raise UserError(f"label_dropout is a share, from 0 to 1, not {self.label_dropout!r}.")
 
 
 def _strict(value: Any, kind: type) -> Any:
