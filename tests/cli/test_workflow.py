@@ -24,6 +24,8 @@ def test_models_are_trained_listed_compared_probed_and_reported(trained, tmp_pat
                 "16",
                 "--sampler",
                 "ddim(steps=5)",
+                "--metrics",
+                "mse",
                 "--data",
                 "digits",
                 "--out",
