@@ -17,7 +17,6 @@ from consistency_lab.plots import frames
 from consistency_lab.reports.html import report
 from consistency_lab.store.results import load_result, save_result
 
-
 FEW = {"samples": 6, "shown": 2, "times": 3}  # of comparisons whose pictures and curves are not looked at
 
 
