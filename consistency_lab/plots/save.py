@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib
 import pandas as pd
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -17,7 +18,8 @@ from consistency_lab.store.atomic import atomic_write
 
 SUFFIXES = (".png", ".pdf", ".csv")
 CSV_FLOAT = "%.6g"
-_CANVASES = {"png": FigureCanvasAgg, "svg": FigureCanvasSVG}
+_CANVASES: dict[str, type[FigureCanvasBase]] = {"png": FigureCanvasAgg, "svg": FigureCanvasSVG}
+_NO_LAYOUT: Any = {"figure.autolayout": False, "figure.constrained_layout.use": False}
 
 
 def save_figure(figure: Figure, stem: str | Path, frame: pd.DataFrame) -> tuple[Path, Path, Path]:
@@ -61,7 +63,7 @@ def drawn(figure: Figure, form: str, **options: Any) -> bytes:
     engine.execute(figure)
     figure.set_dpi(dpi)
     try:
-        with matplotlib.rc_context({"figure.autolayout": False, "figure.constrained_layout.use": False}):
+        with matplotlib.rc_context(_NO_LAYOUT):
             figure.set_layout_engine(None)
         figure.savefig(buffer, format=form, **options)
     finally:
