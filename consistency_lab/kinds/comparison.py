@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +22,7 @@ from consistency_lab.plots import frames, reading, similarity
 from consistency_lab.plots.by_label import SHOWN, by_label_figure, by_label_frame
 from consistency_lab.plots.differences import differences_figure, differences_frame
 from consistency_lab.plots.gallery import gallery as still
+from consistency_lab.plots.save import drawn
 from consistency_lab.similarity.quantities import is_scored
 
 _SCORE_CURVES = (
@@ -36,11 +36,12 @@ class Comparison(Kind):
 
     def figures(self, ds: xr.Dataset) -> Iterator[Drawing]:
         metric = reading.headline_metric(ds)
-        yield Drawing("gallery", still(ds), frames.overview(ds, metric))
-        yield _scores(ds, metric)
-        yield _heatmap(ds, metric)
+        table = frames.overview(ds, metric)
+        yield Drawing("gallery", still(ds), table)
+        yield _scores(ds, metric, table)
+        yield _heatmap(ds, metric, table)
         for name in reading.names(ds, "metric"):
-            yield _curves(ds, name)
+            yield _curves(ds, name, table if name == metric else frames.overview(ds, name))
             yield _distribution(ds, name)
             if "label" in ds.coords:
                 yield _by_label(ds, name)
@@ -116,9 +117,9 @@ def _panel(ds: xr.Dataset, metric: str) -> dict[str, Any]:
         "quantity": reading.quantity(ds, metric),
         "rows": _rows(table[table["group"] != "pair"]),
         "reason": reading.why_undefined(ds, metric) if _is_undefined(table) else "",
-        "scores": _scores(ds, metric),
-        "heatmap": _heatmap(ds, metric),
-        "curves": _curves(ds, metric),
+        "scores": _scores(ds, metric, table),
+        "heatmap": _heatmap(ds, metric, table),
+        "curves": _curves(ds, metric, table),
         "distribution": _distribution(ds, metric),
         "by_label": _by_label(ds, metric) if "label" in ds.coords else None,
     }
@@ -137,10 +138,10 @@ def _rows(table: pd.DataFrame) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def _ranking(ds: xr.Dataset, metric: str) -> str:
+def _ranking(ds: xr.Dataset, metric: str, overview: pd.DataFrame) -> str:
     """Which pairs are most and least alike, or nothing where that cannot be said."""
-    table, column = frames.overview(ds, metric), "score" if is_scored(ds, metric) else "distance"
-    pairs = table[table["group"] == "pair"].dropna(subset=column).sort_values(column)
+    column = "score" if is_scored(ds, metric) else "distance"
+    pairs = overview[overview["group"] == "pair"].dropna(subset=column).sort_values(column)
     if len(pairs) < 2:
         return ""
     return f"Most alike: {pairs['name'].iloc[-1]}; least: {pairs['name'].iloc[0]}."
@@ -150,20 +151,20 @@ def _value(ds: xr.Dataset, metric: str) -> str:
     return "consistency score" if is_scored(ds, metric) else reading.quantity(ds, metric)
 
 
-def _scores(ds: xr.Dataset, metric: str) -> Drawing:
-    ranking = _ranking(ds, metric)
+def _scores(ds: xr.Dataset, metric: str, overview: pd.DataFrame) -> Drawing:
+    ranking = _ranking(ds, metric, overview)
     return Drawing(
         f"scores-{metric}",
         similarity.scores(ds, metric),
-        frames.overview(ds, metric),
+        overview,
         f"{_value(ds, metric)} at t = 0 of all models, each pair, the null, the ceiling and the references. {ranking}".strip(),
         "Diamond: all models; open circles: each pair; cross: null; triangle: ceiling; squares: references, "
         f"mean over models. Lines: 95 % intervals. {ranking}".strip(),
     )
 
 
-def _heatmap(ds: xr.Dataset, metric: str) -> Drawing:
-    ranking = _ranking(ds, metric)
+def _heatmap(ds: xr.Dataset, metric: str, overview: pd.DataFrame) -> Drawing:
+    ranking = _ranking(ds, metric, overview)
     return Drawing(
         f"heatmap-{metric}",
         similarity.heatmap(ds, metric),
@@ -179,9 +180,9 @@ def _along(ds: xr.Dataset) -> str:
     return "latents" if ds.attrs.get("quantity") == "latents" else "x0 estimates"
 
 
-def _curves(ds: xr.Dataset, metric: str) -> Drawing:
+def _curves(ds: xr.Dataset, metric: str, overview: pd.DataFrame) -> Drawing:
     scored = is_scored(ds, metric)
-    undefined = _is_undefined(frames.overview(ds, metric))
+    undefined = _is_undefined(overview)
     return Drawing(
         f"curves-{metric}",
         similarity.curves(ds, metric),
@@ -299,6 +300,5 @@ def _intervals(samples: np.ndarray) -> list[str]:
 
 def still_image(ds: xr.Dataset) -> str:
     """The final images as a PNG data URI, for readers without scripts."""
-    buffer = io.BytesIO()
-    still(ds, columns=8).savefig(buffer, format="png", dpi=80, facecolor="white")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    png = drawn(still(ds, columns=8), "png", dpi=80, facecolor="white")
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

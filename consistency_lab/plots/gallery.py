@@ -52,9 +52,12 @@ def grid(rows: Sequence[tuple[str, Pixels]], title: str, columns: int = 10) -> F
             ax = axes[y, x]
             if x < len(pixels):
                 show_image(ax, pixels[x])
-            ax.set(xticks=[], yticks=[])
-            ax.grid(visible=False)
-            ax.spines[:].set_visible(False)
-        axes[y, 0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8.5, color=INK)
+            if x:
+                ax.set_axis_off()  # nothing but the picture: the layout need not measure ticks and spines that nobody sees
+            else:
+                ax.set(xticks=[], yticks=[])
+                ax.grid(visible=False)
+                ax.spines[:].set_visible(False)
+                ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8.5, color=INK)
     figure.suptitle(title, fontsize=9, color=MUTED)
     return figure

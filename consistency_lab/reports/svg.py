@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import re
 
 import matplotlib
@@ -11,7 +10,7 @@ import pandas as pd
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from consistency_lab.plots.save import to_csv
+from consistency_lab.plots.save import drawn, to_csv
 from consistency_lab.plots.theme import PALETTE, STYLE
 
 _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
@@ -30,10 +29,8 @@ def inline_svg(figure: Figure, prefix: str, alt: str) -> Markup:
         prefix: put before every id, so that figures of one page do not share clip paths and markers.
         alt: what a reader who cannot see the figure is told.
     """
-    buffer = io.StringIO()
     with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format="svg", metadata=_NO_METADATA, facecolor="none")
-    svg = buffer.getvalue()
+        svg = drawn(figure, "svg", metadata=_NO_METADATA, facecolor="none").decode()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
     # In tags alone: between them stand names, which may look like anything.

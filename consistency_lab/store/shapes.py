@@ -168,36 +168,41 @@ def _check_sizes(ds: xr.Dataset, kind: str, sizes: Mapping[str, int], choices: S
 
 
 def _printable(ds: xr.Dataset) -> xr.Dataset:
-    """Names on one line each: a model may be called what its file was."""
+    """Names on one line each: a model may be called what its file was. The dataset itself where they are."""
     renamed = {}
-    for name, values in ds.coords.items():
+    for name in ds.coords:
+        values = ds.variables[name]  # ds.coords.items() makes a DataArray of each, ten times dearer; every figure asks
         if values.dtype.kind in "UO" and values.dims:
-            shown = [printable(str(text)) for text in values.values]
-            if shown != values.values.tolist():
+            names = values.values.tolist()
+            shown = [printable(str(text)) for text in names]
+            if shown != names:
                 renamed[name] = (values.dims, shown)
-    attrs = {key: printable(value) if isinstance(value, str) else value for key, value in ds.attrs.items()}
-    return (ds.assign_coords(renamed) if renamed else ds).assign_attrs(attrs)
+    attrs = {key: printable(value) for key, value in ds.attrs.items() if isinstance(value, str)}
+    changed = {key: value for key, value in attrs.items() if value != ds.attrs[key]}
+    ds = ds.assign_coords(renamed) if renamed else ds
+    return ds.assign_attrs(changed) if changed else ds
 
 
 def _sound_comparison(ds: xr.Dataset) -> xr.Dataset:
     """Times from noise to data, samples in their order; pairs that mean the models they name."""
     for name, sign in (("t", -1), ("sample", 1)):
-        if name in ds.indexes and not (np.diff(sign * ds[name].values) > 0).all():
+        if name in ds.indexes and not (np.diff(sign * ds.variables[name].values) > 0).all():
             if not ds.indexes[name].is_unique:
                 raise UserError(
                     f"this comparison holds some entries of {name!r} twice; give the result as it was made."
                 )
-            ds = ds.isel({name: np.argsort(sign * ds[name].values, kind="stable")})
-    if "t" in ds.indexes and float(ds["t"][-1]) > 0:
+            ds = ds.isel({name: np.argsort(sign * ds.variables[name].values, kind="stable")})
+    if "t" in ds.indexes and (end := float(ds.variables["t"].values[-1])) > 0:
         raise UserError(
-            f"this comparison ends at t = {float(ds['t'][-1]):.3g}, and its headline, ceiling and images are of the end, t = 0; keep that "
+            f"this comparison ends at t = {end:.3g}, and its headline, ceiling and images are of the end, t = 0; keep that "
             "time as well, for example r.isel(t=[0, -1])."
         )
     if {"model", "pair", "first", "second"} <= set(ds.coords):
-        names, count = [str(name) for name in ds["model"].values], ds.sizes["model"]
-        ends = zip(ds["first"].values.tolist(), ds["second"].values.tolist(), strict=True)
+        model, pair, *sides = (ds.variables[name].values.tolist() for name in ("model", "pair", "first", "second"))
+        names, count = [str(name) for name in model], ds.sizes["model"]
+        ends = zip(*sides, strict=True)
         named = [f"{names[a]} | {names[b]}" if max(a, b) < count else "" for a, b in ends]
-        if named != [str(pair) for pair in ds["pair"].values] or len(named) != count * (count - 1) // 2:
+        if named != [str(name) for name in pair] or len(named) != count * (count - 1) // 2:
             raise UserError(
                 f"this comparison holds {count} models and pairs that are not all of theirs, so its scores are of others; give the whole "
                 "result with its models in their order, or compare those models by themselves."

@@ -7,7 +7,7 @@ from consistency_lab.store.results import load_result
 
 
 def test_models_of_one_name_are_compared_under_names_that_differ_and_warnings_are_printed(
-    tiny, trained, tmp_path, capsys
+    tiny, trained, tmp_path, capsys, undrawn
 ):
     assert main(["train", *tiny, "--lr", "0.01", "--store", str(trained.parent / "more")]) == 0
     folders = [str(next(store.glob("model-mlp_s0*"))) for store in (trained, trained.parent / "more")]
@@ -22,7 +22,7 @@ def test_models_of_one_name_are_compared_under_names_that_differ_and_warnings_ar
     assert "comparison.nc" in capsys.readouterr().out
 
 
-def test_another_set_and_guidance_without_labels_are_said(tiny, trained, tmp_path, capsys):
+def test_another_set_and_guidance_without_labels_are_said(tiny, trained, tmp_path, capsys, undrawn):
     names = ["compare", "mlp-s0", "mlp-s1", "--store", str(trained), "--device", "cpu"]
     few = ["--count", "4", "--sampler", "ddim(steps=3)", "--metrics", "mse", "--force", "--out", str(tmp_path / "c")]
     assert main([*names, *few, "--data", "gaussian(size=8, count=100)"]) == 0
@@ -38,7 +38,7 @@ def test_another_set_and_guidance_without_labels_are_said(tiny, trained, tmp_pat
     assert "mlp-s0 | known-cfg2" in printed.out
 
 
-def test_clipping_is_an_option_and_recorded(trained, tmp_path, capsys):
+def test_clipping_is_an_option_and_recorded(trained, tmp_path, capsys, undrawn):
     names = [
         "compare",
         "mlp-s0",

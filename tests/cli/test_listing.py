@@ -106,7 +106,7 @@ def test_listing_waits_for_no_heavy_import(command, trained):
     assert "network=mlp(depth=1, width=16), steps=30, batch=32, seed=1" in done.stdout or command != "status"
 
 
-def test_an_exported_model_meets_its_own_run(trained, tmp_path, capsys):
+def test_an_exported_model_meets_its_own_run(trained, tmp_path, capsys, undrawn):
     folder = tmp_path / "exported"
     assert (
         main(

@@ -5,10 +5,11 @@ import json
 import pytest
 
 from consistency_lab.cli import main
+from consistency_lab.reports import folder
 from consistency_lab.store.results import load_result
 
 
-def test_models_are_trained_listed_compared_probed_and_reported(trained, tmp_path, capsys):
+def test_models_are_trained_listed_compared_probed_and_reported(trained, tmp_path, capsys, monkeypatch):
     assert main(["status", "--store", str(trained)]) == 0
     assert capsys.readouterr().out.count("done") == 2
     common = ["--store", str(trained), "--quiet", "--device", "cpu"]
@@ -24,6 +25,8 @@ def test_models_are_trained_listed_compared_probed_and_reported(trained, tmp_pat
                 "16",
                 "--sampler",
                 "ddim(steps=5)",
+                "--metrics",
+                "mse",
                 "--data",
                 "digits",
                 "--out",
@@ -37,18 +40,23 @@ def test_models_are_trained_listed_compared_probed_and_reported(trained, tmp_pat
     for name in ("report.html", "report.json", "report.md", "results/comparison.csv"):
         assert (out / name).stat().st_size > 100
     assert {p.suffix for p in (out / "figures").iterdir()} >= {".png", ".pdf", ".csv"}
+    # Each probe draws its figures; the page with all of them is drawn once, at the end.
+    pages, page = [], folder.report
+    monkeypatch.setattr(folder, "report", lambda results, path, title: pages.append(path))
     probed = {"difficulty": 1, "structure": 2, "landscape": 2, "connectivity": 2}
     for what, models in probed.items():
         names = ["mlp-s0", "mlp-s1"][:models]
         assert main(["probe", what, *names, *common, "--count", "8", "--out", str(tmp_path / what)]) == 0
         assert load_result(tmp_path / what / "results" / f"{what}-mlp-s0.nc").attrs["kind"] == what
         assert list((tmp_path / what / "figures").glob("*.png"))
+        assert pages[-1] == tmp_path / what / "report.html"
     assert "gradient noise" in capsys.readouterr().out  # the table of definitions
     command = ["probe", "landscape", "--plane", "mlp-s0", *common, "--count", "2", "--out", str(tmp_path / "plane")]
     assert main(command) == 0
     assert load_result(tmp_path / "plane" / "results" / "plane-mlp-s0.nc").sizes["x"] == 15
-    pages = [str(tmp_path / what / "results") for what in ("comparison", *probed)]
-    assert main(["report", *pages, "--out", str(tmp_path / "all.html")]) == 0
+    monkeypatch.setattr(folder, "report", page)
+    held = [str(tmp_path / what / "results") for what in ("comparison", *probed)]
+    assert main(["report", *held, "--out", str(tmp_path / "all.html")]) == 0
     assert (tmp_path / "all.html").exists()
 
 

@@ -1,8 +1,12 @@
+import io
+
+import matplotlib
 import pandas as pd
 import pytest
 
 from consistency_lab.errors import StoreError
-from consistency_lab.plots import frames, probes, save
+from consistency_lab.plots import frames, probes, save, similarity
+from consistency_lab.plots.theme import STYLE
 
 
 def test_three_files_and_the_data_come_back(results, tmp_path):
@@ -36,3 +40,14 @@ def test_a_folder_that_is_a_file_is_one_sentence(results, tmp_path):
 
     with pytest.raises(StoreError):
         save.save_figure(recipe_density(ds), tmp_path / "figures" / "density", frames.recipe(ds))
+
+
+@pytest.mark.parametrize(("form", "options"), [("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 80})])
+def test_a_figure_drawn_once_has_the_bytes_of_one_that_matplotlib_draws_twice(results, form, options):
+    ds = results.comparison(2, samples=6, shown=2, times=3, nearest=False)
+    with matplotlib.rc_context(STYLE):
+        once, twice = (similarity.curves(ds, "mse") for _ in range(2))
+        for _ in range(2):  # drawn again it is laid out again, which moves it a little
+            written = io.BytesIO()
+            twice.savefig(written, format=form, **options)
+            assert save.drawn(once, form, **options) == written.getvalue()

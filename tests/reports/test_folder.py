@@ -28,14 +28,20 @@ def drawn(monkeypatch):
 
 
 def some(results):
-    return {"loss": results.training(2), "line": results.landscape().drop_vars("gradient_cosine")}  # one figure each
+    return {"loss": results.training(2), "line": results.recipe()}  # one plain figure each
 
 
 def test_the_folder_holds_results_figures_and_the_page(results, tmp_path, drawn):
     assert write_folder(some(results), tmp_path, "Title") == tmp_path / "report.html"
-    assert drawn == ["training-loss", "landscape-line", "page"]
+    assert drawn == ["training-loss", "recipe-density", "page"]
     files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    for name in ("results/loss.nc", "results/loss.csv", "figures/line-line.png", "figures/line-line.pdf", "report.md"):
+    for name in (
+        "results/loss.nc",
+        "results/loss.csv",
+        "figures/line-density.png",
+        "figures/line-density.pdf",
+        "report.md",
+    ):
         assert name in files
     assert load_result(tmp_path / "results" / "line.nc").identical(some(results)["line"])
 
@@ -63,22 +69,22 @@ def test_what_is_unchanged_is_not_drawn_again(results, tmp_path, drawn, monkeypa
     assert drawn == ["training-loss", "page"]
     assert load_result(tmp_path / "results" / "loss.nc").identical(changed["loss"])
     drawn.clear()
-    os.unlink(tmp_path / "figures" / "line-line.pdf")
+    os.unlink(tmp_path / "figures" / "line-density.pdf")
     write_folder(changed, tmp_path, "Other title")
-    assert drawn == ["landscape-line"]
+    assert drawn == ["recipe-density"]
     drawn.clear()
     os.unlink(tmp_path / "report.json")
     write_folder(changed, tmp_path, "Other title")
     assert drawn == ["page"]
     drawn.clear()
     # A result that somebody else put into its place is not the one that was drawn.
-    save_result(results.landscape(between=False), tmp_path / "results" / "line.nc")
+    save_result(results.training(3), tmp_path / "results" / "line.nc")
     write_folder(changed, tmp_path, "Other title")
-    assert drawn[0] == "landscape-line"
+    assert drawn[0] == "recipe-density"
     drawn.clear()
     monkeypatch.setattr(folder, "_code", lambda: "other code")
     write_folder(changed, tmp_path, "Other title")
-    assert drawn == ["training-loss", "landscape-line", "page"]
+    assert drawn == ["training-loss", "recipe-density", "page"]
 
 
 def test_damaged_notes_are_drawn_anew(results, tmp_path, drawn):
@@ -86,4 +92,4 @@ def test_damaged_notes_are_drawn_anew(results, tmp_path, drawn):
     drawn.clear()
     (tmp_path / "figures" / ".drawn.json").write_text("[1")
     write_folder(some(results), tmp_path, "Title")
-    assert drawn == ["training-loss", "landscape-line", "page"]
+    assert drawn == ["training-loss", "recipe-density", "page"]
