@@ -33,6 +33,17 @@ def resolve_device(name: str | torch.device | None = None) -> torch.device:
     return device
 
 
+def sent(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """The tensor on a device, to which it is copied without the host waiting: by way of page-locked memory, which torch keeps until then.
+
+    A copy to the CPU is waited for, since its numbers are read.
+    """
+    here = tensor.device.type == "cpu"
+    if here and torch.device(device).type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=here)
+
+
 @contextmanager
 def plain_defaults() -> Iterator[None]:
     """New tensors are float32 and on the CPU unless they are told otherwise, whatever the caller has made torch's defaults.

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import consistency_lab as cl
-from consistency_lab.devices import measuring, while_running
+from consistency_lab.devices import measuring, sent, while_running
 from consistency_lab.probes import handoff
 
 
@@ -148,3 +148,22 @@ def test_what_is_raised_while_running_passes_and_leaves_the_context():
     with pytest.raises(ValueError, match="second"):
         next(walk)
     assert not torch.backends.cudnn.deterministic
+
+
+def test_what_is_sent_to_a_gpu_goes_by_page_locked_memory(monkeypatch):
+    """There is none here: what torch is asked for is looked at."""
+    asked, x = [], torch.arange(3.0)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: asked.append("pinned") or x)
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda x, device, non_blocking: asked.append((str(device), non_blocking)) or x
+    )
+    for device in ("cuda:0", "cpu", "mps"):
+        assert torch.equal(sent(x, device), x)
+    assert asked == ["pinned", ("cuda:0", True), ("cpu", True), ("mps", True)]
+
+
+def test_what_comes_from_a_device_is_waited_for(monkeypatch):
+    asked, x = [], torch.empty(3, device="meta")
+    monkeypatch.setattr(torch.Tensor, "to", lambda x, device, non_blocking: asked.append(non_blocking) or x)
+    sent(x, "cpu")
+    assert asked == [False]

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from consistency_lab.choices import Choice, Registry, whole
-from consistency_lab.diffusion.denoiser import Denoiser
+from consistency_lab.devices import sent
+from consistency_lab.diffusion.denoiser import Denoiser, NoiseLevel
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.errors import UserError
 
@@ -106,7 +107,7 @@ class Estimate(NamedTuple):
     """A denoiser's answer at one noise level, float64: what a sampler's step starts from.
 
     Attributes:
-        s: ``sigma / alpha`` of the level, a scalar tensor.
+        s: ``sigma / alpha`` of the level, a scalar tensor on the CPU, which a state on any device may be multiplied by.
         x0: the clean image as it is estimated there, ``(B, C, H, W)``, clamped where the sampler clips.
         eps: the noise that belongs to it, so that the state is ``alpha (x0 + s eps)``.
     """
@@ -120,7 +121,7 @@ class NextLevel(NamedTuple):
     """Where a sampler's step goes, and what it may use on the way.
 
     Attributes:
-        alpha, s: of the next noise level, scalar tensors; at the last step ``s`` is 0.
+        alpha, s: of the next noise level, scalar tensors on the CPU: to look at them waits for nothing. At the last step ``s`` is 0.
         evaluate: the denoiser's `Estimate` of a state ``(B, C, H, W)`` at the next level; not at the last step.
         previous: the estimate of the step before; None at the first step.
         path: draws the shared noise of this step, ``(B, C, H, W)`` standard normal.
@@ -214,7 +215,7 @@ def start_state(denoiser: Denoiser, noise: Tensor, t: float | None = None) -> Te
     denoiser's ``origin``. So a network whose images are not centred at 0 is shown the noise itself, in its own units.
     """
     t = denoiser.schedule.t_max if t is None else t
-    start = denoiser.schedule.sigma(t).to(noise.device) * noise.double()
+    start = denoiser.schedule.sigma(t) * noise.double()
     return start + float(denoiser.schedule.alpha(t)) * denoiser.origin if denoiser.origin else start
 
 
@@ -249,20 +250,22 @@ def sample_path(
         raise UserError(
             f"the sampler {sampler.method!r} is stochastic: give it path noise, (SharedNoise(seed), indices)."
         )
-    times = denoiser.schedule.grid(sampler.steps) if times is None else times.double()
+    times = denoiser.schedule.grid(sampler.steps) if times is None else times.double().cpu()
     if len(times) < 2 or float(times[-1]) != 0.0 or bool((times.diff() >= 0).any()):
         raise UserError("the times of a sampler must decrease strictly and end at 0.")
     schedule, method = denoiser.schedule, SAMPLERS.build(sampler.method)
     dtype = next((p.dtype for p in denoiser.parameters()), torch.float64)
     x, previous = start.double(), None
 
-    pairs = [schedule.alpha_sigma(t) for t in times.tolist()]
-    # In one piece: a GPU is waited for at every copy to it.
-    moved = torch.stack([torch.stack([alpha, sigma / alpha]) for alpha, sigma in pairs]).to(start.device)
-    levels = {t: (row[0], row[1]) for t, row in zip(times.tolist(), moved, strict=True)}
+    # Once for the grid: the network has its levels where it is, and the solver its scalars on the CPU.
+    schedule.check(times[:-1])
+    alphas, sigmas = map(torch.stack, zip(*map(schedule.alpha_sigma, times.tolist()), strict=True))
+    levels = dict(zip(times.tolist(), zip(alphas, sigmas / alphas, strict=True), strict=True))
+    moved = sent(torch.stack([times, alphas, sigmas], 1), start.device)
+    shown = {t: NoiseLevel(*row) for t, row in zip(times.tolist(), moved, strict=True)}
 
     def evaluate(state: Tensor, t: float) -> Estimate:
-        prediction = denoiser(state.to(dtype), t, cond)
+        prediction = denoiser(state.to(dtype), shown[t], cond)
         x0, eps = prediction.x0.double(), prediction.eps.double()
         alpha, s = levels[t]
         if sampler.clip:

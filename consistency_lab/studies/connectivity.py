@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import torch
 import xarray as xr
 
 from consistency_lab.data.imageset import ImageSet, check_set
@@ -119,7 +120,7 @@ def probe_connectivity(
     assert subject.times is not None  # a diffusion model's
     result = _dataset(list(paths), line, subject.times.numpy(), losses.reshape(len(paths), points, bins, count))
     add_interval(result, "mean_loss", (), mean_interval(flat))
-    result["curve_loss"] = ("step", np.array(training, dtype=np.float32))
+    result["curve_loss"] = ("step", torch.stack(training).cpu().numpy())
     likeness = compare([a, b], noise, count=samples, metrics=("mse",), sampler=sampler).isel(pair=0, t=-1, metric=0)
     add_interval(result, "consistency", (), interval_of(likeness, "score"))
     result = result.assign(apart)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from consistency_lab.choices import Registry
 from consistency_lab.data.imageset import ImageSet
-from consistency_lab.devices import keep_freed, plain_defaults
+from consistency_lab.devices import keep_freed, plain_defaults, sent
 from consistency_lab.errors import UserError
 from consistency_lab.networks.reentrant import differentiating
 from consistency_lab.training.ema import WeightAverage
@@ -85,7 +85,7 @@ class ShuffledImages:
         if self.settings.flip:
             drawn = stream_generator(self.settings.seeds["order"], "flip", step)
             mirrored = torch.rand(len(x0), generator=drawn, dtype=torch.float32, device="cpu") < 0.5
-            x0 = torch.where(mirrored.to(self.device).reshape(-1, 1, 1, 1), x0.flip(-1), x0)
+            x0 = torch.where(sent(mirrored, self.device).reshape(-1, 1, 1, 1), x0.flip(-1), x0)
         return x0, indices
 
 

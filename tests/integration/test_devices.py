@@ -8,7 +8,9 @@ import torch
 from pretended_device import DEVICE, Elsewhere, pretended_device
 
 import consistency_lab as cl
+from consistency_lab.diffusion.sampling import SAMPLERS
 from consistency_lab.similarity.representations import capture
+from consistency_lab.training.watching import LOG_EVERY
 
 SMALL = "mlp(width=16, depth=1)"
 NETWORKS = {
@@ -130,25 +132,60 @@ def test_training_gives_the_weights_of_the_cpu_up_to_the_noise(waits, images, on
         torch.testing.assert_close(ours[name].cpu(), weight)
 
 
-@pytest.mark.parametrize(("told", "most"), [({}, 3), ({"conditional": True}, 5), ({"timesteps": "loss_root"}, 5)])
-def test_how_often_a_training_step_waits(waits, images, told, most):
-    """The images' indices, their times and their weights are made on the CPU; labels are two more, and so are losses that are read."""
-    short, long = (
-        sum(waits.during(lambda steps=steps: trained(images, steps=steps, **told)).values()) for steps in (2, 6)
-    )
-    assert (long - short) / 4 <= most
+def more_waits(waits, work, few, many):
+    """By how much the waits grow from a piece of work of so many steps to a longer one, by kind and line."""
+    short, long = (waits.during(lambda steps=steps: work(steps)) for steps in (few, many))
+    return {key: count - short[key] for key, count in long.items() if count > short[key]}
 
 
-@pytest.mark.parametrize(("sampler", "most"), [("ddim", 1), ("heun", 3), ("dpm++2m", 2), ("ancestral", 3)])
-def test_samplers(waits, on_cpu, sampler, most):
-    """A wait for the time of each evaluation; the others ask whether data is reached, and one draws noise on the CPU."""
+# What learns from the losses of a step before the next one is drawn must read them.
+LEARNING = {"timesteps": "loss_root"}
+TRAINED = [
+    *({"network": network, "conditional": True, "flip": True} for network in NETWORKS.values()),
+    *({"timesteps": name} for name in ("stratified", "clts", "speed")),
+    *({"weighting": name} for name in ("min-snr", "p2", "edm", "speed")),
+    {"optimizer": "sgd(momentum=0.5)", "precision": "bfloat16"},
+]
+
+
+@pytest.mark.parametrize("told", TRAINED, ids=lambda told: "-".join(map(str, told.values())))
+def test_a_training_step_waits_for_nothing(waits, images, told):
+    assert not more_waits(waits, lambda steps: trained(images, steps=steps, **told), 2, 4)
+
+
+@pytest.mark.parametrize("train", [cl.train_gan, cl.train_vae])
+def test_a_step_of_a_gan_and_a_vae_waits_for_nothing(waits, images, train):
+    assert not more_waits(waits, lambda steps: train(images, steps=steps, batch=8, device=DEVICE), 2, 4)
+
+
+@pytest.mark.parametrize(("told", "most"), [({}, 1), (LEARNING, 1 + LOG_EVERY)])
+def test_how_often_training_waits_between_two_records(waits, images, told, most):
+    """For its mean losses, and for those of each step where a sampler learns from them."""
+    more = more_waits(waits, lambda steps: trained(images, steps=steps, **told), LOG_EVERY, 2 * LOG_EVERY)
+    assert sum(more.values()) == most
+
+
+def test_a_validation_waits_once(waits, images):
+    held_out, told = images.take(range(300), "held out"), {"steps": LOG_EVERY, "validate_every": LOG_EVERY}
+    found = waits.during(lambda: trained(images, validation=held_out, **told))
+    assert (
+        sum(count for (_, line), count in found.items() if line.startswith("training/watching.py")) == 2
+    )  # one in making it
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS.names())
+def test_a_step_of_a_sampler_waits_for_nothing(waits, on_cpu, sampler):
+    """And images are those of the CPU."""
     noise, (model,) = cl.SharedNoise(0), there(on_cpu[:1])
     made = model.generate(noise, range(3), f"{sampler}(steps=3)")
     assert torch.equal(made, on_cpu[0].generate(noise, range(3), f"{sampler}(steps=3)"))
-    short, long = (
-        sum(waits.during(lambda n=n: model.generate(noise, range(3), f"{sampler}(steps={n})")).values()) for n in (3, 7)
-    )
-    assert (long - short) / 4 <= most
+    assert not more_waits(waits, lambda n: model.generate(noise, range(3), f"{sampler}(steps={n})"), 3, 7)
+    assert sum(waits.during(lambda: model.generate(noise, range(3), f"{sampler}(steps=3)")).values()) == 1  # the images
+
+
+def test_a_guided_step_waits_for_nothing(waits, images):
+    model = trained(images, conditional=True).guided(2.0)
+    assert not more_waits(waits, lambda n: model.generate(cl.SharedNoise(0), range(3), f"ddim(steps={n})"), 3, 7)
 
 
 def test_guidance(waits, images):
