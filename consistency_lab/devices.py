@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache, partial
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from consistency_lab.errors import UserError
@@ -42,6 +43,16 @@ def sent(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
     if here and torch.device(device).type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=here)
+
+
+def places(numbers: Sequence[int] | np.ndarray, device: torch.device) -> torch.Tensor:
+    """Places along an axis of a tensor on that device, as an index ``(N,)``: torch would wait for the copy of a list."""
+    return sent(torch.tensor(np.asarray(numbers, dtype=np.int64), device="cpu"), device)
+
+
+def at_a_time(cached: int, device: torch.device) -> int:
+    """How many values are worked on at a time: as many as stay in a processor's cache, and more on a GPU, which has to be kept busy."""
+    return cached if device.type == "cpu" else 16 * cached
 
 
 @contextmanager

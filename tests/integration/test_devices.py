@@ -9,6 +9,8 @@ from pretended_device import DEVICE, Elsewhere, pretended_device
 
 import consistency_lab as cl
 from consistency_lab.diffusion.sampling import SAMPLERS
+from consistency_lab.metrics.copy_detection import CopyDistance
+from consistency_lab.metrics.pixels import MeanSquaredError
 from consistency_lab.similarity.representations import capture
 from consistency_lab.training.watching import LOG_EVERY
 
@@ -20,6 +22,7 @@ NETWORKS = {
     "uvit-s": "uvit-s(width=32, depth=1)",
 }
 FEW = "ddim(steps=3)"
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +207,62 @@ def test_comparison(waits, images, on_cpu, compared, place):
     models = there(on_cpu) if place == "cpu" else [on_cpu[0], *there(on_cpu[1:])]
     found = cl.compare(models, cl.SharedNoise(0), count=8, images=images.to(place), sampler=FEW)
     same(found, compared, "score")
+
+
+class Seen(MeanSquaredError):
+    """The mean squared error, and where it was taken."""
+
+    def __init__(self):
+        self.devices = set()
+
+    def embed(self, images):
+        self.devices.add(images.device)
+        return super().embed(images)
+
+
+@pytest.mark.parametrize(("moved", "place"), [((0, 1), DEVICE), ((0,), DEVICE), ((1,), CPU)])
+def test_models_are_compared_where_the_first_of_them_is(waits, images, on_cpu, moved, place):
+    metric, models = Seen(), [there([model])[0] if k in moved else model for k, model in enumerate(on_cpu)]
+    told = {"count": 6, "images": images, "sampler": FEW, "levels": 2, "ceiling": False, "references": ["mean"]}
+    found = cl.compare(models, cl.SharedNoise(0), metrics=[metric], **told)
+    assert metric.devices == {place}
+    expected = cl.compare(on_cpu, cl.SharedNoise(0), metrics=["mse"], **told)
+    for name in ("score", "nearest_distance", "reference_score"):
+        same(found, expected, name)
+
+
+METRICS = ("mse", "psnr", "cosine", "ssim(sigma=0.8)", "band", "blurred")
+
+
+def test_metrics_give_what_they_give_on_the_cpu(waits, on_cpu):
+    blurred = CopyDistance(lambda x: torch.nn.functional.avg_pool2d(x, 2).flatten(1), "blurred")
+    metrics = [*METRICS[:-1], blurred]
+    told = {"count": 8, "metrics": metrics, "sampler": FEW, "block": 4, "levels": 2}
+    expected = cl.compare(on_cpu, cl.SharedNoise(0), **told)
+    found = cl.compare(there(on_cpu), cl.SharedNoise(0), **told)
+    for name in ("distance", "null", "score_low", "ceiling", "spread"):
+        same(found, expected, name)
+
+
+def test_a_comparison_of_more_samples_waits_no_more_often(waits, on_cpu):
+    """What is measured comes home at the end. A metric at a level waits for the images' range, whether some are close, and for which."""
+
+    def work(count, levels=3):
+        cl.compare(models, cl.SharedNoise(0), count=count, metrics=["mse"], sampler=FEW, levels=levels, ceiling=False)
+
+    models = there(on_cpu)
+    assert not more_waits(waits, work, 16, 32)
+    assert sum(more_waits(waits, lambda levels: work(8, levels), 2, 3).values()) <= 3
+
+
+def test_snapshots_are_compared_on_the_device(waits, images, tmp_path):
+    model = cl.train(images, store=tmp_path, device="cpu", network=SMALL, steps=50, snapshots=2, batch=8)
+    expected = cl.compare_snapshots([model], images=images, count=6, sampler=FEW)
+    found = cl.compare_snapshots(
+        [replace(model, denoiser=copy.deepcopy(model.denoiser)).to(DEVICE)], images=images, count=6, sampler=FEW
+    )
+    for name in ("to_final", "reference_score"):
+        same(found, expected, name)
 
 
 @pytest.mark.parametrize("place", ["cpu", DEVICE])
