@@ -3,14 +3,17 @@
 import copy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from pretended_device import DEVICE, Elsewhere, pretended_device
 
 import consistency_lab as cl
 from consistency_lab.diffusion.sampling import SAMPLERS
+from consistency_lab.metrics.classifier import train_classifier
 from consistency_lab.metrics.copy_detection import CopyDistance
 from consistency_lab.metrics.pixels import MeanSquaredError
+from consistency_lab.probes import gradients
 from consistency_lab.similarity.representations import capture
 from consistency_lab.training.watching import LOG_EVERY
 
@@ -263,6 +266,54 @@ def test_snapshots_are_compared_on_the_device(waits, images, tmp_path):
     )
     for name in ("to_final", "reference_score"):
         same(found, expected, name)
+
+
+def halved(x):
+    """Features of images."""
+    return torch.nn.functional.avg_pool2d(x, 4).flatten(1)
+
+
+def test_quality_is_measured_on_the_device_and_waits_a_handful_of_times_a_row(waits, images, on_cpu):
+    classifier = train_classifier(images.all(), images.labels, "digits", steps=2, width=4, length=8)
+    told = {"training": images.take(range(60), "some"), "count": 20, "sampler": FEW}
+    images = images.take(range(60, 120), "others")
+    expected = cl.measure_quality(on_cpu, images, classifier, **told)
+    models, found = there(on_cpu), []
+    asked = waits.during(lambda: found.append(cl.measure_quality(models, images, classifier, **told)))
+    for name in ("value", "value_low", "covered"):
+        same(found[0], expected, name)
+    assert classifier.device == CPU  # the user's own was left where it was
+    rows = expected.sizes["row"]
+    of_measures = sum(count for (_, line), count in asked.items() if line.startswith("metrics/quality.py"))
+    assert of_measures <= 2 * rows + 2
+    assert sum(asked.values()) <= 10 * rows
+
+
+def test_a_step_of_a_classifier_waits_for_nothing(waits, images):
+    def work(steps):
+        train_classifier(images.all(), images.labels, "digits", steps=steps, batch=16, width=4, length=4, device=DEVICE)
+
+    assert not more_waits(waits, work, 1, 3)
+
+
+def test_copies_are_found_on_the_device(waits, images, on_cpu):
+    few = images.take(range(60), "few")
+    expected = cl.measure_reproducibility(on_cpu, halved, few, count=20, sampler=FEW)
+    found = cl.measure_reproducibility(there(on_cpu), halved, few, count=20, sampler=FEW)
+    for name in ("rp", "null_rp", "similarity", "gl", "training_gl", "nearest_similarity"):
+        same(found, expected, name)
+
+
+def test_moments_of_gradients_come_home_once(waits, monkeypatch):
+    network, x = torch.nn.Linear(3, 2), torch.arange(30.0).reshape(10, 3)
+    loss = lambda module, x: module(x).square().mean(1)  # noqa: E731
+    monkeypatch.setattr(gradients, "TOGETHER", 8)  # one sample at a time
+    expected = gradients.gradient_moments(network, loss, [x], 4)
+    twin, found = copy.deepcopy(network).to(DEVICE), []
+    asked = waits.during(lambda: found.append(gradients.gradient_moments(twin, loss, [x.to(DEVICE)], 4)))
+    np.testing.assert_allclose(found[0].estimate, expected.estimate, rtol=1e-6)
+    np.testing.assert_allclose(found[0].without, expected.without, rtol=1e-6)
+    assert sum(count for (_, line), count in asked.items() if line.startswith("probes/gradients.py")) == 2
 
 
 @pytest.mark.parametrize("place", ["cpu", DEVICE])
