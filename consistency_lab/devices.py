@@ -15,6 +15,9 @@ from consistency_lab.errors import UserError
 
 T = TypeVar("T")
 
+PRECISIONS = ("float32", "tf32", "bfloat16")
+"""What a network is computed in: float32 throughout; TF32 in a GPU's products; autocast to bfloat16, with weights in float32."""
+
 
 def resolve_device(name: str | torch.device | None = None) -> torch.device:
     """The device of that name; without one, the GPU where there is one and the CPU where there is not.
@@ -91,6 +94,46 @@ def measuring() -> Iterator[None]:
     it holds the generator (`while_running`).
     """
     keep_freed()
+    with _repeatable():
+        yield
+
+
+@contextmanager
+def training_in(precision: str) -> Iterator[None]:
+    """A step of training, backward pass and optimizer included, in the precision that its settings say, whatever the caller has set.
+
+    So a spec decides the bits: products are in full float32, or in TF32 where that was asked for, and cuDNN's kernels are deterministic.
+    What of bfloat16 is autocast is up to the loop.
+    """
+    with _repeatable(), _tf32() if precision == "tf32" else nullcontext():
+        yield
+
+
+@contextmanager
+def evaluating_in(precision: str, device: torch.device) -> Iterator[None]:
+    """A network is evaluated in that precision, one of `PRECISIONS`; inside `measuring`.
+
+    Raises:
+        UserError: TF32 on the CPU.
+    """
+    check_precision(precision, device)
+    half = precision == "bfloat16"
+    with (
+        torch.autocast(device.type, dtype=torch.bfloat16) if half else nullcontext(),
+        _tf32() if precision == "tf32" else nullcontext(),
+    ):
+        yield
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raise `UserError` for TF32 on the CPU, which has none: what is recorded is what was computed."""
+    if precision == "tf32" and device.type == "cpu":
+        raise UserError("precision 'tf32' is of NVIDIA GPUs; on the CPU choose 'float32' or 'bfloat16'.")
+
+
+@contextmanager
+def _repeatable() -> Iterator[None]:
+    """Full float32, and cuDNN's deterministic kernels, none of which is chosen by its time."""
     cudnn = torch.backends.cudnn
     before = (cudnn.deterministic, cudnn.benchmark)
     cudnn.deterministic, cudnn.benchmark = True, False
@@ -99,6 +142,24 @@ def measuring() -> Iterator[None]:
             yield
     finally:
         cudnn.deterministic, cudnn.benchmark = before
+
+
+@contextmanager
+def _tf32() -> Iterator[None]:
+    """TF32 in a GPU's matrix products and convolutions; inside `_full_float32`, which says of the two interfaces what there is to say."""
+    on = torch.backends
+    try:
+        on.cudnn.allow_tf32, on.cuda.matmul.allow_tf32  # noqa: B018 (they raise where the newer interface is in use)
+        told: list[tuple[Any, str, Any, Any]] = [(at, "allow_tf32", True, False) for at in (on.cudnn, on.cuda.matmul)]
+    except RuntimeError:
+        told = [(at, "fp32_precision", "tf32", "ieee") for at in (on.cuda.matmul, on.cudnn.conv, on.cudnn.rnn)]
+    try:
+        for at, name, new, _ in told:
+            setattr(at, name, new)
+        yield
+    finally:
+        for at, name, _, old in reversed(told):
+            setattr(at, name, old)
 
 
 def while_running(context: Callable[[], AbstractContextManager[Any]], steps: Iterator[T]) -> Iterator[T]:

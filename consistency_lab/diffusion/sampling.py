@@ -7,18 +7,18 @@ sampler): the difference between two samplers is then the sampler's and not roun
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from consistency_lab.choices import Choice, Registry, whole
-from consistency_lab.devices import sent
+from consistency_lab.devices import PRECISIONS, evaluating_in, sent
 from consistency_lab.diffusion.denoiser import Denoiser, NoiseLevel
 from consistency_lab.diffusion.noise import SharedNoise
-from consistency_lab.errors import UserError
+from consistency_lab.errors import UserError, unknown_name
 
 
 class SamplerStep(NamedTuple):
@@ -47,13 +47,19 @@ class Sampler:
             Or the name of a step of your own (`SAMPLERS.register`).
         steps: steps of the solver.
         clip: clamp each x0 estimate to [-1, 1]. Off by default: it makes models more alike than they are. It is recorded.
+        precision: what a network in float32 is evaluated in: ``"float32"``, ``"tf32"`` (a GPU's) or ``"bfloat16"`` (autocast). The solver's
+            state is float64, and closed forms, which have no weights, keep their own precision. What a lower one changes is in every
+            distance, that of a model to itself too, and so it is recorded.
     """
 
     method: str = "ddim"
     steps: int = 50
     clip: bool = False
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise unknown_name("precision", str(self.precision), PRECISIONS)
         SAMPLERS.builder(self.method)  # an unknown one is refused by name
         object.__setattr__(self, "steps", whole("the number of a sampler's steps", self.steps))
         if self.steps < 1:
@@ -84,6 +90,12 @@ class Sampler:
         return sampler
 
     @property
+    def facts(self) -> dict[str, Any]:
+        """What results and specs record of it; the precision where it is not the default, so that older hashes stay as they were."""
+        said = asdict(self)
+        return {key: value for key, value in said.items() if (key, value) != ("precision", type(self).precision)}
+
+    @property
     def stochastic(self) -> bool:
         """Whether it draws noise along the way (which is shared too)."""
         return SAMPLERS.build(self.method).stochastic
@@ -99,8 +111,15 @@ class Sampler:
         return SAMPLERS.build(self.method).evaluations * (steps - 1) + 1
 
 
-def _sampler(kind: type[Sampler], method: str, *, steps: int = Sampler.steps, clip: bool = Sampler.clip) -> Sampler:
-    return kind(method, steps, clip)
+def _sampler(
+    kind: type[Sampler],
+    method: str,
+    *,
+    steps: int = Sampler.steps,
+    clip: bool = Sampler.clip,
+    precision: str = Sampler.precision,
+) -> Sampler:
+    return kind(method, steps, clip, precision)
 
 
 class Estimate(NamedTuple):
@@ -243,7 +262,8 @@ def sample_path(
         `SamplerStep` at every time of the grid.
 
     Raises:
-        UserError: a stochastic sampler without path noise, or times that do not decrease to 0.
+        UserError: a stochastic sampler without path noise, times that do not decrease to 0, or a precision that the network or the device
+            does not have.
     """
     sampler = Sampler.of(sampler)
     if sampler.stochastic and path_noise is None:
@@ -255,6 +275,12 @@ def sample_path(
         raise UserError("the times of a sampler must decrease strictly and end at 0.")
     schedule, method = denoiser.schedule, SAMPLERS.build(sampler.method)
     dtype = next((p.dtype for p in denoiser.parameters()), torch.float64)
+    network = any(True for _ in denoiser.parameters())
+    if network and sampler.precision != "float32" and dtype != torch.float32:
+        raise UserError(
+            f"precision {sampler.precision!r} is of networks in float32, and this one is in {dtype}; leave it out."
+        )
+    precision = sampler.precision if network else "float32"
     x, previous = start.double(), None
 
     # Once for the grid: the network has its levels where it is, and the solver its scalars on the CPU.
@@ -265,7 +291,8 @@ def sample_path(
     shown = {t: NoiseLevel(*row) for t, row in zip(times.tolist(), moved, strict=True)}
 
     def evaluate(state: Tensor, t: float) -> Estimate:
-        prediction = denoiser(state.to(dtype), shown[t], cond)
+        with evaluating_in(precision, state.device):
+            prediction = denoiser(state.to(dtype), shown[t], cond)
         x0, eps = prediction.x0.double(), prediction.eps.double()
         alpha, s = levels[t]
         if sampler.clip:

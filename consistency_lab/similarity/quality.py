@@ -12,7 +12,6 @@ import copy
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, Protocol
 
 import numpy as np
@@ -189,7 +188,7 @@ def measure_quality(
         samples=count,
         noise_seed=noise.seed,
         features=extractor.feature_name,
-        samplers={model.name: asdict(Sampler.of(sampler or model.sampler)) for model in walkers},
+        samplers={model.name: Sampler.of(sampler or model.sampler).facts for model in walkers},
         measured_against={"name": against.name, "fingerprint": against.fingerprint, "images": len(against)},
         **facts,
     )

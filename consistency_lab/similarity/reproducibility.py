@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -168,7 +167,7 @@ def measure_reproducibility(
     if asked is not None:
         facts["labels"] = list(asked)
     if any(isinstance(model, DiffusionModel) for model in models):
-        facts |= {"sampler": asdict(sampler), "device": str(device)}
+        facts |= {"sampler": sampler.facts, "device": str(device)}
     return with_provenance(
         result, "reproducibility", choices=("threshold",), models=[described(model) for model in models], **facts
     )

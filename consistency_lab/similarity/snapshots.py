@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 
 import numpy as np
@@ -144,7 +143,7 @@ def compare_snapshots(
     shares = np.array([[outside(images).mean() for images in each.estimates] for each in own])
     result["outside"] = (("model", "step"), shares)
     result.attrs["warnings"] = json.dumps(_warnings(result, lost))
-    facts = {"samples": count, "noise_seed": noise.seed, "sampler": asdict(sampler), "device": str(models[0].device)}
+    facts = {"samples": count, "noise_seed": noise.seed, "sampler": sampler.facts, "device": str(models[0].device)}
     if images is not None:
         facts["data"] = {"name": images.name, "fingerprint": images.fingerprint, "images": len(images)}
     return with_provenance(

@@ -15,7 +15,7 @@ import torch
 import xarray as xr
 
 from consistency_lab.data.imageset import ImageSet, check_set
-from consistency_lab.devices import plain_defaults
+from consistency_lab.devices import measuring, plain_defaults, while_running
 from consistency_lab.diffusion.denoiser import Denoiser
 from consistency_lab.diffusion.loss import denoising_loss
 from consistency_lab.diffusion.model import DiffusionModel, check_diffusion, described
@@ -102,9 +102,8 @@ def probe_connectivity(
         source = DenoisingBatches(images, settings, a.device)
         rate = settings.lr if lr is None else lr
         training, middle = [], start
-        for reached, value in train_middle(
-            a.denoiser, b.denoiser, denoising_loss, source.batch, steps=steps, lr=rate, seed=seed
-        ):
+        way = train_middle(a.denoiser, b.denoiser, denoising_loss, source.batch, steps=steps, lr=rate, seed=seed)
+        for reached, value in while_running(measuring, way):
             training.append(value)
             middle = reached
         paths[CURVE] = other, lambda s: on_curve(start, middle, end, s)

@@ -275,7 +275,7 @@ def halved(x):
 
 def test_quality_is_measured_on_the_device_and_waits_a_handful_of_times_a_row(waits, images, on_cpu):
     classifier = train_classifier(images.all(), images.labels, "digits", steps=2, width=4, length=8)
-    told = {"training": images.take(range(60), "some"), "count": 20, "sampler": FEW}
+    told = {"training": images.take(range(60), "some"), "count": 8, "sampler": FEW}
     images = images.take(range(60, 120), "others")
     expected = cl.measure_quality(on_cpu, images, classifier, **told)
     models, found = there(on_cpu), []
