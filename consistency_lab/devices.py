@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache, partial
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from consistency_lab.errors import UserError
 
 T = TypeVar("T")
+
+PRECISIONS = ("float32", "tf32", "bfloat16")
+"""What a network is computed in: float32 throughout; TF32 in a GPU's products; autocast to bfloat16, with weights in float32."""
 
 
 def resolve_device(name: str | torch.device | None = None) -> torch.device:
@@ -31,6 +35,27 @@ def resolve_device(name: str | torch.device | None = None) -> torch.device:
             f"the device {str(name)!r} cannot be used here; use 'cpu', or 'cuda' on a machine with a GPU and its driver."
         ) from None
     return device
+
+
+def sent(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """The tensor on a device, to which it is copied without the host waiting: by way of page-locked memory, which torch keeps until then.
+
+    A copy to the CPU is waited for, since its numbers are read.
+    """
+    here = tensor.device.type == "cpu"
+    if here and torch.device(device).type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=here)
+
+
+def places(numbers: Sequence[int] | np.ndarray, device: torch.device) -> torch.Tensor:
+    """Places along an axis of a tensor on that device, as an index ``(N,)``: torch would wait for the copy of a list."""
+    return sent(torch.tensor(np.asarray(numbers, dtype=np.int64), device="cpu"), device)
+
+
+def at_a_time(cached: int, device: torch.device) -> int:
+    """How many values are worked on at a time: as many as stay in a processor's cache, and more on a GPU, which has to be kept busy."""
+    return cached if device.type == "cpu" else 16 * cached
 
 
 @contextmanager
@@ -69,6 +94,46 @@ def measuring() -> Iterator[None]:
     it holds the generator (`while_running`).
     """
     keep_freed()
+    with _repeatable():
+        yield
+
+
+@contextmanager
+def training_in(precision: str) -> Iterator[None]:
+    """A step of training, backward pass and optimizer included, in the precision that its settings say, whatever the caller has set.
+
+    So a spec decides the bits: products are in full float32, or in TF32 where that was asked for, and cuDNN's kernels are deterministic.
+    What of bfloat16 is autocast is up to the loop.
+    """
+    with _repeatable(), _tf32() if precision == "tf32" else nullcontext():
+        yield
+
+
+@contextmanager
+def evaluating_in(precision: str, device: torch.device) -> Iterator[None]:
+    """A network is evaluated in that precision, one of `PRECISIONS`; inside `measuring`.
+
+    Raises:
+        UserError: TF32 on the CPU.
+    """
+    check_precision(precision, device)
+    half = precision == "bfloat16"
+    with (
+        torch.autocast(device.type, dtype=torch.bfloat16) if half else nullcontext(),
+        _tf32() if precision == "tf32" else nullcontext(),
+    ):
+        yield
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raise `UserError` for TF32 on the CPU, which has none: what is recorded is what was computed."""
+    if precision == "tf32" and device.type == "cpu":
+        raise UserError("precision 'tf32' is of NVIDIA GPUs; on the CPU choose 'float32' or 'bfloat16'.")
+
+
+@contextmanager
+def _repeatable() -> Iterator[None]:
+    """Full float32, and cuDNN's deterministic kernels, none of which is chosen by its time."""
     cudnn = torch.backends.cudnn
     before = (cudnn.deterministic, cudnn.benchmark)
     cudnn.deterministic, cudnn.benchmark = True, False
@@ -77,6 +142,24 @@ def measuring() -> Iterator[None]:
             yield
     finally:
         cudnn.deterministic, cudnn.benchmark = before
+
+
+@contextmanager
+def _tf32() -> Iterator[None]:
+    """TF32 in a GPU's matrix products and convolutions; inside `_full_float32`, which says of the two interfaces what there is to say."""
+    on = torch.backends
+    try:
+        on.cudnn.allow_tf32, on.cuda.matmul.allow_tf32  # noqa: B018 (they raise where the newer interface is in use)
+        told: list[tuple[Any, str, Any, Any]] = [(at, "allow_tf32", True, False) for at in (on.cudnn, on.cuda.matmul)]
+    except RuntimeError:
+        told = [(at, "fp32_precision", "tf32", "ieee") for at in (on.cuda.matmul, on.cudnn.conv, on.cudnn.rnn)]
+    try:
+        for at, name, new, _ in told:
+            setattr(at, name, new)
+        yield
+    finally:
+        for at, name, _, old in reversed(told):
+            setattr(at, name, old)
 
 
 def while_running(context: Callable[[], AbstractContextManager[Any]], steps: Iterator[T]) -> Iterator[T]:

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import consistency_lab as cl
-from consistency_lab.devices import measuring, while_running
+from consistency_lab.devices import evaluating_in, measuring, sent, training_in, while_running
 from consistency_lab.probes import handoff
+from consistency_lab.training.loop import Descent
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what is kept is glibc's to say")
@@ -148,3 +149,80 @@ def test_what_is_raised_while_running_passes_and_leaves_the_context():
     with pytest.raises(ValueError, match="second"):
         next(walk)
     assert not torch.backends.cudnn.deterministic
+
+
+def test_what_is_sent_to_a_gpu_goes_by_page_locked_memory(monkeypatch):
+    """There is none here: what torch is asked for is looked at."""
+    asked, x = [], torch.arange(3.0)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: asked.append("pinned") or x)
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda x, device, non_blocking: asked.append((str(device), non_blocking)) or x
+    )
+    for device in ("cuda:0", "cpu", "mps"):
+        assert torch.equal(sent(x, device), x)
+    assert asked == ["pinned", ("cuda:0", True), ("cpu", True), ("mps", True)]
+
+
+def test_what_comes_from_a_device_is_waited_for(monkeypatch):
+    asked, x = [], torch.empty(3, device="meta")
+    monkeypatch.setattr(torch.Tensor, "to", lambda x, device, non_blocking: asked.append(non_blocking) or x)
+    sent(x, "cpu")
+    assert asked == [False]
+
+
+OFF = {"cudnn.allow_tf32": False, "matmul.allow_tf32": False, "word": "highest"}
+ON = ("cudnn.allow_tf32", "matmul.allow_tf32", "matmul", "conv")  # of what is there, all that can be read
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "tf32"])
+def test_a_training_step_is_in_the_precision_of_its_settings_and_puts_back_what_was_set(
+    setting, precision, as_torch_starts
+):
+    exec(setting, {"torch": torch, "on": torch.backends})
+    before = precisions()
+    with training_in(precision):
+        inside = precisions()
+        assert torch.backends.cudnn.deterministic
+    used = {inside[name] for name in ON if inside.get(name) is not None}
+    assert used <= ({True, "tf32"} if precision == "tf32" else {False, "ieee"})
+    assert len(used) in (1, 2)
+    if precision != "tf32":
+        assert all(inside[name] in (None, off) for name, off in OFF.items())
+    assert precisions() == before
+    assert not torch.backends.cudnn.deterministic
+
+
+def test_tf32_of_a_sampler_is_inside_measuring_and_leaves_it_as_it_was():
+    with measuring():
+        before = precisions()
+        with evaluating_in("tf32", torch.device("cuda")):
+            assert torch.backends.cudnn.allow_tf32
+            assert torch.backends.cuda.matmul.allow_tf32
+        assert precisions() == before
+
+
+def test_what_a_caller_has_set_does_not_train_another_model(as_torch_starts, monkeypatch):
+    """Of the flags a GPU would see, those that each step sees; between steps they are the caller's."""
+    seen, images = [], cl.load_images("digits")
+    take = Descent.take
+    monkeypatch.setattr(Descent, "take", lambda *given: seen.append(precisions()) or take(*given))
+    torch.set_float32_matmul_precision("medium")
+    before = precisions()
+    outside = []
+    told = {"network": "mlp(width=16, depth=1)", "batch": 8, "device": "cpu", "steps": 25}
+    cl.train(images, **told, callback=lambda record: outside.append(precisions()))
+    cl.train_vae(images, steps=1, batch=8, device="cpu")
+    assert len(seen) == 26
+    assert all(each["word"] == "highest" and each["cudnn.allow_tf32"] is False for each in seen)
+    assert outside == [before]
+
+
+def test_there_is_no_tf32_on_the_cpu():
+    images = cl.load_images("digits")
+    told = {"network": "mlp(width=16, depth=1)", "steps": 1, "batch": 8, "device": "cpu"}
+    with pytest.raises(cl.UserError, match="'tf32' is of NVIDIA GPUs"):
+        cl.train(images, precision="tf32", **told)
+    model = cl.train(images, **told)
+    with pytest.raises(cl.UserError, match="'tf32' is of NVIDIA GPUs"):
+        model.generate(cl.SharedNoise(0), [0], "ddim(steps=1, precision='tf32')")

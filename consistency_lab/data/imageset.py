@@ -16,7 +16,7 @@ import torch
 from consistency_lab.data.arrays import as_labels, as_pixels, finite_range
 from consistency_lab.data.from_dataset import from_dataset
 from consistency_lab.data.labels import check_labels, renumbered
-from consistency_lab.devices import resolve_device
+from consistency_lab.devices import resolve_device, sent
 from consistency_lab.errors import UserError
 from consistency_lab.markup import image
 
@@ -219,7 +219,7 @@ class ImageSet:
             raise UserError(f"indices into {self.name!r} must be a non-empty list of whole numbers.")
         if int(chosen.min()) < 0 or int(chosen.max()) >= len(self):
             raise UserError(f"indices into {self.name!r} must lie in 0..{len(self) - 1}.")
-        return chosen.to(self.device, torch.int64)
+        return sent(chosen.to(torch.int64), self.device)
 
 
 def _check_pixels(name: str, pixels: torch.Tensor) -> None:

@@ -37,7 +37,7 @@ class BrownianPath:
     def at(self, cell: int) -> Tensor:
         """W at the start of that cell; `CELLS` is the end of the last."""
         level, start = 0, 0
-        before, after = torch.zeros(()), self._whole()
+        before, after = torch.zeros((), dtype=torch.float32, device="cpu"), self._whole()
         kept: dict[tuple[int, int], list[Tensor]] = {(-1, 0): [after]}
         while cell not in (start, start + _LENGTHS[level]):
             ends = kept[level, start] = self._spans.get((level, start), [])

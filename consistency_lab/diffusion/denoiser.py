@@ -15,11 +15,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from consistency_lab.choices import Choice, Registry
+from consistency_lab.devices import sent
 from consistency_lab.diffusion.schedule import Schedule
 from consistency_lab.errors import UserError, unknown_name
 
@@ -172,6 +174,14 @@ PREDICTIONS: Registry[Parametrisation] = Registry(
 )
 
 
+class NoiseLevel(NamedTuple):
+    """A time that has been checked, and what its schedule says there: of one or of ``(B,)`` states, and where these are."""
+
+    t: Tensor
+    alpha: Tensor
+    sigma: Tensor
+
+
 class Denoiser(nn.Module, ABC):
     """Anything that estimates the clean image from a noisy one: trained, wrapped or in closed form. Subclasses write `predict`.
 
@@ -186,16 +196,21 @@ class Denoiser(nn.Module, ABC):
     shape: tuple[int, int, int]
     origin: float = 0.0
 
-    def forward(self, x_t: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Prediction:
+    def forward(self, x_t: Tensor, t: Tensor | float | NoiseLevel, cond: Tensor | None = None) -> Prediction:
         """Estimate at ``x_t`` ``(B, C, H, W)`` and time ``t``, a float or ``(B,)`` in ``[t_min, t_max]``.
+
+        A solver that visits many times asks its schedule about all of them at once, and gives each as a `NoiseLevel`.
 
         Raises:
             UserError: a state of another shape, or a time at which conversions are undefined.
         """
         return self.predict(x_t, *self.levels(t, x_t), cond)
 
-    def levels(self, t: Tensor | float, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def levels(self, t: Tensor | float | NoiseLevel, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What `predict` is told of the noise of states or images ``like`` ``(B, C, H, W)``: t, alpha and sigma.
+
+        Where times are on the CPU the schedule is asked there, and a GPU that computes gets the answer in one copy: the few numbers of
+        a batch would cost it as many operations as a layer.
 
         Raises:
             UserError: tensors of another shape, or a time at which conversions are undefined.
@@ -204,8 +219,12 @@ class Denoiser(nn.Module, ABC):
             raise UserError(
                 f"states of shape {tuple(like.shape[1:])} were given to a denoiser of {tuple(self.shape)} images."
             )
-        times = self.schedule.check(t).to(like.device).expand(len(like))
-        alpha, sigma = self.schedule.alpha_sigma(times)
+        if not isinstance(t, NoiseLevel):
+            times = self.schedule.check(t).expand(len(like))
+            t = NoiseLevel(times, *self.schedule.alpha_sigma(times))
+            if times.device != like.device:
+                t = NoiseLevel(*sent(torch.stack(t), like.device))
+        times, alpha, sigma = (each.reshape(-1).expand(len(like)) for each in t)
         return times, per_sample(alpha, like), per_sample(sigma, like)
 
     @abstractmethod
@@ -267,5 +286,6 @@ class GuidedDenoiser(Denoiser):
     def predict(self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> Prediction:
         if cond is None:
             raise UserError("a guided denoiser needs a label for every image.")
-        free, bound = self.inner(x_t, t), self.inner(x_t, t, cond)
+        level = NoiseLevel(t, alpha, sigma)
+        free, bound = self.inner(x_t, level), self.inner(x_t, level, cond)
         return Prediction.of(x_t, free.eps + self.scale * (bound.eps - free.eps), "eps", alpha, sigma)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from consistency_lab.devices import measuring, plain_defaults, resolve_device, while_running
+from consistency_lab.devices import measuring, plain_defaults, resolve_device, sent, while_running
 from consistency_lab.diffusion.denoiser import Denoiser, GuidedDenoiser
 from consistency_lab.diffusion.noise import SharedNoise, check_noise
 from consistency_lab.diffusion.sampling import Sampler, SamplerStep, sample_path, start_state
@@ -37,7 +38,6 @@ class GenerativeModel(Protocol):
     @property
     def facts(self) -> Mapping[str, Any]: ...
 
-    @plain_defaults()
     def generate(self, noise: SharedNoise, indices: Sequence[int]) -> Tensor:
         """The images of those indices, float32 ``(N, C, H, W)`` on the CPU."""
         ...
@@ -140,7 +140,7 @@ class DiffusionModel:
         labels: Sequence[int] | None = None,
     ) -> Iterator[SamplerStep]:
         """Sample the images of those indices together, yielding every step (see `sample_path` and, for ``labels``, `labels`)."""
-        return while_running(measuring, self._steps(noise, indices, sampler, times, labels))
+        return while_running(_sampling, self._steps(noise, indices, sampler, times, labels))
 
     def _steps(
         self,
@@ -150,7 +150,7 @@ class DiffusionModel:
         times: Tensor | None,
         labels: Sequence[int] | None,
     ) -> Iterator[SamplerStep]:
-        """The steps of `path`, to be taken under `measuring`."""
+        """The steps of `path`, to be taken under `_sampling`."""
         check_noise(noise)
         first = None if times is None else float(times[0])
         yield from sample_path(
@@ -172,7 +172,8 @@ class DiffusionModel:
         if not self.classes:
             return None
         turn = range(self.classes) if asked is None else asked
-        return torch.tensor([turn[i % len(turn)] for i in indices], device=self.device)
+        asked_for = torch.tensor([turn[i % len(turn)] for i in indices], dtype=torch.int64, device="cpu")
+        return sent(asked_for, self.device)
 
     def guided(self, guidance: float) -> DiffusionModel:
         """The model with classifier-free guidance of that scale (1: as trained). Raises `UserError` for a model without labels."""
@@ -195,7 +196,7 @@ class DiffusionModel:
     ) -> Tensor:
         """The images of those indices ``(N, C, H, W)``, float32 on the CPU, computed `CHUNK` at a time; ``labels`` as in `labels`."""
         images = []
-        with measuring():
+        with _sampling():
             for chunk in chunks(indices):
                 for step in self._steps(noise, chunk, sampler, None, labels):
                     last = step
@@ -207,6 +208,13 @@ class DiffusionModel:
 
     def _repr_html_(self) -> str:
         return model_table("Diffusion model", self)
+
+
+@contextmanager
+def _sampling() -> Iterator[None]:
+    """Measured, and whatever the caller has made torch's defaults."""
+    with plain_defaults(), measuring():
+        yield
 
 
 def as_image_tensor(images: object, name: str) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from consistency_lab.choices import whole
+from consistency_lab.devices import sent
 from consistency_lab.diffusion.brownian import CELLS, BrownianPath
 from consistency_lab.errors import UserError
 
@@ -37,11 +38,13 @@ def standard_normals(keys: Sequence[tuple[int, int, int, int]], count: int) -> n
     Raw Philox words are turned into normals by Box and Muller's transform here: numpy promises that the words never
     change between its versions, and does not promise it for its own normals (NEP 19).
     """
-    out = torch.empty(len(keys), count)
+    out = torch.empty(len(keys), count, dtype=torch.float32, device="cpu")
     pairs = (count + 1) // 2
     rows = max(1, min(len(keys), _TOGETHER // max(count, 1)))
     words = np.empty((rows, pairs, 2), np.uint64)
-    kept = torch.empty(3, rows, pairs, dtype=torch.float64)  # new memory would cost as much as what is computed in it
+    kept = torch.empty(
+        3, rows, pairs, dtype=torch.float64, device="cpu"
+    )  # new memory would cost as much as what is computed in it
     for first in range(0, len(keys), rows):
         part = out[first : first + rows]
         bits = torch.from_numpy(_fill(words[: len(part)], keys[first : first + rows]).view(np.int64))
@@ -109,7 +112,9 @@ class SharedNoise:
             step: number of the draw within its stream.
         """
         numbers, sides = _numbers(indices), _sides(shape)
-        return self._kept((stream, step, numbers, sides), lambda: self._drawn(numbers, sides, stream, step)).to(device)
+        return sent(
+            self._kept((stream, step, numbers, sides), lambda: self._drawn(numbers, sides, stream, step)), device
+        )
 
     def initial(
         self, indices: Sequence[int] | Tensor, shape: Sequence[int], device: torch.device | str = "cpu"
@@ -146,7 +151,7 @@ class SharedNoise:
             path = self._path[1]
             return (path.at(last) - path.at(first)) / (last - first) ** 0.5
 
-        return self._kept(("increment", first, last, numbers, sides), make).to(device)
+        return sent(self._kept(("increment", first, last, numbers, sides), make), device)
 
     def _drawn(self, numbers: tuple[int, ...], sides: tuple[int, ...], stream: str, step: int) -> Tensor:
         noise = standard_normals([(self.seed, i, STREAMS[stream], step) for i in numbers], math.prod(sides))

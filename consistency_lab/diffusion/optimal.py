@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from consistency_lab.devices import at_a_time
 from consistency_lab.diffusion.denoiser import Denoiser, Prediction
 from consistency_lab.diffusion.schedule import Schedule
 from consistency_lab.errors import UserError
@@ -91,6 +92,7 @@ class OptimalDenoiser(Denoiser):
 def _average(shares: Tensor, points: Tensor) -> Tensor:
     """``shares.T @ points`` of ``(n, B)`` and ``(n, D)``, a few rows at a time: they stay in the processor's cache."""
     total = torch.zeros(shares.shape[1], points.shape[1], dtype=points.dtype, device=points.device)
-    for part, own in zip(points.split(_PIECE), shares.split(_PIECE), strict=True):
+    piece = at_a_time(_PIECE, points.device)
+    for part, own in zip(points.split(piece), shares.split(piece), strict=True):
         total.addmm_(own.T, part)
     return total

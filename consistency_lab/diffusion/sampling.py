@@ -7,17 +7,18 @@ sampler): the difference between two samplers is then the sampler's and not roun
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from consistency_lab.choices import Choice, Registry, whole
-from consistency_lab.diffusion.denoiser import Denoiser
+from consistency_lab.devices import PRECISIONS, evaluating_in, sent
+from consistency_lab.diffusion.denoiser import Denoiser, NoiseLevel
 from consistency_lab.diffusion.noise import SharedNoise
-from consistency_lab.errors import UserError
+from consistency_lab.errors import UserError, unknown_name
 
 
 class SamplerStep(NamedTuple):
@@ -46,13 +47,19 @@ class Sampler:
             Or the name of a step of your own (`SAMPLERS.register`).
         steps: steps of the solver.
         clip: clamp each x0 estimate to [-1, 1]. Off by default: it makes models more alike than they are. It is recorded.
+        precision: what a network in float32 is evaluated in: ``"float32"``, ``"tf32"`` (a GPU's) or ``"bfloat16"`` (autocast). The solver's
+            state is float64, and closed forms, which have no weights, keep their own precision. What a lower one changes is in every
+            distance, that of a model to itself too, and so it is recorded.
     """
 
     method: str = "ddim"
     steps: int = 50
     clip: bool = False
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise unknown_name("precision", str(self.precision), PRECISIONS)
         SAMPLERS.builder(self.method)  # an unknown one is refused by name
         object.__setattr__(self, "steps", whole("the number of a sampler's steps", self.steps))
         if self.steps < 1:
@@ -83,6 +90,12 @@ class Sampler:
         return sampler
 
     @property
+    def facts(self) -> dict[str, Any]:
+        """What results and specs record of it; the precision where it is not the default, so that older hashes stay as they were."""
+        said = asdict(self)
+        return {key: value for key, value in said.items() if (key, value) != ("precision", type(self).precision)}
+
+    @property
     def stochastic(self) -> bool:
         """Whether it draws noise along the way (which is shared too)."""
         return SAMPLERS.build(self.method).stochastic
@@ -98,15 +111,22 @@ class Sampler:
         return SAMPLERS.build(self.method).evaluations * (steps - 1) + 1
 
 
-def _sampler(kind: type[Sampler], method: str, *, steps: int = Sampler.steps, clip: bool = Sampler.clip) -> Sampler:
-    return kind(method, steps, clip)
+def _sampler(
+    kind: type[Sampler],
+    method: str,
+    *,
+    steps: int = Sampler.steps,
+    clip: bool = Sampler.clip,
+    precision: str = Sampler.precision,
+) -> Sampler:
+    return kind(method, steps, clip, precision)
 
 
 class Estimate(NamedTuple):
     """A denoiser's answer at one noise level, float64: what a sampler's step starts from.
 
     Attributes:
-        s: ``sigma / alpha`` of the level, a scalar tensor.
+        s: ``sigma / alpha`` of the level, a scalar tensor on the CPU, which a state on any device may be multiplied by.
         x0: the clean image as it is estimated there, ``(B, C, H, W)``, clamped where the sampler clips.
         eps: the noise that belongs to it, so that the state is ``alpha (x0 + s eps)``.
     """
@@ -120,7 +140,7 @@ class NextLevel(NamedTuple):
     """Where a sampler's step goes, and what it may use on the way.
 
     Attributes:
-        alpha, s: of the next noise level, scalar tensors; at the last step ``s`` is 0.
+        alpha, s: of the next noise level, scalar tensors on the CPU: to look at them waits for nothing. At the last step ``s`` is 0.
         evaluate: the denoiser's `Estimate` of a state ``(B, C, H, W)`` at the next level; not at the last step.
         previous: the estimate of the step before; None at the first step.
         path: draws the shared noise of this step, ``(B, C, H, W)`` standard normal.
@@ -214,7 +234,7 @@ def start_state(denoiser: Denoiser, noise: Tensor, t: float | None = None) -> Te
     denoiser's ``origin``. So a network whose images are not centred at 0 is shown the noise itself, in its own units.
     """
     t = denoiser.schedule.t_max if t is None else t
-    start = denoiser.schedule.sigma(t).to(noise.device) * noise.double()
+    start = denoiser.schedule.sigma(t) * noise.double()
     return start + float(denoiser.schedule.alpha(t)) * denoiser.origin if denoiser.origin else start
 
 
@@ -242,27 +262,37 @@ def sample_path(
         `SamplerStep` at every time of the grid.
 
     Raises:
-        UserError: a stochastic sampler without path noise, or times that do not decrease to 0.
+        UserError: a stochastic sampler without path noise, times that do not decrease to 0, or a precision that the network or the device
+            does not have.
     """
     sampler = Sampler.of(sampler)
     if sampler.stochastic and path_noise is None:
         raise UserError(
             f"the sampler {sampler.method!r} is stochastic: give it path noise, (SharedNoise(seed), indices)."
         )
-    times = denoiser.schedule.grid(sampler.steps) if times is None else times.double()
+    times = denoiser.schedule.grid(sampler.steps) if times is None else times.double().cpu()
     if len(times) < 2 or float(times[-1]) != 0.0 or bool((times.diff() >= 0).any()):
         raise UserError("the times of a sampler must decrease strictly and end at 0.")
     schedule, method = denoiser.schedule, SAMPLERS.build(sampler.method)
     dtype = next((p.dtype for p in denoiser.parameters()), torch.float64)
+    network = any(True for _ in denoiser.parameters())
+    if network and sampler.precision != "float32" and dtype != torch.float32:
+        raise UserError(
+            f"precision {sampler.precision!r} is of networks in float32, and this one is in {dtype}; leave it out."
+        )
+    precision = sampler.precision if network else "float32"
     x, previous = start.double(), None
 
-    pairs = [schedule.alpha_sigma(t) for t in times.tolist()]
-    # In one piece: a GPU is waited for at every copy to it.
-    moved = torch.stack([torch.stack([alpha, sigma / alpha]) for alpha, sigma in pairs]).to(start.device)
-    levels = {t: (row[0], row[1]) for t, row in zip(times.tolist(), moved, strict=True)}
+    # Once for the grid: the network has its levels where it is, and the solver its scalars on the CPU.
+    schedule.check(times[:-1])
+    alphas, sigmas = map(torch.stack, zip(*map(schedule.alpha_sigma, times.tolist()), strict=True))
+    levels = dict(zip(times.tolist(), zip(alphas, sigmas / alphas, strict=True), strict=True))
+    moved = sent(torch.stack([times, alphas, sigmas], 1), start.device)
+    shown = {t: NoiseLevel(*row) for t, row in zip(times.tolist(), moved, strict=True)}
 
     def evaluate(state: Tensor, t: float) -> Estimate:
-        prediction = denoiser(state.to(dtype), t, cond)
+        with evaluating_in(precision, state.device):
+            prediction = denoiser(state.to(dtype), shown[t], cond)
         x0, eps = prediction.x0.double(), prediction.eps.double()
         alpha, s = levels[t]
         if sampler.clip:

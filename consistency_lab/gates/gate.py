@@ -134,7 +134,7 @@ def gate(
     if asked is not None:
         facts["labels"] = list(asked)
     if diffusion := [model for model in models if isinstance(model, DiffusionModel)]:
-        facts |= {"sampler": asdict(sampler or Sampler.of(diffusion[0].sampler)), "device": str(diffusion[0].device)}
+        facts |= {"sampler": (sampler or Sampler.of(diffusion[0].sampler)).facts, "device": str(diffusion[0].device)}
     if held is not None:
         facts["baseline"] = asdict(held)
     result = with_provenance(result, "gate", choices=("metric",), **facts).assign_attrs(

@@ -239,6 +239,10 @@ def caveats(ds: xr.Dataset, facts: Facts) -> list[str]:
         )
     if _mapping(facts.get("sampler")).get("clip"):
         said.append("x0 was clipped while sampling, which raises similarity by itself.")
+    if (precision := _mapping(facts.get("sampler")).get("precision")) is not None:
+        said.append(
+            f"Networks were evaluated in {precision} while sampling, whose rounding is in every distance, the ceiling's too."
+        )
     if any(m.get("weights") == "raw" for m in models_of(facts)):
         said.append("Raw weights were compared for at least one model; averaged (EMA) weights usually agree more.")
     if "nearest_distance" not in ds:

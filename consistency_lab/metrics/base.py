@@ -6,11 +6,14 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from consistency_lab.devices import at_a_time, places
 from consistency_lab.errors import UserError
 
 RANGE = 2.0  # width of the image range [-1, 1]
@@ -18,7 +21,7 @@ _ELEMENTS = 2**22  # embedding values that are held in float64 at a time (32 MiB
 _CACHED = 2**17  # of those that several sums are taken of: what fits into the processor's cache (1 MiB)
 _CLOSE = 1e-4  # of |a|^2 + |b|^2: a squared distance below that has lost four digits or more
 
-Groups = Sequence[np.ndarray] | None
+Groups = Sequence[np.ndarray] | Sequence[Tensor] | None
 
 
 class Distance(ABC):
@@ -142,8 +145,8 @@ class SquaredDistance(Distance):
 
         The sum over all j of |a_i - b_j|^2 is n |a_i|^2 + sum |b|^2 - 2 a_i sum(b). The null is that of both directions without j = i.
         """
-        first, second = map(list, zip(*pairs, strict=True))
         gram = _no_products(embedded)
+        first, second = (places(side, gram.device) for side in zip(*pairs, strict=True))
         onto = torch.zeros_like(gram)
         for part in _centred_columns(embedded):
             gram.baddbmm_(part, part.mT)
@@ -181,7 +184,7 @@ def squared_distances(
     embedded: Sequence[Tensor], pairs: Sequence[tuple[int, int]], shifts: Sequence[int]
 ) -> list[Tensor]:
     """|a_i - b_(i - shift)|^2 of pairs of models, ``(P, N)`` float64 a shift, from inner products of all models' embeddings ``(N, F)``."""
-    first, second = map(list, zip(*pairs, strict=True))
+    first, second = (places(side, embedded[0].device) for side in zip(*pairs, strict=True))
     grams = [_no_products(embedded) for _ in shifts]
     squares = grams[0][:, 0].clone()
     for part in _centred_columns(embedded):
@@ -204,7 +207,7 @@ def _centred_columns(embedded: Sequence[Tensor]) -> Iterator[Tensor]:
     All are centred by one common point, which changes no distance: differences of large equal terms would cost digits.
     """
     samples, models, like = len(embedded[0]), len(embedded), embedded[0]
-    columns = min(like.shape[1], max(1, _CACHED // (samples * models)))
+    columns = min(like.shape[1], max(1, at_a_time(_CACHED, like.device) // (samples * models)))
     center = torch.stack([each.mean(0, dtype=torch.float64) for each in embedded]).mean(0)
     memory = torch.empty(samples, models, columns, dtype=torch.float64, device=like.device)
     for start in range(0, like.shape[1], columns):
@@ -216,8 +219,8 @@ def _centred_columns(embedded: Sequence[Tensor]) -> Iterator[Tensor]:
 
 def _of_pairs(products: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
     """Those of pairs of models ``(P, N)``, from those of all ``(N, K, K)``."""
-    places = [products.shape[1] * a + b for a, b in pairs]
-    return products.flatten(1).T.contiguous()[places]
+    chosen = places([products.shape[1] * a + b for a, b in pairs], products.device)
+    return products.flatten(1).T.contiguous()[chosen]
 
 
 def _from_products(
@@ -226,7 +229,9 @@ def _from_products(
     """|a|^2 + |b|^2 - 2 ab ``(P, N)`` from ``(P, N)`` and ``(N, K, K)``; where that loses digits, |a - b|^2 itself."""
     distance = sums - 2 * _of_pairs(products, pairs)
     close = distance < _CLOSE * sums
-    for pair in close.any(1).nonzero()[:, 0].tolist():
+    for pair, any_close in enumerate(close.any(1).tolist()):
+        if not any_close:
+            continue
         (a, b), where = pairs[pair], close[pair].nonzero()[:, 0]
         for part in where.split(max(1, _ELEMENTS // embedded[a].shape[1])):
             apart = embedded[a][part].double() - embedded[b][part - shift].double()
@@ -234,7 +239,7 @@ def _from_products(
     return distance
 
 
-def all_or(groups: Groups) -> Sequence[slice] | Sequence[np.ndarray]:
+def all_or(groups: Groups) -> Sequence[slice] | Sequence[np.ndarray] | Sequence[Tensor]:
     """The groups, or the one of all samples."""
     return [slice(None)] if groups is None else groups
 
@@ -264,7 +269,33 @@ def check_images(images: Tensor, what: str = "the images") -> Tensor:
         raise UserError(
             f"{what} must be a floating-point tensor (N, C, H, W) in [-1, 1], not {kind} of shape {tuple(images.shape)}."
         )
-    low, high = (float(x) for x in images.detach().aminmax())
+    ends = torch.stack(images.detach().aminmax()).double()
+    if (others := _TOGETHER.get()) is None:
+        _judge(images, what, *ends.tolist())
+    else:
+        others.append((images, what, ends))
+    return images
+
+
+_TOGETHER: ContextVar[list[tuple[Tensor, str, Tensor]] | None] = ContextVar("together", default=None)
+
+
+@contextmanager
+def checked_together() -> Iterator[None]:
+    """What `check_images` looks at inside is read at the end, all in one go: a GPU is waited for once. An error of it comes first."""
+    before = _TOGETHER.set(looked_at := [])
+    try:
+        yield
+    finally:
+        _TOGETHER.reset(before)
+        if looked_at:
+            read = torch.stack([ends for *_, ends in looked_at]).tolist()
+            for (images, what, _), (low, high) in zip(looked_at, read, strict=True):
+                _judge(images, what, low, high)
+
+
+def _judge(images: Tensor, what: str, low: float, high: float) -> None:
+    """What `check_images` says of the least and the largest value."""
     if not math.isfinite(high - low):  # NaN where any value is
         bad = (~images.isfinite().flatten(1).all(1)).nonzero()
         if len(bad):
@@ -274,9 +305,8 @@ def check_images(images: Tensor, what: str = "the images") -> Tensor:
             f"{what} have values in [{low:.4g}, {high:.4g}], which looks like {_guess(low, high)}; distances are of images in [-1, 1], "
             "so convert them: 2 * images - 1 from [0, 1].",
             RangeWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
-    return images
 
 
 def _guess(low: float, high: float) -> str:
@@ -291,7 +321,7 @@ def check_range(images: Tensor, what: str = "the images") -> Tensor:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RangeWarning)  # it is an error here
-        low, high = (float(x) for x in check_images(images, what).aminmax())
+        low, high = torch.stack(check_images(images, what).aminmax()).tolist()
     if max(-low, high) > 8 or (low >= 0 and high > low):
         raise UserError(
             f"{what} have values in [{low:.4g}, {high:.4g}], which looks like {_guess(low, high)}; give images in [-1, 1] "

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from consistency_lab.devices import measuring, plain_defaults
+from consistency_lab.devices import measuring, plain_defaults, sent
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.base import check_range, displayed
 
@@ -61,6 +61,11 @@ class SmallClassifier(nn.Module):
         return self.head(self.body(images))
 
     @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.head.weight.device
+
+    @property
     def feature_name(self) -> str:
         """What results call the features."""
         return f"{self.data} classifier features"
@@ -82,9 +87,8 @@ class SmallClassifier(nn.Module):
             raise UserError(
                 f"the classifier of {self.data} reads images of {self.shape}, not {tuple(images.shape[1:])}."
             )
-        shown, device = displayed(images).float(), self.head.weight.device
         with torch.no_grad(), measuring():
-            return torch.cat([network(part.to(device)) for part in shown.split(_ROWS)])
+            return torch.cat([network(sent(part, self.device)) for part in displayed(images).float().split(_ROWS)])
 
     def to_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Weights and a JSON object, for ``save_tensors``."""
@@ -159,7 +163,7 @@ def train_classifier(
             f"not steps={steps}, batch={batch}, held_out={held_out:g} of {len(images)} images."
         )
     generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(images), generator=generator)
+    order = torch.randperm(len(images), generator=generator, device="cpu")
     test, train = order[:count], order[count:]
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # the CPU alone: a GPU's generator is not forked
@@ -169,7 +173,7 @@ def train_classifier(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=max(steps, 10))
     with measuring():
         for indices in _batches(train, batch, steps, generator):
-            x, y = images[indices.to(images.device)].to(device), labels[indices.to(labels.device)].to(device)
+            x, y = (sent(whole[sent(indices, whole.device)], device) for whole in (images, labels))
             loss = F.cross_entropy(network(x.float()), y)
             optimizer.zero_grad()
             loss.backward()

@@ -47,11 +47,14 @@ class CopyDistance(SquaredDistance):
         """Features of norm 1 / sqrt(2), ``(N, F)`` float64. Raises `UserError` if they are no such matrix or not finite."""
         with torch.no_grad(), measuring():
             found = torch.cat([self.features(part) for part in displayed(images).float().split(_ROWS)])
-        if found.ndim != 2 or len(found) != len(images) or not found.isfinite().all():
+        fits = found.ndim == 2 and len(found) == len(images)
+        norms = found.norm(dim=1) if fits else found.flatten()
+        finite, directed = torch.stack([found.isfinite().all(), norms.all()]).tolist()  # a GPU is waited for once
+        if not fits or not finite:
             raise UserError(
                 f"the features of {self.name} must be finite and of shape ({len(images)}, F), not {tuple(found.shape)}."
             )
-        if not (norms := found.norm(dim=1)).all():
+        if not directed:
             raise UserError(
                 f"the features of {self.name} are all 0 for image {int((norms == 0).nonzero()[0])}, and have no direction; give others."
             )

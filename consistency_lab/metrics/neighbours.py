@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from consistency_lab.devices import sent
 from consistency_lab.errors import UserError
 
 _ELEMENTS = 2**23  # squared distances that are held at a time (64 MiB)
@@ -45,8 +46,7 @@ def radii(features: Tensor, k: int) -> Tensor:
     for rows in features.split(max(1, _ELEMENTS // len(features))):
         squares = squared_distances(rows, features)
         # Itself is left out by index: by value, an equal image would be left out in its place.
-        own = torch.arange(len(rows), device="cpu")
-        squares[own, own + first] = torch.inf
+        squares.diagonal(first).fill_(torch.inf)
         found.append(squares.topk(k, largest=False).values[:, -1])
         first += len(rows)
     return torch.cat(found)
@@ -58,20 +58,27 @@ def neighbourhoods(real: Tensor, real_radii: Tensor, samples: Tensor, k: int) ->
     Args:
         real_radii: ``radii(real, k)``, which all sets of samples share.
     """
+    return Neighbourhoods(*shares_of_neighbours(real, real_radii, samples, k).tolist())
+
+
+def shares_of_neighbours(real: Tensor, real_radii: Tensor, samples: Tensor, k: int) -> Tensor:
+    """`neighbourhoods` as a tensor ``(4,)`` float64 where the samples are."""
     sample_radii = radii(samples, k)
-    inside, balls = 0, 0
+    inside = balls = torch.zeros((), dtype=torch.int64, device=real.device)
     recalled = torch.zeros(len(real), dtype=torch.bool, device=real.device)
     covered = torch.zeros_like(recalled)
     rows = max(1, _ELEMENTS // len(real))
     for part, own in zip(samples.split(rows), sample_radii.split(rows), strict=True):
         squares = squared_distances(part, real)
         held = squares <= real_radii
-        inside += int(held.any(1).sum())
-        balls += int(held.sum())
+        inside = inside + held.any(1).sum()
+        balls = balls + held.sum()
         covered |= held.any(0)
         recalled |= (squares <= own[:, None]).any(0)
     n, m = len(real), len(samples)
-    return Neighbourhoods(inside / m, float(recalled.double().mean()), balls / (k * m), int(covered.sum()) / n)
+    counts = torch.stack([inside, recalled.sum(), balls, covered.sum()]).double()
+    wholes = torch.tensor([m, n, k * m, n], dtype=torch.float64, device="cpu")
+    return counts / sent(wholes, counts.device)
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:

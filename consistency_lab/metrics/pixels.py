@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from consistency_lab.devices import at_a_time
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.base import RANGE, Distance, SquaredDistance, check_images, squared_distances
 
@@ -75,7 +76,7 @@ def nearest(images: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
     flat = images.double().flatten(1)
     best = torch.full((len(flat),), -torch.inf, dtype=torch.float64, device=flat.device)
     index = torch.zeros(len(flat), dtype=torch.long, device=flat.device)
-    rows = max(1, _ELEMENTS // max(1, flat.shape[1]))
+    rows = max(1, at_a_time(_ELEMENTS, flat.device) // max(1, flat.shape[1]))
     for first in range(0, len(candidates), rows):
         block = candidates[first : first + rows].to(flat.device).double().flatten(1)
         # |a|^2 is common to all candidates: the nearest has the largest a b - |b|^2 / 2.

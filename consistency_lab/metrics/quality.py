@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from consistency_lab.devices import places
 from consistency_lab.errors import UserError
 from consistency_lab.intervals import jackknife
 from consistency_lab.metrics.inception import INCEPTION
-from consistency_lab.metrics.neighbours import neighbourhoods, radii
+from consistency_lab.metrics.neighbours import radii, shares_of_neighbours
 
 INTERVAL = "95 %, delete-a-group jackknife over samples, t(groups - 1); the real images are held fixed"
 _ROWS = 2048  # rows of a kernel matrix at a time
@@ -87,8 +88,8 @@ class Reference:
         return radii(self.centred, self.neighbours)
 
     @cached_property
-    def own_kernel(self) -> float:
-        """Mean kernel of two different real images."""
+    def own_kernel(self) -> Tensor:
+        """Mean kernel of two different real images, a scalar."""
         return _mean_kernel(self.features)
 
 
@@ -126,31 +127,39 @@ def measure(reference: Reference, features: Tensor, groups: int = 20) -> list[Me
     return [Measure(*row, len(samples), owed) for row, owed in zip(rows, biases, strict=True)]
 
 
-def _all(reference: Reference, samples: Tensor) -> np.ndarray:
-    shares = neighbourhoods(reference.centred, reference.radii, samples - reference.moments.mean, reference.neighbours)
-    return np.array(
-        [frechet_distance(reference.moments, moments(samples)), kernel_distance(reference, samples), *shares]
-    )
+def _all(reference: Reference, samples: Tensor) -> Tensor:
+    """Every measure ``(6,)`` of samples that have been checked, where they are: nothing is waited for."""
+    centred = samples - reference.moments.mean
+    shares = shares_of_neighbours(reference.centred, reference.radii, centred, reference.neighbours)
+    distances = (_frechet(reference.moments, _moments(samples)), _kernel_distance(reference, samples))
+    return torch.cat([torch.stack(distances), shares])
 
 
 def _with_interval(
-    statistic: Callable[[Tensor], np.ndarray], samples: Tensor, groups: int, least: int
+    statistic: Callable[[Tensor], Tensor], samples: Tensor, groups: int, least: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The statistic, its interval, and its bias; NaN where there are too few samples."""
-    estimate = statistic(samples)
+    """The statistic, its interval, and its bias; NaN where there are too few samples. All replicates come home together."""
     count = min(groups, len(samples))
-    group = torch.arange(len(samples), device=samples.device) % max(1, count)
-    if count < 2 or len(samples) - -(-len(samples) // count) < max(2, least):
+    group = np.arange(len(samples)) % max(1, count)
+    enough = count >= 2 and len(samples) - -(-len(samples) // count) >= max(2, least)
+    left = [places(np.flatnonzero(group != g), samples.device) for g in range(count if enough else 0)]
+    rows = torch.stack([statistic(samples), *(statistic(samples[kept]) for kept in left)]).cpu().numpy()
+    estimate, without = rows[0], rows[1:]
+    if not enough:
         nothing = np.full_like(estimate, np.nan)
         return estimate, nothing, nothing, nothing
-    without = np.stack([statistic(samples[group != g]) for g in range(count)])
     return *jackknife(estimate, without), (count - 1) * (without.mean(0) - estimate)
 
 
 def moments(features: Tensor) -> Moments:
     """Mean and unbiased covariance of features ``(N, F)``. Raises `UserError` for fewer than two rows or values that are not finite."""
-    values = _checked(features, "the images").double()
-    return Moments(values.mean(0), torch.cov(values.T).reshape(values.shape[1], values.shape[1]))
+    return _moments(_checked(features, "the images").double())
+
+
+def _moments(values: Tensor) -> Moments:
+    # As torch.cov, which on a GPU is waited for to see whether there is more than one row.
+    centred = values.T - values.T.mean(1, keepdim=True)
+    return Moments(values.mean(0), centred @ centred.T / (len(values) - 1))
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
@@ -159,12 +168,16 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     tr (A B)^(1/2) is the sum of the roots of the eigenvalues of A^(1/2) B A^(1/2), which is symmetric: no root of a matrix that is not,
     and covariances may be singular.
     """
+    return float(_frechet(a, b))
+
+
+def _frechet(a: Moments, b: Moments) -> Tensor:
     values, vectors = torch.linalg.eigh(a.covariance)
     root = (vectors * values.clamp_min(0.0).sqrt()) @ vectors.T
     product = root @ b.covariance @ root
     cross = torch.linalg.eigvalsh(0.5 * (product + product.T)).clamp_min(0.0).sqrt().sum()
     traces = a.covariance.trace() + b.covariance.trace()
-    return max(0.0, float((a.mean - b.mean).pow(2).sum() + traces - 2 * cross))
+    return ((a.mean - b.mean).pow(2).sum() + traces - 2 * cross).clamp_min(0.0)
 
 
 def kernel_distance(reference: Reference, samples: Tensor) -> float:
@@ -172,8 +185,11 @@ def kernel_distance(reference: Reference, samples: Tensor) -> float:
 
     Binkowski et al. 1801.01401 average it over subsets; this is the same estimator without subsets. It may be negative.
     """
-    values = _checked(samples, "the samples").double()
-    cross = sum(float(_kernel(rows, values).sum()) for rows in reference.features.split(_ROWS))
+    return float(_kernel_distance(reference, _checked(samples, "the samples").double()))
+
+
+def _kernel_distance(reference: Reference, values: Tensor) -> Tensor:
+    cross = _sum([_kernel(rows, values).sum() for rows in reference.features.split(_ROWS)])
     return reference.own_kernel + _mean_kernel(values) - 2 * cross / (len(reference.features) * len(values))
 
 
@@ -181,12 +197,17 @@ def _kernel(a: Tensor, b: Tensor) -> Tensor:
     return (a @ b.T / a.shape[1] + 1).pow(3)
 
 
-def _mean_kernel(features: Tensor) -> float:
-    """The mean over pairs of different rows."""
+def _mean_kernel(features: Tensor) -> Tensor:
+    """The mean over pairs of different rows, a scalar."""
     n = len(features)
-    total = sum(float(_kernel(rows, features).sum()) for rows in features.split(_ROWS))
-    own = float((features.pow(2).sum(1) / features.shape[1] + 1).pow(3).sum())
+    total = _sum([_kernel(rows, features).sum() for rows in features.split(_ROWS)])
+    own = (features.pow(2).sum(1) / features.shape[1] + 1).pow(3).sum()
     return (total - own) / (n * (n - 1))
+
+
+def _sum(parts: list[Tensor]) -> Tensor:
+    """Of scalars, one after the other."""
+    return sum(parts[1:], start=parts[0])
 
 
 def _checked(features: Tensor, what: str) -> Tensor:

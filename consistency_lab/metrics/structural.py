@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from consistency_lab.devices import at_a_time
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.base import RANGE, Distance, displayed
 
@@ -68,7 +69,7 @@ class _Structural(Distance):
         """
         if shift:
             embedded = [each.float() for each in embedded]
-        rows = max(1, _PIXELS // embedded[0][0].numel())
+        rows = max(1, at_a_time(_PIXELS, embedded[0].device) // embedded[0][0].numel())
         found = torch.empty(len(pairs), len(embedded[0]), dtype=torch.float64, device=embedded[0].device)
         for here in torch.arange(len(embedded[0]), device=embedded[0].device).split(rows):
             own = [self._prepared(each[here]) for each in embedded]
@@ -76,10 +77,11 @@ class _Structural(Distance):
             for p, (a, b) in enumerate(pairs):
                 found[p, here] = 1.0 - self._similarity(own[a], others[b]).double()
         found.clamp_min_(0.0)
-        for p, i in (found < _EQUAL).nonzero().tolist():  # of equal images it is exactly 0
+        near = found < _EQUAL
+        for p in (p for p, any_near in enumerate(near.any(1).tolist()) if any_near):
             a, b = pairs[p]
-            if torch.equal(embedded[a][i], embedded[b][i - shift]):
-                found[p, i] = 0.0
+            equal = (embedded[a] == embedded[b].roll(shift, 0)).flatten(1).all(1)
+            found[p].masked_fill_(near[p] & equal, 0.0)  # of equal images it is exactly 0
         return found
 
     def _prepared(self, images: Tensor) -> list[Moments]:

@@ -83,7 +83,7 @@ def likeness_table(
         "held_out": held_out.fingerprint,
         "classifier": classifier.spec if classifier else None,
     }
-    measured |= {"count": protocol.quality_count, "seed": protocol.seed + 1, "sampler": vars(protocol.quality_sampler)}
+    measured |= {"count": protocol.quality_count, "seed": protocol.seed + 1, "sampler": protocol.quality_sampler.facts}
     table = []
     for family in families:
         say(f"comparing the {len(family.identities)} models of {family.name}")

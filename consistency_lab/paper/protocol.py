@@ -77,7 +77,7 @@ class Protocol:
         own["measures_version"] = MEASURES_VERSION
         if self.references != DEFAULT_REFERENCES:
             own["references"] = list(self.references)
-        return {**own, "sampler": vars(self.sampler)}
+        return {**own, "sampler": self.sampler.facts}
 
     def evaluations(self, diffusion: bool = True) -> int:
         """Evaluations of the network that a model costs in a table: each is walked once, whatever it is compared with."""

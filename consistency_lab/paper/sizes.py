@@ -72,7 +72,7 @@ def size_sweep(
                 f"two disjoint sets of {size} images cannot be cut from the {len(images)} of {images.name!r}."
             )
     sampler, table = Sampler.of(sampler), []
-    common: dict[str, Any] = {"seeds": seeds, "count": count, "noise_seed": noise_seed, "sampler": vars(sampler)}
+    common: dict[str, Any] = {"seeds": seeds, "count": count, "noise_seed": noise_seed, "sampler": sampler.facts}
     common |= {"measures_version": MEASURES_VERSION}
     for size in sizes:
 

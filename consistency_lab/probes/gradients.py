@@ -47,22 +47,23 @@ def gradient_moments(module: nn.Module, loss: SampleLoss, tensors: Sequence[Tens
     size, count = sum(p.numel() for p in parameters), len(tensors[0])
     sums = torch.zeros(groups, size, dtype=torch.float32, device=tensors[0].device)
     by_weight = torch.zeros(size, dtype=torch.float32, device=tensors[0].device)
-    squares = np.zeros(groups)
+    squares = torch.zeros(groups, dtype=torch.float64, device=tensors[0].device)
     members = np.bincount(np.arange(count) % groups, minlength=groups).astype(np.float64)
     done = 0
     for pieces in _gradients(module, loss, tensors, parameters, max(1, TOGETHER // size)):
-        group = torch.arange(done, done + len(pieces[0]), device="cpu") % groups
+        group = torch.arange(done, done + len(pieces[0]), device=sums.device) % groups
         done, begin = done + len(group), 0
         for rows in pieces:  # parameter by parameter: temporary tensors stay small
             here = slice(begin, begin := begin + rows.shape[1])
-            sums[:, here].index_add_(0, group.to(sums.device), rows)
+            sums[:, here].index_add_(0, group, rows)
             square = rows.square()
-            np.add.at(squares, group.numpy(), square.sum(1, dtype=torch.float64).cpu().numpy())
+            squares.index_add_(0, group, square.sum(1, dtype=torch.float64))
             by_weight[here] += square.sum(0) / count
-    gram = _gram(sums).cpu().numpy()
+    # Nothing comes home before all samples are through.
+    gram, squared = _gram(sums).cpu().numpy(), squares.cpu().numpy()
     everyone = np.ones(groups, dtype=bool)
-    without = [_moments(gram, squares, members, everyone & (np.arange(groups) != g)) for g in range(groups)]
-    return GradientMoments(_moments(gram, squares, members, everyone), np.stack(without), by_weight)
+    without = [_moments(gram, squared, members, everyone & (np.arange(groups) != g)) for g in range(groups)]
+    return GradientMoments(_moments(gram, squared, members, everyone), np.stack(without), by_weight)
 
 
 def _gradients(
@@ -90,7 +91,7 @@ def adam_moments(by_weight: Sequence[Tensor]) -> Array:
     """
     scale = torch.stack(list(by_weight)).mean(0).double().sqrt()
     used = scale > 0
-    return np.array([float((row[used].double() / scale[used]).sum()) for row in by_weight])
+    return torch.stack([(row[used].double() / scale[used]).sum() for row in by_weight]).cpu().numpy()
 
 
 def _gram(rows: Tensor) -> Tensor:

@@ -37,10 +37,10 @@ def course(
         states, estimates = [], []
         for number, step in enumerate(_steps(model, start, sampler, times, [images[i] for i in part])):
             if number in wanted:
-                states.append((step.x_t / model.denoiser.schedule.alpha(step.t).to(step.x_t.device)).cpu())
-                estimates.append(step.x0.cpu())
-        y.append(torch.stack(states))
-        x0.append(torch.stack(estimates))
+                states.append(step.x_t / model.denoiser.schedule.alpha(step.t))
+                estimates.append(step.x0)
+        y.append(torch.stack(states).cpu())
+        x0.append(torch.stack(estimates).cpu())
     return Course(torch.cat(y, 1), torch.cat(x0, 1), images)
 
 

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from functools import cache
 from itertools import pairwise, permutations
 
@@ -120,7 +119,7 @@ def probe_structure(
         samples=count,
         partner_offset=away,
         noise_seed=noise.seed,
-        sampler=asdict(sampler),
+        sampler=sampler.facts,
         data={"name": images.name, "fingerprint": images.fingerprint, "images": len(images)},
         device=str(models[0].device),
     )

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 import xarray as xr
 from torch import Tensor
 
@@ -80,11 +81,16 @@ def not_finite(
         others: further walks (with another step count, or on the alignment of a pair), each with its model's index: their samples must be
             finite too.
     """
-    bad = np.stack([(~w.estimates.flatten(2).isfinite().all(2)).numpy() for w in walks])
+    bad = _bad(walks).cpu().numpy()
     lost = np.asarray(bad.any(1))
     for k, walk in others:
-        lost[k] |= (~walk.estimates.flatten(2).isfinite().all(2)).any(0).numpy()
+        lost[k] |= _bad([walk])[0].any(0).cpu().numpy()
     return bad, lost
+
+
+def _bad(walks: Sequence[Trajectories]) -> Tensor:
+    """``(K, T, N)``."""
+    return torch.stack([~w.estimates.flatten(2).isfinite().all(2) for w in walks])
 
 
 def kept_of(names: Sequence[str], times: Tensor, bad: np.ndarray, lost: np.ndarray) -> Kept:
@@ -146,10 +152,11 @@ def sanity_measured(walked: Sequence[Trajectories], stride: int = 1) -> dict[str
     """Of each final image the share of pixels outside [-1.5, 1.5] and its first two moments ``(model, sample)``; and the pixels themselves,
     or every ``stride``-th of them ``(model, pixel)``.
     """
-    ends = [w.estimates[-1].double().flatten(1).numpy() for w in walked]
+    last = [w.estimates[-1].cpu() for w in walked]
+    ends = [each.double().flatten(1).numpy() for each in last]
     both = ("model", "sample")
     return {
-        "outside": (both, np.stack([outside(w.estimates[-1]) for w in walked])),
+        "outside": (both, np.stack([outside(each) for each in last])),
         "first_moment": (both, np.stack([x.mean(1) for x in ends])),
         "second_moment": (both, np.stack([(x**2).mean(1) for x in ends])),
         "pixels": (("model", "pixel"), np.stack([x.reshape(-1)[::stride] for x in ends])),
@@ -178,7 +185,7 @@ def add_sanity_checks(result: xr.Dataset, measured: Mapping[str, Any], images: I
 
 def outside(images: Tensor) -> Array:
     """The share of each image's values beyond [-1.5, 1.5] ``(N,)``."""
-    return (np.abs(images.double().flatten(1).numpy()) > EDGE).mean(1)
+    return (np.abs(images.double().flatten(1).cpu().numpy()) > EDGE).mean(1)
 
 
 def _spread(first: Array, second: Array) -> Interval:

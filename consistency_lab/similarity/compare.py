@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -192,7 +191,7 @@ def compare(
         facts["again"] = described(second[0])
     if diffusion:
         facts |= {
-            "sampler": asdict(sampler),
+            "sampler": sampler.facts,
             "nfe": sampler.evaluations(),
             "ceiling_steps": 2 * sampler.steps if along and ceiling else None,
             "chunk": min(CHUNK, count),

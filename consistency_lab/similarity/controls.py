@@ -55,7 +55,7 @@ def with_references(
         like = models[owner]
         key = (images.fingerprint, like.denoiser.schedule.spec, str(like.device), tuple(names))
         made = known.references(key, partial(references_of, images, like, names))
-        beside.append([known.of(reference, walk, grid) for reference in made])
+        beside.append([known.of(reference, walk, grid, walks.place) for reference in made])
     return replace(walks, beside=beside)
 
 
@@ -237,4 +237,4 @@ class Nearest(NamedTuple):
 def nearest_measured(walked: Sequence[Trajectories], pool: Tensor) -> list[Nearest]:
     """The nearest training image of each final image of each model: far away means that it was not copied."""
     found = (nearest(w.estimates[-1], pool) for w in walked)
-    return [Nearest(distance.numpy(), place.cpu().numpy()) for distance, place in found]
+    return [Nearest(distance.cpu().numpy(), place.cpu().numpy()) for distance, place in found]

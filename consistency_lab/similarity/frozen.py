@@ -15,7 +15,7 @@ from scipy import stats
 from torch import Tensor
 
 from consistency_lab.data.imageset import ImageSet
-from consistency_lab.devices import measuring, plain_defaults
+from consistency_lab.devices import measuring, plain_defaults, sent
 from consistency_lab.diffusion.denoiser import per_sample
 from consistency_lab.diffusion.log_snr import kept_points
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, check_diffusion, chunks, described
@@ -28,7 +28,7 @@ from consistency_lab.similarity.labels import agreed_labels, labels_of
 from consistency_lab.similarity.pairwise import add_pairs, coordinates, kinds_of_interval, pairs_measured
 from consistency_lab.similarity.quantities import is_scored
 from consistency_lab.similarity.robust import add_robust
-from consistency_lab.similarity.trajectories import Trajectories, meetings
+from consistency_lab.similarity.trajectories import Trajectories, meetings, place_of
 from consistency_lab.store.results import provenance, with_provenance
 from consistency_lab.store.shapes import whole
 
@@ -91,11 +91,11 @@ def compare_frozen(
         _check_same(along, models, distances)
         steps, labels = provenance(along)["sampler"]["steps"], provenance(along).get("labels")
         kept = kept_points(steps, along.sizes["t"])[:-1]  # the last is the image: no state to be asked about
-    asked = agreed_labels(models, count, labels)
+    asked, place = agreed_labels(models, count, labels), place_of(models)
 
     def answers(model: GenerativeModel, grid: Tensor) -> Trajectories:
         assert isinstance(model, DiffusionModel)
-        return Trajectories(model.name, _answers(model, x0, eps, grid[kept], asked))
+        return Trajectories(model.name, _answers(model, x0, eps, grid[kept], asked, place))
 
     walks = meetings(models, steps, kept, answers)
     result = xr.Dataset(coords=coordinates([m.name for m in models], distances))
@@ -139,18 +139,25 @@ def _check_same(along: xr.Dataset, models: Sequence[DiffusionModel], distances: 
 
 
 @torch.no_grad()
-def _answers(model: DiffusionModel, x0: Tensor, eps: Tensor, times: Tensor, asked: tuple[int, ...] | None) -> Tensor:
-    """The model's x0 estimates at ``x0 + s eps``: ``(T, N, C, H, W)``."""
+def _answers(
+    model: DiffusionModel,
+    x0: Tensor,
+    eps: Tensor,
+    times: Tensor,
+    asked: tuple[int, ...] | None,
+    place: torch.device,
+) -> Tensor:
+    """The model's x0 estimates at ``x0 + s eps``: ``(T, N, C, H, W)`` on a device."""
     schedule, dtype = model.denoiser.schedule, next((p.dtype for p in model.denoiser.parameters()), torch.float64)
     rows = []
     with measuring():
         for t in times.tolist():
             state = x0.double() + per_sample(schedule.noise_to_signal(t), eps.double()) * eps.double()
-            state = (per_sample(schedule.alpha(t), state) * state).to(model.device, dtype)
+            state = sent((per_sample(schedule.alpha(t), state) * state).to(dtype), model.device)
             parts = []
             for chunk in chunks(range(len(x0))):
-                index = torch.tensor(list(chunk), device=model.device)
-                parts.append(model.denoiser(state[index], t, model.labels(chunk, asked)).x0.float().cpu())
+                part = state[chunk[0] : chunk[-1] + 1]
+                parts.append(model.denoiser(part, t, model.labels(chunk, asked)).x0.float().to(place))
             rows.append(torch.cat(parts))
     return torch.stack(rows)
 

@@ -122,7 +122,7 @@ def measure_block(
     inside = np.flatnonzero(np.isin(samples, left)).tolist()
     walks, second = walks.restricted(range(len(models)), inside), second.among(left, asked.labels)
     values, alone = _values(models, asked, left, several, walks, second) if len(left) else ({}, None)
-    pool = None if asked.images is None else asked.images.all()
+    pool = None if asked.images is None else cache.pool(asked.images, walks.place)
     if len(left) and pool is not None:
         found = nearest_measured(walks.own, pool)
         values["nearest_distance"] = (("model", "sample"), np.stack([each.distance for each in found]))
@@ -191,19 +191,19 @@ def _walked(
     if asked.images is not None and asked.references:
         walks = with_references(walks, diffusion, walk, cache, asked.images, asked.references)
     if asked.again is not None:
-        again = walk_models(_at([models[0], asked.again], frame), walk, cache).own[1]
+        again = walk_models(_at([models[0], asked.again], frame), walk, cache, walks.place).own[1]
         return walks, _Second([again], samples)
     if not asked.ceiling:
         return walks, _Second([], samples[:0])
     twice = samples[walked_twice(len(samples), None if asked.labels is None else asked.labels[samples])]
-    return walks, _Second([_second_run(m, asked.walk.of(twice.tolist()), cache) for m in diffusion], twice)
+    return walks, _Second([_second_run(m, asked.walk.of(twice.tolist()), cache, walks.place) for m in diffusion], twice)
 
 
-def _second_run(model: DiffusionModel, walk: WalkPlan, cache: WalkCache) -> Trajectories:
+def _second_run(model: DiffusionModel, walk: WalkPlan, cache: WalkCache, place: torch.device) -> Trajectories:
     """By twice the steps: at the levels that are kept, or at both ends where the finer grid does not pass them."""
     schedule, steps = model.denoiser.schedule, walk.sampler.steps
     plan = walk.doubled() if passes_again(schedule, steps) else replace(walk.doubled(), levels=2)
-    return cache.of(model, plan, schedule.grid(2 * steps))
+    return cache.of(model, plan, schedule.grid(2 * steps), place)
 
 
 def _at(models: Sequence[GenerativeModel], frame: int) -> list[GenerativeModel]:

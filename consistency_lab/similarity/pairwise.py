@@ -10,9 +10,9 @@ import numpy as np
 import torch
 import xarray as xr
 
-from consistency_lab.devices import hand_back
+from consistency_lab.devices import hand_back, places
 from consistency_lab.intervals import Interval, add_interval
-from consistency_lab.metrics.base import Groups, RangeWarning, all_or, chosen_shifts
+from consistency_lab.metrics.base import Groups, RangeWarning, all_or, checked_together, chosen_shifts
 from consistency_lab.metrics.distances import Distance
 from consistency_lab.similarity.quantities import metric_coordinates
 from consistency_lab.similarity.statistics import MANY, Blocks, family_score, pair_score, pairs_of
@@ -57,6 +57,8 @@ def pairwise_distances(
             images, one block out of many: nulls without a closed form are then of neighbours alone, too.
     """
     groups, last, few = groups_of(labels), len(walked[0].estimates) - 1, 1 if shifts == 1 else None
+    if groups is not None:
+        groups = [places(group, walked[0].estimates.device) for group in groups]
     values, nulls, plain, others = [], [], [], []
     for number, at_t in enumerate(zip(*(w.estimates for w in walked), strict=True)):
         for metric in distances:  # one after the other: embeddings may be many times as large as the images
@@ -83,7 +85,7 @@ def pairwise_distances(
 
 def embedded(distance: Distance, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """The embeddings of several models' images, or of estimates of them."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), checked_together():
         # Estimates on the way, and residuals, may lie anywhere; the comparison speaks of the final images' range itself.
         warnings.simplefilter("ignore", RangeWarning)
         return [distance.embed(each) for each in images]

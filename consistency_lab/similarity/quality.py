@@ -8,13 +8,14 @@ its training.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 import xarray as xr
 from torch import Tensor
 
@@ -30,6 +31,7 @@ from consistency_lab.intervals import Interval, add_interval
 from consistency_lab.metrics.classifier import SmallClassifier, classes_covered, train_classifier
 from consistency_lab.metrics.quality import INTERVAL, Measure, Reference, measure
 from consistency_lab.similarity.checks import counted
+from consistency_lab.similarity.trajectories import place_of
 from consistency_lab.store.checkpoint import load_tensors, save_tensors
 from consistency_lab.store.results import with_provenance
 from consistency_lab.store.runs import Store
@@ -100,6 +102,8 @@ def measure_quality(
 ) -> xr.Dataset:
     """Frechet and kernel distance, precision, recall, density and coverage of each model's images beside real ones, and of controls.
 
+    All is measured where the first model is; a classifier goes there too.
+
     Args:
         models: whose images 0 ... count - 1 of ``noise`` are measured.
         real: the real images that samples are measured against; best some that no model was trained on.
@@ -130,7 +134,8 @@ def measure_quality(
     check_noise(noise)
     (count,) = counted(count=count)
     sampler = None if sampler is None else Sampler.of(sampler)
-    noise, extractor = noise or SharedNoise(1), _extractor(features)
+    noise, place = noise or SharedNoise(1), place_of(models)
+    extractor = _at(place, _extractor(features))
     samples = {
         model.name: model.generate(noise, range(count), sampler)
         if isinstance(model, DiffusionModel)
@@ -153,9 +158,10 @@ def measure_quality(
             (m.denoiser.schedule for m in models if isinstance(m, DiffusionModel)), SCHEDULES.build("linear")
         )
         made = references is None
-        beside = reference_samples(training, schedule, noise, count, sampler) if made else dict(references or {})
+        there = {"sampler": sampler, "device": place}
+        beside = reference_samples(training, schedule, noise, count, **there) if made else dict(references or {})
     samples |= beside
-    reference = Reference(extractor.features(against.all()), extractor.feature_name)
+    reference = Reference(extractor.features(against.all()).to(place), extractor.feature_name)
     rows = {name: measure(reference, extractor.features(x)) for name, x in samples.items()}
     result = _table(rows)
     controls = {REAL: "control", TRAINING_IMAGES: "control"}
@@ -182,7 +188,7 @@ def measure_quality(
         samples=count,
         noise_seed=noise.seed,
         features=extractor.feature_name,
-        samplers={model.name: asdict(Sampler.of(sampler or model.sampler)) for model in walkers},
+        samplers={model.name: Sampler.of(sampler or model.sampler).facts for model in walkers},
         measured_against={"name": against.name, "fingerprint": against.fingerprint, "images": len(against)},
         **facts,
     )
@@ -206,6 +212,13 @@ def _extractor(features: FeatureExtractor | Callable[[Tensor], Tensor]) -> Featu
             f"features are given by a classifier, InceptionFeatures, DinoFeatures or a function of images, not by {features!r}."
         )
     return _Function(features)
+
+
+def _at(place: torch.device, extractor: FeatureExtractor) -> FeatureExtractor:
+    """The extractor where quality is measured: a classifier's own copy. Others are on the device that they were given."""
+    if isinstance(extractor, SmallClassifier) and extractor.device != place:
+        return copy.deepcopy(extractor).to(place)
+    return extractor
 
 
 def _halves(real: ImageSet) -> tuple[ImageSet, ImageSet]:
@@ -261,11 +274,16 @@ def _warnings(result: xr.Dataset, reference: Reference, count: int) -> list[str]
 
 
 def reference_samples(
-    images: ImageSet, schedule: Schedule, noise: SharedNoise, count: int, sampler: Sampler | str | None = None
+    images: ImageSet,
+    schedule: Schedule,
+    noise: SharedNoise,
+    count: int,
+    sampler: Sampler | str | None = None,
+    device: torch.device | None = None,
 ) -> dict[str, Tensor]:
-    """What a trained model is told apart from: name -> images."""
+    """What a trained model is told apart from: name -> images. They are made on ``device``, by default where the training set is."""
     made = {TRAINING_IMAGES: images.all()[:count]}
     for name, key in ((GAUSSIAN, "gaussian"), (MEAN, "mean"), (MEMORISER, "optimal")):
-        model = DiffusionModel(name, closed_form(key, images.all(), schedule))
+        model = DiffusionModel(name, closed_form(key, images.all(), schedule).to(device or images.device))
         made[name] = model.generate(noise, range(count), sampler)
     return made

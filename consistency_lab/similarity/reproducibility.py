@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from scipy.special import expit, logit
 from torch import Tensor
 
 from consistency_lab.data.imageset import ImageSet
-from consistency_lab.devices import plain_defaults
+from consistency_lab.devices import places, plain_defaults, sent
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, described, images_of
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
@@ -141,10 +140,10 @@ def measure_reproducibility(
         ("pair", "threshold"),
         np.array([_by_chance(features[a], features[b], levels, under) for a, b in pairs]),
     )
-    result["similarity"] = (("pair", "sample"), cosines.numpy())
+    result["similarity"] = (("pair", "sample"), cosines.cpu().numpy())
     result.attrs["interval"] = "95 %, Wilson, over noise: these models"
     if len(models) > 2:
-        copies = cosines.numpy()[..., None] > np.array(levels)
+        copies = cosines.cpu().numpy()[..., None] > np.array(levels)
         add_interval(result, "family_rp", ("threshold",), _family(copies, len(models)))
         result.attrs["family_interval"] = FAMILY.format(dof=len(models) - 1, count=len(models))
     if images is not None:
@@ -168,7 +167,7 @@ def measure_reproducibility(
     if asked is not None:
         facts["labels"] = list(asked)
     if any(isinstance(model, DiffusionModel) for model in models):
-        facts |= {"sampler": asdict(sampler), "device": str(device)}
+        facts |= {"sampler": sampler.facts, "device": str(device)}
     return with_provenance(
         result, "reproducibility", choices=("threshold",), models=[described(model) for model in models], **facts
     )
@@ -183,7 +182,7 @@ def _samples(
 
 
 def _features(detector: CopyDistance, images: Tensor, device: torch.device) -> Tensor:
-    return detector.embed(images.to(device)).cpu()
+    return detector.embed(sent(images, device))
 
 
 def _add_over(result: xr.Dataset, name: str, dim: str, rows: Sequence[Interval]) -> None:
@@ -202,11 +201,12 @@ def _by_chance(a: Tensor, b: Tensor, levels: Sequence[float], labels: np.ndarray
     """The share of copies among samples i of one model and j != i of the other, under the same label where there are any, ``(T,)``."""
     groups = groups_of(labels) or [np.arange(len(a))]
     counts = [
-        [int((cosines > level).sum()) for level in levels]
-        for group in groups
-        for cosines in _cosines_of_others(a[group], b[group])
+        torch.stack([(cosines > level).sum() for level in levels])
+        for here in (places(group, a.device) for group in groups)
+        for cosines in _cosines_of_others(a[here], b[here])
     ]
-    return np.array(counts).sum(0) / sum(len(group) * (len(group) - 1) for group in groups)
+    total = torch.stack(counts).sum(0).cpu().numpy()
+    return np.asarray(total / sum(len(group) * (len(group) - 1) for group in groups))
 
 
 def _family(copies: np.ndarray, models: int) -> Interval:
@@ -233,8 +233,8 @@ def _add_generalisation(
     """GL of each model, and of the first training images beside the others."""
     found = [most_similar(each, training) for each in features]
     _add_over(result, "gl", "model", [generalisation(cosines, levels) for cosines, _ in found])
-    result["nearest_similarity"] = (("model", "sample"), torch.stack([cosines for cosines, _ in found]).numpy())
-    result["nearest"] = (("model", "sample"), torch.stack([index for _, index in found]).numpy().astype(np.int32))
+    result["nearest_similarity"] = (("model", "sample"), torch.stack([cosines for cosines, _ in found]).cpu().numpy())
+    result["nearest"] = (("model", "sample"), torch.stack([index for _, index in found]).cpu().numpy().astype(np.int32))
     if len(training) > 1:
         own = [cosines.amax(1) for cosines in _cosines_of_others(training[: len(features[0])], training)]
         add_interval(result, "training_gl", ("threshold",), generalisation(torch.cat(own), levels))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from consistency_lab.devices import places
 from consistency_lab.intervals import add_interval, stacked
 from consistency_lab.metrics.distances import Distance
 from consistency_lab.similarity.pairwise import embedded, groups_of, scored
@@ -118,9 +119,10 @@ def typical_alone(
         for row, chosen in enumerate(_chosen(pairs)):
             kept = typical(distance[chosen, :, m].mean(0), labels)
             if len(kept) > 1:
-                under = groups_of(None if labels is None else labels[kept])
-                ends = [walks.sides[p] for p in chosen]
-                _, null = metric.pairwise([each[kept] for each in images], ends, under)
+                groups = groups_of(None if labels is None else labels[kept])
+                under = None if groups is None else [places(group, walks.place) for group in groups]
+                ends, here = [walks.sides[p] for p in chosen], places(kept, walks.place)
+                _, null = metric.pairwise([each[here] for each in images], ends, under)
                 trimmed[row, m] = score(distance[chosen][:, kept, m].mean(), null.mean().cpu().numpy())
     return trimmed
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 
 import numpy as np
@@ -30,7 +29,7 @@ from consistency_lab.similarity.controls import with_references
 from consistency_lab.similarity.labels import agreed_labels, labels_of
 from consistency_lab.similarity.pairwise import FAMILY, PAIR, coordinates, pairwise_distances, scored
 from consistency_lab.similarity.statistics import family_score, pair_score
-from consistency_lab.similarity.trajectories import Trajectories, WalkCache, WalkPlan, meetings
+from consistency_lab.similarity.trajectories import Trajectories, WalkCache, WalkPlan, meetings, place_of
 from consistency_lab.store.results import with_provenance
 from consistency_lab.training.train import kept_steps, load_snapshots
 
@@ -90,16 +89,18 @@ def compare_snapshots(
     sampler, noise, steps = Sampler.of(sampler), noise or SharedNoise(0), _common_steps(models)
     walk = WalkPlan(noise, count, sampler, 2, agreed_labels(models, count))
     labels = None if walk.labels is None else labels_of(range(count), walk.labels)
-    walks = meetings(models, sampler.steps, torch.tensor([sampler.steps]), partial(_over_training, walk, steps))
+    walks = meetings(
+        models, sampler.steps, torch.tensor([sampler.steps]), partial(_over_training, walk, place_of(models), steps)
+    )
     if images is not None:
         walks = with_references(walks, models, walk, WalkCache(), images, DEFAULT_REFERENCES)
-    finite = torch.stack([each.estimates.flatten(1).isfinite().all(1) for each in walks.every]).all(0)
+    finite = torch.stack([each.estimates.flatten(1).isfinite().all(1) for each in walks.every]).all(0).cpu()
     if not finite[-1]:
         raise UserError(
             "a final model gives images that are not finite, so there is nothing to compare with; train it again."
         )
     lost = [step for step, fine in zip(steps, finite.tolist(), strict=True) if not fine]
-    every = [Trajectories(each.name, each.estimates[finite]) for each in walks.every]
+    every = [Trajectories(each.name, each.estimates[finite.to(each.estimates.device)]) for each in walks.every]
     names, own = [model.name for model in models], every[: len(models)]
     result = xr.Dataset(coords=coordinates(names, distances))
     if len(models) == 1:
@@ -142,7 +143,7 @@ def compare_snapshots(
     shares = np.array([[outside(images).mean() for images in each.estimates] for each in own])
     result["outside"] = (("model", "step"), shares)
     result.attrs["warnings"] = json.dumps(_warnings(result, lost))
-    facts = {"samples": count, "noise_seed": noise.seed, "sampler": asdict(sampler), "device": str(models[0].device)}
+    facts = {"samples": count, "noise_seed": noise.seed, "sampler": sampler.facts, "device": str(models[0].device)}
     if images is not None:
         facts["data"] = {"name": images.name, "fingerprint": images.fingerprint, "images": len(images)}
     return with_provenance(
@@ -178,10 +179,12 @@ def _common_steps(models: Sequence[DiffusionModel]) -> list[int]:
     return sorted(set.intersection(*map(set, kept)))
 
 
-def _over_training(walk: WalkPlan, steps: Sequence[int], model: GenerativeModel, grid: Tensor) -> Trajectories:
+def _over_training(
+    walk: WalkPlan, place: torch.device, steps: Sequence[int], model: GenerativeModel, grid: Tensor
+) -> Trajectories:
     """The images of a run's snapshots: training steps in the place of noise levels."""
     assert isinstance(model, DiffusionModel)
-    made = [WalkCache().of(snapshot, walk, grid).estimates[-1] for _, snapshot in load_snapshots(model, steps)]
+    made = [WalkCache().of(snapshot, walk, grid, place).estimates[-1] for _, snapshot in load_snapshots(model, steps)]
     return Trajectories(model.name, torch.stack(made))
 
 

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from consistency_lab.devices import places
+from consistency_lab.data.imageset import ImageSet
 from consistency_lab.diffusion.log_snr import align_pair, kept_points, shared_axis
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, RecordedWalk, chunks, images_of
 from consistency_lab.diffusion.noise import SharedNoise
@@ -21,7 +23,10 @@ LEVEL = 1e-3  # in log-SNR: levels that two engines computed in float32 differ b
 
 
 class Trajectories(NamedTuple):
-    """The x0 estimates of one model at the recorded times: ``(T, N, C, H, W)`` float32 on the CPU; the last is the image."""
+    """The x0 estimates of one model at the recorded times: ``(T, N, C, H, W)`` float32; the last is the image.
+
+    All of a comparison are on one device, where its first model is (`place_of`): there they are measured.
+    """
 
     name: str
     estimates: Tensor
@@ -68,22 +73,33 @@ class WalkPlan:
         return self if len(samples) == self.count else replace(self, only=tuple(samples))
 
 
+def place_of(models: Sequence[GenerativeModel]) -> torch.device:
+    """Where models are compared: the device of the first that has one; the CPU where none has (folders, recordings)."""
+    devices = (getattr(model, "device", None) for model in models)
+    return next((each for each in devices if isinstance(each, torch.device)), torch.device("cpu"))
+
+
 class WalkCache:
-    """What was computed already, for a table that compares a model with many others: each is walked once, each reference made once."""
+    """What was computed already, for a table that compares a model with many others: each is walked once, each reference made once.
+
+    Walks are held where they were asked for first, on a GPU in its memory.
+    """
 
     def __init__(self) -> None:
         self._walks: dict[tuple[int, WalkPlan, tuple[float, ...]], tuple[GenerativeModel, Trajectories]] = {}
         self._references: dict[Hashable, list[DiffusionModel]] = {}
+        self._pools: dict[tuple[str, torch.device], Tensor] = {}
 
-    def of(self, model: DiffusionModel, walk: WalkPlan, grid: Tensor) -> Trajectories:
-        """The estimates of a model on a grid of times, at the levels that the walk keeps."""
+    def of(self, model: DiffusionModel, walk: WalkPlan, grid: Tensor, place: torch.device) -> Trajectories:
+        """The estimates of a model on a grid of times, at the levels that the walk keeps, on that device."""
         key = (id(model), walk, tuple(grid.tolist()))
-        if key not in self._walks:
-            self._walks[key] = (model, _estimates(model, walk, grid))  # the model is kept, so that its id stays its own
-        return self._walks[key][1]
+        if key not in self._walks:  # the model is kept, so that its id stays its own
+            self._walks[key] = (model, _estimates(model, walk, grid, place))
+        found = self._walks[key][1]
+        return found._replace(estimates=found.estimates.to(place))
 
     def forget(self) -> None:
-        """Drop the walks, which are of one block of samples, and keep the references, which are of all."""
+        """Drop the walks, which are of one block of samples, and keep references and training set, which are of all."""
         self._walks.clear()
 
     def references(self, key: Hashable, make: Callable[[], list[DiffusionModel]]) -> list[DiffusionModel]:
@@ -91,6 +107,13 @@ class WalkCache:
         if key not in self._references:
             self._references[key] = make()
         return self._references[key]
+
+    def pool(self, images: ImageSet, place: torch.device) -> Tensor:
+        """All images of a set on that device, in which nearest ones are looked for."""
+        key = (images.fingerprint, place)
+        if key not in self._pools:
+            self._pools = {key: images.all().to(place)}
+        return self._pools[key]
 
 
 @dataclass(frozen=True)
@@ -118,6 +141,11 @@ class ModelWalks:
     beside: list[list[Trajectories]] = field(default_factory=list)
 
     @property
+    def place(self) -> torch.device:
+        """Where they are."""
+        return self.every[0].estimates.device
+
+    @property
     def own(self) -> list[Trajectories]:
         """Every model's walk of its own grid."""
         return self.every[: 1 + max(self.owners)]
@@ -143,7 +171,12 @@ class ModelWalks:
         )
 
 
-def walk_models(models: Sequence[GenerativeModel], walk: WalkPlan, known: WalkCache | None = None) -> ModelWalks:
+def walk_models(
+    models: Sequence[GenerativeModel],
+    walk: WalkPlan,
+    known: WalkCache | None = None,
+    place: torch.device | None = None,
+) -> ModelWalks:
     """Every model's estimates on its own grid and on the alignments of its pairs.
 
     Models that make an image in one go (a GAN, a VAE) have no way from noise to data: with one of them among the models, only the
@@ -154,19 +187,20 @@ def walk_models(models: Sequence[GenerativeModel], walk: WalkPlan, known: WalkCa
         models: whose estimates are wanted.
         walk: how they sample.
         known: what is known already; it is added to.
+        place: where the estimates go; that of the models by default (`place_of`).
 
     Raises:
         UserError: two schedules, or recordings, without a common noise level.
     """
-    known = WalkCache() if known is None else known
+    known, at = WalkCache() if known is None else known, place or place_of(models)
     if recorded := recorded_walks(models):
         return _recorded(recorded, walk)
     along = all(isinstance(model, DiffusionModel) for model in models)
 
     def estimates(model: GenerativeModel, grid: Tensor) -> Trajectories:
         if not isinstance(model, DiffusionModel):
-            return Trajectories(model.name, images_of(model, walk.noise, walk.samples)[None])
-        found = known.of(model, walk, grid)
+            return Trajectories(model.name, images_of(model, walk.noise, walk.samples)[None].to(at))
+        found = known.of(model, walk, grid, at)
         return found if along else Trajectories(found.name, found.estimates[-1:])
 
     kept = walk.kept if along else torch.tensor([walk.sampler.steps])
@@ -302,7 +336,10 @@ def restricted(walks: Sequence[Trajectories], samples: Sequence[int]) -> list[Tr
     """The walks with those samples alone."""
     if walks and len(samples) == walks[0].estimates.shape[1]:
         return list(walks)
-    return [Trajectories(w.name, w.estimates[:, samples]) for w in walks]
+    if not walks:
+        return []
+    chosen = places(samples, walks[0].estimates.device)
+    return [Trajectories(w.name, w.estimates[:, chosen]) for w in walks]
 
 
 def _check_shapes(walks: Sequence[Trajectories]) -> None:
@@ -316,17 +353,17 @@ def _check_shapes(walks: Sequence[Trajectories]) -> None:
             )
 
 
-def _estimates(model: DiffusionModel, walk: WalkPlan, grid: Tensor) -> Trajectories:
+def _estimates(model: DiffusionModel, walk: WalkPlan, grid: Tensor, place: torch.device) -> Trajectories:
     wanted, parts = set(walk.kept.tolist()), []
     for chunk in chunks(walk.samples):
         steps = enumerate(model.path(walk.noise, chunk, walk.sampler, grid, walk.labels))
-        parts.append(torch.stack([step.x0.float().cpu() for number, step in steps if number in wanted]))
+        parts.append(torch.stack([step.x0.float() for number, step in steps if number in wanted]).to(place))
     return Trajectories(model.name, torch.cat(parts, dim=1))
 
 
 def to_bytes(images: Tensor) -> np.ndarray:
     """Images in [-1, 1] as 0 ... 255 for display; int16, because netCDF 3 has no unsigned bytes above 127."""
-    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.int16).numpy()
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.int16).cpu().numpy()
 
 
 def shown_images(trajectories: Trajectories, shown: int) -> np.ndarray:

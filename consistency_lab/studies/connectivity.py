@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import torch
 import xarray as xr
 
 from consistency_lab.data.imageset import ImageSet, check_set
-from consistency_lab.devices import plain_defaults
+from consistency_lab.devices import measuring, plain_defaults, while_running
 from consistency_lab.diffusion.denoiser import Denoiser
 from consistency_lab.diffusion.loss import denoising_loss
 from consistency_lab.diffusion.model import DiffusionModel, check_diffusion, described
@@ -101,9 +102,8 @@ def probe_connectivity(
         source = DenoisingBatches(images, settings, a.device)
         rate = settings.lr if lr is None else lr
         training, middle = [], start
-        for reached, value in train_middle(
-            a.denoiser, b.denoiser, denoising_loss, source.batch, steps=steps, lr=rate, seed=seed
-        ):
+        way = train_middle(a.denoiser, b.denoiser, denoising_loss, source.batch, steps=steps, lr=rate, seed=seed)
+        for reached, value in while_running(measuring, way):
             training.append(value)
             middle = reached
         paths[CURVE] = other, lambda s: on_curve(start, middle, end, s)
@@ -119,7 +119,7 @@ def probe_connectivity(
     assert subject.times is not None  # a diffusion model's
     result = _dataset(list(paths), line, subject.times.numpy(), losses.reshape(len(paths), points, bins, count))
     add_interval(result, "mean_loss", (), mean_interval(flat))
-    result["curve_loss"] = ("step", np.array(training, dtype=np.float32))
+    result["curve_loss"] = ("step", torch.stack(training).cpu().numpy())
     likeness = compare([a, b], noise, count=samples, metrics=("mse",), sampler=sampler).isel(pair=0, t=-1, metric=0)
     add_interval(result, "consistency", (), interval_of(likeness, "score"))
     result = result.assign(apart)

@@ -77,7 +77,7 @@ def train_middle(
     steps: int,
     lr: float,
     seed: int = 0,
-) -> Iterator[tuple[Weights, float]]:
+) -> Iterator[tuple[Weights, Tensor]]:
     """Train the middle point of the curve between two models: its weights and the loss of the batch, after each step.
 
     The middle begins half way on the straight line. Each step takes one point of the curve and one batch; the gradient reaches the middle
@@ -111,4 +111,4 @@ def train_middle(
         for group in optimizer.param_groups:
             group["lr"] = lr * (1 - step / steps)
         optimizer.step()
-        yield [m.detach().clone() for m in middle], float(value.detach())
+        yield [m.detach().clone() for m in middle], value.detach()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from consistency_lab.choices import Choice, Registry
 from consistency_lab.data.imageset import ImageSet
+from consistency_lab.devices import sent
 from consistency_lab.diffusion.denoiser import PREDICTIONS
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.training.loop import Batch, ShuffledImages, stream_generator
@@ -20,6 +21,9 @@ from consistency_lab.training.weighting import WEIGHTINGS
 
 class DenoisingBatches:
     """Images in shuffled epochs, times from a sampler, noise from its own stream; all functions of the step.
+
+    A batch's data are images, times, noise and, of a conditional model, labels. Times stay on the CPU, where they are checked and
+    the schedule is asked about them; everything else is on the device when it is needed, and a GPU is waited for nowhere.
 
     Args:
         images, settings, device: of the run.
@@ -37,6 +41,7 @@ class DenoisingBatches:
         self.sampler = TIMESTEPS.build(settings.timesteps, self.schedule, settings.steps)
         self.weighting = WEIGHTINGS.build(measured("weighting", settings.weighting, images))
         self.dropout = settings.label_dropout if settings.conditional else None
+        self.labels = images.labels.cpu() if settings.conditional and images.labels is not None else None
 
     def batch(self, step: int) -> Batch:
         x0, indices = self.shuffled(drawn := self.first + step)
@@ -48,19 +53,15 @@ class DenoisingBatches:
         # Noise is drawn on the device: a GPU's noise is its own, and the device is part of the spec.
         generator = stream_generator(self.seeds["noise"], "noise", 2 * drawn + 1, self.device)
         eps = torch.randn(x0.shape, generator=generator, dtype=torch.float32, device=self.device)
-        data = [x0, t.to(self.device), eps]
+        data = [x0, t, eps]
         if self.dropout is not None:
-            data.append(
-                self._labels(
-                    indices, torch.rand(self.size, generator=times, dtype=torch.float32, device="cpu") < self.dropout
-                )
-            )
-        return Batch(tuple(data), weight.to(self.device, torch.float32))
+            dropped = torch.rand(self.size, generator=times, dtype=torch.float32, device="cpu") < self.dropout
+            data.append(sent(self._labels(indices, dropped), self.device))
+        return Batch(tuple(data), sent(weight.float(), self.device))
 
     def _labels(self, indices: Tensor, dropped: Tensor) -> Tensor:
-        assert self.images.labels is not None  # training_spec has refused conditional training without labels
-        labels = self.images.labels[indices.to(self.device)]
-        return torch.where(dropped.to(labels.device), torch.full_like(labels, self.images.classes), labels)
+        assert self.labels is not None  # training_spec has refused conditional training without labels
+        return self.labels[indices].masked_fill_(dropped, self.images.classes)
 
     def observe(self, batch: Batch, losses: Tensor) -> None:
         self.sampler.update(batch.data[1], losses)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from consistency_lab.choices import Registry
 from consistency_lab.data.imageset import ImageSet
-from consistency_lab.devices import keep_freed, plain_defaults
+from consistency_lab.devices import keep_freed, plain_defaults, sent, training_in
 from consistency_lab.errors import UserError
 from consistency_lab.networks.reentrant import differentiating
 from consistency_lab.training.ema import WeightAverage
@@ -85,7 +85,7 @@ class ShuffledImages:
         if self.settings.flip:
             drawn = stream_generator(self.settings.seeds["order"], "flip", step)
             mirrored = torch.rand(len(x0), generator=drawn, dtype=torch.float32, device="cpu") < 0.5
-            x0 = torch.where(mirrored.to(self.device).reshape(-1, 1, 1, 1), x0.flip(-1), x0)
+            x0 = torch.where(sent(mirrored, self.device).reshape(-1, 1, 1, 1), x0.flip(-1), x0)
         return x0, indices
 
 
@@ -251,11 +251,12 @@ class _Stepping(Protocol):
 
 
 def steps_of(loop: _Stepping, advance: Callable[[], TrainingStep]) -> Iterator[TrainingStep]:
-    """Advance a loop to its last step, under torch's own defaults; what cannot be differentiated is refused at the first."""
+    """Advance a loop to its last step, under torch's own defaults and in the precision of its settings; what cannot be differentiated is
+    refused at the first."""
     first: bool = True
     keep_freed()
     while loop.step < loop.settings.steps:
-        with plain_defaults(), differentiating() if first else nullcontext():
+        with plain_defaults(), training_in(loop.settings.precision), differentiating() if first else nullcontext():
             done = advance()
         first = False
         yield done

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from consistency_lab.data.imageset import ImageSet, check_set
-from consistency_lab.devices import plain_defaults, resolve_device
+from consistency_lab.devices import check_precision, plain_defaults, resolve_device
 from consistency_lab.errors import UserError
 from consistency_lab.store.checkpoint import load_weights
 from consistency_lab.store.run import Run
@@ -79,9 +79,11 @@ class ModelKind(ABC, Generic[S, N, M]):
         """What decides a run's result, with every default filled in: the content of its hash.
 
         Raises:
-            UserError: no image set; a name that does not exist, or an option of one; settings that do not fit the images.
+            UserError: no image set; a name that does not exist, or an option of one; settings that do not fit the images or
+                the device.
         """
         check_set(images)
+        check_precision(settings.precision, device)
         return {
             "settings": self.fitted(settings, images).spec(),
             "data": {

@@ -217,7 +217,8 @@ def _watched(
             pending.append({"loss": done.loss, **done.parts})
             bar.update()
             if done.step % LOG_EVERY == 0 or done.step == total:
-                means = {key: float(torch.stack([losses[key] for losses in pending]).mean()) for key in pending[0]}
+                found = [torch.stack([losses[key] for losses in pending]).mean() for key in pending[0]]
+                means = dict(zip(pending[0], torch.stack(found).tolist(), strict=True))  # a GPU is waited for once
                 pending.clear()
                 for loss in means.values():
                     check_finite(loss, done.step, name)

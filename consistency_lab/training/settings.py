@@ -82,8 +82,8 @@ class LoopSettings:
     """gradients are scaled down to this norm; 0: never"""
     ema_half_life: float = 0.03
     """half-life of the weight average as a fraction of the run"""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16: autocast in training; measurements are always float32"""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """of training, whatever torch is set to: float32; tf32 in a GPU's products; bfloat16 by autocast (measurements are in float32)"""
     snapshots: int = 8
     """weights kept along the run, at log-spaced steps"""
     seed: int = 0

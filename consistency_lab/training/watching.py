@@ -76,17 +76,17 @@ class Validation:
         """Losses ``{"set", "loss" (their mean over t), "t", "losses"}`` of the averaged weights."""
         self.twin.load_state_dict(weights)
         with measuring(), torch.no_grad():
-            losses = [self._loss(float(t)) for t in self.times]
+            losses = torch.stack([self._loss(float(t)) for t in self.times]).tolist()  # a GPU is waited for once
         return {"set": self.key, "loss": sum(losses) / BINS, "t": self.times.tolist(), "losses": losses}
 
-    def _loss(self, t: float) -> float:
-        total = 0.0
-        for part in torch.arange(len(self.x0)).split(256):
+    def _loss(self, t: float) -> Tensor:
+        """The mean over the images at one time, a float64 scalar on the device."""
+        total = torch.zeros((), dtype=torch.float64, device=self.x0.device)
+        for first in range(0, len(self.x0), 256):
+            part = slice(first, first + 256)
             cond = None if self.labels is None else self.labels[part]
-            times = torch.full((len(part),), t, dtype=torch.float64, device=self.x0.device)
-            total += float(
-                denoising_loss(self.twin, self.x0[part], times, self.eps[part], cond, self.units).double().sum()
-            )
+            times = torch.full((len(self.x0[part]),), t, dtype=torch.float64, device="cpu")
+            total += denoising_loss(self.twin, self.x0[part], times, self.eps[part], cond, self.units).double().sum()
         return total / len(self.x0)
 
 

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
@@ -5,6 +7,7 @@ from diffusers import DDIMScheduler, DDPMScheduler
 from consistency_lab.diffusion.denoiser import NetworkDenoiser
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.noise import SharedNoise
+from consistency_lab.diffusion.optimal import OptimalDenoiser
 from consistency_lab.diffusion.references import GaussianDenoiser
 from consistency_lab.diffusion.sampling import SAMPLERS, Sampler, sample_path, start_state
 from consistency_lab.diffusion.schedule import SCHEDULES
@@ -180,3 +183,41 @@ def test_a_sampler_from_text():
     ]:
         with pytest.raises(UserError, match=said):
             Sampler.parse(text)
+
+
+def test_a_network_is_evaluated_in_the_precision_of_the_sampler(denoiser):
+    """Weights and the solver's state are what they were; the network's answers are those of autocast."""
+    with pytest.raises(UserError, match=r"'bfloat16' is of networks in float32, and this one is in torch\.float64"):
+        next(sample_path(denoiser, start_state(denoiser, noise()), Sampler(precision="bfloat16")))
+    denoiser, seen = copy.deepcopy(denoiser).float(), []
+    start = start_state(denoiser, noise())
+    hook = denoiser.network.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    full, half = (
+        list(sample_path(denoiser, start, Sampler(steps=4, precision=each)))[-1].x_t for each in ("float32", "bfloat16")
+    )
+    hook.remove()
+    assert seen == [torch.float32] * 4 + [torch.bfloat16] * 4
+    assert half.dtype == torch.float64
+    assert not torch.equal(full, half)
+    assert (full - half).pow(2).mean() < 1e-2 * full.pow(2).mean()
+    assert {p.dtype for p in denoiser.parameters()} == {torch.float32}
+
+
+def test_closed_forms_have_no_other_precision():
+    """Their products in float32 bound what may be left out: in bfloat16 the bound would not hold."""
+    denoiser = OptimalDenoiser(noise(40).clamp(-1, 1), SCHEDULES.build("linear"))
+    start = start_state(denoiser, noise())
+    full, half = (
+        list(sample_path(denoiser, start, Sampler(steps=4, precision=p)))[-1].x_t for p in ("float32", "bfloat16")
+    )
+    assert torch.equal(full, half)
+
+
+def test_what_is_recorded_of_a_sampler():
+    """Rows of studies are found by it: what was added later stands there where it is not the default."""
+    assert Sampler("heun", 20).facts == {"method": "heun", "steps": 20, "clip": False}
+    half = Sampler.parse("ddim(precision='bfloat16')")
+    assert half.facts == {"method": "ddim", "steps": 50, "clip": False, "precision": "bfloat16"}
+    assert Sampler(**half.facts) == half
+    with pytest.raises(UserError, match="Did you mean 'bfloat16'"):
+        Sampler(precision="bfloat")

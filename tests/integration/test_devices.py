@@ -3,12 +3,19 @@
 import copy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from pretended_device import DEVICE, Elsewhere, pretended_device
 
 import consistency_lab as cl
+from consistency_lab.diffusion.sampling import SAMPLERS
+from consistency_lab.metrics.classifier import train_classifier
+from consistency_lab.metrics.copy_detection import CopyDistance
+from consistency_lab.metrics.pixels import MeanSquaredError
+from consistency_lab.probes import gradients
 from consistency_lab.similarity.representations import capture
+from consistency_lab.training.watching import LOG_EVERY
 
 SMALL = "mlp(width=16, depth=1)"
 NETWORKS = {
@@ -18,6 +25,7 @@ NETWORKS = {
     "uvit-s": "uvit-s(width=32, depth=1)",
 }
 FEW = "ddim(steps=3)"
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -130,25 +138,60 @@ def test_training_gives_the_weights_of_the_cpu_up_to_the_noise(waits, images, on
         torch.testing.assert_close(ours[name].cpu(), weight)
 
 
-@pytest.mark.parametrize(("told", "most"), [({}, 3), ({"conditional": True}, 5), ({"timesteps": "loss_root"}, 5)])
-def test_how_often_a_training_step_waits(waits, images, told, most):
-    """The images' indices, their times and their weights are made on the CPU; labels are two more, and so are losses that are read."""
-    short, long = (
-        sum(waits.during(lambda steps=steps: trained(images, steps=steps, **told)).values()) for steps in (2, 6)
-    )
-    assert (long - short) / 4 <= most
+def more_waits(waits, work, few, many):
+    """By how much the waits grow from a piece of work of so many steps to a longer one, by kind and line."""
+    short, long = (waits.during(lambda steps=steps: work(steps)) for steps in (few, many))
+    return {key: count - short[key] for key, count in long.items() if count > short[key]}
 
 
-@pytest.mark.parametrize(("sampler", "most"), [("ddim", 1), ("heun", 3), ("dpm++2m", 2), ("ancestral", 3)])
-def test_samplers(waits, on_cpu, sampler, most):
-    """A wait for the time of each evaluation; the others ask whether data is reached, and one draws noise on the CPU."""
+# What learns from the losses of a step before the next one is drawn must read them.
+LEARNING = {"timesteps": "loss_root"}
+TRAINED = [
+    *({"network": network, "conditional": True, "flip": True} for network in NETWORKS.values()),
+    *({"timesteps": name} for name in ("stratified", "clts", "speed")),
+    *({"weighting": name} for name in ("min-snr", "p2", "edm", "speed")),
+    {"optimizer": "sgd(momentum=0.5)", "precision": "bfloat16"},
+]
+
+
+@pytest.mark.parametrize("told", TRAINED, ids=lambda told: "-".join(map(str, told.values())))
+def test_a_training_step_waits_for_nothing(waits, images, told):
+    assert not more_waits(waits, lambda steps: trained(images, steps=steps, **told), 2, 4)
+
+
+@pytest.mark.parametrize("train", [cl.train_gan, cl.train_vae])
+def test_a_step_of_a_gan_and_a_vae_waits_for_nothing(waits, images, train):
+    assert not more_waits(waits, lambda steps: train(images, steps=steps, batch=8, device=DEVICE), 2, 4)
+
+
+@pytest.mark.parametrize(("told", "most"), [({}, 1), (LEARNING, 1 + LOG_EVERY)])
+def test_how_often_training_waits_between_two_records(waits, images, told, most):
+    """For its mean losses, and for those of each step where a sampler learns from them."""
+    more = more_waits(waits, lambda steps: trained(images, steps=steps, **told), LOG_EVERY, 2 * LOG_EVERY)
+    assert sum(more.values()) == most
+
+
+def test_a_validation_waits_once(waits, images):
+    held_out, told = images.take(range(300), "held out"), {"steps": LOG_EVERY, "validate_every": LOG_EVERY}
+    found = waits.during(lambda: trained(images, validation=held_out, **told))
+    assert (
+        sum(count for (_, line), count in found.items() if line.startswith("training/watching.py")) == 2
+    )  # one in making it
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS.names())
+def test_a_step_of_a_sampler_waits_for_nothing(waits, on_cpu, sampler):
+    """And images are those of the CPU."""
     noise, (model,) = cl.SharedNoise(0), there(on_cpu[:1])
     made = model.generate(noise, range(3), f"{sampler}(steps=3)")
     assert torch.equal(made, on_cpu[0].generate(noise, range(3), f"{sampler}(steps=3)"))
-    short, long = (
-        sum(waits.during(lambda n=n: model.generate(noise, range(3), f"{sampler}(steps={n})")).values()) for n in (3, 7)
-    )
-    assert (long - short) / 4 <= most
+    assert not more_waits(waits, lambda n: model.generate(noise, range(3), f"{sampler}(steps={n})"), 3, 7)
+    assert sum(waits.during(lambda: model.generate(noise, range(3), f"{sampler}(steps=3)")).values()) == 1  # the images
+
+
+def test_a_guided_step_waits_for_nothing(waits, images):
+    model = trained(images, conditional=True).guided(2.0)
+    assert not more_waits(waits, lambda n: model.generate(cl.SharedNoise(0), range(3), f"ddim(steps={n})"), 3, 7)
 
 
 def test_guidance(waits, images):
@@ -167,6 +210,110 @@ def test_comparison(waits, images, on_cpu, compared, place):
     models = there(on_cpu) if place == "cpu" else [on_cpu[0], *there(on_cpu[1:])]
     found = cl.compare(models, cl.SharedNoise(0), count=8, images=images.to(place), sampler=FEW)
     same(found, compared, "score")
+
+
+class Seen(MeanSquaredError):
+    """The mean squared error, and where it was taken."""
+
+    def __init__(self):
+        self.devices = set()
+
+    def embed(self, images):
+        self.devices.add(images.device)
+        return super().embed(images)
+
+
+@pytest.mark.parametrize(("moved", "place"), [((0, 1), DEVICE), ((0,), DEVICE), ((1,), CPU)])
+def test_models_are_compared_where_the_first_of_them_is(waits, images, on_cpu, moved, place):
+    metric, models = Seen(), [there([model])[0] if k in moved else model for k, model in enumerate(on_cpu)]
+    told = {"count": 6, "images": images, "sampler": FEW, "levels": 2, "ceiling": False, "references": ["mean"]}
+    found = cl.compare(models, cl.SharedNoise(0), metrics=[metric], **told)
+    assert metric.devices == {place}
+    expected = cl.compare(on_cpu, cl.SharedNoise(0), metrics=["mse"], **told)
+    for name in ("score", "nearest_distance", "reference_score"):
+        same(found, expected, name)
+
+
+METRICS = ("mse", "psnr", "cosine", "ssim(sigma=0.8)", "band", "blurred")
+
+
+def test_metrics_give_what_they_give_on_the_cpu(waits, on_cpu):
+    blurred = CopyDistance(lambda x: torch.nn.functional.avg_pool2d(x, 2).flatten(1), "blurred")
+    metrics = [*METRICS[:-1], blurred]
+    told = {"count": 8, "metrics": metrics, "sampler": FEW, "block": 4, "levels": 2}
+    expected = cl.compare(on_cpu, cl.SharedNoise(0), **told)
+    found = cl.compare(there(on_cpu), cl.SharedNoise(0), **told)
+    for name in ("distance", "null", "score_low", "ceiling", "spread"):
+        same(found, expected, name)
+
+
+def test_a_comparison_of_more_samples_waits_no_more_often(waits, on_cpu):
+    """What is measured comes home at the end. A metric at a level waits for the images' range, whether some are close, and for which."""
+
+    def work(count, levels=3):
+        cl.compare(models, cl.SharedNoise(0), count=count, metrics=["mse"], sampler=FEW, levels=levels, ceiling=False)
+
+    models = there(on_cpu)
+    assert not more_waits(waits, work, 16, 32)
+    assert sum(more_waits(waits, lambda levels: work(8, levels), 2, 3).values()) <= 3
+
+
+def test_snapshots_are_compared_on_the_device(waits, images, tmp_path):
+    model = cl.train(images, store=tmp_path, device="cpu", network=SMALL, steps=50, snapshots=2, batch=8)
+    expected = cl.compare_snapshots([model], images=images, count=6, sampler=FEW)
+    found = cl.compare_snapshots(
+        [replace(model, denoiser=copy.deepcopy(model.denoiser)).to(DEVICE)], images=images, count=6, sampler=FEW
+    )
+    for name in ("to_final", "reference_score"):
+        same(found, expected, name)
+
+
+def halved(x):
+    """Features of images."""
+    return torch.nn.functional.avg_pool2d(x, 4).flatten(1)
+
+
+def test_quality_is_measured_on_the_device_and_waits_a_handful_of_times_a_row(waits, images, on_cpu):
+    classifier = train_classifier(images.all(), images.labels, "digits", steps=2, width=4, length=8)
+    told = {"training": images.take(range(60), "some"), "count": 8, "sampler": FEW}
+    images = images.take(range(60, 120), "others")
+    expected = cl.measure_quality(on_cpu, images, classifier, **told)
+    models, found = there(on_cpu), []
+    asked = waits.during(lambda: found.append(cl.measure_quality(models, images, classifier, **told)))
+    for name in ("value", "value_low", "covered"):
+        same(found[0], expected, name)
+    assert classifier.device == CPU  # the user's own was left where it was
+    rows = expected.sizes["row"]
+    of_measures = sum(count for (_, line), count in asked.items() if line.startswith("metrics/quality.py"))
+    assert of_measures <= 2 * rows + 2
+    assert sum(asked.values()) <= 10 * rows
+
+
+def test_a_step_of_a_classifier_waits_for_nothing(waits, images):
+    def work(steps):
+        train_classifier(images.all(), images.labels, "digits", steps=steps, batch=16, width=4, length=4, device=DEVICE)
+
+    assert not more_waits(waits, work, 1, 3)
+
+
+def test_copies_are_found_on_the_device(waits, images, on_cpu):
+    few = images.take(range(60), "few")
+    expected = cl.measure_reproducibility(on_cpu, halved, few, count=20, sampler=FEW)
+    found = cl.measure_reproducibility(there(on_cpu), halved, few, count=20, sampler=FEW)
+    for name in ("rp", "null_rp", "similarity", "gl", "training_gl", "nearest_similarity"):
+        same(found, expected, name)
+
+
+def test_moments_of_gradients_come_home_once(waits, monkeypatch):
+    network, x = torch.nn.Linear(3, 2), torch.arange(30.0).reshape(10, 3)
+    loss = lambda module, x: module(x).square().mean(1)  # noqa: E731
+    monkeypatch.setattr(gradients, "TOGETHER", 8)  # one sample at a time
+    expected = gradients.gradient_moments(network, loss, [x], 4)
+    twin, found = copy.deepcopy(network).to(DEVICE), []
+    asked = waits.during(lambda: found.append(gradients.gradient_moments(twin, loss, [x.to(DEVICE)], 4)))
+    np.testing.assert_allclose(found[0].estimate, expected.estimate, rtol=1e-6)
+    np.testing.assert_allclose(found[0].without, expected.without, rtol=1e-6)
+    assert sum(count for (_, line), count in asked.items() if line.startswith("probes/gradients.py")) == 2
 
 
 @pytest.mark.parametrize("place", ["cpu", DEVICE])

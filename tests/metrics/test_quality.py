@@ -130,7 +130,7 @@ def test_intervals_cover_the_truth():
     hits = 0
     for seed in range(rounds):
         estimate, low, high, _ = quality._with_interval(
-            lambda part: np.array([frechet_distance(reference.moments, moments(part))]),
+            lambda part: torch.tensor([frechet_distance(reference.moments, moments(part))]),
             normal(100, 1, seed=10 + seed, shift=1.0),
             20,
             2,

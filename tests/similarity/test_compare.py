@@ -11,9 +11,11 @@ from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
 from consistency_lab.kinds.numbers import headline
+from consistency_lab.kinds.words import caveats
 from consistency_lab.plots.reading import warnings
 from consistency_lab.similarity.compare import compare
 from consistency_lab.store.results import load_result, provenance, save_result
+from consistency_lab.training.train import train
 
 SHAPE = (1, 8, 8)
 FEW = {"count": 24, "sampler": Sampler(steps=20), "levels": 6, "shown": 4}
@@ -252,3 +254,16 @@ def test_what_is_known_is_not_walked_again_and_changes_nothing(family, digits, m
     assert walks[7:] == [family[2].name] * 2  # the third model alone
     assert first.drop_attrs().equals(alone.drop_attrs())
     assert second.drop_attrs().equals(compare([family[1], family[2]], images=digits, **FEW).drop_attrs())
+
+
+def test_the_precision_of_networks_is_recorded_and_told(digits):
+    told = {"network": "mlp(width=16, depth=1)", "steps": 2, "batch": 8, "device": "cpu"}
+    models = [train(digits, seed=seed, **told) for seed in (0, 1)]
+    asked = {"count": 4, "levels": 2, "metrics": ["mse"]}
+    full = compare(models, sampler="ddim(steps=2)", **asked)
+    half = compare(models, sampler="ddim(steps=2, precision='bfloat16')", **asked)
+    assert "precision" not in provenance(full)["sampler"]
+    assert provenance(half)["sampler"]["precision"] == "bfloat16"
+    assert not np.array_equal(full["distance"], half["distance"])
+    said = [" ".join(caveats(each, provenance(each))) for each in (full, half)]
+    assert ["bfloat16" in each for each in said] == [False, True]

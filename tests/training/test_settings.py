@@ -158,6 +158,12 @@ def test_a_choice_is_parsed_once(monkeypatch):
     assert parsed == []
 
 
+def test_each_precision_is_another_spec():
+    specs = [content_hash(TrainingSettings(precision=each).spec()) for each in ("float32", "tf32", "bfloat16")]
+    assert specs[0] == content_hash(TrainingSettings().spec())
+    assert len(set(specs)) == 3
+
+
 def test_specs_hash_as_they_did():
     """The hashes of settings when choices were text; a run that a store holds is found by them."""
     images, cpu = load_images("digits"), torch.device("cpu")

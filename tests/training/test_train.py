@@ -316,6 +316,26 @@ def test_sgd_and_bfloat16_train(images):
     assert not torch.equal(weights(half), weights(train(images, **TINY)))
 
 
+def test_bfloat16_resumes_to_the_bit_and_its_weights_are_float32(images):
+    settings = TrainingSettings.of(**TINY, precision="bfloat16")
+
+    def loop():
+        denoiser = build_denoiser(training_spec(images, settings, CPU))
+        return TrainingLoop(denoiser, denoising_loss, DenoisingBatches(images, settings, CPU), settings, CPU)
+
+    whole, first, second = loop(), loop(), loop()
+    losses = [float(step.loss) for step in whole]
+    for step in first:
+        if step.step == 40:
+            break
+    second.load_state_dict(first.state_dict())
+    assert [float(step.loss) for step in second] == losses[40:]
+    for name, weight in whole.module.state_dict().items():
+        assert torch.equal(weight, second.module.state_dict()[name])
+        assert weight.dtype == torch.float32
+    assert losses[-1] < losses[0]
+
+
 def test_annealing_warms_up_and_falls_linearly():
     settings = TrainingSettings(steps=100, lr_warmup=10, lr_final=0.1)
     assert annealing(settings, 0) == pytest.approx(0.1)

@@ -84,7 +84,7 @@ class Watch:
             "held_out": self.held_out.fingerprint,
             "classifier": self.classifier.facts,
             "count": self.count,
-            "sampler": vars(self.sampler),
+            "sampler": self.sampler.facts,
         }
 
     def loss(self, denoiser: Denoiser) -> float:
