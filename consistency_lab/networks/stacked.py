@@ -19,8 +19,7 @@ class StackedNetwork(nn.Module):
     A GPU that is idle between the small kernels of one network has K times as much to do in each. Sums are taken in another order than by
     the network alone, so results agree to rounding; they depend on K, and neither on the place of a network nor on its companions.
 
-    Weights are shared with the networks: what changes theirs in place changes these, and `gradients` gives each network its own. Networks
-    must stay on their device, and keep their parameters, while they are stacked.
+    Weights are copies, unless the two are tied (`tie`).
 
     Args:
         networks: two or more of one architecture, on one device; a place of none (None) is filled by the first.
@@ -33,19 +32,17 @@ class StackedNetwork(nn.Module):
         super().__init__()
         own = [(place, network) for place, network in enumerate(networks) if network is not None]
         self._places, present = [place for place, _ in own], [network for _, network in own]
-        _check(present)
+        stackable(present)
         self._first = [present[0]]  # in a list: its weights are not this module's
         self._own = [[p for _, p in network.named_parameters()] for network in present]
         self.size, self._names = len(networks), [name for name, _ in present[0].named_parameters()]
-        self._stacked = []
+        self.stacked = nn.ParameterList()
         for each in zip(*self._own, strict=True):
             values = [each[0].detach()] * self.size
             for place, value in zip(self._places, each, strict=True):
                 values[place] = value.detach()
-            stacked = torch.stack([value.contiguous() for value in values]).requires_grad_(each[0].requires_grad)
-            for place, value in zip(self._places, each, strict=True):
-                value.data = stacked.detach()[place]
-            self._stacked.append(stacked)
+            stacked = torch.stack([value.contiguous() for value in values])
+            self.stacked.append(nn.Parameter(stacked, requires_grad=each[0].requires_grad))
         self._buffers_of_all = dict(present[0].named_buffers())
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
@@ -56,7 +53,7 @@ class StackedNetwork(nn.Module):
         """
         x, t = (each.unflatten(0, (self.size, -1)) for each in (x, t))
         cond = None if cond is None else cond.unflatten(0, (self.size, -1))
-        weights = dict(zip(self._names, self._stacked, strict=True))
+        weights = dict(zip(self._names, self.stacked, strict=True))
 
         def one(weights: dict[str, Tensor], x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
             answer: Tensor = functional_call(self._first[0], (weights, self._buffers_of_all), (x, t, cond))
@@ -76,15 +73,25 @@ class StackedNetwork(nn.Module):
             ) from error
         return out.flatten(0, 1)
 
+    def tie(self) -> None:
+        """Make the networks' weights parts of these: what changes theirs in place changes these, and `gradients` gives each its own.
+
+        Networks must then stay on their device, and keep their parameters.
+        """
+        for stacked, *each in zip(self.stacked, *self._own, strict=True):
+            for place, value in zip(self._places, each, strict=True):
+                value.data = stacked.detach()[place]
+
     def gradients(self) -> None:
         """Give each network's parameters the gradients that a backward pass has left here, and begin anew."""
-        for stacked, *each in zip(self._stacked, *self._own, strict=True):
+        for stacked, *each in zip(self.stacked, *self._own, strict=True):
             for place, parameter in zip(self._places, each, strict=True):
                 parameter.grad = None if stacked.grad is None else stacked.grad[place]
             stacked.grad = None
 
 
-def _check(networks: Sequence[nn.Module]) -> None:
+def stackable(networks: Sequence[nn.Module]) -> None:
+    """Raise `UserError` for networks that cannot be stacked, as `StackedNetwork` does."""
     first = networks[0]
     shapes = {name: (p.shape, p.dtype, p.device, p.requires_grad) for name, p in first.named_parameters()}
     for other in networks[1:]:

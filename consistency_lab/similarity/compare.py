@@ -20,6 +20,7 @@ from consistency_lab.interop.wrapping import wrapping_sentences
 from consistency_lab.metrics.distances import METRICS, Distance
 from consistency_lab.pipelines.folders import FolderModel
 from consistency_lab.pipelines.pairing import agreed
+from consistency_lab.similarity.at_once import sampled_at_once
 from consistency_lab.similarity.blocks import blocks_of, samples_in_a_block
 from consistency_lab.similarity.checks import add_sanity_checks, check_arguments, counted, warnings_of
 from consistency_lab.similarity.controls import add_ceiling, add_references
@@ -197,6 +198,8 @@ def compare(
             "chunk": min(CHUNK, count),
         }
         facts["device"] = str(diffusion[0].device)
+        if at_once := sampled_at_once(diffusion):
+            facts["sampled_at_once"] = [[model.name for model in group] for group in at_once]
     if images is not None:
         facts["data"] = {"name": images.name, "fingerprint": images.fingerprint, "images": len(images)}
     return with_provenance(result, "comparison", choices=("metric", "t", "reference"), **facts)

@@ -196,14 +196,23 @@ def _walked(
     if not asked.ceiling:
         return walks, _Second([], samples[:0])
     twice = samples[walked_twice(len(samples), None if asked.labels is None else asked.labels[samples])]
-    return walks, _Second([_second_run(m, asked.walk.of(twice.tolist()), cache, walks.place) for m in diffusion], twice)
+    plan = asked.walk.of(twice.tolist())
+    return walks, _Second(_second_runs(diffusion, plan, cache, walks.place), twice)
 
 
-def _second_run(model: DiffusionModel, walk: WalkPlan, cache: WalkCache, place: torch.device) -> Trajectories:
+def _second_runs(
+    models: Sequence[DiffusionModel], walk: WalkPlan, cache: WalkCache, place: torch.device
+) -> list[Trajectories]:
     """By twice the steps: at the levels that are kept, or at both ends where the finer grid does not pass them."""
-    schedule, steps = model.denoiser.schedule, walk.sampler.steps
-    plan = walk.doubled() if passes_again(schedule, steps) else replace(walk.doubled(), levels=2)
-    return cache.of(model, plan, schedule.grid(2 * steps), place)
+    twice = walk.doubled()
+    plans = [
+        twice if passes_again(model.denoiser.schedule, walk.sampler.steps) else replace(twice, levels=2)
+        for model in models
+    ]
+    for plan in dict.fromkeys(plans):
+        cache.ahead([model for model, own in zip(models, plans, strict=True) if own == plan], plan, place)
+    grids = [model.denoiser.schedule.grid(twice.sampler.steps) for model in models]
+    return [cache.of(*each, place) for each in zip(models, plans, grids, strict=True)]
 
 
 def _at(models: Sequence[GenerativeModel], frame: int) -> list[GenerativeModel]:

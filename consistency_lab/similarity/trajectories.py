@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from consistency_lab.devices import places
 from consistency_lab.data.imageset import ImageSet
+from consistency_lab.devices import places
 from consistency_lab.diffusion.log_snr import align_pair, kept_points, shared_axis
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, RecordedWalk, chunks, images_of
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
+from consistency_lab.similarity.at_once import sampled_at_once, stacked
 from consistency_lab.similarity.statistics import pairs_of
 
 LEVEL = 1e-3  # in log-SNR: levels that two engines computed in float32 differ by less
@@ -97,6 +98,17 @@ class WalkCache:
             self._walks[key] = (model, _estimates(model, walk, grid, place))
         found = self._walks[key][1]
         return found._replace(estimates=found.estimates.to(place))
+
+    def ahead(self, models: Sequence[DiffusionModel], walk: WalkPlan, place: torch.device) -> None:
+        """Walk those models at once that are faster so (`at_once`), each on the grid of its schedule."""
+        for group in sampled_at_once(models):
+            grid = group[0].denoiser.schedule.grid(walk.sampler.steps)
+            keys = [(id(model), walk, tuple(grid.tolist())) for model in group]
+            if any(key in self._walks for key in keys):
+                continue
+            estimates = _estimates(stacked(group), walk, grid, place, len(group)).estimates
+            for key, model, own in zip(keys, group, estimates.chunk(len(group), 1), strict=True):
+                self._walks[key] = (model, Trajectories(model.name, own))
 
     def forget(self) -> None:
         """Drop the walks, which are of one block of samples, and keep references and training set, which are of all."""
@@ -196,6 +208,7 @@ def walk_models(
     if recorded := recorded_walks(models):
         return _recorded(recorded, walk)
     along = all(isinstance(model, DiffusionModel) for model in models)
+    known.ahead([model for model in models if isinstance(model, DiffusionModel)], walk, at)
 
     def estimates(model: GenerativeModel, grid: Tensor) -> Trajectories:
         if not isinstance(model, DiffusionModel):
@@ -353,12 +366,16 @@ def _check_shapes(walks: Sequence[Trajectories]) -> None:
             )
 
 
-def _estimates(model: DiffusionModel, walk: WalkPlan, grid: Tensor, place: torch.device) -> Trajectories:
+def _estimates(
+    model: DiffusionModel, walk: WalkPlan, grid: Tensor, place: torch.device, copies: int = 1
+) -> Trajectories:
+    """``copies``: of every chunk of the noise, one for each of so many models that are sampled at once; samples of one model in a row."""
     wanted, parts = set(walk.kept.tolist()), []
     for chunk in chunks(walk.samples):
-        steps = enumerate(model.path(walk.noise, chunk, walk.sampler, grid, walk.labels))
-        parts.append(torch.stack([step.x0.float() for number, step in steps if number in wanted]).to(place))
-    return Trajectories(model.name, torch.cat(parts, dim=1))
+        steps = enumerate(model.path(walk.noise, [*chunk] * copies, walk.sampler, grid, walk.labels))
+        kept = torch.stack([step.x0.float() for number, step in steps if number in wanted]).to(place)
+        parts.append(kept.unflatten(1, (copies, len(chunk))))
+    return Trajectories(model.name, torch.cat(parts, dim=2).flatten(1, 2))
 
 
 def to_bytes(images: Tensor) -> np.ndarray:

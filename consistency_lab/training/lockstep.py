@@ -80,6 +80,7 @@ class Lockstep:
         for loop in loops:
             loop.group, networks[self._places[id(loop)]] = self, loop.module.network
         self.network, base = StackedNetwork(networks), first.module
+        self.network.tie()
         self.denoiser = NetworkDenoiser(self.network, base.schedule, base.shape, base.predicts)
 
     def differentiate(self, loops: Sequence[LockstepLoop]) -> None:

@@ -86,6 +86,7 @@ def test_a_stacked_network_answers_and_differentiates_as_each_by_itself(images, 
     networks = [advanced(loop, 1).module.network for loop in loops]
     theirs = copy.deepcopy(networks)
     stacked = StackedNetwork([*networks, None])
+    stacked.tie()
     draw = torch.Generator().manual_seed(0)
     x, t = torch.randn(20, 1, 8, 8, generator=draw), torch.rand(20, generator=draw)
     cond = torch.randint(0, 10, (20,), generator=draw) if labelled else None
