@@ -214,7 +214,7 @@ class Mirror:
         temporary = f"{folder}/{_TEMPORARY}{secrets.token_hex(6)}"
         self.files.makedirs(folder, exist_ok=True)
         write(temporary)
-        self.files.mv(temporary, target)
+        _move(self.files, temporary, target)
 
     def _check_mine(self) -> None:
         try:
@@ -223,3 +223,14 @@ class Mirror:
             mark = b""
         if mark != self._mark:
             raise StoreError(f"another machine has gone on with {self.url}; leave the run to it, or stop it first.")
+
+
+def _move(files: Any, path: str, target: str) -> None:
+    """By the file system's own way, or as a copy. That of fsspec itself takes names for patterns."""
+    from fsspec import AbstractFileSystem
+
+    if type(files).mv is not AbstractFileSystem.mv:
+        files.mv(path, target)
+        return
+    files.cp_file(path, target)
+    files.rm_file(path)
