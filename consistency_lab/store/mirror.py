@@ -72,12 +72,14 @@ class Mirror:
         files: the file system.
         there: the folder's path on it.
         here: the local folder.
-        last: names of files that say nothing while others are missing: never sent by `send`.
-        growing: names of files that are added to; what is sent of them is never older than the other files.
+        first: the file without which the others say nothing: sent before them.
+        growing: the file that is added to: what is sent of it is never older than the states beside it.
+        last: the file that says that all is there: never sent by `send`.
     """
 
-    def __init__(self, url: str, files: Any, there: str, here: Path, last: tuple[str, ...], growing: tuple[str, ...]):
-        self.url, self.files, self.there, self.here, self.last, self.growing = url, files, there, here, last, growing
+    def __init__(self, url: str, files: Any, there: str, here: Path, *, first: str, growing: str, last: str):
+        self.url, self.files, self.there, self.here = url, files, there, here
+        self.first, self.growing, self.last = first, growing, last
         self._sent: dict[str, tuple[int, int]] = {}
         self._mark = b""
         self._sending = threading.Lock()
@@ -106,7 +108,7 @@ class Mirror:
     def fetch(self, *names: str) -> None:
         """Copy files from there to here: those named, or all, after which the folder here holds nothing else."""
         wanted = set(names) or self.names()
-        for name in sorted(wanted, key=lambda name: (name in self.last, name)):
+        for name in sorted(wanted, key=lambda name: (name == self.last, name)):
             with atomic_path(self.here / name) as temporary, reaching(self.url):
                 self.files.get_file(f"{self.there}/{name}", str(temporary))
         if not names:
@@ -133,25 +135,25 @@ class Mirror:
         with self._sending, contextlib.ExitStack() as stack, reaching(self.url):
             held: dict[str, BinaryIO] = {}
             for name in sorted(self._local()):
-                if "/" not in name and name not in self.growing:
+                if "/" not in name and name not in (self.first, self.growing):
                     with contextlib.suppress(FileNotFoundError):  # removed meanwhile
                         held[name] = stack.enter_context(open(self.here / name, "rb"))
-            for name in sorted(self._local() - set(held)):
+            for name in sorted(self._local() - set(held), key=lambda name: (name != self.first, name)):
                 with contextlib.suppress(FileNotFoundError), open(self.here / name, "rb") as file:
                     self._put(name, file)
             for name, state in held.items():
                 self._put(name, state)
 
-    def declare(self, name: str, content: str) -> None:
-        """Write one of the ``last`` files there, after everything else. Raises as `send`."""
+    def declare(self, content: str) -> None:
+        """Write the last file there, after everything else. Raises as `send`."""
         self.send()
         with reaching(self.url):
             self._check_mine()
-            self._move_there(name, lambda path: self.files.pipe_file(path, content.encode()))
+            self._move_there(self.last, lambda path: self.files.pipe_file(path, content.encode()))
 
     def tidy(self) -> None:
         """Remove there what is no longer here, and the mark."""
-        for name in self.names() - self._local() - set(self.last):
+        for name in self.names() - self._local() - {self.last}:
             with reaching(self.url):
                 self.files.rm_file(f"{self.there}/{name}")
         with reaching(self.url), contextlib.suppress(FileNotFoundError):
@@ -159,10 +161,9 @@ class Mirror:
 
     def remove(self) -> None:
         """Remove the folder there; what declares it finished goes first."""
-        for name in self.last:
-            if self.has(name):
-                with reaching(self.url):
-                    self.files.rm_file(f"{self.there}/{name}")
+        if self.has(self.last):
+            with reaching(self.url):
+                self.files.rm_file(f"{self.there}/{self.last}")
         with reaching(self.url), contextlib.suppress(FileNotFoundError):
             self.files.rm(self.there, recursive=True)
 
@@ -193,7 +194,7 @@ class Mirror:
 
     def _local(self) -> set[str]:
         files = (path for path in self.here.rglob("*") if not path.name.startswith(".") and path.is_file())
-        return {path.relative_to(self.here).as_posix() for path in files} - set(self.last)
+        return {path.relative_to(self.here).as_posix() for path in files} - {self.last}
 
     def _put(self, name: str, file: BinaryIO) -> None:
         now = os.fstat(file.fileno())

@@ -86,7 +86,7 @@ class SharedStore(Store):
 
     def _mirror(self, folder: Path) -> Mirror:
         url, there = f"{self.url}/{folder.name}", f"{self._there}/{folder.name}"
-        return Mirror(url, self._files, there, folder, last=(_DONE,), growing=(_LOG,))
+        return Mirror(url, self._files, there, folder, first=SPEC, growing=_LOG, last=_DONE)
 
 
 class SharedRun(Run):
@@ -133,7 +133,7 @@ class SharedRun(Run):
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         self._check_held()
-        self.mirror.declare(_DONE, _dumps(summary, indent=2) + "\n")
+        self.mirror.declare(_dumps(summary, indent=2) + "\n")
         super().finish(summary)
 
     def discard(self) -> None:
