@@ -19,6 +19,7 @@ from consistency_lab.store.atomic import atomic_path
 _TEMPORARY = ".tmp-"
 _OWNER = ".owner"
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")  # two letters or more: "C:/" is a drive
+_FLAT = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss"}  # object stores
 _SECONDS = 5.0  # between two looks at the local folder
 _logger = logging.getLogger(__name__)
 
@@ -59,6 +60,13 @@ def reaching(url: str) -> Iterator[None]:
         raise StoreError(
             f"cannot reach the shared store {url} ({reason}); look at its address and your rights."
         ) from error
+
+
+def make_folder(files: Any, path: str) -> None:
+    """Make a folder and those above it; nothing is done in an object store, where a bucket of a mistyped name would be made."""
+    protocols = {files.protocol} if isinstance(files.protocol, str) else set(files.protocol)
+    if not protocols & _FLAT:
+        files.makedirs(path, exist_ok=True)
 
 
 class Mirror:
@@ -120,7 +128,7 @@ class Mirror:
         self._sent.clear()
         self._mark = secrets.token_hex(12).encode()
         with reaching(self.url):
-            self.files.makedirs(self.there, exist_ok=True)
+            make_folder(self.files, self.there)
             self.files.pipe_file(f"{self.there}/{_OWNER}", self._mark)
 
     def send(self) -> None:
@@ -165,7 +173,16 @@ class Mirror:
             with reaching(self.url):
                 self.files.rm_file(f"{self.there}/{self.last}")
         with reaching(self.url), contextlib.suppress(FileNotFoundError):
-            self.files.rm(self.there, recursive=True)
+            self.files.invalidate_cache()
+            # One by one: fsspec takes the name of what is removed recursively for a pattern.
+            found = self.files.find(self.there, withdirs=True, detail=True)
+            for path, facts in sorted(found.items(), reverse=True):
+                if facts["type"] == "file":
+                    self.files.rm_file(path)
+            folders = [path for path, facts in found.items() if facts["type"] == "directory"]
+            for path in sorted({self.there, *folders}, reverse=True):
+                with contextlib.suppress(Exception):  # where names alone make folders there is none left
+                    self.files.rmdir(path)
 
     @contextlib.contextmanager
     def following(self) -> Iterator[None]:
@@ -213,7 +230,7 @@ class Mirror:
         target = f"{self.there}/{name}"
         folder = target.rpartition("/")[0]
         temporary = f"{folder}/{_TEMPORARY}{secrets.token_hex(6)}"
-        self.files.makedirs(folder, exist_ok=True)
+        make_folder(self.files, folder)
         write(temporary)
         _move(self.files, temporary, target)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from consistency_lab.store.mirror import Mirror, opened, reaching, url_of
+from consistency_lab.store.mirror import Mirror, make_folder, opened, reaching, url_of
 from consistency_lab.store.run import _DONE, _LOG, SPEC, Run, _dumps
 from consistency_lab.store.runs import Store
 from consistency_lab.store.spec import NUMERICS_VERSION
@@ -47,7 +47,7 @@ class SharedStore(Store):
         super().check()
         probe = f"{self._there}/.probe-{secrets.token_hex(6)}"
         with reaching(self.url):
-            self._files.makedirs(self._there, exist_ok=True)
+            make_folder(self._files, self._there)
             self._files.pipe_file(probe, b"")
             self._files.rm_file(probe)
 

@@ -4,6 +4,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from consistency_lab.data.sources import load_images
 from consistency_lab.errors import StoreError, UserError
@@ -174,6 +175,22 @@ def test_nothing_is_left_of_a_run_that_wrote_nothing_or_was_discarded(machine):
     run.discard()
     assert store._files.find(store._there) == []
     assert not machine().run("note", "n", {}).done
+
+
+def test_no_bucket_is_made_by_a_mistyped_name(tmp_path):
+    class Buckets(MemoryFileSystem):
+        protocol = ("s3", "s3a")
+
+        def makedirs(self, path, exist_ok=False):
+            pytest.fail("made a bucket")
+
+    (tmp_path / "spec.json").write_text("{}")
+    one = Mirror("s3://bucket/x", Buckets(), "/bucket/x", tmp_path, first="spec.json", growing="log", last="done")
+    one.claim()
+    one.declare("finished")
+    assert one.names() == {"spec.json", "done"}
+    one.remove()
+    assert one.names() == set()
 
 
 def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):

@@ -67,6 +67,7 @@ def test_a_worker_that_is_killed_loses_nothing_and_nothing_is_trained_twice(tmp_
     assert logs(Store(tmp_path / "mended")) == logs(Store(tmp_path / "serial"))
 
 
+@pytest.mark.slow
 def test_a_job_that_raises_is_not_repeated_and_one_that_always_dies_is_given_up(monkeypatch, trace):
     jobs, told = {"a": (), "b": ()}, []
     with pytest.raises(UserError, match=r"^the loss is infinite\.$"):
@@ -78,6 +79,7 @@ def test_a_job_that_raises_is_not_repeated_and_one_that_always_dies_is_given_up(
     assert 1 <= len(told) <= 2
 
 
+@pytest.mark.slow
 def test_workers_share_threads_and_do_one_job_after_another():
     jobs = {str(number): (number,) for number in range(5)}
     found = dict(LocalExecutor(2).run(mortal.square, jobs, (10,), CPU))
