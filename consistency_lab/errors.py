@@ -15,6 +15,10 @@ class StoreError(UserError):
     """A file or folder of the store that cannot be read, written or trusted."""
 
 
+class HeldError(StoreError):
+    """A run that another process is writing."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that nobody has registered: what exists, and the nearest name."""
     names = sorted(known)

@@ -6,13 +6,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from consistency_lab.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
+
+    from consistency_lab.studies.executors import Executor
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,28 @@ class Common:
     @property
     def progress(self) -> bool | None:
         return False if self.quiet else None
+
+
+@dataclass(frozen=True)
+class SideBySide(Common):
+    """What the commands that train several models understand besides."""
+
+    workers: int | None = None
+    """models trained at a time. local: processes that share the CPU's threads; by default one per GPU, else one. ray: as many as there is
+    room for"""
+    executor: Literal["local", "ray"] = "local"
+    """where models are trained: on this machine, or on a Ray cluster"""
+    address: str | None = None
+    """of the Ray cluster: auto, or HOST:PORT; without it Ray is started on this machine"""
+    gpus_per_worker: float | None = None
+    """share of a GPU that a model trained on Ray asks for, 0.5 for two a GPU; 1 by default"""
+
+    @property
+    def where(self) -> Executor:
+        """The executor that is asked for. Raises `UserError` for options that do not go together."""
+        from consistency_lab.studies.executors import executor_of
+
+        return executor_of(self.executor, self.workers, self.address, self.gpus_per_worker)
 
 
 def imported(module: str, name: str) -> Any:

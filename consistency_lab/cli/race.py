@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from consistency_lab.cli.common import Common, print_cost, print_json
+from consistency_lab.cli.common import SideBySide, print_cost, print_json
 from consistency_lab.errors import UserError
 from consistency_lab.training.settings import TrainingSettings
 
@@ -77,7 +77,7 @@ class MakeRecipe:
 
 
 @dataclass(frozen=True)
-class Race(Common):
+class Race(SideBySide):
     """Race training settings to a target that is fixed beforehand, with every control that a speed-up needs. A stopped race goes on.
 
     Example: consistency-lab race --preset digits --dry-run
@@ -95,8 +95,6 @@ class Race(Common):
     """folder with the files of published sets; data/ by default"""
     store: Path = Path("runs")
     """where the classifier is kept, and the models of --consistency"""
-    workers: int = 1
-    """processes that run side by side, each with its share of the CPU's threads"""
     out: Path = Path("figures")
     """folder for PRESET/race.jsonl, the rows that are finished, and PRESET/CONTESTANTS-*, tables and figures, renewed every round"""
 
@@ -112,7 +110,7 @@ class Race(Common):
         if self.force:
             raise UserError("a race has no --force: its rows are committed. Remove those that are to be run again.")
         plan, folder = replace(race_plan(self.preset), data_dir=self.data_dir), self.out / self.preset
-        store, rows = Store(self.store), Rows(folder / "race.jsonl")
+        store, rows, where = Store(self.store), Rows(folder / "race.jsonl"), self.where
         foreign = {f"recipe from {path.stem.removeprefix('recipe-')}": Recipe.load(path) for path in self.recipe}
         options: dict[str, Any] = {
             "contestant_set": self.contestants,
@@ -128,7 +126,7 @@ class Race(Common):
             self._consistency(plan, store, rows, options["device"])
             return
         told: Any = (lambda line: None) if self.quiet else (lambda line: print(line, flush=True))
-        _print_race(run_race(plan, store, rows, workers=self.workers, live=self._write, say=told, **options))
+        _print_race(run_race(plan, store, rows, executor=where, live=self._write, say=told, **options))
         if self.contestants == "standard":
             for use, recipe in race_recipes(plan, rows, options["device"]).items():
                 recipe.save(folder / f"recipe-{self.preset}-{use}.json")
@@ -138,7 +136,7 @@ class Race(Common):
         from consistency_lab.paper.race.recipe_consistency import what_is_learnt
         from consistency_lab.store.results import save_frame
 
-        table = what_is_learnt(plan, store, rows, device=device, say=print)
+        table = what_is_learnt(plan, store, rows, device=device, executor=self.where, say=print)
         save_frame(table, self.out / self.preset / "race-consistency.csv")
         shown = ["family", "models", *interval_names("mse_score"), "frechet"]
         print(table[shown].to_string(index=False, na_rep="", float_format=lambda x: f"{x:.3f}"))

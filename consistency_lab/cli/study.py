@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from consistency_lab.cli.common import Common, print_cost, with_weights
+from consistency_lab.cli.common import SideBySide, print_cost, with_weights
 from consistency_lab.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Study(Common):
+class Study(SideBySide):
     """Train what a table needs and make the table. Rows are kept as they are finished, and a stopped study goes on.
 
     Example: consistency-lab study likeness --preset digits --dry-run
@@ -38,8 +38,6 @@ class Study(Common):
     """samples of a comparison; the plan's own number by default"""
     lpips_weights: Path | None = None
     """file with the trunk's weights, for LPIPS"""
-    workers: int = 1
-    """processes that train side by side"""
     data_dir: Path | None = None
     """folder with the files of published sets; data/ by default"""
     store: Path = Path("runs")
@@ -66,7 +64,7 @@ class Study(Common):
             "count": self.count,
             "data_dir": self.data_dir,
             "device": resolve_device(self.device),
-            "workers": self.workers,
+            "executor": self.where,
             "say": (lambda line: None) if self.quiet else print,
         }
         data: dict[str, Any] = {} if self.data is None else {"data": self.data}

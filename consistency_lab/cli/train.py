@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from consistency_lab.cli.common import Common, parse_numbers, print_json
+from consistency_lab.cli.common import SideBySide, parse_numbers, print_json
 from consistency_lab.contrast.settings import GANSettings, VAESettings
 from consistency_lab.errors import UserError
 from consistency_lab.training.settings import LoopSettings, TrainingSettings
 
+if TYPE_CHECKING:
+    import torch
+
+    from consistency_lab.data.imageset import ImageSet
+    from consistency_lab.store.run import Run
+    from consistency_lab.store.runs import Store
+    from consistency_lab.studies.executors import Executor
+
 
 @dataclass(frozen=True)
-class Training(Common):
+class Training(SideBySide):
     """Train one model, or one per seed, of the kind that the settings are for."""
 
     settings: LoopSettings = field(default_factory=LoopSettings)
@@ -46,19 +54,44 @@ class Training(Common):
         ]
         images, store = load_images(self.data, data_dir=self.data_dir), Store(self.store)
         store.check()
-        if self.dry_run:
-            place = resolve_device(self.device)
+        place, where = resolve_device(self.device), self.where
+        force, elsewhere = self.force, not where.here(len(jobs), place)
+        runs: dict[str, Run] = {}
+        if self.dry_run or elsewhere:
+            more = self._more_spec()
             for name, job in zip(names, jobs, strict=True):
-                run = store.run(kind.name, name, {**kind.spec(images, job, place), **self._more_spec()})
+                runs[name] = store.run(kind.name, name, {**kind.spec(images, job, place), **more})
+        if self.dry_run:
+            for name, run in runs.items():
                 parameters = sum(p.numel() for p in kind.build(run.spec).parameters())
                 print_json(
                     {"name": name, "folder": str(run.folder), "done": run.done, "parameters": parameters, **run.spec}
                 )
             return
+        if elsewhere:
+            self._train_elsewhere(where, images, dict(zip(names, jobs, strict=True)), runs, store, place)
+            force = False  # all are there; what follows reads them
         for name, job in zip(names, jobs, strict=True):
-            options: dict[str, Any] = {"device": self.device, "force": self.force, "progress": self.progress}
+            options: dict[str, Any] = {"device": self.device, "force": force, "progress": self.progress}
             model = kind.train(images, settings=job, name=name, store=store, **options, **self._more())
             print(f"{model.name}: {model.folder}{self._known_as(model)}")
+
+    def _train_elsewhere(
+        self,
+        where: Executor,
+        images: ImageSet,
+        jobs: Mapping[str, LoopSettings],
+        runs: Mapping[str, Run],
+        store: Store,
+        device: torch.device,
+    ) -> None:
+        from consistency_lab.studies.fleet import Job, train_jobs
+
+        if self.force:  # once: a job that loses its worker goes on
+            for run in runs.values():
+                run.discard()
+        missing = {name: Job(jobs[name], run, self._more()) for name, run in runs.items() if not run.done}
+        train_jobs(where, images, missing, store, device, lambda line: None if self.quiet else print(line, flush=True))
 
     @staticmethod
     def _known_as(model: Any) -> str:

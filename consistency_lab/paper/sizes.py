@@ -28,6 +28,7 @@ from consistency_lab.similarity.permutation import square
 from consistency_lab.similarity.statistics import cross_score, within_score
 from consistency_lab.store.runs import Store
 from consistency_lab.store.spec import MEASURES_VERSION
+from consistency_lab.studies.executors import Executor, executor_of
 from consistency_lab.studies.fleet import train_fleet
 from consistency_lab.training.settings import TrainingSettings
 
@@ -47,13 +48,14 @@ def size_sweep(
     sampler: Sampler | str | None = None,
     noise_seed: int = 0,
     device: str | torch.device = "cpu",
-    workers: int = 1,
+    workers: int | None = None,
+    executor: str | Executor = "local",
     say: Callable[[str], None] = lambda line: None,
 ) -> pd.DataFrame:
     """For each size, two families of ``seeds`` models on two disjoint sets of that many images.
 
     Batch and steps are the same for every size: a set smaller than the batch is repeated until it fills one, which leaves its
-    distribution as it is.
+    distribution as it is. ``workers`` and ``executor``: where models are trained, see `executor_of`.
 
     Returns:
         One row per size: the score (MSE) ``between`` families on disjoint sets and ``within`` families on one set, each with its interval;
@@ -71,7 +73,7 @@ def size_sweep(
             raise UserError(
                 f"two disjoint sets of {size} images cannot be cut from the {len(images)} of {images.name!r}."
             )
-    sampler, table = Sampler.of(sampler), []
+    sampler, where, table = Sampler.of(sampler), executor_of(executor, workers), []
     common: dict[str, Any] = {"seeds": seeds, "count": count, "noise_seed": noise_seed, "sampler": sampler.facts}
     common |= {"measures_version": MEASURES_VERSION}
     for size in sizes:
@@ -83,7 +85,7 @@ def size_sweep(
             for side, half in zip("ab", halves, strict=True):
                 jobs = {f"{side}{size}-s{seed}": settings.replace(seed=seed) for seed in range(seeds)}
                 fleets.append(
-                    train_fleet(_repeated(half, settings.batch), jobs, store, device=device, workers=workers, say=say)
+                    train_fleet(_repeated(half, settings.batch), jobs, store, device=device, executor=where, say=say)
                 )
             return _measure([list(fleet.values()) for fleet in fleets], halves, sampler, count, noise_seed)
 

@@ -25,6 +25,7 @@ from consistency_lab.paper.why import Why
 from consistency_lab.paper.why_cost import why_cost
 from consistency_lab.store.runs import Store
 from consistency_lab.studies.cost import fleet_cost, seconds_per_step
+from consistency_lab.studies.executors import Executor
 from consistency_lab.studies.fleet import Family, Fleet
 from consistency_lab.training.run_io import snapshot_steps
 from consistency_lab.training.settings import LoopSettings, TrainingSettings
@@ -60,7 +61,7 @@ class _Study:
         count: samples of a comparison, or images of a probe; the plan's own number by default.
         data_dir: folder with the files of published sets.
         device: where it happens.
-        workers: processes that train side by side.
+        workers, executor: where models are trained, see `executor_of`.
         say: is told what happens.
     """
 
@@ -70,8 +71,14 @@ class _Study:
     count: int | None = None
     data_dir: Path | None = None
     device: str | torch.device = "cpu"
-    workers: int = 1
+    workers: int | None = None
+    executor: str | Executor = "local"
     say: Callable[[str], None] = lambda line: None
+
+    @property
+    def _training(self) -> dict[str, Any]:
+        """How models are trained."""
+        return {"device": self.device, "workers": self.workers, "executor": self.executor, "say": self.say}
 
 
 @dataclass(frozen=True)
@@ -109,8 +116,7 @@ class TableStudy(_Study):
 
     @cached_property
     def fleet(self) -> Fleet:
-        options: dict[str, Any] = {"device": self.device, "workers": self.workers, "say": self.say}
-        return Fleet(self.sets.images, self.jobs, self.store, **options)
+        return Fleet(self.sets.images, self.jobs, self.store, **self._training)
 
     @property
     def families(self) -> list[Family]:
@@ -175,7 +181,7 @@ class SizesStudy(_Study):
         cost: Cost = {}
         for size in self.plan.sizes:
             done = all_finished(self.rows, partial(self._table, [size]))
-            cost[f"size {size}, {2 * SEEDS} models"] = (0.0 if done else 2 * SEEDS * self._training, 0.0)
+            cost[f"size {size}, {2 * SEEDS} models"] = (0.0 if done else 2 * SEEDS * self._seconds, 0.0)
         return cost
 
     @cached_property
@@ -183,10 +189,10 @@ class SizesStudy(_Study):
         return load_images(self.plan.data, data_dir=self.data_dir)
 
     @cached_property
-    def _training(self) -> float:
+    def _seconds(self) -> float:
+        """Of training one model."""
         return seconds_per_step(self.images, self.plan.settings, torch.device(self.device)) * self.plan.settings.steps
 
     def _table(self, sizes: Sequence[int], rows: Rows) -> pd.DataFrame:
-        options: dict[str, Any] = {"device": self.device, "workers": self.workers, "say": self.say}
-        options |= {"count": self.count or self.plan.count, "noise_seed": self.seed}
+        options = {**self._training, "count": self.count or self.plan.count, "noise_seed": self.seed}
         return size_sweep(self.images, sizes, self.plan.settings, self.store, rows, **options)

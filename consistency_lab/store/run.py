@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from consistency_lab.errors import StoreError
+from consistency_lab.errors import HeldError, StoreError
 from consistency_lab.store.atomic import as_path, atomic_write, cannot, sweep
 from consistency_lab.store.spec import NUMERICS_VERSION, canonical, content_hash
 
@@ -179,7 +179,7 @@ class Run:
                 lock.acquire()
             except Timeout:
                 if waiting is None:
-                    raise StoreError(f"another process holds the run {self.folder}; wait for it or stop it.") from None
+                    raise HeldError(f"another process holds the run {self.folder}; wait for it or stop it.") from None
                 if not told:
                     waiting(f"waiting for the process that holds the run {self.folder}")
                 told = True

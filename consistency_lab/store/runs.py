@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from consistency_lab.errors import StoreError, UserError, unknown_name
 from consistency_lab.markup import table
 from consistency_lab.store.atomic import as_path, ensure_writable
+from consistency_lab.store.mirror import url_of
 from consistency_lab.store.run import SPEC, Run
 from consistency_lab.store.spec import NUMERICS_VERSION
 
@@ -30,14 +31,29 @@ _logger = logging.getLogger(__name__)
 class Store:
     """The run folders under one root. Making a store touches no disk.
 
+    Args:
+        root: a folder; or a URL such as ``s3://bucket/runs``, which makes a `SharedStore`.
+
     >>> run = Store("runs").run("model", "unet", {"network": "unet", "steps": 1500, "seed": 0})
     >>> with run.begin():
     ...     run.log({"step": 0, "loss": 1.0})
     ...     run.finish({"loss": 1.0})
     """
 
+    def __new__(cls, root: str | os.PathLike[str] = "") -> Store:
+        if cls is Store and url_of(root) is not None:
+            from consistency_lab.store.shared import SharedStore
+
+            return object.__new__(SharedStore)
+        return object.__new__(cls)
+
     def __init__(self, root: str | os.PathLike[str]):
         self.root = as_path(root).expanduser()
+
+    @property
+    def address(self) -> str:
+        """What makes this store in another process, whatever folder that works in."""
+        return str(self.root.absolute())
 
     def check(self) -> None:
         """Raise `StoreError` if nothing can be written under the root; to be asked before any work is done."""

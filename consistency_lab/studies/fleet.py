@@ -1,23 +1,28 @@
-"""Many models of any kind, trained one after another or in parallel in separate processes."""
+"""Many models of any kind, trained one after another, or side by side wherever an executor has its workers."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
+import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 
 from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, check_generative
-from consistency_lab.errors import UserError
+from consistency_lab.errors import HeldError, UserError
 from consistency_lab.loading import Model, kind_of
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
+from consistency_lab.studies.executors import Executor, executor_of
 from consistency_lab.training.settings import LoopSettings
+
+_logger = logging.getLogger(__name__)
+_POLL = 2.0  # seconds between two tries at a run that another process holds
 
 
 def fleet_runs(
@@ -92,13 +97,14 @@ class Fleet:
     Args:
         images: the training set of every job.
         jobs: name -> settings, whose type says what is trained: `TrainingSettings`, `GANSettings` or `VAESettings`.
-        store: where runs are stored; a stopped fleet resumes.
-        device: of every job.
-        workers: processes; each gets an equal share of the CPU's threads. Results depend on the threads of a run by rounding alone.
-        say: is told when a job is done.
+        store: where runs are stored; a stopped fleet resumes. All workers see it: a folder, or a URL (`Store`).
+        device: of every job; of ``"cuda"`` each local worker takes a GPU of its own while there are enough.
+        workers, executor, address, gpus_per_worker: where the jobs are done, see `executor_of`. Results depend on the threads of a run by
+            rounding alone.
+        say: is told when a job is done, and when it lost its worker.
 
     Raises:
-        UserError: fewer than one worker, or settings that do not exist.
+        UserError: fewer than one worker, an executor or settings that do not exist.
     """
 
     def __init__(
@@ -108,13 +114,15 @@ class Fleet:
         store: Store,
         *,
         device: str | torch.device = "cpu",
-        workers: int = 1,
+        workers: int | None = None,
+        executor: str | Executor = "local",
+        address: str | None = None,
+        gpus_per_worker: float | None = None,
         say: Callable[[str], None] = lambda line: None,
     ):
-        if workers < 1:
-            raise UserError(f"a fleet needs at least one worker, not {workers}.")
+        self.executor = executor_of(executor, workers, address, gpus_per_worker)
         store.check()
-        self.images, self.jobs, self.store, self.workers, self.say = images, jobs, store, workers, say
+        self.images, self.jobs, self.store, self.say = images, jobs, store, say
         self.device = torch.device(device)
         self.runs = fleet_runs(images, jobs, store, self.device)
         self._loaded: dict[str, Model] = {}
@@ -134,17 +142,35 @@ class Fleet:
         return [self._loaded[name] for name in names]
 
     def _train(self, missing: Sequence[str]) -> None:
-        root, place = str(self.store.root), str(self.device)
-        if self.workers == 1 or len(missing) < 2:
-            for name in missing:
-                self.say(f"trained {_train_one(self.images, name, self.jobs[name], root, place)}")
-            return
-        threads = max(1, (os.cpu_count() or 1) // self.workers)
-        # Forked children would share the locks of torch's thread pools; spawned ones begin clean.
-        with ProcessPoolExecutor(self.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            arguments = [(self.images, name, self.jobs[name], root, place, threads) for name in missing]
-            for future in as_completed([pool.submit(_train_one, *each) for each in arguments]):
-                self.say(f"trained {future.result()}")
+        jobs = {name: Job(self.jobs[name], self.runs[name]) for name in missing}
+        train_jobs(self.executor, self.images, jobs, self.store, self.device, self.say)
+
+
+class Job(NamedTuple):
+    """A model that is to be trained: its settings, its run, and what training takes beside these."""
+
+    settings: LoopSettings
+    run: Run
+    options: Mapping[str, Any] = MappingProxyType({})
+
+
+def train_jobs(
+    executor: Executor,
+    images: ImageSet,
+    jobs: Mapping[str, Job],
+    store: Store,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> None:
+    """Train models wherever the executor does it. Raises `UserError` as `Executor.run`, and for a store that workers do not see."""
+    given = {name: (name, job.settings, dict(job.options)) for name, job in jobs.items()}
+    with closing(executor.run(train_job, given, (images.to("cpu"), store.address), device, say)) as done:
+        for name, _ in done:
+            if not jobs[name].run.done:
+                raise UserError(
+                    f"{name} was trained where {store.address} is another place; name a folder that all machines see, or a URL."
+                )
+            say(f"trained {name}")
 
 
 def train_fleet(images: ImageSet, jobs: Mapping[str, LoopSettings], store: Store, **options: Any) -> dict[str, Model]:
@@ -153,10 +179,20 @@ def train_fleet(images: ImageSet, jobs: Mapping[str, LoopSettings], store: Store
     return dict(zip(jobs, fleet.models(list(jobs)), strict=True))
 
 
-def _train_one(
-    images: ImageSet, name: str, settings: LoopSettings, root: str, device: str, threads: int | None = None
-) -> str:
-    if threads is not None:
-        torch.set_num_threads(threads)
-    kind_of(settings).train(images, name=name, settings=settings, store=root, device=device, progress=False)
-    return name
+def train_job(
+    images: ImageSet, address: str, name: str, settings: LoopSettings, options: Mapping[str, Any], device: torch.device
+) -> None:
+    """Train one model in the store of that address, unless it is there; what a worker does. A process that holds the run is waited for."""
+    told = False
+    while True:
+        try:
+            store = Store(address)
+            kind_of(settings).train(
+                images, name=name, settings=settings, store=store, device=device, progress=False, **options
+            )
+            return
+        except HeldError as error:  # held by a worker that was taken for dead, or by another study of the same models
+            if not told:
+                _logger.warning("%s Waiting for it.", error)
+            told = True
+            time.sleep(_POLL)

@@ -141,3 +141,16 @@ def test_an_exported_model_meets_its_own_run(trained, tmp_path, capsys, undrawn)
     assert result["distance"].sel(metric="mse").isel(t=-1).max() < 1e-6
     assert main(["export", "unet-s0", "--out", str(folder), "--store", str(tmp_path)]) == 2
     assert "exported" in capsys.readouterr().err
+
+
+def test_status_lists_the_runs_of_all_machines_on_shared_storage(tmp_path, monkeypatch, capsys):
+    for machine in ("a", "b"):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / machine))
+        run = Store("memory://status").run("note", f"of {machine}", {"by": machine})
+        with run.begin():
+            run.log({"step": 1})
+            if machine == "a":
+                run.finish({})
+    assert main(["status", "--store", "memory://status"]) == 0
+    listed = [line.split()[:4] for line in capsys.readouterr().out.splitlines()]
+    assert listed == [["done", "note", "of", "a"], ["unfinished", "note", "of", "b"]]

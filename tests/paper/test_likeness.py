@@ -212,7 +212,7 @@ def test_finished_rows_train_nothing(digits, tmp_path, monkeypatch):
 
     first = table("a")
     assert "frechet" not in first  # no classifier was given
-    monkeypatch.setattr("consistency_lab.studies.fleet._train_one", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr("consistency_lab.studies.fleet.train_job", lambda *_: pytest.fail("trained again"))
     assert table("b").equals(first)
 
 

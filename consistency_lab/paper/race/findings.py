@@ -16,6 +16,7 @@ from consistency_lab.probes.curvature import probe_curvature
 from consistency_lab.probes.difficulty import probe_difficulty
 from consistency_lab.probes.landscape import probe_landscape
 from consistency_lab.recipe import Curvature, Recipe, read_curvature, shuffled
+from consistency_lab.studies.executors import Executor
 from consistency_lab.training.settings import TrainingSettings
 from consistency_lab.training.train import train, training_spec
 
@@ -68,7 +69,7 @@ def findings_spec(images: ImageSet, pilot: TrainingSettings, device: torch.devic
 
 
 def findings(
-    images: ImageSet, pilot: TrainingSettings, rows: Rows, device: torch.device, *, workers: int = 1
+    images: ImageSet, pilot: TrainingSettings, rows: Rows, device: torch.device, executor: Executor
 ) -> Findings:
     """From the rows, or found now: the numbers that recipes follow are a row, so that a race resumes without the pilot.
 
@@ -77,10 +78,14 @@ def findings(
         pilot: its settings.
         rows: of the race.
         device: where it happens.
-        workers: the race's: the pilot is timed with the threads of one of its runs.
+        executor: the race's: the pilot is timed here, with the threads of one of its runs.
     """
-    with as_one_of(workers):
-        return from_row(rows.row(findings_spec(images, pilot, device), lambda: _found(images, pilot, device)))
+
+    def compute() -> dict[str, Any]:
+        with as_one_of(executor, device):
+            return _found(images, pilot, device)
+
+    return from_row(rows.row(findings_spec(images, pilot, device), compute))
 
 
 def _found(images: ImageSet, settings: TrainingSettings, device: torch.device) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from consistency_lab.paper.race.parallel_runs import run_all
 from consistency_lab.paper.race.running import RaceRun, Watch, recorded
 from consistency_lab.paper.rows import Rows
 from consistency_lab.similarity.quality import GAUSSIAN, MEAN, MEMORISER, TRAINING_IMAGES, reference_samples
+from consistency_lab.studies.executors import Executor, executor_of
 
 TARGETS = (
     0.3,
@@ -45,7 +46,8 @@ def race(
     target_seed: int = 1000,
     targets: Sequence[float] = TARGETS,
     followed: int = 0,
-    workers: int = 1,
+    workers: int | None = None,
+    executor: str | Executor = "local",
     live: Live | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> xr.Dataset:
@@ -60,7 +62,7 @@ def race(
         targets: fractions of the pilot's run; the last is the one that matters.
         followed: seeds, the first ones, of which controls, recipes and the paper's make samples at every evaluation; all others make
             theirs at the last.
-        workers: processes, see `run_all`.
+        workers, executor: where runs are trained, see `executor_of`.
         live: is given the race so far after every round of a seed.
         say: is told what happens.
 
@@ -107,7 +109,7 @@ def race(
             live(together(told))
 
     every = [run for seed in seeds for run in planned[seed]]
-    run_all(watch, [first, *every], rows, workers=workers, say=say, after=after)
+    run_all(watch, [first, *every], rows, executor_of(executor, workers), say=say, after=after)
     while live is not None and len(told) < len(seeds):
         after()
     return together(list(seeds))

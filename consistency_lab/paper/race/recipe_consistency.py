@@ -19,6 +19,7 @@ from consistency_lab.paper.race.findings import findings
 from consistency_lab.paper.race.study import RacePlan
 from consistency_lab.paper.rows import Rows
 from consistency_lab.store.runs import Store
+from consistency_lab.studies.executors import Executor, executor_of
 from consistency_lab.studies.fleet import Fleet
 
 
@@ -30,6 +31,8 @@ def what_is_learnt(
     seeds: int = 4,
     count: int = 256,
     device: torch.device | None = None,
+    workers: int | None = None,
+    executor: str | Executor = "local",
     say: Callable[[str], None] = lambda line: None,
 ) -> pd.DataFrame:
     """Consistency within and between uniform models, uniform models with the recipe's annealing, and the recipe's.
@@ -41,6 +44,7 @@ def what_is_learnt(
         seeds: models per family, three or more, with the race's first seeds: members of one seed began alike.
         count: samples of the comparison; quality is measured on the plan's.
         device: the CPU by default.
+        workers, executor: where models are trained, see `executor_of`.
         say: is told what happens.
 
     Returns:
@@ -49,14 +53,14 @@ def what_is_learnt(
     Raises:
         UserError: fewer than three seeds.
     """
-    place = device or torch.device("cpu")
+    place, where = device or torch.device("cpu"), executor_of(executor, workers)
     whole, images, held_out = plan.sets()
-    taught = recipes_of(findings(images, plan.pilot, rows, place), plan.base)[FOLLOWING].apply(plan.base)
+    taught = recipes_of(findings(images, plan.pilot, rows, place, where), plan.base)[FOLLOWING].apply(plan.base)
     kinds = {"uniform": plan.base, "uniform, annealed": taught.replace(timesteps="uniform"), "recipe": taught}
     if kinds["uniform, annealed"] == plan.base:
         del kinds["uniform, annealed"]
     jobs = {f"{kind}-s{seed}": settings.replace(seed=seed) for kind, settings in kinds.items() for seed in range(seeds)}
-    fleet = Fleet(images, jobs, store, device=place, say=say)
+    fleet = Fleet(images, jobs, store, device=place, executor=where, say=say)
     families = [fleet.family(kind, [f"{kind}-s{seed}" for seed in range(seeds)]) for kind in kinds]
     classifier = Classifier.of(whole, store)
     protocol = Protocol(count=count, quality_count=plan.count)

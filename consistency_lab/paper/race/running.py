@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -86,6 +87,13 @@ class Watch:
             "count": self.count,
             "sampler": self.sampler.facts,
         }
+
+    def on(self, device: str | torch.device) -> Watch:
+        """The same measures taken on another device."""
+        moved, place = copy(self), torch.device(device)
+        object.__setattr__(moved, "device", place)
+        object.__setattr__(moved, "frozen", FrozenBatch([part.to(place) for part in self.frozen.tensors]))
+        return moved
 
     def loss(self, denoiser: Denoiser) -> float:
         """Mean eps-loss on the frozen batch, under uniform t."""

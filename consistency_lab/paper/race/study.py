@@ -31,6 +31,7 @@ from consistency_lab.recipe import Recipe
 from consistency_lab.similarity.quality import set_classifier
 from consistency_lab.store.runs import Store
 from consistency_lab.studies.cost import seconds_per_step
+from consistency_lab.studies.executors import Executor, executor_of
 from consistency_lab.training.settings import TrainingSettings
 from consistency_lab.training.train import build_denoiser, training_spec
 
@@ -131,7 +132,8 @@ def run_race(
     contestant_set: str = "standard",
     foreign: Mapping[str, Recipe] | None = None,
     device: torch.device | None = None,
-    workers: int = 1,
+    workers: int | None = None,
+    executor: str | Executor = "local",
     live: Live | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> xr.Dataset:
@@ -144,11 +146,11 @@ def run_race(
         contestant_set: ``"standard"``, or ``"centers"``: the paper's ablation over the center of CLTS.
         foreign: name -> recipe from findings on another set.
         device: the CPU by default.
-        workers: processes, see `run_all`.
+        workers, executor: where runs are trained, see `executor_of`.
         live: is given the race so far after every round.
         say: is told what happens.
     """
-    place = device or torch.device("cpu")
+    place, where = device or torch.device("cpu"), executor_of(executor, workers)
     _check_contestant_set(contestant_set, foreign)
     whole, images, held_out = plan.sets()
     say(f"{images.name}: {len(images)} images, {len(held_out)} held out")
@@ -156,11 +158,11 @@ def run_race(
     found = unknown()
     if contestant_set == "standard":
         say(f"pilot of {plan.pilot_steps} steps and its findings")
-        found = findings(images, plan.pilot, rows, place, workers=workers)
+        found = findings(images, plan.pilot, rows, place, where)
         say("training {:.1f} s, probes {:.1f} s".format(*found.seconds))
     contestants = race_contestants(plan, contestant_set, found, foreign)
     options = {"seeds": range(plan.seeds), "target_seed": plan.target_seed, "targets": plan.targets}
-    more = {"followed": plan.followed, "workers": workers, "live": live, "say": say}
+    more = {"followed": plan.followed, "executor": where, "live": live, "say": say}
     return race(contestants, watch, rows, **options, **more)  # type: ignore[arg-type]
 
 
