@@ -36,6 +36,8 @@ class Training(SideBySide):
     """how tables call the model; by default after its network and seed: unet-s0, gan-dense-s0, vae-conv-s0"""
     seeds: str | None = None
     """several models: 0-3,7"""
+    at_once: int | None = None
+    """models that are trained in lock-step, as one; by default up to 16 of a small network on a GPU, and 1 elsewhere"""
     store: Path = Path("runs")
     """where models are kept"""
 
@@ -44,6 +46,7 @@ class Training(SideBySide):
         from consistency_lab.devices import resolve_device
         from consistency_lab.loading import kind_of
         from consistency_lab.store.runs import Store
+        from consistency_lab.training.lockstep import in_lockstep, lockstep_groups
 
         kind = kind_of(self.settings)
         seeds = [self.settings.seed] if self.seeds is None else parse_numbers(self.seeds, "seeds")
@@ -55,7 +58,10 @@ class Training(SideBySide):
         images, store = load_images(self.data, data_dir=self.data_dir), Store(self.store)
         store.check()
         place, where = resolve_device(self.device), self.where
-        force, elsewhere = self.force, not where.here(len(jobs), place)
+        if not self._more():
+            jobs = [*in_lockstep(dict(zip(names, jobs, strict=True)), images.shape, place, self.at_once).values()]
+        together = bool(lockstep_groups(dict(zip(names, jobs, strict=True))))
+        force, elsewhere = self.force, together or not where.here(len(jobs), place)
         runs: dict[str, Run] = {}
         if self.dry_run or elsewhere:
             more = self._more_spec()

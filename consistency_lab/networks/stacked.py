@@ -12,6 +12,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from consistency_lab.errors import UserError
 
+SMALL = 2_000_000  # parameters of a network whose kernels leave a GPU idle: an estimate, not yet measured
+
 
 class StackedNetwork(nn.Module):
     """Answers the k-th of K equal parts of a batch by the k-th network; ``(x, t, cond)`` and result are those of any network.

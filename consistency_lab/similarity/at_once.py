@@ -11,9 +11,7 @@ from collections.abc import Sequence
 from consistency_lab.diffusion.denoiser import NetworkDenoiser
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.errors import UserError
-from consistency_lab.networks.stacked import StackedNetwork, stackable
-
-LARGEST = 2_000_000  # parameters of a network whose kernels do not fill a GPU: an estimate, not yet measured
+from consistency_lab.networks.stacked import SMALL, StackedNetwork, stackable
 
 
 def sampled_at_once(models: Sequence[DiffusionModel]) -> list[list[DiffusionModel]]:
@@ -47,7 +45,7 @@ def _small(model: DiffusionModel) -> bool:
     return (
         type(model.denoiser) is NetworkDenoiser
         and model.device.type == "cuda"
-        and sum(p.numel() for p in model.denoiser.parameters()) <= LARGEST
+        and sum(p.numel() for p in model.denoiser.parameters()) <= SMALL
     )
 
 

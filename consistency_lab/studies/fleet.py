@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 
@@ -19,7 +19,10 @@ from consistency_lab.loading import Model, kind_of
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
 from consistency_lab.studies.executors import Executor, executor_of
-from consistency_lab.training.settings import LoopSettings
+from consistency_lab.training.lockstep import LockstepLoop, in_lockstep, lockstep_groups, train_together
+from consistency_lab.training.settings import LoopSettings, TrainingSettings
+from consistency_lab.training.stopping import stop_between_steps
+from consistency_lab.training.train import DIFFUSION_KIND
 
 _logger = logging.getLogger(__name__)
 _POLL = 2.0  # seconds between two tries at a run that another process holds
@@ -101,6 +104,7 @@ class Fleet:
         device: of every job; of ``"cuda"`` each local worker takes a GPU of its own while there are enough.
         workers, executor, address, gpus_per_worker: where the jobs are done, see `executor_of`. Results depend on the threads of a run by
             rounding alone.
+        lockstep: models of one architecture that are trained at once, as `in_lockstep` has it. It is part of their specs.
         say: is told when a job is done, and when it lost its worker.
 
     Raises:
@@ -118,13 +122,15 @@ class Fleet:
         executor: str | Executor = "local",
         address: str | None = None,
         gpus_per_worker: float | None = None,
+        lockstep: int | None = None,
         say: Callable[[str], None] = lambda line: None,
     ):
         self.executor = executor_of(executor, workers, address, gpus_per_worker)
         store.check()
-        self.images, self.jobs, self.store, self.say = images, jobs, store, say
-        self.device = torch.device(device)
-        self.runs = fleet_runs(images, jobs, store, self.device)
+        check_set(images)
+        self.images, self.store, self.say, self.device = images, store, say, torch.device(device)
+        self.jobs = in_lockstep(jobs, images.shape, self.device, lockstep)
+        self.runs = fleet_runs(images, self.jobs, store, self.device)
         self._loaded: dict[str, Model] = {}
 
     def family(self, name: str, members: Sequence[str]) -> Family:
@@ -162,15 +168,29 @@ def train_jobs(
     device: torch.device,
     say: Callable[[str], None],
 ) -> None:
-    """Train models wherever the executor does it. Raises `UserError` as `Executor.run`, and for a store that workers do not see."""
-    given = {name: (name, job.settings, dict(job.options)) for name, job in jobs.items()}
-    with closing(executor.run(train_job, given, (images.to("cpu"), store.address), device, say)) as done:
-        for name, _ in done:
-            if not jobs[name].run.done:
-                raise UserError(
-                    f"{name} was trained where {store.address} is another place; name a folder that all machines see, or a URL."
-                )
-            say(f"trained {name}")
+    """Train models wherever the executor does it, those in one lock-step as one piece of work.
+
+    Raises:
+        UserError: as `Executor.run`, and for a store that workers do not see.
+    """
+    groups = lockstep_groups({name: job.settings for name, job in jobs.items() if not job.options})
+    alone = [name for name in jobs if not any(name in group for group in groups)]
+    parts = {", ".join(group): group for group in groups}
+    together = {label: ({name: jobs[name].settings for name in group},) for label, group in parts.items()}
+    single = {name: (name, jobs[name].settings, dict(jobs[name].options)) for name in alone}
+    pieces: tuple[tuple[Callable[..., None], Mapping[str, Sequence[Any]]], ...] = (
+        (train_group, together),
+        (train_job, single),
+    )
+    for function, given in pieces:
+        with closing(executor.run(function, given, (images.to("cpu"), store.address), device, say)) as done:
+            for label, _ in done:
+                for name in parts.get(label, [label]):
+                    if not jobs[name].run.done:
+                        raise UserError(
+                            f"{name} was trained where {store.address} is another place; name a folder that all machines see, or a URL."
+                        )
+                    say(f"trained {name}")
 
 
 def train_fleet(images: ImageSet, jobs: Mapping[str, LoopSettings], store: Store, **options: Any) -> dict[str, Model]:
@@ -196,3 +216,33 @@ def train_job(
                 _logger.warning("%s Waiting for it.", error)
             told = True
             time.sleep(_POLL)
+
+
+def train_group(images: ImageSet, address: str, jobs: Mapping[str, TrainingSettings], device: torch.device) -> None:
+    """Train models in lock-step in the store of that address, those that are not there; what a worker does.
+
+    A run that another process holds is waited for, and then trained in its place by itself, to the same bits.
+    """
+    store = Store(address)
+    specs = {name: DIFFUSION_KIND.spec(images, settings, device) for name, settings in jobs.items()}
+    missing = [name for name, spec in specs.items() if not store.run(DIFFUSION_KIND.name, name, spec).done]
+    if not missing:
+        return
+    modules = [DIFFUSION_KIND.build(specs[name]).to(device) for name in missing]
+    loops = [
+        cast(LockstepLoop, DIFFUSION_KIND.loop(module, images, jobs[name], device))
+        for name, module in zip(missing, modules, strict=True)
+    ]
+    names = {id(loop): name for loop, name in zip(loops, missing, strict=True)}
+
+    def steps(loop: LockstepLoop, check: Callable[[], None]) -> Generator[None, None, Run]:
+        name = names[id(loop)]
+        return DIFFUSION_KIND.steps(store, name, specs[name], loop, check)
+
+    try:
+        with stop_between_steps() as check:
+            for _ in train_together(loops, steps, check):
+                pass
+    except HeldError:
+        for name, settings in jobs.items():
+            train_job(images, address, name, settings, {}, device)

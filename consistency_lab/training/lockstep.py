@@ -9,7 +9,7 @@ across them), but neither on its companions nor on whether they are there.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,13 +17,16 @@ from torch import Tensor, nn
 
 from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.denoiser import NetworkDenoiser
-from consistency_lab.errors import UserError
-from consistency_lab.networks.stacked import StackedNetwork
+from consistency_lab.errors import HeldError, UserError
+from consistency_lab.networks.own import is_own
+from consistency_lab.networks.registry import build_network
+from consistency_lab.networks.stacked import SMALL, StackedNetwork
 from consistency_lab.store.run import Run
 from consistency_lab.training.loop import Batch, BatchSource, TrainingLoop, TrainingStep, losses_of
-from consistency_lab.training.settings import TrainingSettings
+from consistency_lab.training.settings import LoopSettings, TrainingSettings
 from consistency_lab.training.stopping import Stopped
 
+MOST = 16  # models of a small network that are trained at once by default
 SHARED = ("network", "predicts", "conditional", "schedule", "objective", "precision", "batch")
 """The settings that models in lock-step have in common."""
 
@@ -105,14 +108,70 @@ class Lockstep:
                 loop.ready = batch, losses[place].detach(), objectives[place].detach()
 
 
-def alike(settings: TrainingSettings, other: TrainingSettings) -> bool:
+def alike(settings: LoopSettings, other: LoopSettings) -> bool:
     """Whether models of these settings can be trained in one lock-step."""
-    return all(getattr(settings, key) == getattr(other, key) for key in SHARED)
+    both = isinstance(settings, TrainingSettings) and isinstance(other, TrainingSettings)
+    return both and all(getattr(settings, key) == getattr(other, key) for key in SHARED)
 
 
 def placed(settings: Sequence[TrainingSettings]) -> list[TrainingSettings]:
     """The same settings, each with its place in a lock-step of all of them."""
     return [each.replace(lockstep=f"{number}/{len(settings)}") for number, each in enumerate(settings, 1)]
+
+
+def in_lockstep(
+    jobs: Mapping[str, LoopSettings], shape: tuple[int, int, int], device: torch.device, most: int | None = None
+) -> dict[str, LoopSettings]:
+    """Jobs, those that are alike with a place in a lock-step. Jobs that have one, and GANs and VAEs, stay as they are.
+
+    Args:
+        jobs: name -> settings.
+        shape: of the images.
+        device: of all jobs.
+        most: models in one lock-step; 1: none is. By default `MOST` of small networks on a GPU, and 1 elsewhere: on a processor a stacked
+            network is slower than its parts one after another (benchmarks/RESULTS.md).
+
+    Raises:
+        UserError: fewer than 1.
+    """
+    if most is not None and most < 1:
+        raise UserError(f"a lock-step is of one model or more, not {most}.")
+    placed_jobs = dict(jobs)
+    free = {name: s for name, s in jobs.items() if isinstance(s, TrainingSettings) and not s.lockstep}
+    free = {name: s for name, s in free.items() if not is_own(s.network)}  # of which nothing is known
+    while free:
+        first = next(iter(free.values()))
+        group = {name: settings for name, settings in free.items() if alike(first, settings)}
+        free = {name: settings for name, settings in free.items() if name not in group}
+        size = (MOST if device.type == "cuda" and _small(first, shape) else 1) if most is None else most
+        names = list(group)
+        for begin in range(0, len(names), size):
+            part = names[begin : begin + size]
+            if len(part) > 1:
+                placed_jobs |= zip(part, placed([group[name] for name in part]), strict=True)
+    return placed_jobs
+
+
+def _small(settings: TrainingSettings, shape: tuple[int, int, int]) -> bool:
+    network = build_network(settings.network, shape, 2 if settings.conditional else 0, 0)
+    return sum(p.numel() for p in network.parameters()) <= SMALL
+
+
+def lockstep_groups(jobs: Mapping[str, LoopSettings]) -> list[list[str]]:
+    """The names of jobs that are trained at once: alike, and each with its own place among as many. Others are in none."""
+    groups: list[list[str]] = []
+    for name, settings in jobs.items():
+        if not isinstance(settings, TrainingSettings) or not settings.lockstep:
+            continue
+        for group in groups:
+            others = [jobs[other] for other in group]
+            places = [other.place for other in others if isinstance(other, TrainingSettings)]
+            if alike(others[0], settings) and places[0][1] == settings.place[1] and settings.place not in places:
+                group.append(name)
+                break
+        else:
+            groups.append([name])
+    return [group for group in groups if len(group) > 1]
 
 
 def train_together(
@@ -122,15 +181,15 @@ def train_together(
 ) -> Iterator[tuple[int, Run]]:
     """Train loops in lock-step, each in its run folder, and yield (place, run) as each is finished.
 
-    A model that diverges ends alone, and its error is raised when the others are done. Where one is stopped all are, each with its
-    checkpoint.
+    A model that diverges, or whose run another process holds, ends alone, and its error is raised when the others are done. Where one is
+    stopped all are, each with its checkpoint.
 
     Args:
         loops: at step 0, of one lock-step.
         steps: `steps_in_store` of a loop, given what is called after each step.
         check: raises `Stopped` once Ctrl-C was pressed.
     """
-    group, failed = Lockstep(loops), None
+    group, failed = Lockstep(loops), list[Exception]()
     going: dict[int, Any] = {place: steps(loop, check) for place, loop in enumerate(loops)}
     with contextlib.ExitStack() as closing:
         for each in going.values():
@@ -146,13 +205,15 @@ def train_together(
                     del going[place]
                     _stop(going)
                     raise
-                except UserError as error:
+                except (UserError, HeldError) as error:
                     del going[place]
-                    failed = failed or error
+                    failed.append(error)
             if going:
                 group.differentiate([loops[place] for place in going])
-    if failed is not None:
-        raise failed
+    if failed:
+        raise min(
+            failed, key=lambda error: isinstance(error, HeldError)
+        )  # what is wrong, before what is to be waited for
 
 
 def _stop(going: dict[int, Any]) -> None:

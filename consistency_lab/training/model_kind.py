@@ -6,7 +6,7 @@ Diffusion models, GANs and VAEs each are a `ModelKind`, which says in what they 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -19,7 +19,14 @@ from consistency_lab.errors import UserError
 from consistency_lab.store.checkpoint import load_weights
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
-from consistency_lab.training.run_io import Loop, final_weights, finished_run, train_in_store, train_unkept
+from consistency_lab.training.run_io import (
+    Loop,
+    final_weights,
+    finished_run,
+    steps_in_store,
+    train_in_store,
+    train_unkept,
+)
 from consistency_lab.training.settings import LoopSettings
 from consistency_lab.training.watching import Watch
 
@@ -158,6 +165,12 @@ class ModelKind(ABC, Generic[S, N, M]):
         )
         name = f"{name}@{run.spec['stopped']}" if "stopped" in run.spec else name
         return self.load(run, device=loop.device, name=name, build=build)
+
+    def steps(
+        self, store: Store, name: str, spec: Mapping[str, Any], loop: Loop, check: Callable[[], None]
+    ) -> Generator[None, None, Run]:
+        """Train a new loop in the store, yielding before each step: `steps_in_store`."""
+        return steps_in_store(store, self.name, name, spec, loop, check=check, keep=self._kept, progress=False)
 
     @plain_defaults()
     def load(

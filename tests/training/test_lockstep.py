@@ -12,7 +12,6 @@ from consistency_lab.errors import UserError
 from consistency_lab.networks.stacked import StackedNetwork
 from consistency_lab.store.runs import Store
 from consistency_lab.training.lockstep import Lockstep, alike, placed, train_together
-from consistency_lab.training.run_io import steps_in_store
 from consistency_lab.training.stopping import Stopped
 from consistency_lab.training.train import DIFFUSION_KIND, build_denoiser, load_model, training_spec
 
@@ -113,7 +112,7 @@ def in_store(images, store, loops, names):
 
     def steps(loop, check):
         spec, name = training_spec(images, loop.settings, CPU), names[loops.index(loop)]
-        return steps_in_store(store, "model", name, spec, loop, check=check, keep=DIFFUSION_KIND._kept, progress=False)
+        return DIFFUSION_KIND.steps(store, name, spec, loop, check)
 
     return steps
 
