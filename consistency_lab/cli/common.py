@@ -37,17 +37,17 @@ class Common:
 
 @dataclass(frozen=True)
 class SideBySide(Common):
-    """What the commands that train several models understand besides."""
+    """What the commands that train several models, or compare over many samples, understand besides."""
 
     workers: int | None = None
-    """models trained at a time. local: processes that share the CPU's threads; by default one per GPU, else one. ray: as many as there is
-    room for"""
+    """models trained, or blocks of samples compared, at a time. local: processes that share the CPU's threads; by default one per GPU, else
+    one. ray: as many as there is room for"""
     executor: Literal["local", "ray"] = "local"
-    """where models are trained: on this machine, or on a Ray cluster"""
+    """where that is done: on this machine, or on a Ray cluster"""
     address: str | None = None
     """of the Ray cluster: auto, or HOST:PORT; without it Ray is started on this machine"""
     gpus_per_worker: float | None = None
-    """share of a GPU that a model trained on Ray asks for, 0.5 for two a GPU; 1 by default"""
+    """share of a GPU that each asks for on Ray, 0.5 for two a GPU; 1 by default"""
 
     @property
     def where(self) -> Executor:

@@ -10,7 +10,7 @@ from typing import Any
 import tyro
 
 from consistency_lab.cli.common import (
-    Common,
+    SideBySide,
     claim_folder,
     find,
     load_models,
@@ -29,7 +29,7 @@ _LEVELS = 13  # of a comparison at which states are asked about; the last of its
 
 
 @dataclass(frozen=True)
-class Compare(Common):
+class Compare(SideBySide):
     """Compare trained models under shared noise, or folders of images, against the null and the closed-form references.
 
     Example: consistency-lab compare unet-s0 unet-s1 --out comparison
@@ -78,7 +78,7 @@ class Compare(Common):
         from consistency_lab.similarity.frozen import compare_frozen
         from consistency_lab.similarity.reproducibility import measure_reproducibility
 
-        sampler = Sampler.parse(self.sampler)
+        sampler, where = Sampler.parse(self.sampler), self.where
         if not self.metrics:
             raise UserError("--metrics needs at least one name, for example mse; see `consistency-lab list metrics`.")
         found = find(self.models, self.store)
@@ -117,7 +117,7 @@ class Compare(Common):
         labels = None if self.labels is None else parse_numbers(self.labels, "labels")
         noise = SharedNoise(self.seed)
         walked: dict[str, Any] = {"count": self.count, "sampler": sampler, "labels": labels}
-        result = compare(models, noise, metrics=metrics, images=images, again=second, **walked)
+        result = compare(models, noise, metrics=metrics, images=images, again=second, executor=where, **walked)
         results, models = {"comparison": result}, [m for m in models if m.name in result["model"].values]
         if self.frozen:
             count = min(COUNT if self.count is None else self.count, len(images))

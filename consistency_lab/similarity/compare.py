@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from consistency_lab.similarity.checks import add_sanity_checks, check_arguments
 from consistency_lab.similarity.controls import add_ceiling, add_references
 from consistency_lab.similarity.labels import agreed_labels, labels_of, mixed_warning
 from consistency_lab.similarity.measuring import Asked
-from consistency_lab.similarity.merging import Measured, measure
+from consistency_lab.similarity.merging import Measured, Workers, measure
 from consistency_lab.similarity.pairwise import add_pairs, coordinates, kinds_of_interval
 from consistency_lab.similarity.parting import add_parting
 from consistency_lab.similarity.robust import add_robust, add_typical, held_by_one
@@ -51,7 +50,7 @@ def compare(
     known: WalkCache | None = None,
     again: GenerativeModel | None = None,
     block: int | None = None,
-    pool: Executor | None = None,
+    executor: Workers | None = None,
 ) -> xr.Dataset:
     """How alike are the images that models make from the same noise?
 
@@ -83,8 +82,8 @@ def compare(
             the ceiling, where models make an image in one go (a folder against a folder).
         block: samples that are held at a time. By default all, or as many as fit into the memory that is meant for them (512 MiB). In
             blocks a null is over the other samples of the block, see `similarity.blocks`.
-        pool: an executor (`concurrent.futures`, or what submits like one) whose processes measure the blocks, where samples come in
-            several; the result is the same, to the bit where these have as many threads as this one.
+        executor: whose workers measure the blocks, where samples come in several (`executor_of`, of `studies.executors`); the result is the
+            same, to the bit where a worker has as many threads as this process.
 
     Returns:
         A comparison: ``distance`` and ``null`` ``(pair, t, sample, metric)``, scores with intervals, scores of typical samples and without
@@ -93,8 +92,8 @@ def compare(
 
     Raises:
         UserError: fewer than two models or samples, noise shapes that differ, names that repeat, two schedules that share no
-            noise level, labels that not all models know, so many values that are not finite that nothing is left to compare, or a
-            pool to which the models cannot be sent.
+            noise level, labels that not all models know, so many values that are not finite that nothing is left to compare, or an
+            executor to which the models cannot be sent.
     """
     check_arguments(models, noise, metrics, images)
     noise, sampler = noise or SharedNoise(0), Sampler.of(sampler)
@@ -137,7 +136,7 @@ def compare(
         ),
         blocks,
         known,
-        pool,
+        executor,
     )
     kept, values, parts = measured.kept, measured.values, measured.blocks
     blind = mixed_warning(models)

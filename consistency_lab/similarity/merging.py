@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
+import copy
 import pickle
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 import xarray as xr
 
 from consistency_lab.devices import hand_back, plain_defaults
-from consistency_lab.diffusion.model import GenerativeModel
+from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.distances import Distance
 from consistency_lab.similarity.blocks import plain_over_all
@@ -22,7 +22,7 @@ from consistency_lab.similarity.checks import Kept, extremes_of, kept_of
 from consistency_lab.similarity.measuring import Asked, Block, Values, measure_block
 from consistency_lab.similarity.pictures import Pictures
 from consistency_lab.similarity.quantities import metric_coordinates
-from consistency_lab.similarity.trajectories import WalkCache
+from consistency_lab.similarity.trajectories import WalkCache, place_of
 
 
 @dataclass
@@ -58,7 +58,7 @@ def measure(
     asked: Asked,
     blocks: Sequence[np.ndarray],
     known: WalkCache | None = None,
-    pool: Executor | None = None,
+    workers: Workers | None = None,
 ) -> Measured:
     """Measure blocks of samples.
 
@@ -70,16 +70,16 @@ def measure(
         asked: what is measured.
         blocks: the samples of each.
         known: trajectories that are known, and are to be remembered: of one block.
-        pool: processes that measure the blocks, where there are several.
+        workers: processes that measure the blocks, where there are several.
 
     Raises:
         UserError: too little is left, or models or metrics cannot be sent to other processes.
     """
-    found = _measure(models, asked, blocks, known, pool)
+    found = _measure(models, asked, blocks, known, workers)
     if len(found.kept.models) == len(models):
         return found
     again = asked.again if 0 in found.kept.models else None
-    rest = _measure([models[k] for k in found.kept.models], replace(asked, again=again), blocks, known, pool)
+    rest = _measure([models[k] for k in found.kept.models], replace(asked, again=again), blocks, known, workers)
     warning = " ".join(filter(None, [found.kept.warning, rest.alone_warning]))
     rest.kept = found.kept._replace(samples=rest.kept.samples, warning=warning)
     return rest
@@ -90,11 +90,11 @@ def _measure(
     asked: Asked,
     blocks: Sequence[np.ndarray],
     known: WalkCache | None,
-    pool: Executor | None,
+    workers: Workers | None,
 ) -> Measured:
     several = len(blocks) > 1
-    if several and pool is not None:
-        found = _in_pool(models, asked, blocks, pool)
+    if several and workers is not None:
+        found = _elsewhere(models, asked, blocks, workers)
     else:
         found = _here(models, asked, blocks, known)
     parts: list[Values] = []
@@ -147,38 +147,55 @@ def _here(
             hand_back()
 
 
-def _in_pool(
-    models: Sequence[GenerativeModel], asked: Asked, blocks: Sequence[np.ndarray], pool: Executor
+class Workers(Protocol):
+    """Processes that do jobs, such as `studies.executors.Executor`."""
+
+    def run(
+        self,
+        function: Callable[..., Any],
+        jobs: Mapping[str, Sequence[Any]],
+        shared: Sequence[Any],
+        device: torch.device,
+    ) -> Generator[tuple[str, Any], None, None]: ...
+
+
+def _elsewhere(
+    models: Sequence[GenerativeModel], asked: Asked, blocks: Sequence[np.ndarray], workers: Workers
 ) -> Iterator[Block]:
     """Blocks measured by other processes, in their order: all that follows is the same as here, to the bit."""
+    device = place_of(models)
+    sent = [copy.deepcopy(m).to("cpu") if isinstance(m, DiffusionModel) and device.type != "cpu" else m for m in models]
     try:
-        shipment = pickle.dumps((list(models), asked))
+        pickle.dumps((sent, asked))
     except (pickle.PicklingError, TypeError, AttributeError, RuntimeError) as error:
         raise UserError(
             f"a model or metric cannot be sent to another process ({error}); compare without workers."
         ) from error
-    work = partial(_shipped, shipment, hashlib.sha256(shipment).hexdigest())
-    futures = [pool.submit(work, samples) for samples in blocks]
-    try:
-        for place, future in enumerate(futures):
-            yield future.result()
-            futures[place] = futures[-1]  # the block is held by whom it was given to alone
-    finally:
-        for future in futures:
-            future.cancel()
+    jobs = {str(place): (samples,) for place, samples in enumerate(blocks)}
+    # Where jobs go to any of several GPUs, each worker has its own.
+    anywhere = torch.device(device.type)
+    done: dict[int, Block] = {}
+    following = 0
+    with closing(workers.run(measure_elsewhere, jobs, (sent, asked), anywhere)) as found:
+        for name, block in found:
+            done[int(name)] = block
+            while following in done:
+                yield done.pop(following)
+                following += 1
 
 
-_unpacked: dict[str, tuple[list[GenerativeModel], Asked, WalkCache]] = {}
+_here_now: list[Any] = []  # of a worker: what it was sent, its models where it works, and what is known of them
 
 
 @plain_defaults()
-def _shipped(shipment: bytes, digest: str, samples: np.ndarray) -> Block:
-    """In another process: measure a block. Models are unpacked, and references made, once."""
-    if digest not in _unpacked:
-        _unpacked.clear()
-        _unpacked[digest] = (*pickle.loads(shipment), WalkCache())
-    models, asked, cache = _unpacked[digest]
-    found = measure_block(models, asked, samples, True, cache)
+def measure_elsewhere(models: list[GenerativeModel], asked: Asked, samples: np.ndarray, device: torch.device) -> Block:
+    """In another process: measure one block out of several. Models are moved, and references made, once."""
+    if not _here_now or _here_now[0] is not asked:
+        if device.type != "cpu":
+            models = [model.to(device) if isinstance(model, DiffusionModel) else model for model in models]
+        _here_now[:] = [asked, models, WalkCache()]
+    _, moved, cache = _here_now
+    found = measure_block(moved, asked, samples, True, cache)
     cache.forget()
     hand_back()
     return found

@@ -1,7 +1,6 @@
 """Blocks that other processes have measured become the comparison that one process makes."""
 
-import multiprocessing
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+import pickle
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
 from consistency_lab.similarity.compare import compare
+from consistency_lab.studies.executors import executor_of
 
 FEW = {"count": 30, "sampler": Sampler(steps=3), "levels": 3, "shown": 4, "block": 8}
 
@@ -32,19 +32,17 @@ def gaussians(*seeds, classes=0):
     ]
 
 
-class Later(Executor):
-    """Does all of its work when the last piece has come, last piece first, and counts it."""
+class Later:
+    """Does the last piece first, each as a process would: with what pickling leaves of it."""
 
-    def __init__(self, pieces):
-        self.pieces, self.waiting, self.done = pieces, [], 0
+    def __init__(self):
+        self.done = 0
 
-    def submit(self, work, *args):
-        self.waiting.append((future := Future(), work, args))
-        if len(self.waiting) == self.pieces:
-            for other, each, given in reversed(self.waiting):
-                other.set_result(each(*given))
-                self.done += 1
-        return future
+    def run(self, function, jobs, shared, device):
+        shared = pickle.loads(pickle.dumps(shared))
+        for name, arguments in reversed(jobs.items()):
+            self.done += 1
+            yield name, pickle.loads(pickle.dumps(function(*shared, *arguments, device)))
 
 
 def same(a, b):
@@ -58,35 +56,32 @@ def test_the_result_is_that_of_one_process_to_the_bit_whatever_is_finished_first
     models = gaussians(0, 1, 2, classes=10 if labels else 0)
     options = {**FEW, "images": digits, "labels": labels}
     alone = compare(models, **options)
-    pool = Later(alone.attrs["blocks"] if "blocks" in alone.attrs else len(set(alone["block"].values.tolist())))
-    same(alone, compare(models, **options, pool=pool))
-    assert pool.done > 2
+    workers = Later()
+    same(alone, compare(models, **options, executor=workers))
+    assert workers.done == len(set(alone["block"].values.tolist())) > 2
 
 
 def test_what_is_one_block_is_measured_here(digits):
-    pool = Later(1)
+    workers = Later()
     options = {**FEW, "block": None, "references": ()}
-    same(compare(gaussians(0, 1), **options), compare(gaussians(0, 1), **options, pool=pool))
-    assert pool.done == 0
+    same(compare(gaussians(0, 1), **options), compare(gaussians(0, 1), **options, executor=workers))
+    assert workers.done == 0
 
 
 def test_a_model_that_gives_no_numbers_is_left_out_there_too(digits):
     models = gaussians(0, 1, 2)
     models[1].denoiser.mean.mul_(torch.nan)
-    with ThreadPoolExecutor(1) as pool:
-        same(compare(models, **FEW), compare(models, **FEW, pool=pool))
+    same(compare(models, **FEW), compare(models, **FEW, executor=Later()))
 
 
 def test_what_cannot_be_sent_is_refused_in_a_sentence(digits):
     models = gaussians(0, 1)
     models[0].denoiser.hook = lambda x: x
-    with ThreadPoolExecutor(1) as pool, pytest.raises(UserError, match="cannot be sent to another process"):
-        compare(models, **FEW, pool=pool)
+    with pytest.raises(UserError, match="cannot be sent to another process"):
+        compare(models, **FEW, executor=Later())
 
 
 @pytest.mark.slow
-def test_two_processes_measure_what_one_does(digits):
-    with ProcessPoolExecutor(
-        2, multiprocessing.get_context("spawn"), torch.set_num_threads, (torch.get_num_threads(),)
-    ) as pool:
-        same(compare(gaussians(0, 1, 2), **FEW), compare(gaussians(0, 1, 2), **FEW, pool=pool))
+def test_two_processes_measure_what_one_does(digits, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2 * torch.get_num_threads())  # as many threads each as here
+    same(compare(gaussians(0, 1, 2), **FEW), compare(gaussians(0, 1, 2), **FEW, executor=executor_of("local", 2)))
