@@ -206,7 +206,8 @@ class UNet(ImageNetwork):
             there = fn(tensor)
             if there.dim() != 4 or there.device == tensor.device:
                 return there
-            return there.contiguous(memory_format=_layout(there.device))
+            # Not contiguous(): the strides of a convolution of one pixel fit both layouts, and say which it is all the same.
+            return there.clone(memory_format=_layout(there.device))
 
         super()._apply(moved, recurse)
         return self
