@@ -126,6 +126,9 @@ class UpLevel(Level):
 class UNet(ImageNetwork):
     """A U-Net with group norm, SiLU, residual blocks that add the time, and attention at chosen levels.
 
+    ``torch.func``'s vmap and jvp take it as it is in torch 2.14; in 2.8 to 2.11 they know nothing of its layout on the CPU, and want
+    ``network.to(memory_format=torch.contiguous_format)`` first, which changes no number by more than rounding.
+
     Args:
         shape, classes: as in `ImageNetwork`. Height and width must be multiples of ``2 ** (levels - 1)``.
         width: channels at the first level; also the number of time features, and a quarter of the time vector.
