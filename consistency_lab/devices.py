@@ -147,7 +147,7 @@ def _repeatable() -> Iterator[None]:
 @contextmanager
 def _tf32() -> Iterator[None]:
     """TF32 in a GPU's matrix products and convolutions; inside `_full_float32`, which says of the two interfaces what there is to say."""
-    on = torch.backends
+    on: Any = torch.backends
     try:
         on.cudnn.allow_tf32, on.cuda.matmul.allow_tf32  # noqa: B018 (they raise where the newer interface is in use)
         told: list[tuple[Any, str, Any, Any]] = [(at, "allow_tf32", True, False) for at in (on.cudnn, on.cuda.matmul)]

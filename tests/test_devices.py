@@ -115,7 +115,7 @@ def test_a_precision_set_after_measuring_reaches_what_was_never_set(as_torch_sta
 
 def test_a_sampler_and_a_course_held_open_leave_the_callers_settings_alone(monkeypatch):
     images = cl.load_images("digits")
-    model = cl.train(images, seed=0, network="mlp(width=16, depth=1)", steps=2, batch=8)
+    model = cl.train(images, seed=0, network="mlp(width=16, depth=1)", steps=2, batch=8, device="cpu")
     within = []
     forward = type(model.denoiser).forward
     monkeypatch.setattr(

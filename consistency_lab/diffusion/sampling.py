@@ -286,6 +286,7 @@ def sample_path(
     # Once for the grid: the network has its levels where it is, and the solver its scalars on the CPU.
     schedule.check(times[:-1])
     alphas, sigmas = map(torch.stack, zip(*map(schedule.alpha_sigma, times.tolist()), strict=True))
+    levels: dict[float, tuple[Tensor, Tensor]]
     levels = dict(zip(times.tolist(), zip(alphas, sigmas / alphas, strict=True), strict=True))
     moved = sent(torch.stack([times, alphas, sigmas], 1), start.device)
     shown = {t: NoiseLevel(*row) for t, row in zip(times.tolist(), moved, strict=True)}

@@ -283,7 +283,8 @@ _TOGETHER: ContextVar[list[tuple[Tensor, str, Tensor]] | None] = ContextVar("tog
 @contextmanager
 def checked_together() -> Iterator[None]:
     """What `check_images` looks at inside is read at the end, all in one go: a GPU is waited for once. An error of it comes first."""
-    before = _TOGETHER.set(looked_at := [])
+    looked_at: list[tuple[Tensor, str, Tensor]] = []
+    before = _TOGETHER.set(looked_at)
     try:
         yield
     finally:

@@ -6,7 +6,7 @@ attention; `consistency_lab.networks.diffusers_keys` holds the names.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -126,6 +126,9 @@ class UpLevel(Level):
 class UNet(ImageNetwork):
     """A U-Net with group norm, SiLU, residual blocks that add the time, and attention at chosen levels.
 
+    ``torch.func``'s vmap and jvp take it as it is in torch 2.14; in 2.8 to 2.11 they know nothing of its layout on the CPU, and want
+    ``network.to(memory_format=torch.contiguous_format)`` first, which changes no number by more than rounding.
+
     Args:
         shape, classes: as in `ImageNetwork`. Height and width must be multiples of ``2 ** (levels - 1)``.
         width: channels at the first level; also the number of time features, and a quarter of the time vector.
@@ -197,8 +200,20 @@ class UNet(ImageNetwork):
             self.up.append(UpLevel(layers, None if level == 0 else Upsample(outside)))
         self.norm_out = nn.GroupNorm(groups, current, norm_eps)
         self.conv_out = zeroed(nn.Conv2d(current, shape[0], 3, padding=1))
-        # Convolutions take the layout of their weights, so this one line makes the whole network run in channels_last.
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=_layout(self.conv_out.weight.device))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> UNet:
+        """What moves a module moves its weights: those that come to another device take the layout that is best there (`_layout`)."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            there = fn(tensor)
+            if there.dim() != 4 or there.device == tensor.device:
+                return there
+            # Not contiguous(): the strides of a convolution of one pixel fit both layouts, and say which it is all the same.
+            return there.clone(memory_format=_layout(there.device))
+
+        super()._apply(moved, recurse)
+        return self
 
     def body(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
         vector = F.silu(self.embedding(t, cond))
@@ -211,6 +226,15 @@ class UNet(ImageNetwork):
         for level in self.up:
             h = level(h, vector, skips)
         return self.conv_out(F.silu(self.norm_out(h)))
+
+
+def _layout(device: torch.device) -> torch.memory_format:
+    """The layout of the weights of convolutions, which take it on to what they return, and so to the whole network.
+
+    On a CPU convolutions are faster where the channels of a pixel lie side by side. On a GPU group norm reads and writes whole channels
+    alone: it would copy what it is given and hand the next convolution another layout.
+    """
+    return torch.channels_last if device.type == "cpu" else torch.contiguous_format
 
 
 def _check(channels: list[int], groups: int, attention: set[int]) -> None:

@@ -27,7 +27,8 @@ def gradient_of_one(module: nn.Module, loss: SampleLoss, tensors: Sequence[Tenso
     with differentiating():
         value = loss(module, *tensors).sum()
         gradients = torch.autograd.grad(value, parameters, materialize_grads=True)
-    return torch.cat([gradient.flatten().float() for gradient in gradients])
+    # Detached: where a parameter is not used, torch 2.8 gives zeros that ask for a gradient as the parameter does.
+    return torch.cat([gradient.detach().flatten().float() for gradient in gradients])
 
 
 def gradients_per_sample(

@@ -59,6 +59,7 @@ def compare(
     references (Gaussian, optimal, data mean) start from the same noise, and the nearest training image of each sample is found.
     Models that make an image in one go (a GAN, a VAE) are compared by their images alone, and so are folders of images
     (`load_folder_model`). Recorded trajectories (`load_recording`) are compared at the noise levels that all of them have.
+    Each model samples where it is; all is measured on the device of the first one that has a device, and on the CPU where none has.
 
     Args:
         models: two or more, of one noise and image shape. The schedules of diffusion models may differ: they are compared pair by pair at

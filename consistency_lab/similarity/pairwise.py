@@ -56,9 +56,8 @@ def pairwise_distances(
         shifts: of the samples, at which single distances of other noise are taken for a median; 0: none. 1 is for few samples of large
             images, one block out of many: nulls without a closed form are then of neighbours alone, too.
     """
-    groups, last, few = groups_of(labels), len(walked[0].estimates) - 1, 1 if shifts == 1 else None
-    if groups is not None:
-        groups = [places(group, walked[0].estimates.device) for group in groups]
+    groups, last = places_of(labels, walked[0].estimates.device), len(walked[0].estimates) - 1
+    few = 1 if shifts == 1 else None
     values, nulls, plain, others = [], [], [], []
     for number, at_t in enumerate(zip(*(w.estimates for w in walked), strict=True)):
         for metric in distances:  # one after the other: embeddings may be many times as large as the images
@@ -94,6 +93,12 @@ def embedded(distance: Distance, images: Sequence[torch.Tensor]) -> list[torch.T
 def groups_of(labels: np.ndarray | None) -> list[np.ndarray] | None:
     """The places of the samples of each label; None where there are no labels."""
     return None if labels is None else [np.flatnonzero(labels == label) for label in np.unique(labels)]
+
+
+def places_of(labels: np.ndarray | None, device: torch.device) -> list[torch.Tensor] | None:
+    """`groups_of` as indices on a device."""
+    groups = groups_of(labels)
+    return None if groups is None else [places(group, device) for group in groups]
 
 
 def of_other_noise(

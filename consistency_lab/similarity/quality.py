@@ -158,8 +158,7 @@ def measure_quality(
             (m.denoiser.schedule for m in models if isinstance(m, DiffusionModel)), SCHEDULES.build("linear")
         )
         made = references is None
-        there = {"sampler": sampler, "device": place}
-        beside = reference_samples(training, schedule, noise, count, **there) if made else dict(references or {})
+        beside = reference_samples(training, schedule, noise, count, sampler, place) if made else dict(references or {})
     samples |= beside
     reference = Reference(extractor.features(against.all()).to(place), extractor.feature_name)
     rows = {name: measure(reference, extractor.features(x)) for name, x in samples.items()}

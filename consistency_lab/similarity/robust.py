@@ -14,7 +14,7 @@ import xarray as xr
 from consistency_lab.devices import places
 from consistency_lab.intervals import add_interval, stacked
 from consistency_lab.metrics.distances import Distance
-from consistency_lab.similarity.pairwise import embedded, groups_of, scored
+from consistency_lab.similarity.pairwise import embedded, places_of, scored
 from consistency_lab.similarity.statistics import Blocks, score
 from consistency_lab.similarity.trajectories import ModelWalks
 from consistency_lab.similarity.typical import leave_one_out, median_score, trimmed_interval, typical, worst_share
@@ -119,8 +119,7 @@ def typical_alone(
         for row, chosen in enumerate(_chosen(pairs)):
             kept = typical(distance[chosen, :, m].mean(0), labels)
             if len(kept) > 1:
-                groups = groups_of(None if labels is None else labels[kept])
-                under = None if groups is None else [places(group, walks.place) for group in groups]
+                under = places_of(None if labels is None else labels[kept], walks.place)
                 ends, here = [walks.sides[p] for p in chosen], places(kept, walks.place)
                 _, null = metric.pairwise([each[here] for each in images], ends, under)
                 trimmed[row, m] = score(distance[chosen][:, kept, m].mean(), null.mean().cpu().numpy())

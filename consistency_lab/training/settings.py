@@ -65,7 +65,7 @@ class LoopSettings:
     steps: int = 1500
     """optimizer steps"""
     batch: int = 128
-    """images per step, over all devices"""
+    """images per step"""
     flip: bool = False
     """mirror each image of a step left to right with probability one half: the data are taken to be as likely mirrored"""
     optimizer: Choice = chosen("adam", "training.loop:OPTIMIZERS")

@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from consistency_lab.data.sources import load_images
 from consistency_lab.diffusion.noise import SharedNoise, standard_normal
 from consistency_lab.errors import UserError
+from consistency_lab.training.train import train
 
 SHAPE = (1, 4, 4)
 
@@ -122,3 +124,35 @@ def test_impossible_requests_are_refused():
         SharedNoise(0).initial([-1], SHAPE)
     with pytest.raises(UserError, match="at most 1000"):
         SharedNoise(0).increment([0], SHAPE, 0.5, 0.5001)
+
+
+@pytest.mark.parametrize("sampler", ["ddim(steps=2)", "ancestral(steps=2)"])
+def test_the_callers_defaults_change_neither_noise_nor_images(sampler):
+    """As `torch.set_default_device("cuda")` in a notebook."""
+    images = load_images("digits")
+    told = {"network": "mlp(width=16, depth=1)", "steps": 1, "batch": 8, "device": "cpu", "conditional": True}
+    model = train(images, **told)
+
+    def made():
+        noise = SharedNoise(0)
+        walked = [step.x_t for step in model.path(noise, [0, 1], sampler)]
+        return [
+            noise.initial([1, 2], (1, 8, 8)),
+            noise.draw([1, 2], (1, 8, 8), stream="probe"),
+            noise.increment([1, 2], (1, 8, 8), 0.5, 0.7),
+            model.generate(noise, [0, 1], sampler),
+            *walked,
+        ]
+
+    expected = made()
+    torch.set_default_device("meta")
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = made()
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+    for one, other in zip(found, expected, strict=True):
+        assert one.device == other.device
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)

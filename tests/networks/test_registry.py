@@ -33,6 +33,12 @@ def awake(choice, classes=0, dtype=torch.float32, shape=SHAPE):
     return network
 
 
+def for_transforms(network):
+    """The network for vmap and jvp, of which older versions of torch know one layout alone (see `UNet`)."""
+    older = torch.torch_version.TorchVersion(torch.__version__) < (2, 14)
+    return network.to(memory_format=torch.contiguous_format) if older else network
+
+
 def batch(count, classes=0, dtype=torch.float32, shape=SHAPE):
     generator = torch.Generator().manual_seed(2)
     x = torch.randn(count, *shape, generator=generator).to(dtype)
@@ -120,7 +126,7 @@ def test_hessian_vector_products_equal_differences_of_gradients(choice):
 
 @every_network
 def test_forward_mode_equals_reverse_mode(choice):
-    network = awake(choice, dtype=torch.float64)
+    network = for_transforms(awake(choice, dtype=torch.float64))
     x, t, _ = batch(2, dtype=torch.float64)
     tangent = torch.randn_like(x)
     with sdpa_kernel(SDPBackend.MATH):
@@ -133,7 +139,7 @@ def test_forward_mode_equals_reverse_mode(choice):
 
 @every_network
 def test_many_sets_of_weights_in_one_call(choice):
-    network = awake(choice)
+    network = for_transforms(awake(choice))
     x, t, _ = batch(2)
     weights = {name: torch.stack([p, 1.1 * p]) for name, p in network.named_parameters()}
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):

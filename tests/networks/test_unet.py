@@ -1,20 +1,37 @@
+from contextlib import nullcontext
+
 import pytest
 import torch
+from pretended_device import DEVICE, pretended_device
 
 from consistency_lab.errors import UserError
 from consistency_lab.networks.registry import build_network
 from consistency_lab.networks.unet import AttentionBlock, Downsample, UNet
 
 
-def test_the_whole_network_runs_in_channels_last():
-    network = UNet((3, 8, 8))
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_the_whole_network_runs_in_the_layout_of_its_device(elsewhere):
+    """Channels last on the CPU; on a GPU, where group norm knows whole channels alone, these."""
+    with pretended_device() if elsewhere else nullcontext():
+        network = UNet((3, 8, 8), middle_attention=not elsewhere)  # its answer is a view of pixels side by side
+        x, t = torch.randn(2, 3, 8, 8), torch.rand(2)
+        here = network(x, t)
+        if elsewhere:
+            network, x, t = network.to(DEVICE), x.to(DEVICE), t.to(DEVICE)
+        _in_one_layout(network, x, t, torch.contiguous_format if elsewhere else torch.channels_last)
+        back = network.to("cpu")
+        assert all(p.is_contiguous(memory_format=torch.channels_last) for p in back.parameters() if p.dim() == 4)
+        assert torch.equal(back(x.cpu(), t.cpu()), here)
+
+
+def _in_one_layout(network, x, t, layout):
     layouts = []
     for module in network.modules():
         if isinstance(module, torch.nn.Conv2d):
             module.register_forward_hook(
-                lambda module, inputs, output: layouts.append(output.is_contiguous(memory_format=torch.channels_last))
+                lambda module, inputs, output: layouts.append(output.is_contiguous(memory_format=layout))
             )
-    network(torch.randn(2, 3, 8, 8), torch.rand(2))
+    network(x, t)
     assert len(layouts) > 10
     assert all(layouts)
 
