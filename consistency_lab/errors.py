@@ -15,6 +15,10 @@ class StoreError(UserError):
     """A file or folder of the store that cannot be read, written or trusted."""
 
 
+class DamagedError(StoreError):
+    """A file that can be read and does not hold what was written: cut short, changed, or missing from a finished run."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that nobody has registered: what exists, and the nearest name."""
     names = sorted(known)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +15,7 @@ from pathlib import Path
 from consistency_lab.errors import StoreError
 
 _TEMPORARY = ".tmp-"
+_LEFT = re.compile(re.escape(_TEMPORARY) + r"[0-9a-f]+(\..*)?")  # and nothing that a user has called so
 
 
 @contextlib.contextmanager
@@ -59,8 +63,9 @@ def as_path(path: object) -> Path:
 def sweep(folder: Path) -> None:
     """Remove what killed writers left in a folder and below. Only for a folder in which nobody else is writing."""
     for left in folder.rglob(f"{_TEMPORARY}*"):
-        with contextlib.suppress(OSError):
-            left.unlink()
+        if _LEFT.fullmatch(left.name):
+            with contextlib.suppress(OSError):
+                left.unlink()
 
 
 def ensure_writable(folder: str | os.PathLike[str]) -> None:
@@ -85,6 +90,25 @@ def cannot(verb: str, path: Path, error: OSError) -> StoreError:
     return StoreError(
         f"cannot {verb} {path} ({(error.strerror or str(error)).lower()}); choose a place that is writable."
     )
+
+
+def unreadable(path: Path, error: OSError) -> StoreError:
+    """The sentence for a file that is there and cannot be read just now, which says nothing of what it holds."""
+    return StoreError(
+        f"cannot read {path} ({(error.strerror or str(error)).lower()}); nothing was changed: mend that, and try again."
+    )
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file. Raises `StoreError` where that cannot be told, which is not the same as no."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a name with a NUL
+        return False
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise unreadable(path, error) from None
 
 
 def _flush_folder(folder: Path) -> None:

@@ -22,13 +22,15 @@ import pandas as pd
 import xarray as xr
 
 from consistency_lab.choices import Choice
-from consistency_lab.errors import StoreError
-from consistency_lab.store.atomic import as_path, atomic_write
+from consistency_lab.errors import DamagedError, StoreError
+from consistency_lab.store.atomic import as_path, atomic_write, is_file, unreadable
+from consistency_lab.store.checksums import BLANK, CHANGED, sum_holds, write_summed
 from consistency_lab.store.migration import migrated
 from consistency_lab.store.shapes import shape_of
 from consistency_lab.store.spec import MEASURES_VERSION, NUMERICS_VERSION
 
 _MARK = "stored_from"
+_SUM = "consistency_lab_checksum"  # an attribute of the file alone, the first: what it is found by lies behind nothing but dimensions
 # Widest first choice; int64 takes the first that holds its values exactly.
 _STORED_AS = {
     "bool": ("int8",),
@@ -76,10 +78,11 @@ def save_result(ds: xr.Dataset, path: str | os.PathLike[str]) -> None:
         if length == 0:  # to netCDF 3 that is a dimension that grows
             raise StoreError(f"the dimension {str(dimension)!r} of the result is empty; there is nothing to save.")
     stored = ds.copy()
-    stored.attrs = _plain_attributes(ds.attrs, "the result")
+    stored.attrs = {_SUM: BLANK} | {k: v for k, v in _plain_attributes(ds.attrs, "the result").items() if k != _SUM}
     for name, variable in ds.variables.items():
         stored[name] = _storable(variable, str(name))
-    atomic_write(path, stored.to_netcdf(engine="scipy"))
+    content = bytes(stored.to_netcdf(engine="scipy"))
+    write_summed(path, content, content.index(BLANK.encode()))
 
 
 def load_result(path: str | os.PathLike[str]) -> xr.Dataset:
@@ -89,19 +92,27 @@ def load_result(path: str | os.PathLike[str]) -> xr.Dataset:
         path: the ``.nc`` file.
 
     Raises:
-        StoreError: the file is missing or damaged.
+        StoreError: the file is missing or cannot be read. DamagedError: it is truncated, or was changed after it was written.
     """
     path = as_path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise StoreError(f"there is no result {path}; give the path of a .nc file.")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise unreadable(path, error) from None
+    if sum_holds(io.BytesIO(content), content) is False:
+        raise DamagedError(f"{path} {CHANGED}; restore it from a copy, or compute it again.")
     try:
         # From memory, so that the file is closed. Nothing is to be guessed from attributes: `units: "seconds"` would
         # become a time, a fill value a NaN.
         options: dict[str, Any] = {"decode_times": False, "decode_timedelta": False, "mask_and_scale": False}
-        stored = xr.load_dataset(io.BytesIO(path.read_bytes()), engine="scipy", **options)
+        stored = xr.load_dataset(io.BytesIO(content), engine="scipy", **options)
     except Exception as error:  # the reader fails on damaged bytes with whatever it trips over
-        raise StoreError(f"{path} is truncated or is not a netCDF result; remove it and compute it again.") from error
-    stored.attrs = {key: _python(value) for key, value in stored.attrs.items()}
+        raise DamagedError(
+            f"{path} is truncated or is not a netCDF result; restore it from a copy, or compute it again."
+        ) from error
+    stored.attrs = {key: _python(value) for key, value in stored.attrs.items() if key != _SUM}
     for name, variable in stored.variables.items():
         stored[name] = _restored(variable)
     stored.encoding = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
@@ -14,9 +13,16 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from consistency_lab.errors import StoreError, UserError
-from consistency_lab.store.checkpoint import check_tensors, load_state, load_tensors, save_state, save_tensors
-from consistency_lab.store.run import Run
+from consistency_lab.errors import DamagedError, StoreError, UserError
+from consistency_lab.store.atomic import is_file
+from consistency_lab.store.checkpoint import (
+    check_run_tensors,
+    load_run_tensors,
+    load_state,
+    save_run_tensors,
+    save_state,
+)
+from consistency_lab.store.run import DONE, Run
 from consistency_lab.store.runs import Store
 from consistency_lab.training.ema import WeightAverage
 from consistency_lab.training.loop import TrainingStep, check_finite
@@ -26,7 +32,7 @@ from consistency_lab.training.watching import LOG_EVERY, Record, Watch
 
 _logger = logging.getLogger(__name__)
 _CHECKPOINT_SECONDS = 20.0
-_STATE = "checkpoint.pt"
+_STATE, _SNAPSHOTS = "checkpoint.pt", "snapshots"
 _WEIGHTS = {"ema": "ema.safetensors", "raw": "raw.safetensors"}
 
 Weights = dict[str, Tensor]
@@ -64,8 +70,9 @@ def train_in_store(
 ) -> Run:
     """Train a new loop to its end in the run folder of its spec, from the folder's checkpoint where there is one.
 
-    Nothing happens if the store has the finished run and its weights can be read. The folder then holds ``ema.safetensors`` and
-    ``raw.safetensors``, weights along the way in ``snapshots/``, the log, and ``done.json``.
+    Nothing happens if the store has the finished run and its weights are whole; what another process is training is waited for. The
+    folder then holds ``ema.safetensors`` and ``raw.safetensors``, weights along the way in ``snapshots/``, the log, and ``done.json``.
+    A finished run whose weights are damaged is set aside, not removed, and trained again.
 
     A run that its callback stops is another run, NAME@STEP, whose spec says at which step. The folder of the whole spec stays unfinished
     beside it, with its checkpoint: without the callback it goes on from there.
@@ -75,7 +82,7 @@ def train_in_store(
         kind, name, spec: of the run (see `Store.run`).
         loop: at step 0; its settings, its data and its device are what the spec says.
         keep: the part of the module's weights that is written.
-        force: train again although the store has the run.
+        force: set aside what the store has of the run, and train again.
         progress: show a progress bar; by default on a terminal only.
         watch: callback and validation.
 
@@ -84,13 +91,13 @@ def train_in_store(
 
     Raises:
         UserError: a loss that diverges.
-        StoreError: the store cannot be written, or another process holds the run.
+        StoreError: the store cannot be written or read; without ``force`` also a folder that holds weights and neither ``done.json`` nor
+            the checkpoint from which they could be made again.
         Stopped: Ctrl-C was pressed; the step in progress was ended and saved.
     """
     store = store if isinstance(store, Store) else Store(store)
     run, watch, last = store.run(kind, name, spec), watch or Watch(), loop.settings.steps
-    if force or (run.done and not _readable(run)):
-        run.discard()
+    _make_way(run, force)
     watch.replay(run, last)
     if watch.stopped is None:
         _finish(run, loop, keep, progress, watch, last)
@@ -98,8 +105,7 @@ def train_in_store(
     if watch.stopped in (None, last):
         return run
     short = store.run(kind, f"{name}@{watch.stopped}", {**spec, "stopped": watch.stopped})
-    if force or (short.done and not _readable(short)):
-        short.discard()
+    _make_way(short, force)
     _finish(short, loop, keep, progress, Watch(validation=watch.validation), watch.stopped, run)
     return short
 
@@ -118,7 +124,7 @@ def _finish(
         return
     threads = torch.get_num_threads()
     try:
-        with run.begin():
+        with run.begin(waiting=_logger.warning):
             if not run.done:
                 if whole is not None and loop.step == until:
                     _take_over(run, whole)
@@ -133,19 +139,33 @@ def _take_over(run: Run, whole: Run) -> None:
     run.truncate_log(0)
     for record in whole.records():
         run.log(record)
-    if _snapshots(whole).is_dir():
-        shutil.copytree(_snapshots(whole), _snapshots(run), dirs_exist_ok=True)
+    for step, weights, _ in snapshots_of(whole):
+        _save_snapshot(run, step, weights)
 
 
-def _readable(run: Run) -> bool:
-    """Whether the weights of a finished run are there; where they are not, it is no result and is trained again, to the same bits."""
-    try:
-        for name in _WEIGHTS.values():
-            check_tensors(run.folder / name)
-    except StoreError as error:
-        _logger.warning("%s Training %s again.", error, run.name)
-        return False
-    return True
+def _make_way(run: Run, force: bool) -> None:
+    """Set a run aside that is to be trained again, because it is asked for or because its weights are not what was written."""
+    why = None
+    if force:
+        why = ""
+    elif run.done:
+        try:
+            for name in _WEIGHTS.values():
+                check_run_tensors(run, name)
+        except DamagedError as error:  # a file that cannot be read just now is no damage: that ends the training here
+            why = f"{error} "
+    elif not is_file(run.folder / _STATE) and (left := _weights_in(run)):
+        raise StoreError(
+            f"{run.folder} holds {left[0]} and neither its {DONE} nor the {_STATE} from which it would go on; put them back, or train "
+            "it anew with --force, which sets this folder aside."
+        )
+    if why is not None and (place := run.set_aside()) is not None:
+        _logger.warning("%sWhat there was of %s lies in %s now. Training %s again.", why, run.name, place, run.name)
+
+
+def _weights_in(run: Run) -> list[str]:
+    names = [name for name in _WEIGHTS.values() if is_file(run.folder / name)]
+    return names + [path.name for _, path in snapshot_files(run)]
 
 
 def train_unkept(loop: Loop, name: str, progress: bool | None = None, watch: Watch | None = None) -> None:
@@ -213,19 +233,28 @@ def _train_in(
         if saved["threads"] != torch.get_num_threads() and loop.device.type == "cpu":
             # Sums on a CPU depend on how they are divided: the resume is bit-exact.
             torch.set_num_threads(saved["threads"])
+        if saved.get("run", run.hash) != run.hash:
+            raise DamagedError(f"{state} is of another run; put back the file that belongs there.")
         loop.load_state_dict(saved["loop"])
         seconds = saved["seconds"]
         pending += [{key: loss.to(loop.device) for key, loss in losses.items()} for losses in saved.get("pending", [])]
     run.truncate_log(loop.step)
+    if (lost := loop.step // LOG_EVERY - len(run.records())) > 0:
+        _logger.warning(
+            "the log of %s lacks %d lines of its steps before %d; its curve has a gap.", run.name, lost, loop.step
+        )
     for step, path in snapshot_files(run):
         if step > loop.step:  # by a run that was killed after its last checkpoint: it is written again
             path.unlink()
     snapshots = set(snapshot_steps(loop.settings))
+    if loop.step in snapshots:  # by a run that was killed between its checkpoint and this
+        _save_snapshot(run, loop.step, keep(loop.average.weights))
     started = saved_at = time.monotonic()
 
     def save() -> None:
         spent, threads = seconds + time.monotonic() - started, torch.get_num_threads()
-        save_state(state, {"loop": loop.state_dict(), "pending": pending, "seconds": spent, "threads": threads})
+        resumed = {"loop": loop.state_dict(), "pending": pending, "seconds": spent, "threads": threads}
+        save_state(state, {**resumed, "run": run.hash})
 
     with stop_between_steps() as check:
         try:
@@ -234,6 +263,8 @@ def _train_in(
                 record["seconds"] = seconds + now - started
                 run.log(record)
                 if step in snapshots:
+                    if not state.exists():
+                        save()  # where there are weights, there is also what they can be made from
                     _save_snapshot(run, step, keep(loop.average.weights))
                 try:
                     watch.tell(record)
@@ -251,8 +282,10 @@ def _train_in(
             return save()
         if loop.step < loop.settings.steps and snapshots:
             _save_snapshot(run, loop.step, keep(loop.average.weights))
+        if not state.exists():
+            save()
         for kind, weights in (("ema", loop.average.weights), ("raw", loop.module.state_dict())):
-            save_tensors(run.folder / _WEIGHTS[kind], keep(weights), {"spec": run.spec, "weights": kind})
+            save_run_tensors(run, _WEIGHTS[kind], keep(weights), {"spec": run.spec, "weights": kind})
         last = run.records()[-1]
         run.finish({"steps": loop.step, "seconds": round(last["seconds"], 2), "final_loss": last["loss"]})
         state.unlink(missing_ok=True)
@@ -279,10 +312,10 @@ def final_weights(run: Run, weights: str) -> tuple[Weights, Path]:
         raise UserError(f"the weights of a run are 'ema' or 'raw', not {weights!r}.")
     path = run.folder / _WEIGHTS[weights]
     try:
-        return load_tensors(path)[0], path
-    except StoreError as error:
-        raise StoreError(
-            f"{str(error).partition(';')[0]}; train {run.name} again (the same command makes it again)."
+        return load_run_tensors(run, path.name)[0], path
+    except DamagedError as error:
+        raise DamagedError(
+            f"{str(error).partition(';')[0]}; train {run.name} again (the same command sets it aside and makes it again)."
         ) from error
 
 
@@ -290,18 +323,17 @@ def snapshots_of(run: Run, steps: Container[int] | None = None) -> Iterator[tupl
     """The averaged weights that were kept along a run, first to last: (step, weights, file); those of some steps, or all."""
     for step, path in snapshot_files(run):
         if steps is None or step in steps:
-            yield step, load_tensors(path)[0], path
+            tensors, said = load_run_tensors(run, f"{_SNAPSHOTS}/{path.name}")
+            if said.get("step", step) != step:
+                raise DamagedError(f"{path} is of step {said['step']}; put back the file that belongs there.")
+            yield step, tensors, path
 
 
 def _save_snapshot(run: Run, step: int, weights: Weights) -> None:
-    save_tensors(_snapshots(run) / f"step-{step:07d}.safetensors", weights, {"step": step})
+    save_run_tensors(run, f"{_SNAPSHOTS}/step-{step:07d}.safetensors", weights, {"step": step})
 
 
 def snapshot_files(run: Run) -> list[tuple[int, Path]]:
     """The steps at which weights were kept along a run, first to last, and their files."""
-    paths = sorted(_snapshots(run).glob("step-*.safetensors"))
+    paths = sorted((run.folder / _SNAPSHOTS).glob("step-*.safetensors"))
     return [(int(path.stem.removeprefix("step-")), path) for path in paths]
-
-
-def _snapshots(run: Run) -> Path:
-    return run.folder / "snapshots"

@@ -71,7 +71,7 @@ def test_a_second_holder_is_refused_and_a_killed_holder_lets_go(store):
     ) as child:
         assert child.stdout.readline() == "held\n"
         try:
-            for attempt in (lambda: run.begin().__enter__(), run.discard):
+            for attempt in (lambda: run.begin().__enter__(), run.set_aside):
                 with pytest.raises(StoreError, match="another process holds"):
                     attempt()
             assert not run.done
@@ -140,14 +140,20 @@ def test_a_log_that_is_damaged_inside_is_named(store):
         run.records()
 
 
-def test_discard_removes_the_run_and_only_a_run(store, tmp_path):
-    run = finished(store)
-    (run.folder / "sub").mkdir()
-    run.discard()
-    run.discard()
-    assert list(store.root.iterdir()) == []
+def test_a_run_is_set_aside_with_all_that_lies_in_it_and_only_a_run(store):
+    places = []
+    for _ in range(2):
+        run = finished(store)
+        (run.folder / "notes.txt").write_text("mine")
+        places.append(run.set_aside())
+        assert run.set_aside() is None
+        assert not run.done
+    assert [(place / "notes.txt").read_text() for place in places] == ["mine", "mine"]
+    assert [place.name.startswith(f"{run.folder.name}.20") for place in places] == [True, True]
+    assert store.set_aside() == sorted(places)
+    assert store.runs() == []
     (run.folder / "precious").mkdir(parents=True)
-    for attempt in (run.discard, lambda: run.begin().__enter__()):
+    for attempt in (run.set_aside, lambda: run.begin().__enter__()):
         with pytest.raises(StoreError, match=r"spec\.json"):
             attempt()
     assert (run.folder / "precious").is_dir()

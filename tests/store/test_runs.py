@@ -72,7 +72,7 @@ def test_an_edited_spec_is_an_error(store):
     run = finished(store, steps=100)
     path = run.folder / "spec.json"
     path.write_text(path.read_text().replace("100", "200"))
-    with pytest.raises(StoreError, match="was edited after"):
+    with pytest.raises(StoreError, match="was changed after"):
         store.run("model", "a", {"steps": 100})
 
 
