@@ -39,7 +39,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, target)
-        _flush_folder(target.parent)
+        flush_folder(target.parent)
     except OSError as error:
         raise cannot("write", target, error) from error
     finally:
@@ -111,8 +111,8 @@ def is_file(path: Path) -> bool:
         raise unreadable(path, error) from None
 
 
-def _flush_folder(folder: Path) -> None:
-    """Make the rename itself durable, where the platform lets a folder be opened."""
+def flush_folder(folder: Path) -> None:
+    """Make a new name in a folder durable, where the platform lets a folder be opened."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
