@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+from consistency_lab.choices import printable
 from consistency_lab.cli.common import Common, parse_numbers, print_json
 from consistency_lab.contrast.settings import GANSettings, VAESettings
 from consistency_lab.errors import UserError
@@ -58,7 +59,7 @@ class Training(Common):
         for name, job in zip(names, jobs, strict=True):
             options: dict[str, Any] = {"device": self.device, "force": self.force, "progress": self.progress}
             model = kind.train(images, settings=job, name=name, store=store, **options, **self._more())
-            print(f"{model.name}: {model.folder}{self._known_as(model)}")
+            print(f"{printable(model.name)}: {model.folder}{self._known_as(model)}")
 
     @staticmethod
     def _known_as(model: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from consistency_lab.errors import StoreError
 
+_REFUSED, _LONGEST = '/\\<>:"|?*', 150  # characters, and bytes; endings are added
 _TEMPORARY = ".tmp-"
 _LEFT = re.compile(re.escape(_TEMPORARY) + r"[0-9a-f]+(\..*)?")  # and nothing that a user has called so
 
@@ -58,6 +60,20 @@ def as_path(path: object) -> Path:
     if not isinstance(path, str | os.PathLike):
         raise StoreError(f"a path is text, not a {type(path).__name__}; write for example 'results/mine.nc'.")
     return Path(path)
+
+
+def file_name(text: str) -> str:
+    """A name, of whatever characters, as that of one file in a folder: no separators, no leading dot, nothing that a file system refuses.
+
+    >>> file_name("../../escape"), file_name("unet-s0 (lr=0.001)")
+    ('_.._escape', 'unet-s0 (lr=0.001)')
+    """
+    plain = "".join(letter if letter.isprintable() and letter not in _REFUSED else "_" for letter in text)
+    plain = plain.strip(" ").lstrip(".")
+    if len(plain.encode()) > _LONGEST:
+        digest = hashlib.sha256(plain.encode()).hexdigest()[:12]
+        plain = f"{plain.encode()[: _LONGEST - 13].decode(errors='ignore')}-{digest}"
+    return plain or "unnamed"
 
 
 def sweep(folder: Path) -> None:

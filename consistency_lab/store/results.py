@@ -23,6 +23,7 @@ import xarray as xr
 
 from consistency_lab.choices import Choice
 from consistency_lab.errors import DamagedError, StoreError
+from consistency_lab.markup import spreadsheet_cell
 from consistency_lab.store.atomic import as_path, atomic_write, is_file, unreadable
 from consistency_lab.store.checksums import BLANK, CHANGED, sum_holds, write_summed
 from consistency_lab.store.migration import migrated
@@ -206,8 +207,24 @@ def to_frame(ds: xr.Dataset, *names: str) -> pd.DataFrame:
 
 def save_frame(table: xr.Dataset | pd.DataFrame, path: str | os.PathLike[str]) -> None:
     """Write a frame, or `to_frame` of a result, as CSV without loss. Raises `StoreError` if it cannot be written."""
-    frame = to_frame(table) if isinstance(table, xr.Dataset) else table
-    atomic_write(path, frame.to_csv(index=False))
+    atomic_write(path, csv_text(to_frame(table) if isinstance(table, xr.Dataset) else table))
+
+
+def csv_text(frame: pd.DataFrame, number: str | None = None) -> str:
+    """A frame as CSV in which no text is a formula to a spreadsheet; an index that has a name is its first column.
+
+    Args:
+        number: format of floats, such as ``"%.6g"``; by default all their digits.
+    """
+    shown = frame.rename(columns=_cell).reset_index() if frame.index.name is not None else frame.rename(columns=_cell)
+    texts = [name for name, kind in shown.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
+    return shown.assign(**{str(name): shown[name].map(_cell) for name in texts}).to_csv(
+        index=False, float_format=number
+    )
+
+
+def _cell(value: Any) -> Any:
+    return spreadsheet_cell(value) if isinstance(value, str) else value
 
 
 def _storable(variable: xr.Variable, name: str) -> xr.Variable:
