@@ -82,7 +82,7 @@ class Baseline:
             found = None
         if not isinstance(found, dict) or found.get("format") != FORMAT:
             raise StoreError(f"{path} is no baseline of a gate; make it again with --write-baseline.")
-        found = checked(found, path, "restore it from git, or make it again with --write-baseline")
+        found = checked(found, path, "restore it from git, or take its 'checksum' out if the change is yours")
         del found["format"]
         if wrong := _wrong(found):
             raise StoreError(f"{path} is damaged, or was edited: {wrong}; make it again with --write-baseline.")

@@ -17,7 +17,7 @@ from consistency_lab.errors import StoreError
 
 _REFUSED, _LONGEST = '/\\<>:"|?*', 150  # characters, and bytes; endings are added
 _TEMPORARY = ".tmp-"
-_LEFT = re.compile(re.escape(_TEMPORARY) + r"[0-9a-f]+(\..*)?")  # and nothing that a user has called so
+_LEFT = re.compile(re.escape(_TEMPORARY) + r"[0-9a-f]+(\..*)?")
 
 
 @contextlib.contextmanager
@@ -79,9 +79,14 @@ def file_name(text: str) -> str:
 def sweep(folder: Path) -> None:
     """Remove what killed writers left in a folder and below. Only for a folder in which nobody else is writing."""
     for left in folder.rglob(f"{_TEMPORARY}*"):
-        if _LEFT.fullmatch(left.name):
+        if is_temporary(left):
             with contextlib.suppress(OSError):
                 left.unlink()
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file is one that a writer has begun (`atomic_path`), and not one that a user has called nearly so."""
+    return _LEFT.fullmatch(path.name) is not None
 
 
 def ensure_writable(folder: str | os.PathLike[str]) -> None:

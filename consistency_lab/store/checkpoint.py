@@ -120,15 +120,21 @@ def save_state(path: str | os.PathLike[str], state: object) -> None:
     write_summed(path, buffer.getbuffer(), buffer.tell() - len(_AFTER) + 1)
 
 
-def load_state(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Any:
+def load_state(path: str | os.PathLike[str], device: str | torch.device = "cpu", of: Run | None = None) -> Any:
     """What `save_state` was given, its tensors on ``device``.
 
+    Args:
+        of: the run whose hash the state, a dict, has as ``"run"``, unless it is of an earlier version.
+
     Raises:
-        StoreError: the file cannot be read. DamagedError: it is missing, truncated or changed.
+        StoreError: the file cannot be read. DamagedError: it is missing, truncated, changed or of another run.
     """
     check_state(path)
     with _reading(path, "training state"):
-        return torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location=device, weights_only=True)
+    if of is not None and isinstance(state, dict) and state.get("run", of.hash) != of.hash:
+        raise DamagedError(f"{path} is of another run; put back the file that belongs there.")
+    return state
 
 
 def check_state(path: str | os.PathLike[str]) -> bool:

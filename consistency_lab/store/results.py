@@ -120,6 +120,11 @@ def load_result(path: str | os.PathLike[str]) -> xr.Dataset:
     return migrated(stored)
 
 
+def has_sum(path: Path) -> bool:
+    """Whether a file that `load_result` has read carried a checksum, which it looked at."""
+    return BLANK[:-32].encode() in path.read_bytes()
+
+
 def with_provenance(ds: xr.Dataset, kind: str, *, choices: Sequence[str] | None = None, **facts: Any) -> xr.Dataset:
     """A copy that says what it is: ``attrs["kind"]``, and ``attrs["provenance"]``, facts and `environment()` as JSON.
 

@@ -13,7 +13,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ class Run:
     def summary(self) -> dict[str, Any] | None:
         """What `finish` was given, or None for an unfinished run. Raises `StoreError` if ``done.json`` is damaged."""
         found = self._finished()
-        return None if found is None else {key: value for key, value in found.items() if key != _LINES}
+        return None if found is None else {key: value for key, value in found.items() if key not in (_LINES, _FILES)}
 
     @contextlib.contextmanager
     def begin(self, waiting: Callable[[str], None] | None = None) -> Iterator[Run]:
@@ -108,11 +108,20 @@ class Run:
                 self._held = False
                 self._leave_nothing_empty()
 
-    def finish(self, summary: Mapping[str, Any]) -> None:
-        """Declare the run a result: the last thing that is written. Inside `begin` only."""
+    def finish(self, summary: Mapping[str, Any], passing: Collection[str] = ()) -> None:
+        """Declare the run a result: the last thing that is written. Inside `begin` only.
+
+        ``done.json`` also says which files the run consists of, but for those that are ``passing``, and how long the log is.
+        """
         self._check_held()
-        facts = {**_plain(summary), _LINES: len(self.records())}
+        written = (path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file())
+        files = sorted(name for name in written if name not in (SPEC, DONE, _LOCK, *passing))
+        facts = {**_plain(summary), _LINES: len(self.records()), _FILES: files}
         atomic_write(self.folder / DONE, json.dumps(with_checksum(facts, self.hash), indent=2) + "\n")
+
+    def missing(self) -> list[str]:
+        """The files that the run had when it was finished and has no longer; none of an unfinished one. Raises `StoreError`."""
+        return [name for name in (self._finished() or {}).get(_FILES, ()) if not is_file(self.folder / name)]
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Add a line to ``metrics.jsonl``; it carries its ``"step"``; NaN is allowed. Inside `begin` only."""
@@ -250,7 +259,7 @@ class Run:
             raise RuntimeError("a run is written inside `with run.begin():` only")
 
 
-_LINES = "log_lines"  # in done.json: how long the log was
+_LINES, _FILES = "log_lines", "files"  # in done.json
 _REMEDY = "restore it from a copy, or move its folder away and run it again"
 
 

@@ -22,6 +22,8 @@ from consistency_lab.store.spec import NUMERICS_VERSION
 if TYPE_CHECKING:
     from xarray import Dataset
 
+    from consistency_lab.store.verify import Finding
+
 __all__ = ["Run", "Store"]
 
 RESULT = "result.nc"
@@ -68,6 +70,12 @@ class Store:
     def set_aside(self) -> list[Path]:
         """The folders that were set aside here (`Run.set_aside`): nothing reads them, and they may be removed."""
         return sorted(path for path in (self.root / ASIDE).glob("*") if path.is_dir())
+
+    def verify(self, *more: str | os.PathLike[str]) -> list[Finding]:
+        """What is wrong with files of the store, and with more files and folders, and what to do (`store.verify`); nothing is changed."""
+        from consistency_lab.store.verify import verify
+
+        return verify([*([self.root] if self.root.exists() else []), *more])[1]
 
     def _opened(self) -> tuple[list[Run], dict[str, StoreError]]:
         """The runs, and by folder name what is wrong with those that cannot be opened."""

@@ -229,12 +229,10 @@ def _train_in(
     state = run.folder / _STATE
     seconds, pending = 0.0, list[dict[str, Tensor]]()
     if state.exists():
-        saved = load_state(state)
+        saved = load_state(state, of=run)
         if saved["threads"] != torch.get_num_threads() and loop.device.type == "cpu":
             # Sums on a CPU depend on how they are divided: the resume is bit-exact.
             torch.set_num_threads(saved["threads"])
-        if saved.get("run", run.hash) != run.hash:
-            raise DamagedError(f"{state} is of another run; put back the file that belongs there.")
         loop.load_state_dict(saved["loop"])
         seconds = saved["seconds"]
         pending += [{key: loss.to(loop.device) for key, loss in losses.items()} for losses in saved.get("pending", [])]
@@ -287,7 +285,8 @@ def _train_in(
         for kind, weights in (("ema", loop.average.weights), ("raw", loop.module.state_dict())):
             save_run_tensors(run, _WEIGHTS[kind], keep(weights), {"spec": run.spec, "weights": kind})
         last = run.records()[-1]
-        run.finish({"steps": loop.step, "seconds": round(last["seconds"], 2), "final_loss": last["loss"]})
+        said = {"steps": loop.step, "seconds": round(last["seconds"], 2), "final_loss": last["loss"]}
+        run.finish(said, passing=[_STATE])
         state.unlink(missing_ok=True)
 
 
