@@ -59,16 +59,18 @@ def with_checksum(content: Mapping[str, Any], salt: str = "") -> dict[str, Any]:
     return {**content, KEY: _json_sum(content, salt)}
 
 
-def checked(content: dict[str, Any], what: str | Path, remedy: str, salt: str = "") -> dict[str, Any]:
-    """A JSON object as it was before `with_checksum`; itself where it has no sum.
+def checked(
+    content: dict[str, Any], what: str | Path, remedy: str, salt: str = "", needed: bool = False
+) -> dict[str, Any]:
+    """A JSON object as it was before `with_checksum`; itself where it has no sum and none is ``needed``.
 
     Raises:
         DamagedError: the sum does not fit. The sentence names ``what`` and ends with the ``remedy``.
     """
-    if KEY not in content:
+    if KEY not in content and not needed:
         return content
     plain = {key: value for key, value in content.items() if key != KEY}
-    if content[KEY] != _json_sum(plain, salt):
+    if content.get(KEY) != _json_sum(plain, salt):
         raise DamagedError(f"{what} {CHANGED}; {remedy}.")
     return plain
 

@@ -109,6 +109,8 @@ def load_result(path: str | os.PathLike[str]) -> xr.Dataset:
         # become a time, a fill value a NaN.
         options: dict[str, Any] = {"decode_times": False, "decode_timedelta": False, "mask_and_scale": False}
         stored = xr.load_dataset(io.BytesIO(content), engine="scipy", **options)
+        if not stored.attrs and not stored.variables:
+            raise ValueError("zeros behind the magic number are a file of nothing to the format")
     except Exception as error:  # the reader fails on damaged bytes with whatever it trips over
         raise DamagedError(
             f"{path} is truncated or is not a netCDF result; restore it from a copy, or compute it again."

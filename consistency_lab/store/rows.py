@@ -127,6 +127,8 @@ class RowFile:
         try:
             row = json.loads(line)
             key, values = row["key"], row["values"]
+            if not set(row) <= _KNOWN:
+                raise ValueError
         except (ValueError, KeyError, TypeError):
             raise self._damaged(self._lines) from None
         self.unsummed += KEY not in row
@@ -177,4 +179,5 @@ class RowFile:
             lock.release()
 
 
+_KNOWN = {"key", "spec", "numerics_version", "values", KEY}
 _REMEDY = "restore it from a copy, or remove that line, and its row is made again"

@@ -19,7 +19,7 @@ from typing import Any
 
 from consistency_lab.errors import DamagedError, StoreError
 from consistency_lab.store.atomic import as_path, atomic_write, cannot, is_file, sweep, unreadable
-from consistency_lab.store.checksums import checked, with_checksum
+from consistency_lab.store.checksums import KEY, checked, with_checksum
 from consistency_lab.store.spec import NUMERICS_VERSION, canonical, content_hash
 
 DONE, LOG, _LOCK = "done.json", "metrics.jsonl", ".lock"
@@ -44,20 +44,24 @@ class Run:
         self.folder, self.kind, self.name, self.numerics_version = folder, kind, name, numerics_version
         self.spec: dict[str, Any] = json.loads(canonical(spec))
         self.hash = content_hash({"kind": kind, "spec": self.spec, "numerics_version": numerics_version})
-        self._held = False
+        self._held = self._summed = False  # of earlier versions there are runs without checksums
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Run:
         """The run that lies in a folder. Raises `StoreError` if ``spec.json`` is missing, torn, foreign or edited, or cannot be read."""
         path = as_path(folder) / SPEC
-        facts = checked(_read_json(path), path, _REMEDY)
+        found = _read_json(path)
+        facts = checked(found, path, _REMEDY)
         try:
             run = cls(Path(folder), facts["kind"], facts["name"], facts["spec"], facts["numerics_version"])
             recorded = facts["hash"]
+            if not set(facts) <= set(_FACTS):
+                raise KeyError
         except (KeyError, TypeError):
             raise DamagedError(f"{path} was not written by consistency_lab; choose another folder.") from None
         if run.hash != recorded:
             raise DamagedError(f"{path} was edited after the run began, so it no longer says what was run; {_REMEDY}.")
+        run._summed = KEY in found
         return run
 
     def __repr__(self) -> str:
@@ -160,7 +164,7 @@ class Run:
                 ):  # the empty text behind the last newline, or a torn line
                     break
                 raise DamagedError(f"{where}; {remedy}.") from None
-            records.append(checked(record, f"{where}: it", remedy, self.hash))
+            records.append(checked(record, f"{where}: it", remedy, self.hash, self._summed))
         finished = self._finished()
         if finished is not None and len(records) < (wanted := finished.get(_LINES, 0)):
             raise DamagedError(f"{path} is truncated: it has {len(records)} of {wanted} lines; {remedy}.")
@@ -229,12 +233,14 @@ class Run:
         """Write ``spec.json`` into a new folder; see that an old one is ours; clear away what a kill left."""
         sweep(self.folder)
         if is_file(self.folder / SPEC):
-            Run.open(self.folder).check_same(self)
+            (before := Run.open(self.folder)).check_same(self)
+            self._summed = before._summed
         elif foreign := [path.name for path in self.folder.iterdir() if path.name != _LOCK]:
             raise StoreError(f"{self.folder} holds {foreign[0]} but no {SPEC}: it is not a run; choose another folder.")
         else:
             facts = with_checksum({key: getattr(self, key) for key in _FACTS})
             atomic_write(self.folder / SPEC, json.dumps(facts, indent=2) + "\n")
+            self._summed = True
         log = self.folder / LOG
         if log.is_file() and not log.read_bytes().endswith(b"\n"):
             self._held = True
@@ -249,7 +255,7 @@ class Run:
 
     def _finished(self) -> dict[str, Any] | None:
         path = self.folder / DONE
-        return checked(_read_json(path), path, _REMEDY, self.hash) if self.done else None
+        return checked(_read_json(path), path, _REMEDY, self.hash, self._summed) if self.done else None
 
     def _line(self, record: Mapping[str, Any]) -> str:
         return json.dumps(with_checksum(record, self.hash)) + "\n"

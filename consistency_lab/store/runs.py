@@ -122,7 +122,7 @@ class Store:
         matches: list[Run] = []
         for fit, may_fit in fits if wanted else ():
             if unknown := next((folder for folder in damaged if may_fit(folder)), None):
-                raise DamagedError(
+                raise StoreError(
                     f"{wanted!r} may be the run in {self.root / unknown}, of which nothing else is known: {damaged[unknown]}"
                 )
             if matches := [run for run in runs if fit(run)]:
