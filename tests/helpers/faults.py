@@ -8,6 +8,7 @@ lost run, or in a traceback.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import os
 import random
@@ -128,10 +129,8 @@ def _unfinished(images: cl.ImageSet, store: Store, seed: int) -> Run:
     def stop(record: dict[str, Any]) -> None:
         raise Stopped("by hand")
 
-    try:
+    with contextlib.suppress(Stopped):
         cl.train(images, **TINY, seed=seed, store=store, callback=stop)
-    except Stopped:
-        pass
     return store.find(f"mlp-s{seed}")
 
 

@@ -164,3 +164,69 @@ def test_a_damaged_done_file_is_named(store):
     (run.folder / "done.json").write_text('{"na')
     with pytest.raises(StoreError, match=r"done\.json is truncated"):
         _ = run.summary
+
+
+def test_a_finished_run_says_what_it_consisted_of_and_what_is_gone(store):
+    run = store.run("model", "a", {})
+    with run.begin():
+        run.log({"step": 1})
+        (run.folder / "snapshots").mkdir()
+        for name in ("weights", "snapshots/one", "state"):
+            (run.folder / name).write_text("x")
+        run.finish({"loss": 1.0}, passing=["state"])
+    (run.folder / "state").unlink()
+    assert run.missing() == []
+    assert run.summary == {"loss": 1.0}
+    (run.folder / "snapshots" / "one").unlink()
+    assert run.missing() == ["snapshots/one"]
+
+
+@pytest.mark.parametrize("end", [-1, -5, -60])
+def test_the_log_of_a_finished_run_is_whole_or_named(store, end):
+    run = store.run("model", "a", {})
+    with run.begin():
+        for step in range(3):
+            run.log({"step": step, "loss": 0.5})
+        run.finish({})
+    log = run.folder / "metrics.jsonl"
+    content = log.read_bytes()
+    log.write_bytes(content[:end])
+    if end == -1:  # the newline alone
+        assert len(run.records()) == 3
+    else:
+        with pytest.raises(StoreError, match=r"metrics\.jsonl is truncated: it has 2 of 3 lines"):
+            run.records()
+    log.write_bytes(content.replace(b"0.5", b"0.6", 1))
+    with pytest.raises(StoreError, match=r"metrics\.jsonl is damaged at line 1: it"):
+        run.records()
+
+
+def test_lines_without_checksums_are_of_earlier_versions_or_damaged(store):
+    run = store.run("model", "a", {})
+    with run.begin():
+        run.log({"step": 0})
+    log, spec = run.folder / "metrics.jsonl", run.folder / "spec.json"
+    log.write_text('{"step": 0}\n{"step": 1}\n')
+    with pytest.raises(StoreError, match="is damaged at line 1"):
+        run.records()
+    facts = json.loads(spec.read_text())
+    del facts["checksum"]
+    spec.write_text(json.dumps(facts))
+    old = store.find("a")
+    assert old.records() == [{"step": 0}, {"step": 1}]
+    with old.begin():
+        old.log({"step": 2})
+        old.finish({})
+    assert len(store.find("a").records()) == 3
+
+
+def test_a_file_that_a_user_has_called_nearly_so_is_not_swept_away(store):
+    run = store.run("model", "a", {})
+    with run.begin():
+        run.log({"step": 0})
+    (run.folder / ".tmp-notes.txt").write_text("mine")
+    (run.folder / ".tmp-0123abcd.pt").write_text("half of a file")
+    with run.begin():
+        pass
+    assert (run.folder / ".tmp-notes.txt").exists()
+    assert not (run.folder / ".tmp-0123abcd.pt").exists()
