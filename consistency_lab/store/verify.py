@@ -83,18 +83,28 @@ def _files(path: Path, found: list[Finding]) -> Iterator[Path]:
             for aside in sorted((here / ASIDE).iterdir()):
                 remedy = "remove it when nothing in it is needed"
                 found.append(Finding(aside, "was set aside and is read by nothing", remedy, wrong=False))
-        if SPEC in names and (run := _run_of(here / SPEC)) is not None:
-            for name in run.missing():
-                remedy = "put it back, or make the run again with --force, which sets its folder aside"
-                found.append(Finding(here / name, "is gone from a finished run", remedy))
+        found.extend(_gone(here) if SPEC in names else ())
         yield from (here / name for name in sorted(names))
+
+
+def _gone(folder: Path) -> list[Finding]:
+    """What a finished run had and has no longer; nothing where that cannot be told, which is said of the file that would tell."""
+    try:
+        names = Run.open(folder).missing()
+    except StoreError:
+        return []
+    remedy = "put it back, or make the run again with --force, which sets its folder aside"
+    return [Finding(folder / name, "is gone from a finished run", remedy) for name in names]
 
 
 def _look(path: Path) -> bool | None:
     """Whether a file has a checksum, after it was looked at; None for a file that is none of ours. Raises `StoreError`."""
     if path.name.startswith("."):
         return None
-    run = next((_run_of(folder / SPEC) for folder in list(path.parents)[:2] if (folder / SPEC).is_file()), None)
+    home = next((folder for folder in list(path.parents)[:2] if (folder / SPEC).is_file()), None)
+    run = None if home is None else _run_of(home)
+    if home is not None and run is None and path.name in (DONE, LOG):
+        return None  # their sums are of the run's hash too, which is not known
     if path.suffix == ".safetensors":
         return check_tensors(path) if run is None else check_run_tensors(run, path.relative_to(run.folder).as_posix())
     if path.suffix == ".nc":
@@ -138,10 +148,10 @@ def _json(path: Path, run: Run | None) -> bool | None:
     return KEY in content if KEY in content or path.name == DONE or set(_OURS) & set(content) else None
 
 
-def _run_of(spec: Path) -> Run | None:
+def _run_of(folder: Path) -> Run | None:
     """The run of a folder; None where its spec is damaged, which is said of the spec itself, or is that of a pipeline."""
     try:
-        return Run.open(spec.parent)
+        return Run.open(folder)
     except StoreError:
         return None
 

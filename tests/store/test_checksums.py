@@ -155,6 +155,6 @@ def test_a_file_that_cannot_be_read_is_not_taken_for_damaged(tmp_path, kind):
     path.symlink_to("/proc/self/mem")  # of which every read is an I/O error
     if not path.exists():
         pytest.skip("this system has no such file")
-    with pytest.raises(StoreError, match="cannot read .*nothing was changed") as caught:
+    with pytest.raises(StoreError, match=r"cannot read .*nothing was changed") as caught:
         READ[kind](path)
     assert not isinstance(caught.value, DamagedError)

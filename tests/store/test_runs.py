@@ -165,7 +165,9 @@ def test_a_damaged_spec_does_not_make_a_name_mean_its_neighbour(store):
     spec = meant.folder / "spec.json"
     spec.write_bytes(b"\x07" + spec.read_bytes()[1:])
     for text in ("mlp-s3", "mlp-s", "mlp", meant.folder.name, "model-"):
-        with pytest.raises(StoreError, match=rf"'{text}' may be the run in .*{meant.folder.name}, of which nothing else is known"):
+        with pytest.raises(
+            StoreError, match=rf"'{text}' may be the run in .*{meant.folder.name}, of which nothing else is known"
+        ):
             store.find(text, kind="model")
     with pytest.raises(StoreError, match="may be the run in"):
         store.find("mlp-s3")

@@ -192,7 +192,7 @@ def test_weights_that_cannot_be_read_end_the_training_and_are_left_alone(images,
     (folder / "ema.safetensors").symlink_to("/proc/self/mem")  # of which every read is an I/O error
     if not (folder / "ema.safetensors").exists():
         pytest.skip("this system has no such file")
-    with pytest.raises(StoreError, match="cannot read .*nothing was changed"):
+    with pytest.raises(StoreError, match=r"cannot read .*nothing was changed"):
         train(images, **TINY, store=tmp_path)
     assert Store(tmp_path).set_aside() == []
     assert (folder / "raw.safetensors").is_file()
