@@ -41,7 +41,7 @@ def verify(paths: Sequence[str | os.PathLike[str]]) -> tuple[int, list[Finding]]
     Raises:
         UserError: there is no such file or folder.
     """
-    files, found, unsummed = 0, list[Finding](), list[Path]()
+    files, found, unsummed, said = 0, list[Finding](), list[Path](), set[str]()
     for path in map(as_path, paths):
         if not path.exists():
             raise UserError(f"there is no {path}; name a store, a folder of results, or a file.")
@@ -53,7 +53,9 @@ def verify(paths: Sequence[str | os.PathLike[str]]) -> tuple[int, list[Finding]]
             try:
                 summed = _look(file)
             except StoreError as error:
-                found.append(_finding(file, error))
+                if str(error) not in said:  # a log is damaged if the end of its run is, which has been said
+                    found.append(_finding(file, error))
+                said.add(str(error))
                 summed = True
             files += summed is not None
             unsummed += [file] if summed is False else []
