@@ -1,4 +1,4 @@
-"""A slice of `faults`: whatever happens to a file, its numbers are right or it is named. ``make faults`` runs thousands."""
+"""A slice of `faults`: whatever happens to a file, its numbers are right or it is named. ``tests/helpers/faults.py`` runs thousands."""
 
 import os
 
