@@ -5,7 +5,6 @@ torch and xarray are not imported until a result is asked for, so that ``status`
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
@@ -15,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from consistency_lab.errors import DamagedError, StoreError, UserError, unknown_name
 from consistency_lab.markup import table
-from consistency_lab.store.atomic import as_path, ensure_writable, is_file, unreadable
+from consistency_lab.store.atomic import as_path, ensure_writable, is_file
 from consistency_lab.store.run import ASIDE, SPEC, Run
-from consistency_lab.store.spec import NUMERICS_VERSION
+from consistency_lab.store.spec import NUMERICS_VERSION, file_digest
 
 if TYPE_CHECKING:
     from xarray import Dataset
@@ -159,7 +158,7 @@ class Store:
             with run.begin(waiting=_logger.warning):
                 if not run.done:
                     save_result(compute(), path)
-                    run.finish({"result": RESULT, "digest": _digest(path)})
+                    run.finish({"result": RESULT, "digest": file_digest(path)})
         check_result(run)
         return load_result(path)
 
@@ -167,19 +166,11 @@ class Store:
 def check_result(run: Run) -> None:
     """Raise `DamagedError` if the result of a finished run is not the one that it was finished with."""
     said = (run.summary or {}).get("digest")
-    if said is not None and is_file(run.folder / RESULT) and _digest(run.folder / RESULT) != said:
+    if said is not None and is_file(run.folder / RESULT) and file_digest(run.folder / RESULT) != said:
         raise DamagedError(
             f"{run.folder / RESULT} is truncated or changed, or another run's; restore it from a copy, or make it again with force, "
             "which sets the folder aside."
         )
-
-
-def _digest(path: Path) -> str:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise unreadable(path, error) from None
 
 
 def _fresh(runs: list[Run], stale: bool) -> list[Run]:

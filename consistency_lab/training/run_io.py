@@ -154,7 +154,7 @@ def _make_way(run: Run, force: bool) -> None:
                 check_run_tensors(run, name)
         except DamagedError as error:  # a file that cannot be read just now is no damage: that ends the training here
             why = f"{error} "
-    elif not is_file(run.folder / _STATE) and (left := _weights_in(run)):
+    elif not is_file(run.folder / _STATE) and (left := _weights_in(run)) and not run.done:  # by another process, by now
         raise StoreError(
             f"{run.folder} holds {left[0]} and neither its {DONE} nor the {_STATE} from which it would go on; put them back, or train "
             "it anew with --force, which sets this folder aside."
