@@ -25,6 +25,7 @@ from consistency_lab.store.atomic import as_path, is_file, unreadable
 from consistency_lab.store.checksums import BLANK, CHANGED, sum_holds, write_summed
 from consistency_lab.store.run import Run
 
+STATE = "checkpoint.pt"  # what a training state is called in a run folder
 _METADATA, _SUM = "consistency_lab", "consistency_lab_checksum"
 _END = b"PK\5\6"  # begins the last 22 bytes of a zip archive
 _AFTER = f"\n{BLANK}\n".encode()  # behind a training state, where readers of zip archives look for nothing

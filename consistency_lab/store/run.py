@@ -119,7 +119,7 @@ class Run:
         """
         self._check_held()
         written = (path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file())
-        files = sorted(name for name in written if name not in (SPEC, DONE, _LOCK, *passing))
+        files = sorted(name for name in written if not name.startswith(".") and name not in (SPEC, DONE, *passing))
         facts = {**_plain(summary), _LINES: len(self.records()), _FILES: files}
         atomic_write(self.folder / DONE, json.dumps(with_checksum(facts, self.hash), indent=2) + "\n")
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from consistency_lab.errors import DamagedError, StoreError, UserError
 from consistency_lab.store.atomic import as_path, is_temporary, unreadable
-from consistency_lab.store.checkpoint import check_run_tensors, check_state, check_tensors, load_state
+from consistency_lab.store.checkpoint import STATE, check_run_tensors, check_state, check_tensors, load_state
 from consistency_lab.store.checksums import KEY, checked
 from consistency_lab.store.results import has_sum, load_result
 from consistency_lab.store.rows import RowFile
@@ -114,7 +114,7 @@ def _look(path: Path) -> bool | None:
         if run is not None and path.name == RESULT:
             check_result(run)
         return has_sum(path)
-    if path.suffix == ".pt" and run is not None:
+    if path.name == STATE and run is not None:
         load_state(path, of=run)
         return check_state(path)
     if path.name == LOG and run is not None:

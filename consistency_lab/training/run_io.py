@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from consistency_lab.errors import DamagedError, StoreError, UserError
 from consistency_lab.store.atomic import is_file
 from consistency_lab.store.checkpoint import (
+    STATE,
     check_run_tensors,
     load_run_tensors,
     load_state,
@@ -32,7 +33,7 @@ from consistency_lab.training.watching import LOG_EVERY, Record, Watch
 
 _logger = logging.getLogger(__name__)
 _CHECKPOINT_SECONDS = 20.0
-_STATE, _SNAPSHOTS = "checkpoint.pt", "snapshots"
+_SNAPSHOTS = "snapshots"
 _WEIGHTS = {"ema": "ema.safetensors", "raw": "raw.safetensors"}
 
 Weights = dict[str, Tensor]
@@ -135,7 +136,7 @@ def _finish(
 
 def _take_over(run: Run, whole: Run) -> None:
     """Give a run the log and the snapshots of another, in the place of what an earlier attempt has left."""
-    (run.folder / _STATE).unlink(missing_ok=True)
+    (run.folder / STATE).unlink(missing_ok=True)
     run.truncate_log(0)
     for record in whole.records():
         run.log(record)
@@ -154,9 +155,9 @@ def _make_way(run: Run, force: bool) -> None:
                 check_run_tensors(run, name)
         except DamagedError as error:  # a file that cannot be read just now is no damage: that ends the training here
             why = f"{error} "
-    elif not is_file(run.folder / _STATE) and (left := _weights_in(run)) and not run.done:  # by another process, by now
+    elif not is_file(run.folder / STATE) and (left := _weights_in(run)) and not run.done:  # by another process, by now
         raise StoreError(
-            f"{run.folder} holds {left[0]} and neither its {DONE} nor the {_STATE} from which it would go on; put them back, or train "
+            f"{run.folder} holds {left[0]} and neither its {DONE} nor the {STATE} from which it would go on; put them back, or train "
             "it anew with --force, which sets this folder aside."
         )
     if why is not None and (place := run.set_aside()) is not None:
@@ -226,7 +227,7 @@ def _train_in(
     run: Run, loop: Loop, keep: Callable[[Weights], Weights], progress: bool | None, watch: Watch, until: int
 ) -> None:
     """Train inside a begun run folder, from its checkpoint where there is one, to its last step or to where the callback stops it."""
-    state = run.folder / _STATE
+    state = run.folder / STATE
     seconds, pending = 0.0, list[dict[str, Tensor]]()
     if state.exists():
         saved = load_state(state, of=run)
@@ -286,7 +287,7 @@ def _train_in(
             save_run_tensors(run, _WEIGHTS[kind], keep(weights), {"spec": run.spec, "weights": kind})
         last = run.records()[-1]
         said = {"steps": loop.step, "seconds": round(last["seconds"], 2), "final_loss": last["loss"]}
-        run.finish(said, passing=[_STATE])
+        run.finish(said, passing=[STATE])
         state.unlink(missing_ok=True)
 
 
