@@ -19,6 +19,10 @@ class HeldError(StoreError):
     """A run that another process is writing."""
 
 
+class DamagedError(StoreError):
+    """A file that can be read and does not hold what was written: cut short, changed, or missing from a finished run."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that nobody has registered: what exists, and the nearest name."""
     names = sorted(known)

@@ -1,12 +1,22 @@
-"""Small pieces of HTML by which objects show themselves in a notebook (escaped; nothing is loaded from elsewhere), and shares."""
+"""Small pieces of HTML by which objects show themselves in a notebook (escaped; nothing is loaded from elsewhere), and shares.
+
+What a user has named is to be read as text wherever it is shown. For each place there is one function: `html.escape`, of which jinja makes
+use, for pages; `markdown` for Markdown; `spreadsheet_cell` for CSV; `choices.printable` for terminals and figures, which draw no
+mathematics (`plots.theme.STYLE`); `store.atomic.file_name` for the names of files.
+"""
 
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
+# What begins markup in Markdown, mathematics included; an underscore or a bracket only where it does, and what makes a line a heading, a
+# quotation or a list only where the text begins.
+_MARKDOWN = re.compile(r"[\\`*|$]|<(?=[A-Za-z/!?])|&(?=#?\w+;)|(?<!\w)_|_(?!\w)|\](?=\()|^[#>~=]|^[-+](?=[-\s])")
+_FORMULA = re.compile(r"[=+\-@\t\r](?!\s*$)")
 _CELL = "text-align:left;vertical-align:top"
 
 
@@ -23,6 +33,26 @@ def percent(share: float) -> str:
         return "over 99 %"
     digits = 0 if value >= 9.95 else 1 if value >= 0.095 else 2
     return f"{f'{value:.{digits}f}'.removesuffix('.0')} %" if value else "0 %"
+
+
+def markdown(text: str) -> str:
+    """The text as Markdown shows it, in a table too."""
+    return _MARKDOWN.sub(r"\\\g<0>", text)
+
+
+def spreadsheet_cell(text: str) -> str:
+    """The text, with an apostrophe before it where a spreadsheet would take it for a formula; a number is none.
+
+    >>> spreadsheet_cell("=1+1"), spreadsheet_cell("-0.5"), spreadsheet_cell("unet")
+    ("'=1+1", '-0.5', 'unet')
+    """
+    if not _FORMULA.match(text):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
 
 
 def table(title: str, rows: Iterable[tuple[str, ...]], head: tuple[str, ...] = ()) -> str:

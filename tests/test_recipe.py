@@ -292,6 +292,7 @@ def test_a_density_is_an_array_in_the_file(tmp_path):
     recipe = Recipe.from_findings(difficulty(np.linspace(1, 2, 20)))
     recipe.save(path)
     content = json.loads(path.read_text())
+    del content["checksum"]
     found = content["changes"]["timesteps"]
     assert found["name"] == "density"
     assert found["values"] == recipe.changes["timesteps"].options["values"]
@@ -358,6 +359,10 @@ def test_a_file_that_says_something_else_is_no_recipe(tmp_path, change):
     path = tmp_path / "recipe.json"
     Recipe.paper().save(path)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(UserError, match="its checksum does not fit"):
+        Recipe.load(path)
+    content = {key: value for key, value in json.loads(path.read_text()).items() if key != "checksum"}
+    path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"recipe\.json is not a recipe"):
         Recipe.load(path)
 

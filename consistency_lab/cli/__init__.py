@@ -29,6 +29,7 @@ from consistency_lab.cli.snapshots import Snapshots
 from consistency_lab.cli.study import Study
 from consistency_lab.cli.terminal import spell_out
 from consistency_lab.cli.train import Train, TrainGAN, Training, TrainVAE
+from consistency_lab.cli.verify import Verify
 from consistency_lab.errors import UserError
 
 _HELP = """How alike are the images that different generative models make from the same noise, why, and what does that buy?
@@ -51,6 +52,7 @@ COMMANDS: dict[str, type[Any]] = {
     "race": Race,
     "report": Report,
     "status": Status,
+    "verify": Verify,
     "list": List,
     "export": Export,
 }
@@ -102,7 +104,11 @@ def _parse(arguments: list[str]) -> Any:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point. Returns 0, or what a command decided (`gate`: 1 or 3), 2 for input that cannot be used, 130 after Ctrl-C."""
+    """Entry point.
+
+    Returns:
+        0, or what a command decided (`gate`: 1 or 3; `verify`: 1), 2 for input that cannot be used, 130 after Ctrl-C.
+    """
     spell_out()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments == ["--version"]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from consistency_lab.choices import printable
 from consistency_lab.cli.common import load_models
 from consistency_lab.cli.names import names_at
 from consistency_lab.errors import UserError
@@ -33,14 +34,20 @@ class Status:
 
         if self.store.exists() and not self.store.is_dir():
             raise UserError(f"{self.store} is a file; name the folder that runs are stored in.")
-        runs = Store(self.store).runs()
+        store = Store(self.store)
+        runs = store.runs()
         if not runs:
             print(f"no runs in {self.store}")
         for run in runs:
             data = run.spec.get("data")  # the facts of a set; of a classifier, whose name says which, a fingerprint
             name = data.get("name", "") if isinstance(data, dict) else ""
             said = ", ".join([str(name), *_changed(run)]).strip(", ")
-            print(f"{run.state:<10}  {run.kind:<8}  {run.name:<24}  {run.folder.name}  {said}".rstrip())
+            line = f"{run.state:<10}  {run.kind:<8}  {printable(run.name):<24}  {run.folder.name}  {printable(said)}"
+            print(line.rstrip())
+        if aside := store.set_aside():
+            print(
+                f"{len(aside)} set aside in {aside[0].parent}, which nothing reads: {', '.join(path.name for path in aside)}"
+            )
 
 
 def _changed(run: Run) -> list[str]:

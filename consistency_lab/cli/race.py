@@ -145,6 +145,7 @@ class Race(SideBySide):
         from consistency_lab.paper import kinds
         from consistency_lab.paper.race.table import finals_table, race_table
         from consistency_lab.plots.save import save_figure
+        from consistency_lab.store.atomic import file_name
         from consistency_lab.store.results import save_frame, save_result
 
         start = self.out / self.preset / f"race-{self.contestants}"
@@ -152,7 +153,7 @@ class Race(SideBySide):
         save_frame(race_table(result), start.with_name(f"{start.name}.csv"))
         save_frame(finals_table(result), start.with_name(f"{start.name}-finals.csv"))
         for each in kinds.Race().figures(result):
-            save_figure(each.figure, start.with_name(f"{start.name}-{each.name}"), each.frame)
+            save_figure(each.figure, start.with_name(file_name(f"{start.name}-{each.name}")), each.frame)
 
 
 def _print_race(result: xr.Dataset) -> None:

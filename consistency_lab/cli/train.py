@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from consistency_lab.choices import printable
 from consistency_lab.cli.common import SideBySide, parse_numbers, print_json
 from consistency_lab.contrast.settings import GANSettings, VAESettings
 from consistency_lab.errors import UserError
@@ -80,7 +81,7 @@ class Training(SideBySide):
         for name, job in zip(names, jobs, strict=True):
             options: dict[str, Any] = {"device": self.device, "force": force, "progress": self.progress}
             model = kind.train(images, settings=job, name=name, store=store, **options, **self._more())
-            print(f"{model.name}: {model.folder}{self._known_as(model)}")
+            print(f"{printable(model.name)}: {model.folder}{self._known_as(model)}")
 
     def _train_elsewhere(
         self,
@@ -95,7 +96,7 @@ class Training(SideBySide):
 
         if self.force:  # once: a job that loses its worker goes on
             for run in runs.values():
-                run.discard()
+                run.set_aside()
         missing = {name: Job(jobs[name], run, self._more()) for name, run in runs.items() if not run.done}
         train_jobs(where, images, missing, store, device, lambda line: None if self.quiet else print(line, flush=True))
 

@@ -146,7 +146,7 @@ def train_gan(
         name: how tables call the model; ``gan-GENERATOR-sSEED`` by default.
         store: where runs are stored; with one, the same spec is never trained twice and a stopped run resumes. Without, nothing is stored.
         device: ``"cpu"``, ``"cuda"``, ...; by default a GPU where there is one.
-        force: train again although the store has the run.
+        force: train again; what the store has of the run is set aside.
         progress: show a progress bar; by default on a terminal only.
         settings: where to start from; ``GANSettings()`` by default.
         **changes: any field of `GANSettings`.
@@ -156,7 +156,7 @@ def train_gan(
 
     Raises:
         UserError: settings that do not exist or do not fit the images, or a loss that diverges.
-        StoreError: the store cannot be written, or another process holds the run.
+        StoreError: the store cannot be written or read, or without ``force`` holds weights and nothing that they could be made from.
 
     >>> model = train_gan(load_images("digits"), generator="image(network='unet')", seed=1)
     """

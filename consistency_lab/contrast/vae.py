@@ -55,7 +55,7 @@ def train_vae(
         name: how tables call the model; ``vae-AUTOENCODER-sSEED`` by default.
         store: where runs are stored; with one, the same spec is never trained twice and a stopped run resumes. Without, nothing is stored.
         device: ``"cpu"``, ``"cuda"``, ...; by default a GPU where there is one.
-        force: train again although the store has the run.
+        force: train again; what the store has of the run is set aside.
         progress: show a progress bar; by default on a terminal only.
         settings: where to start from; ``VAESettings()`` by default.
         **changes: any field of `VAESettings`.
@@ -65,7 +65,7 @@ def train_vae(
 
     Raises:
         UserError: settings that do not exist or do not fit the images, or a loss that diverges.
-        StoreError: the store cannot be written, or another process holds the run.
+        StoreError: the store cannot be written or read, or without ``force`` holds weights and nothing that they could be made from.
 
     >>> model = train_vae(load_images("digits"), beta=0.2)
     """

@@ -14,7 +14,8 @@ import xarray as xr
 
 from consistency_lab.errors import StoreError, UserError
 from consistency_lab.intervals import as_value, interval_of
-from consistency_lab.store.atomic import as_path, atomic_write
+from consistency_lab.store.atomic import as_path, atomic_write, unreadable
+from consistency_lab.store.checksums import checked, with_checksum
 from consistency_lab.store.results import provenance
 
 FORMAT = "consistency-lab gate baseline 1"
@@ -73,19 +74,24 @@ class Baseline:
         path = as_path(path)
         try:
             found = json.loads(path.read_text("utf-8"))
+        except FileNotFoundError:
+            raise StoreError(f"there is no baseline {path}; --write-baseline makes one.") from None
         except OSError as error:
-            raise StoreError(f"there is no baseline {path} ({error.strerror}); --write-baseline makes one.") from None
+            raise unreadable(path, error) from None
         except ValueError:
             found = None
-        if not isinstance(found, dict) or found.pop("format", None) != FORMAT:
+        if not isinstance(found, dict) or found.get("format") != FORMAT:
             raise StoreError(f"{path} is no baseline of a gate; make it again with --write-baseline.")
+        found = checked(found, path, "restore it from git, or take its 'checksum' out if the change is yours")
+        del found["format"]
         if wrong := _wrong(found):
             raise StoreError(f"{path} is damaged, or was edited: {wrong}; make it again with --write-baseline.")
         return cls(**found)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it, whole or not at all. Raises `StoreError` if ``path`` cannot be written."""
-        atomic_write(as_path(path), json.dumps({"format": FORMAT, **asdict(self)}, indent=2, sort_keys=True) + "\n")
+        content = with_checksum({"format": FORMAT, **asdict(self)})
+        atomic_write(as_path(path), json.dumps(content, indent=2, sort_keys=True) + "\n")
 
     def bound(self, metric: str) -> float:
         """What a score must reach: the estimate less the tolerance. Raises `UserError` for a metric that it does not have."""

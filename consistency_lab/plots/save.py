@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from consistency_lab.plots.theme import STYLE
 from consistency_lab.store.atomic import atomic_write
+from consistency_lab.store.results import csv_text
 
 SUFFIXES = (".png", ".pdf", ".csv")
 CSV_FLOAT = "%.6g"
@@ -74,4 +75,4 @@ def drawn(figure: Figure, form: str, **options: Any) -> bytes:
 
 def to_csv(frame: pd.DataFrame) -> str:
     """The frame as CSV text with six digits; a named index is kept as a column."""
-    return frame.to_csv(index=frame.index.name is not None, float_format=CSV_FLOAT)
+    return csv_text(frame, CSV_FLOAT)

@@ -12,7 +12,7 @@ import xarray as xr
 
 from consistency_lab.choices import Choice
 from consistency_lab.diffusion.schedule import SCHEDULES
-from consistency_lab.errors import UserError
+from consistency_lab.errors import DamagedError, UserError
 from consistency_lab.markup import bullets, table
 from consistency_lab.recipe.derivation import (
     UNIFORM_SHARE,
@@ -29,7 +29,8 @@ from consistency_lab.recipe.derivation import (
     pilot_of,
     read_curvature,
 )
-from consistency_lab.store.atomic import atomic_write
+from consistency_lab.store.atomic import as_path, atomic_write, unreadable
+from consistency_lab.store.checksums import checked, with_checksum
 from consistency_lab.store.results import with_provenance
 from consistency_lab.training.settings import TrainingSettings
 from consistency_lab.training.timesteps import TIMESTEPS
@@ -157,13 +158,17 @@ class Recipe:
         """Write it as JSON, its density an array there. Raises `StoreError` if that cannot be done."""
         changes = {key: value.facts if isinstance(value, Choice) else value for key, value in self.changes.items()}
         content = {"kind": "recipe", **asdict(self), "changes": changes}
-        atomic_write(path, json.dumps(content, indent=2) + "\n")
+        atomic_write(path, json.dumps(with_checksum(content), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:
-        """Read what `save` wrote. Raises `UserError` for anything else."""
+        """Read what `save` wrote. Raises `UserError` for anything else, and for a file that was changed since or cannot be read."""
+        path = as_path(path)
         try:
-            content = json.loads(Path(path).read_text("utf-8"))
+            content = json.loads(path.read_text("utf-8"))
+            content = checked(
+                content, path, "restore it from a copy, or take its line 'checksum' out if the change is yours"
+            )
             if content.pop("kind") != "recipe":
                 raise ValueError
             density = tuple((float(t), float(value)) for t, value in content.pop("density"))
@@ -177,7 +182,11 @@ class Recipe:
             return cls(reasons=tuple(reasons), density=density, **content)
         except FileNotFoundError:
             raise UserError(f"there is no recipe {path}; give a file that `consistency-lab recipe` wrote.") from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except OSError as error:
+            raise unreadable(path, error) from None
+        except DamagedError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise UserError(
                 f"{path} is not a recipe; make one with `consistency-lab recipe DIFFICULTY.nc --out {path}`."
             ) from None

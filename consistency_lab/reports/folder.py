@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import sys
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from consistency_lab.kinds.registry import figures_of, kind_of
 from consistency_lab.plots import save as _save
 from consistency_lab.plots.save import SUFFIXES, save_figure
 from consistency_lab.reports.html import HERE, KINDS_HERE, report
-from consistency_lab.store.atomic import atomic_write
+from consistency_lab.store.atomic import atomic_write, file_name
 from consistency_lab.store.results import load_result, save_frame, save_result
 from consistency_lab.store.shapes import whole
 
@@ -32,13 +33,14 @@ def write_folder(results: Mapping[str, xr.Dataset], out: Path, title: str) -> Pa
     this one does not, are removed with their figures: a folder never mixes two calls.
 
     Args:
-        results: by the name of the file that each belongs in.
+        results: by the name of the file that each belongs in; what a file cannot be called (a model's name) is spelled so that it can.
         out: gets ``results/``, ``figures/`` and ``report.html`` with its ``.json`` and ``.md``.
         title: of the page.
 
     Raises:
         StoreError: the folder cannot be written.
     """
+    results = _by_file(results)
     notes, code = out / "figures" / _DRAWN, _digest((_code() + _code_of_kinds(results)).encode())
     before = _read(notes)
     others = {name: each for name, each in before.get("results", {}).items() if name not in results}
@@ -58,28 +60,38 @@ def write_folder(results: Mapping[str, xr.Dataset], out: Path, title: str) -> Pa
     return path
 
 
+def _by_file(results: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """The results by names that files can have, all different."""
+    named: dict[str, xr.Dataset] = {}
+    for name, result in results.items():
+        plain = file_name(name)
+        numbered = (f"{plain} ({number})" for number in itertools.count(2))
+        named[next(each for each in itertools.chain([plain], numbered) if each not in named)] = result
+    return named
+
+
 def _remove(name: str, drawn: Mapping[str, Any], out: Path) -> None:
     """Take a result that was written here before, and its figures, out of a folder that now holds others."""
     for suffix in (".nc", ".csv"):
-        (out / "results" / name).with_suffix(suffix).unlink(missing_ok=True)
+        (out / "results" / f"{file_name(name)}{suffix}").unlink(missing_ok=True)
     for figure in drawn["figures"]:
         for suffix in SUFFIXES:
-            (out / "figures" / f"{figure}{suffix}").unlink(missing_ok=True)
+            (out / "figures" / f"{file_name(figure)}{suffix}").unlink(missing_ok=True)
 
 
 def _write_result(name: str, result: xr.Dataset, out: Path, known: dict[str, Any] | None) -> dict[str, Any]:
     """Write one result and, unless ``known`` says that they are drawn, its figures. Returns what is to be known next time."""
-    path = out / "results" / f"{name}.nc"
-    if known and path.with_suffix(".csv").is_file() and _holds(path, result, known["digest"]):
+    path, table = (out / "results" / f"{name}{suffix}" for suffix in (".nc", ".csv"))
+    if known and table.is_file() and _holds(path, result, known["digest"]):
         figures = known["figures"]
         if all((out / "figures" / f"{figure}{suffix}").is_file() for figure in figures for suffix in SUFFIXES):
             return known
     save_result(result, path)
-    save_frame(result, path.with_suffix(".csv"))
+    save_frame(result, table)
     drawn = []
     for figure_name, figure, frame in figures_of(result):
-        save_figure(figure, out / "figures" / f"{name}-{figure_name}", frame)
-        drawn.append(f"{name}-{figure_name}")
+        drawn.append(file_name(f"{name}-{figure_name}"))
+        save_figure(figure, out / "figures" / drawn[-1], frame)
     return {"digest": _digest(path.read_bytes()), "figures": drawn}
 
 

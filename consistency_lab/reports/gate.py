@@ -13,6 +13,7 @@ import xarray as xr
 
 from consistency_lab.gates.decision import FAIL, OPEN
 from consistency_lab.kinds.gate import HEAD, Gate, must, note_of, rows, title, told
+from consistency_lab.markup import markdown
 from consistency_lab.plots import reading
 from consistency_lab.plots.gate import worst_figure
 from consistency_lab.plots.theme import STYLE
@@ -76,18 +77,18 @@ def write_markdown(ds: xr.Dataset, path: str | os.PathLike[str]) -> Path:
         figure.savefig(buffer, format="png", bbox_inches="tight", dpi=110)
     atomic_write(picture, buffer.getvalue())
     lines = [
-        f"### Gate: {_cell(title(ds))}",
+        f"### Gate: {markdown(title(ds))}",
         "",
-        *(f"* {_cell(told(ds, metric))}" for metric in reading.names(ds, "metric")),
+        *(f"* {markdown(told(ds, metric))}" for metric in reading.names(ds, "metric")),
         "",
     ]
     lines += [
         f"| {' | '.join(HEAD)} |",
         f"|{'---|' * len(HEAD)}",
-        *(f"| {' | '.join(map(_cell, row))} |" for row in rows(ds)),
+        *(f"| {' | '.join(map(markdown, row))} |" for row in rows(ds)),
         "",
     ]
-    lines += [f"* Warning: {_cell(sentence)}" for sentence in reading.warnings(ds)]
+    lines += [f"* Warning: {markdown(sentence)}" for sentence in reading.warnings(ds)]
     lines += [
         "",
         "Worst pairs:",
@@ -99,8 +100,3 @@ def write_markdown(ds: xr.Dataset, path: str | os.PathLike[str]) -> Path:
     ]
     atomic_write(path, "\n".join(lines))
     return picture
-
-
-def _cell(text: str) -> str:
-    """Text as Markdown shows it, in a table too: names may hold what Markdown reads as its own."""
-    return "".join(f"\\{letter}" if letter in "|\\`*_<>[]#" else letter for letter in text)

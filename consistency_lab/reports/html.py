@@ -18,6 +18,7 @@ from consistency_lab.kinds import words
 from consistency_lab.kinds.base import Drawing, Kind
 from consistency_lab.kinds.numbers import plain
 from consistency_lab.kinds.registry import kind_of
+from consistency_lab.markup import markdown
 from consistency_lab.plots.theme import PALETTE
 from consistency_lab.reports.svg import csv_link, inline_svg
 from consistency_lab.store.atomic import as_path, atomic_write
@@ -119,16 +120,12 @@ def _svg(drawing: Drawing, key: str) -> Markup:
     return inline_svg(drawing.figure, re.sub(r"[^\w.-]+", "-", key), drawing.alt or drawing.name)
 
 
-# What begins markup in Markdown, mathematics included; an underscore or a bracket only where it does.
-_MARKUP = re.compile(r"[\\`*|$]|<(?=[A-Za-z/!?])|&(?=#?\w+;)|(?<!\w)_|_(?!\w)|\](?=\()")
-
-
 @jinja2.pass_eval_context
 def _literal(context: jinja2.nodes.EvalContext, value: Any) -> Any:
     """Text as it is to be read: in Markdown markup is escaped, as jinja itself does in HTML."""
     if context.autoescape or not isinstance(value, str) or isinstance(value, Markup):
         return value
-    return _MARKUP.sub(r"\\\g<0>", value)
+    return markdown(value)
 
 
 def _colours() -> str:

@@ -32,7 +32,7 @@ from consistency_lab.metrics.classifier import SmallClassifier, classes_covered,
 from consistency_lab.metrics.quality import INTERVAL, Measure, Reference, measure
 from consistency_lab.similarity.checks import counted
 from consistency_lab.similarity.trajectories import place_of
-from consistency_lab.store.checkpoint import load_tensors, save_tensors
+from consistency_lab.store.checkpoint import load_run_tensors, save_run_tensors
 from consistency_lab.store.results import with_provenance
 from consistency_lab.store.runs import Store
 
@@ -83,9 +83,9 @@ def set_classifier(images: ImageSet, store: Store, *, seed: int = 0, steps: int 
         with run.begin(waiting=_logger.warning):
             if not run.done:
                 made = train_classifier(images.all(), images.labels, name, seed=seed, steps=steps)
-                save_tensors(run.folder / _WEIGHTS, *made.to_state())
+                save_run_tensors(run, _WEIGHTS, *made.to_state())
                 run.finish(made.facts)
-    return SmallClassifier.from_state(*load_tensors(run.folder / _WEIGHTS))
+    return SmallClassifier.from_state(*load_run_tensors(run, _WEIGHTS))
 
 
 @plain_defaults()

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import os
+import re
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from consistency_lab.errors import StoreError
 
+_REFUSED, _LONGEST = '/\\<>:"|?*', 150  # characters, and bytes; endings are added
 _TEMPORARY = ".tmp-"
+_LEFT = re.compile(re.escape(_TEMPORARY) + r"[0-9a-f]+(\..*)?")
 
 
 @contextlib.contextmanager
@@ -35,7 +41,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, target)
-        _flush_folder(target.parent)
+        flush_folder(target.parent)
     except OSError as error:
         raise cannot("write", target, error) from error
     finally:
@@ -56,11 +62,31 @@ def as_path(path: object) -> Path:
     return Path(path)
 
 
+def file_name(text: str) -> str:
+    """A name, of whatever characters, as that of one file in a folder: no separators, no leading dot, nothing that a file system refuses.
+
+    >>> file_name("../../escape"), file_name("unet-s0 (lr=0.001)")
+    ('_.._escape', 'unet-s0 (lr=0.001)')
+    """
+    plain = "".join(letter if letter.isprintable() and letter not in _REFUSED else "_" for letter in text)
+    plain = plain.strip(" ").lstrip(".")
+    if len(plain.encode()) > _LONGEST:
+        digest = hashlib.sha256(plain.encode()).hexdigest()[:12]
+        plain = f"{plain.encode()[: _LONGEST - 13].decode(errors='ignore')}-{digest}"
+    return plain or "unnamed"
+
+
 def sweep(folder: Path) -> None:
     """Remove what killed writers left in a folder and below. Only for a folder in which nobody else is writing."""
     for left in folder.rglob(f"{_TEMPORARY}*"):
-        with contextlib.suppress(OSError):
-            left.unlink()
+        if is_temporary(left):
+            with contextlib.suppress(OSError):
+                left.unlink()
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file is one that a writer has begun (`atomic_path`), and not one that a user has called nearly so."""
+    return _LEFT.fullmatch(path.name) is not None
 
 
 def ensure_writable(folder: str | os.PathLike[str]) -> None:
@@ -87,8 +113,27 @@ def cannot(verb: str, path: Path, error: OSError) -> StoreError:
     )
 
 
-def _flush_folder(folder: Path) -> None:
-    """Make the rename itself durable, where the platform lets a folder be opened."""
+def unreadable(path: Path, error: OSError) -> StoreError:
+    """The sentence for a file that is there and cannot be read just now, which says nothing of what it holds."""
+    return StoreError(
+        f"cannot read {path} ({(error.strerror or str(error)).lower()}); nothing was changed: mend that, and try again."
+    )
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file. Raises `StoreError` where that cannot be told, which is not the same as no."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a name with a NUL
+        return False
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise unreadable(path, error) from None
+
+
+def flush_folder(folder: Path) -> None:
+    """Make a new name in a folder durable, where the platform lets a folder be opened."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

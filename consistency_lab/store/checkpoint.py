@@ -1,6 +1,7 @@
 """Weights as safetensors, training state as tensors and plain Python: opening either runs no code of the file's.
 
-A file is whole or absent (`atomic`), and a damaged one is reported in one sentence that names it.
+A file is whole or absent (`atomic`) and carries its checksum (`checksums`); a damaged one is reported in one sentence that names it.
+What lies in a run folder also says of which run it is, and under which name: weights that were put in the place of others are refused.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import os
 import pickle
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import safetensors
@@ -20,10 +20,15 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from consistency_lab.errors import StoreError
-from consistency_lab.store.atomic import atomic_write
+from consistency_lab.errors import DamagedError, StoreError
+from consistency_lab.store.atomic import as_path, is_file, unreadable
+from consistency_lab.store.checksums import BLANK, CHANGED, sum_holds, write_summed
+from consistency_lab.store.run import Run
 
-_METADATA = "consistency_lab"
+STATE = "checkpoint.pt"  # what a training state is called in a run folder
+_METADATA, _SUM = "consistency_lab", "consistency_lab_checksum"
+_END = b"PK\5\6"  # begins the last 22 bytes of a zip archive
+_AFTER = f"\n{BLANK}\n".encode()  # behind a training state, where readers of zip archives look for nothing
 
 
 def save_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
@@ -42,7 +47,9 @@ def save_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], me
         separate[name] = plain.clone() if storage in seen else plain
         seen.add(storage)
     # "format" is what other readers of safetensors ask for.
-    atomic_write(path, safetensors.torch.save(separate, {"format": "pt", _METADATA: json.dumps(dict(metadata))}))
+    about = {"format": "pt", _METADATA: json.dumps(dict(metadata)), _SUM: BLANK}
+    content = safetensors.torch.save(separate, about)
+    write_summed(path, content, content.index(f'"{_SUM}":"'.encode()) + len(_SUM) + 4)
 
 
 def load_tensors(
@@ -51,17 +58,54 @@ def load_tensors(
     """The tensors and the JSON object of a safetensors file; the object is empty for a file of other origin.
 
     Raises:
-        StoreError: the file is missing, truncated or no safetensors file.
+        StoreError: the file cannot be read. DamagedError: it is missing, truncated, changed or no safetensors file.
     """
-    with _reading(path, "safetensors file"), safetensors.safe_open(path, "pt", device=str(device)) as file:
+    check_tensors(path)
+    return _tensors(path, device)
+
+
+def check_tensors(path: str | os.PathLike[str]) -> bool:
+    """Read a safetensors file through and look at its checksum; False where it has none, as files of other origin.
+
+    Raises:
+        StoreError: the file cannot be read. DamagedError: it is missing, truncated, changed or no safetensors file.
+    """
+    with _reading(path, "safetensors file"):
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = file.read(min(length, os.fstat(file.fileno()).st_size))
+            held = sum_holds(file, header, 8)
+        with safetensors.safe_open(path, "pt"):  # whether all of it is there
+            pass
+    return _fits(held, path)
+
+
+def save_run_tensors(run: Run, name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write tensors into a run folder, as the file of that name of this run. Raises `StoreError` as `save_tensors` does."""
+    save_tensors(run.folder / name, tensors, {**metadata, "run": run.hash, "file": name})
+
+
+def load_run_tensors(run: Run, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `save_run_tensors` wrote; a file of an earlier version is known by its spec, if it holds one.
+
+    Raises:
+        StoreError: as `load_tensors`. DamagedError: also for the file of another run, or of another name.
+    """
+    check_run_tensors(run, name)
+    return _tensors(run.folder / name, "cpu")
+
+
+def check_run_tensors(run: Run, name: str) -> bool:
+    """Read such a file through, as `check_tensors` does, and raise `DamagedError` also if it is another run's, or has another name."""
+    path = run.folder / name
+    summed = check_tensors(path)
+    with _reading(path, "safetensors file"), safetensors.safe_open(path, "pt") as file:
         metadata = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
-        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 (it is no dict)
-
-
-def check_tensors(path: str | os.PathLike[str]) -> None:
-    """Raise `StoreError` if a safetensors file is missing, truncated or no safetensors file; reads its header and length only."""
-    with _reading(path, "safetensors file"), safetensors.safe_open(path, "pt"):
-        pass
+    if metadata.get("run", run.hash) != run.hash or metadata.get("spec", run.spec) != run.spec:
+        raise DamagedError(f"{path} is of another run; put back the file that belongs there.")
+    if metadata.get("file", name) != name:
+        raise DamagedError(f"{path} was written as {metadata['file']}; put back the file that belongs there.")
+    return summed
 
 
 def save_state(path: str | os.PathLike[str], state: object) -> None:
@@ -73,13 +117,37 @@ def save_state(path: str | os.PathLike[str], state: object) -> None:
     _check_loadable(state, "state")
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    atomic_write(path, buffer.getbuffer())
+    buffer.write(_AFTER)
+    write_summed(path, buffer.getbuffer(), buffer.tell() - len(_AFTER) + 1)
 
 
-def load_state(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Any:
-    """What `save_state` was given, its tensors on ``device``. Raises `StoreError` if the file is missing or damaged."""
+def load_state(path: str | os.PathLike[str], device: str | torch.device = "cpu", of: Run | None = None) -> Any:
+    """What `save_state` was given, its tensors on ``device``.
+
+    Args:
+        of: the run whose hash the state, a dict, has as ``"run"``, unless it is of an earlier version.
+
+    Raises:
+        StoreError: the file cannot be read. DamagedError: it is missing, truncated, changed or of another run.
+    """
+    check_state(path)
     with _reading(path, "training state"):
-        return torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location=device, weights_only=True)
+    if of is not None and isinstance(state, dict) and state.get("run", of.hash) != of.hash:
+        raise DamagedError(f"{path} is of another run; put back the file that belongs there.")
+    return state
+
+
+def check_state(path: str | os.PathLike[str]) -> bool:
+    """Read a training state through and look at its checksum; False where it has none. Raises as `load_state` does."""
+    with _reading(path, "training state"), open(path, "rb") as file:
+        start = max(0, os.fstat(file.fileno()).st_size - len(_AFTER))
+        file.seek(start)
+        end = file.read()
+        held = sum_holds(file, end, start)
+        if held is None and end[-len(_END) - 18 :][: len(_END)] != _END:
+            raise ValueError("no whole archive")
+    return _fits(held, path)
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], what: str = "the checkpoint") -> None:
@@ -105,6 +173,12 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], what: str = "
     module.load_state_dict(dict(tensors), strict=True)
 
 
+def _tensors(path: str | os.PathLike[str], device: str | torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    with _reading(path, "safetensors file"), safetensors.safe_open(path, "pt", device=str(device)) as file:
+        metadata = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
+        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 (it is no dict)
+
+
 def _misfit(what: str, why: str) -> StoreError:
     return StoreError(
         f"{what} is of another architecture: {why}; build the network with the options that it was trained with."
@@ -113,21 +187,21 @@ def _misfit(what: str, why: str) -> StoreError:
 
 @contextlib.contextmanager
 def _reading(path: str | os.PathLike[str], what: str) -> Iterator[None]:
-    """What readers raise for a file that is missing or damaged, in one sentence."""
-    if not Path(path).is_file():
-        raise StoreError(f"there is no file {path}; give the path of a checkpoint.")
+    """What readers raise for a file that is missing or damaged, or cannot be read just now, in one sentence."""
+    if not is_file(as_path(path)):
+        raise DamagedError(f"there is no file {path}; give the path of a checkpoint.")
     try:
         yield
-    except (
-        safetensors.SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        OSError,
-        EOFError,
-        ValueError,
-        KeyError,
-    ) as error:
-        raise StoreError(f"{path} is truncated or is not a {what}; remove it, or restore it from a copy.") from error
+    except OSError as error:
+        raise unreadable(as_path(path), error) from error
+    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise DamagedError(f"{path} is truncated or is not a {what}; restore it from a copy.") from error
+
+
+def _fits(held: bool | None, path: str | os.PathLike[str]) -> bool:
+    if held is False:
+        raise DamagedError(f"{path} {CHANGED}; restore it from a copy.")
+    return bool(held)
 
 
 def _check_loadable(value: object, where: str) -> None:

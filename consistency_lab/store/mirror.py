@@ -9,7 +9,7 @@ import re
 import secrets
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -183,6 +183,22 @@ class Mirror:
             for path in sorted({self.there, *folders}, reverse=True):
                 with contextlib.suppress(Exception):  # where names alone make folders there is none left
                     self.files.rmdir(path)
+
+    def move(self, folder: str, names: Iterable[str]) -> str:
+        """Move the folder there into another one beside it, under the first of those names that is free, which is returned.
+
+        What declares it finished goes first.
+        """
+        with reaching(self.url):
+            self.files.invalidate_cache()
+            beside = f"{self.there.rpartition('/')[0]}/{folder}"
+            name = next(name for name in names if not self.files.exists(f"{beside}/{name}"))
+            for own in sorted(self.names(), key=lambda own: (own != self.last, own)):
+                target = f"{beside}/{name}/{own}"
+                make_folder(self.files, target.rpartition("/")[0])
+                _move(self.files, f"{self.there}/{own}", target)
+        self.remove()
+        return name
 
     @contextlib.contextmanager
     def following(self) -> Iterator[None]:

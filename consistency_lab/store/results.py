@@ -22,13 +22,16 @@ import pandas as pd
 import xarray as xr
 
 from consistency_lab.choices import Choice
-from consistency_lab.errors import StoreError
-from consistency_lab.store.atomic import as_path, atomic_write
+from consistency_lab.errors import DamagedError, StoreError
+from consistency_lab.markup import spreadsheet_cell
+from consistency_lab.store.atomic import as_path, atomic_write, is_file, unreadable
+from consistency_lab.store.checksums import BLANK, CHANGED, sum_holds, write_summed
 from consistency_lab.store.migration import migrated
 from consistency_lab.store.shapes import shape_of
 from consistency_lab.store.spec import MEASURES_VERSION, NUMERICS_VERSION
 
 _MARK = "stored_from"
+_SUM = "consistency_lab_checksum"  # an attribute of the file alone, the first: what it is found by lies behind nothing but dimensions
 # Widest first choice; int64 takes the first that holds its values exactly.
 _STORED_AS = {
     "bool": ("int8",),
@@ -76,10 +79,11 @@ def save_result(ds: xr.Dataset, path: str | os.PathLike[str]) -> None:
         if length == 0:  # to netCDF 3 that is a dimension that grows
             raise StoreError(f"the dimension {str(dimension)!r} of the result is empty; there is nothing to save.")
     stored = ds.copy()
-    stored.attrs = _plain_attributes(ds.attrs, "the result")
+    stored.attrs = {_SUM: BLANK} | {k: v for k, v in _plain_attributes(ds.attrs, "the result").items() if k != _SUM}
     for name, variable in ds.variables.items():
         stored[name] = _storable(variable, str(name))
-    atomic_write(path, stored.to_netcdf(engine="scipy"))
+    content = bytes(stored.to_netcdf(engine="scipy"))
+    write_summed(path, content, content.index(BLANK.encode()))
 
 
 def load_result(path: str | os.PathLike[str]) -> xr.Dataset:
@@ -89,23 +93,38 @@ def load_result(path: str | os.PathLike[str]) -> xr.Dataset:
         path: the ``.nc`` file.
 
     Raises:
-        StoreError: the file is missing or damaged.
+        StoreError: the file is missing or cannot be read. DamagedError: it is truncated, or was changed after it was written.
     """
     path = as_path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise StoreError(f"there is no result {path}; give the path of a .nc file.")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise unreadable(path, error) from None
+    if sum_holds(io.BytesIO(content), content) is False:
+        raise DamagedError(f"{path} {CHANGED}; restore it from a copy, or compute it again.")
     try:
         # From memory, so that the file is closed. Nothing is to be guessed from attributes: `units: "seconds"` would
         # become a time, a fill value a NaN.
         options: dict[str, Any] = {"decode_times": False, "decode_timedelta": False, "mask_and_scale": False}
-        stored = xr.load_dataset(io.BytesIO(path.read_bytes()), engine="scipy", **options)
+        stored = xr.load_dataset(io.BytesIO(content), engine="scipy", **options)
+        if not stored.attrs and not stored.variables:
+            raise ValueError("zeros behind the magic number are a file of nothing to the format")
     except Exception as error:  # the reader fails on damaged bytes with whatever it trips over
-        raise StoreError(f"{path} is truncated or is not a netCDF result; remove it and compute it again.") from error
-    stored.attrs = {key: _python(value) for key, value in stored.attrs.items()}
+        raise DamagedError(
+            f"{path} is truncated or is not a netCDF result; restore it from a copy, or compute it again."
+        ) from error
+    stored.attrs = {key: _python(value) for key, value in stored.attrs.items() if key != _SUM}
     for name, variable in stored.variables.items():
         stored[name] = _restored(variable)
     stored.encoding = {}
     return migrated(stored)
+
+
+def has_sum(path: Path) -> bool:
+    """Whether a file that `load_result` has read carried a checksum, which it looked at."""
+    return BLANK[:-32].encode() in path.read_bytes()
 
 
 def with_provenance(ds: xr.Dataset, kind: str, *, choices: Sequence[str] | None = None, **facts: Any) -> xr.Dataset:
@@ -195,8 +214,24 @@ def to_frame(ds: xr.Dataset, *names: str) -> pd.DataFrame:
 
 def save_frame(table: xr.Dataset | pd.DataFrame, path: str | os.PathLike[str]) -> None:
     """Write a frame, or `to_frame` of a result, as CSV without loss. Raises `StoreError` if it cannot be written."""
-    frame = to_frame(table) if isinstance(table, xr.Dataset) else table
-    atomic_write(path, frame.to_csv(index=False))
+    atomic_write(path, csv_text(to_frame(table) if isinstance(table, xr.Dataset) else table))
+
+
+def csv_text(frame: pd.DataFrame, number: str | None = None) -> str:
+    """A frame as CSV in which no text is a formula to a spreadsheet; an index that has a name is its first column.
+
+    Args:
+        number: format of floats, such as ``"%.6g"``; by default all their digits.
+    """
+    shown = frame.rename(columns=_cell).reset_index() if frame.index.name is not None else frame.rename(columns=_cell)
+    texts = [name for name, kind in shown.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
+    return shown.assign(**{str(name): shown[name].map(_cell) for name in texts}).to_csv(
+        index=False, float_format=number
+    )
+
+
+def _cell(value: Any) -> Any:
+    return spreadsheet_cell(value) if isinstance(value, str) else value
 
 
 def _storable(variable: xr.Variable, name: str) -> xr.Variable:

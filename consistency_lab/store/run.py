@@ -1,27 +1,31 @@
 """One run folder: ``spec.json`` first, then whatever the run writes and its log ``metrics.jsonl``, ``done.json`` last.
 
-It is locked while written and a result only once ``done.json`` is there. Nothing here knows what a model is.
+It is locked while written and a result only once ``done.json`` is there. Each of these files, and each line of the log, carries its
+checksum (`checksums`). Nothing here knows what a model is, and nothing removes what a run has written: a folder that is not to be read any
+longer is set aside.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import os
-import secrets
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from consistency_lab.errors import HeldError, StoreError
-from consistency_lab.store.atomic import as_path, atomic_write, cannot, sweep
+from consistency_lab.errors import DamagedError, HeldError, StoreError
+from consistency_lab.store.atomic import as_path, atomic_write, cannot, is_file, sweep, unreadable
+from consistency_lab.store.checksums import KEY, checked, with_checksum
 from consistency_lab.store.spec import NUMERICS_VERSION, canonical, content_hash
 
-_DONE, _LOG, _LOCK, _DISCARDED = "done.json", "metrics.jsonl", ".lock", ".discarded-"
+DONE, LOG, _LOCK = "done.json", "metrics.jsonl", ".lock"
 SPEC = "spec.json"
+ASIDE = "set-aside"
+_FACTS = ("kind", "name", "numerics_version", "hash", "spec")
 _POLL = 0.2  # seconds between two looks at a lock
 
 
@@ -40,22 +44,24 @@ class Run:
         self.folder, self.kind, self.name, self.numerics_version = folder, kind, name, numerics_version
         self.spec: dict[str, Any] = json.loads(canonical(spec))
         self.hash = content_hash({"kind": kind, "spec": self.spec, "numerics_version": numerics_version})
-        self._held = False
+        self._held = self._summed = False  # of earlier versions there are runs without checksums
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Run:
-        """The run that lies in a folder. Raises `StoreError` if ``spec.json`` is missing, torn, foreign or edited."""
+        """The run that lies in a folder. Raises `StoreError` if ``spec.json`` is missing, torn, foreign or edited, or cannot be read."""
         path = as_path(folder) / SPEC
-        facts = _read_json(path)
+        found = _read_json(path)
+        facts = checked(found, path, _REMEDY)
         try:
             run = cls(Path(folder), facts["kind"], facts["name"], facts["spec"], facts["numerics_version"])
             recorded = facts["hash"]
+            if not set(facts) <= set(_FACTS):
+                raise KeyError
         except (KeyError, TypeError):
-            raise StoreError(f"{path} was not written by consistency_lab; choose another folder.") from None
+            raise DamagedError(f"{path} was not written by consistency_lab; choose another folder.") from None
         if run.hash != recorded:
-            raise StoreError(
-                f"{path} was edited after the run began, so it no longer says what was run; remove the folder."
-            )
+            raise DamagedError(f"{path} was edited after the run began, so it no longer says what was run; {_REMEDY}.")
+        run._summed = KEY in found
         return run
 
     def __repr__(self) -> str:
@@ -68,8 +74,8 @@ class Run:
 
     @property
     def done(self) -> bool:
-        """Whether the run was finished; without this its folder is not a result."""
-        return (self.folder / _DONE).is_file()
+        """Whether the run was finished; without this its folder is not a result. Raises `StoreError` where that cannot be told."""
+        return is_file(self.folder / DONE)
 
     @property
     def stale(self) -> bool:
@@ -79,7 +85,8 @@ class Run:
     @property
     def summary(self) -> dict[str, Any] | None:
         """What `finish` was given, or None for an unfinished run. Raises `StoreError` if ``done.json`` is damaged."""
-        return _read_json(self.folder / _DONE) if self.done else None
+        found = self._finished()
+        return None if found is None else {key: value for key, value in found.items() if key not in (_LINES, _FILES)}
 
     @contextlib.contextmanager
     def begin(self, waiting: Callable[[str], None] | None = None) -> Iterator[Run]:
@@ -105,68 +112,101 @@ class Run:
                 self._held = False
                 self._leave_nothing_empty()
 
-    def finish(self, summary: Mapping[str, Any]) -> None:
-        """Declare the run a result: the last thing that is written. Inside `begin` only."""
+    def finish(self, summary: Mapping[str, Any], passing: Collection[str] = ()) -> None:
+        """Declare the run a result: the last thing that is written. Inside `begin` only.
+
+        ``done.json`` also says which files the run consists of, but for those that are ``passing``, and how long the log is.
+        """
+        atomic_write(self.folder / DONE, self._declared(summary, passing))
+
+    def _declared(self, summary: Mapping[str, Any], passing: Collection[str]) -> str:
+        """The content of ``done.json``."""
         self._check_held()
-        atomic_write(self.folder / _DONE, _dumps(summary, indent=2) + "\n")
+        written = (path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file())
+        files = sorted(name for name in written if not name.startswith(".") and name not in (SPEC, DONE, *passing))
+        facts = {**_plain(summary), _LINES: len(self.records()), _FILES: files}
+        return json.dumps(with_checksum(facts, self.hash), indent=2) + "\n"
+
+    def missing(self) -> list[str]:
+        """The files that the run had when it was finished and has no longer; none of an unfinished one. Raises `StoreError`."""
+        return [name for name in (self._finished() or {}).get(_FILES, ()) if not is_file(self.folder / name)]
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Add a line to ``metrics.jsonl``; it carries its ``"step"``; NaN is allowed. Inside `begin` only."""
         self._check_held()
         if "step" not in record:
             raise ValueError(f"a log record needs its 'step'; got {sorted(record)}")
-        path = self.folder / _LOG
+        path = self.folder / LOG
         try:
             with open(path, "a", encoding="ascii") as file:
-                file.write(_dumps(record) + "\n")
+                file.write(self._line(_plain(record)))
         except OSError as error:
             raise cannot("write", path, error) from error
 
     def records(self) -> list[dict[str, Any]]:
-        """The log. A torn last line (a kill while writing) is left out; damage anywhere else is a `StoreError`."""
-        path = self.folder / _LOG
-        if not path.is_file():
-            return []
-        lines = path.read_text("ascii", errors="replace").splitlines()
+        """The log. A torn last line (a kill while writing) is left out while the run is unfinished.
+
+        Raises:
+            StoreError: it cannot be read. DamagedError: a line was changed, or is of another run; the log of a finished run lacks some.
+        """
+        path = self.folder / LOG
+        remedy = "restore it from a copy, or repeat the run with --force, which sets this folder aside"
+        try:
+            lines = path.read_text("ascii", errors="replace").split("\n") if is_file(path) else []
+        except OSError as error:
+            raise unreadable(path, error) from None
         records: list[dict[str, Any]] = []
         for number, line in enumerate(lines, start=1):
+            where = f"{path} is damaged at line {number}"
             try:
-                records.append(json.loads(line))
+                record = json.loads(line)
+                if not isinstance(record, dict) or "step" not in record:
+                    raise ValueError
             except ValueError:
-                if number < len(lines):
-                    raise StoreError(f"{path} is damaged at line {number}; repeat the run with --force.") from None
+                if (
+                    number == len(lines) and line.isprintable()
+                ):  # the empty text behind the last newline, or a torn line
+                    break
+                raise DamagedError(f"{where}; {remedy}.") from None
+            records.append(checked(record, f"{where}: it", remedy, self.hash, self._summed))
+        finished = self._finished()
+        if finished is not None and len(records) < (wanted := finished.get(_LINES, 0)):
+            raise DamagedError(f"{path} is truncated: it has {len(records)} of {wanted} lines; {remedy}.")
         return records
 
     def truncate_log(self, step: float = math.inf) -> None:
         """Drop what was logged after ``step`` (a resume logs it again) and a torn last line. Inside `begin` only."""
         self._check_held()
-        if (self.folder / _LOG).is_file():
+        if (self.folder / LOG).is_file():
             kept = [record for record in self.records() if record["step"] <= step]
-            atomic_write(self.folder / _LOG, "".join(_dumps(record) + "\n" for record in kept))
+            atomic_write(self.folder / LOG, "".join(map(self._line, kept)))
 
-    def discard(self) -> None:
-        """Remove the folder; nothing happens where there is none.
+    def set_aside(self) -> Path | None:
+        """Move the folder, with all that lies in it, to ``set-aside/`` beside it, where no run is looked for; None where there is none.
+
+        Returns:
+            where it lies now: its name with the date behind it.
 
         Raises:
-            StoreError: another process holds the run, or the folder is not a run of this package.
+            StoreError: another process holds the run, the folder is not a run of this package, or it cannot be moved.
         """
         if not self.folder.exists():
-            return
+            return None
         Run.open(self.folder)
-        # Renamed first: a kill in the middle of the removal must not leave a done.json beside weights that are gone.
-        trash = self.folder.with_name(f"{_DISCARDED}{secrets.token_hex(6)}")
         with self._locked():
+            places = (self.folder.parent / ASIDE / name for name in dated(self.folder.name))
+            place = next(place for place in places if not place.exists())
             try:
-                self.folder.rename(trash)
+                place.parent.mkdir(exist_ok=True)
+                self.folder.rename(place)
             except OSError as error:
-                raise cannot("remove", self.folder, error) from error
-        for left in self.folder.parent.glob(f"{_DISCARDED}*"):
-            shutil.rmtree(left, ignore_errors=True)
+                raise cannot("move", self.folder, error) from error
+        return place
 
     def check_same(self, wanted: Run) -> None:
         """Raise `StoreError` unless this run, found on disk, is the one that is wanted."""
         if self.hash != wanted.hash:
-            raise StoreError(f"{self.folder} holds a run of another spec; remove it or choose another folder.")
+            raise DamagedError(f"{self.folder} holds a run of another spec; move it away or choose another folder.")
 
     @contextlib.contextmanager
     def _locked(self, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
@@ -194,39 +234,63 @@ class Run:
     def _claim(self) -> None:
         """Write ``spec.json`` into a new folder; see that an old one is ours; clear away what a kill left."""
         sweep(self.folder)
-        if (self.folder / SPEC).exists():
-            Run.open(self.folder).check_same(self)
+        if is_file(self.folder / SPEC):
+            (before := Run.open(self.folder)).check_same(self)
+            self._summed = before._summed
         elif foreign := [path.name for path in self.folder.iterdir() if path.name != _LOCK]:
             raise StoreError(f"{self.folder} holds {foreign[0]} but no {SPEC}: it is not a run; choose another folder.")
         else:
-            facts = {key: getattr(self, key) for key in ("kind", "name", "numerics_version", "hash", "spec")}
-            atomic_write(self.folder / SPEC, _dumps(facts, indent=2) + "\n")
-        log = self.folder / _LOG
+            facts = with_checksum({key: getattr(self, key) for key in _FACTS})
+            atomic_write(self.folder / SPEC, json.dumps(facts, indent=2) + "\n")
+            self._summed = True
+        log = self.folder / LOG
         if log.is_file() and not log.read_bytes().endswith(b"\n"):
             self._held = True
             self.truncate_log()
 
     def _leave_nothing_empty(self) -> None:
         if {path.name for path in self.folder.glob("*")} <= {SPEC, _LOCK}:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # such as a file that somebody has put there by now
+                (self.folder / SPEC).unlink(missing_ok=True)
+                (self.folder / _LOCK).unlink(missing_ok=True)
+                self.folder.rmdir()
+
+    def _finished(self) -> dict[str, Any] | None:
+        path = self.folder / DONE
+        return checked(_read_json(path), path, _REMEDY, self.hash, self._summed) if self.done else None
+
+    def _line(self, record: Mapping[str, Any]) -> str:
+        return json.dumps(with_checksum(record, self.hash)) + "\n"
 
     def _check_held(self) -> None:
         if not self._held:
             raise RuntimeError("a run is written inside `with run.begin():` only")
 
 
+_LINES, _FILES = "log_lines", "files"  # in done.json
+_REMEDY = "restore it from a copy, or move its folder away and run it again"
+
+
+def dated(name: str) -> Iterator[str]:
+    """Names of what is set aside today: with the date behind them, from the second on with a number."""
+    today = f"{name}.{time.strftime('%Y-%m-%d')}"
+    return itertools.chain([today], (f"{today}.{number}" for number in itertools.count(2)))
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         facts = json.loads(path.read_text("utf-8"))
-    except OSError as error:
+    except FileNotFoundError as error:
         raise StoreError(f"cannot read {path} ({(error.strerror or str(error)).lower()}).") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
     except ValueError:
         facts = None
     if not isinstance(facts, dict):
-        raise StoreError(f"{path} is truncated or damaged; remove its folder and run it again.")
+        raise DamagedError(f"{path} is truncated or damaged; {_REMEDY}.")
     return facts
 
 
-def _dumps(record: Mapping[str, Any], indent: int | None = None) -> str:
-    """JSON that takes the scalars of numpy and torch as numbers."""
-    return json.dumps(record, indent=indent, default=lambda value: value.item())
+def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What JSON gives back of a record, in which the scalars of numpy and torch are numbers."""
+    return dict(json.loads(json.dumps(record, default=lambda value: value.item())))

@@ -12,19 +12,21 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from consistency_lab.errors import StoreError, UserError, unknown_name
+from consistency_lab.errors import DamagedError, StoreError, UserError, unknown_name
 from consistency_lab.markup import table
-from consistency_lab.store.atomic import as_path, ensure_writable
+from consistency_lab.store.atomic import as_path, ensure_writable, is_file
 from consistency_lab.store.mirror import url_of
-from consistency_lab.store.run import SPEC, Run
-from consistency_lab.store.spec import NUMERICS_VERSION
+from consistency_lab.store.run import ASIDE, SPEC, Run
+from consistency_lab.store.spec import NUMERICS_VERSION, file_digest
 
 if TYPE_CHECKING:
     from xarray import Dataset
 
+    from consistency_lab.store.verify import Finding
+
 __all__ = ["Run", "Store"]
 
-_RESULT = "result.nc"
+RESULT = "result.nc"
 _logger = logging.getLogger(__name__)
 
 
@@ -68,20 +70,37 @@ class Store:
         run = Run(self.root, kind, name, spec, NUMERICS_VERSION)
         run.folder = self.root / f"{_file_name(kind)}-{_file_name(name)}-{run.hash[:12]}"
         for folder in sorted(self.root.glob(f"*-{run.hash[:12]}")):
-            if (folder / SPEC).exists():
+            if is_file(folder / SPEC):
                 (existing := Run.open(folder)).check_same(run)
                 return existing
         return run
 
     def runs(self) -> list[Run]:
         """Every run under the root by folder name, unfinished and stale ones too. Folders of others are passed over."""
-        found = []
+        found, damaged = self._opened()
+        for error in damaged.values():
+            _logger.warning("%s", error)
+        return found
+
+    def set_aside(self) -> list[Path]:
+        """The folders that were set aside here (`Run.set_aside`): nothing reads them, and they may be removed."""
+        return sorted(path for path in (self.root / ASIDE).glob("*") if path.is_dir())
+
+    def verify(self, *more: str | os.PathLike[str]) -> list[Finding]:
+        """What is wrong with files of the store, and with more files and folders, and what to do (`store.verify`); nothing is changed."""
+        from consistency_lab.store.verify import verify
+
+        return verify([*([self.root] if self.root.exists() else []), *more])[1]
+
+    def _opened(self) -> tuple[list[Run], dict[str, StoreError]]:
+        """The runs, and by folder name what is wrong with those that cannot be opened."""
+        found, damaged = [], {}
         for path in sorted(self.root.glob(f"[!.]*/{SPEC}")):
             try:
                 found.append(Run.open(path.parent))
             except StoreError as error:
-                _logger.warning("%s", error)
-        return found
+                damaged[path.parent.name] = error
+        return found, damaged
 
     def _repr_html_(self) -> str:
         rows = [(run.state, run.kind, run.name, run.folder.name) for run in self.runs()]
@@ -96,19 +115,34 @@ class Store:
 
         Raises:
             UserError: no run fits (with the nearest name), or several do.
-            StoreError: the run is stale, or its ``spec.json`` is damaged.
+            StoreError: the run is stale, or its ``spec.json`` is damaged; or it may be that of another run that is meant.
         """
         wanted, kinds = str(text), (kind,) if isinstance(kind, str) else kind
         if os.path.isfile(Path(wanted, SPEC)):  # (pathlib would raise for a name that is too long)
             return _fresh([Run.open(wanted)], stale)[0]
-        runs = [run for run in self.runs() if kinds is None or run.kind in kinds]
-        fits: tuple[Callable[[Run], bool], ...] = (
-            lambda run: run.folder.name == wanted,
-            lambda run: run.name == wanted,
-            lambda run: run.name.startswith(wanted) or run.folder.name.startswith(wanted),
+        every, damaged = self._opened()
+        runs = [run for run in every if kinds is None or run.kind in kinds]
+        begun = re.compile(
+            rf"(?:{'|'.join(map(_file_name, kinds)) if kinds else '[^-]+'})-{re.escape(_file_name(wanted))}"
         )
-        matches = next((found for fit in fits if (found := [run for run in runs if fit(run)])), [])
-        if not matches or not wanted:
+        # Of a run whose spec cannot be read the folder's name is known, in which names are spelled by `_file_name`.
+        fits: tuple[tuple[Callable[[Run], bool], Callable[[str], object]], ...] = (
+            (lambda run: run.folder.name == wanted, lambda folder: folder == wanted),
+            (lambda run: run.name == wanted, lambda folder: begun.fullmatch(folder.rpartition("-")[0])),
+            (
+                lambda run: run.name.startswith(wanted) or run.folder.name.startswith(wanted),
+                lambda folder: begun.match(folder) or folder.startswith(wanted),
+            ),
+        )
+        matches: list[Run] = []
+        for fit, may_fit in fits if wanted else ():
+            if unknown := next((folder for folder in damaged if may_fit(folder)), None):
+                raise StoreError(
+                    f"{wanted!r} may be the run in {self.root / unknown}, of which nothing else is known: {damaged[unknown]}"
+                )
+            if matches := [run for run in runs if fit(run)]:
+                break
+        if not matches:
             raise unknown_name(kinds[0] if kinds else "run", wanted, {run.name for run in runs})
         matches = _fresh(matches, stale)
         if len(matches) > 1:
@@ -125,22 +159,34 @@ class Store:
 
         Args:
             compute: called only when there is no finished run, with the run's lock held.
-            force: discard a finished run and compute it again.
+            force: set a finished run aside and compute it again.
 
         Raises:
-            StoreError: the folder cannot be written, is held by another process, or holds a damaged result.
+            StoreError: the folder cannot be written or read, or holds a damaged result, or that of another run.
         """
         from consistency_lab.store.results import load_result, save_result
 
         run = self.run(kind, name, spec)
+        path = run.folder / RESULT
         if force:
-            run.discard()
+            run.set_aside()
         if not run.done:
-            with run.begin():
+            with run.begin(waiting=_logger.warning):
                 if not run.done:
-                    save_result(compute(), run.folder / _RESULT)
-                    run.finish({"result": _RESULT})
-        return load_result(run.folder / _RESULT)
+                    save_result(compute(), path)
+                    run.finish({"result": RESULT, "digest": file_digest(path)})
+        check_result(run)
+        return load_result(path)
+
+
+def check_result(run: Run) -> None:
+    """Raise `DamagedError` if the result of a finished run is not the one that it was finished with."""
+    said = (run.summary or {}).get("digest")
+    if said is not None and is_file(run.folder / RESULT) and file_digest(run.folder / RESULT) != said:
+        raise DamagedError(
+            f"{run.folder / RESULT} is truncated or changed, or another run's; restore it from a copy, or make it again with force, "
+            "which sets the folder aside."
+        )
 
 
 def _fresh(runs: list[Run], stale: bool) -> list[Run]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from consistency_lab.errors import StoreError
+from consistency_lab.store.atomic import atomic_write
 from consistency_lab.store.mirror import Mirror, make_folder, opened, reaching, url_of
-from consistency_lab.store.run import _DONE, _LOG, SPEC, Run, _dumps
+from consistency_lab.store.run import ASIDE, DONE, LOG, SPEC, Run, dated
 from consistency_lab.store.runs import Store
 from consistency_lab.store.spec import NUMERICS_VERSION
 
@@ -58,12 +61,13 @@ class SharedStore(Store):
                 self._learn(folder)
         return self._shared(super().run(kind, name, spec))
 
-    def runs(self) -> list[Run]:
+    def _opened(self) -> tuple[list[Run], dict[str, StoreError]]:
         """Every run there, of all machines. Nothing but their specs is fetched."""
         folders = self._folders()
         for folder in folders:
             self._learn(folder)
-        return [self._shared(run) for run in super().runs() if run.folder.name in folders]
+        found, damaged = super()._opened()
+        return [self._shared(run) for run in found if run.folder.name in folders], damaged
 
     def _folders(self) -> list[str]:
         with reaching(self.url):
@@ -86,7 +90,7 @@ class SharedStore(Store):
 
     def _mirror(self, folder: Path) -> Mirror:
         url, there = f"{self.url}/{folder.name}", f"{self._there}/{folder.name}"
-        return Mirror(url, self._files, there, folder, first=SPEC, growing=_LOG, last=_DONE)
+        return Mirror(url, self._files, there, folder, first=SPEC, growing=LOG, last=DONE)
 
 
 class SharedRun(Run):
@@ -98,13 +102,13 @@ class SharedRun(Run):
 
     @property
     def state(self) -> str:
-        finished = super().done or self.mirror.has(_DONE)
+        finished = super().done or self.mirror.has(DONE)
         return "stale" if self.stale else "done" if finished else "unfinished"
 
     @property
     def done(self) -> bool:
         """Whether the run was finished, on whichever machine; if so, its folder is here from then on."""
-        if not super().done and self.mirror.has(_DONE):
+        if not super().done and self.mirror.has(DONE):
             self.mirror.fetch()
         return super().done
 
@@ -116,10 +120,10 @@ class SharedRun(Run):
                 yield self
                 return
             self.mirror.claim()
-            log = self.folder / _LOG
+            log = self.folder / LOG
             there = self.mirror.names()
             # A machine that could not reach the store for a while has a longer log than that.
-            if there - {SPEC} and not (log.exists() and _LOG in there and log.stat().st_size > self.mirror.size(_LOG)):
+            if there - {SPEC} and not (log.exists() and LOG in there and log.stat().st_size > self.mirror.size(LOG)):
                 self.mirror.fetch()
             try:
                 with self.mirror.following():
@@ -131,11 +135,16 @@ class SharedRun(Run):
             if not empty:
                 self.mirror.tidy()
 
-    def finish(self, summary: Mapping[str, Any]) -> None:
-        self._check_held()
-        self.mirror.declare(_dumps(summary, indent=2) + "\n")
-        super().finish(summary)
+    def finish(self, summary: Mapping[str, Any], passing: Collection[str] = ()) -> None:
+        content = self._declared(summary, passing)
+        self.mirror.declare(content)
+        atomic_write(self.folder / DONE, content)
 
-    def discard(self) -> None:
-        super().discard()
-        self.mirror.remove()
+    def set_aside(self) -> Path | None:
+        """Here and there, each under a name that is free."""
+        place = super().set_aside()
+        if not self.mirror.names():
+            return place
+        names = dated(self.folder.name)
+        there = self.mirror.move(ASIDE, names if place is None else itertools.chain([place.name], names))
+        return place or self.folder.parent / ASIDE / there

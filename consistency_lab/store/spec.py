@@ -12,6 +12,7 @@ from typing import Any
 
 from consistency_lab.choices import Choice
 from consistency_lab.errors import StoreError, UserError
+from consistency_lab.store.atomic import unreadable
 
 NUMERICS_VERSION = 3
 """Raised whenever a change of code changes what is trained or raced: runs of another version are stale, never mixed in silently."""
@@ -51,6 +52,9 @@ def files_named(spec: Any) -> dict[str, str]:
     """SHA-256 of each file that a choice in the spec names, such as ``"lpips-squeeze(weights='FILE')"``: by path -> digest.
 
     A path says where a file lies and not what it holds, so a hash over the spec alone would take new weights for the old ones.
+
+    Raises:
+        StoreError: such a file cannot be read.
     """
     if isinstance(spec, Mapping):
         spec = list(spec.values())
@@ -63,7 +67,16 @@ def files_named(spec: Any) -> dict[str, str]:
     except UserError:  # a text that is no choice
         return {}
     paths = [value for value in options.values() if isinstance(value, str) and os.path.isfile(value)]
-    return {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths}
+    return {path: file_digest(Path(path)) for path in paths}
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content. Raises `StoreError` if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise unreadable(path, error) from None
 
 
 def _check(value: Any, where: str) -> None:

@@ -169,8 +169,9 @@ class ModelKind(ABC, Generic[S, N, M]):
     def steps(
         self, store: Store, name: str, spec: Mapping[str, Any], loop: Loop, check: Callable[[], None]
     ) -> Generator[None, None, Run]:
-        """Train a new loop in the store, yielding before each step: `steps_in_store`."""
-        return steps_in_store(store, self.name, name, spec, loop, check=check, keep=self._kept, progress=False)
+        """Train a new loop in the store, yielding before each step: `steps_in_store`, which refuses a run that another process holds."""
+        options: dict[str, Any] = {"keep": self._kept, "progress": False, "waiting": None}
+        return steps_in_store(store, self.name, name, spec, loop, check=check, **options)
 
     @plain_defaults()
     def load(

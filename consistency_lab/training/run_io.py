@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Callable, Container, Generator, Iterator, Mapping
 from pathlib import Path
@@ -14,9 +13,17 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from consistency_lab.errors import StoreError, UserError
-from consistency_lab.store.checkpoint import check_tensors, load_state, load_tensors, save_state, save_tensors
-from consistency_lab.store.run import Run
+from consistency_lab.errors import DamagedError, StoreError, UserError
+from consistency_lab.store.atomic import is_file
+from consistency_lab.store.checkpoint import (
+    STATE,
+    check_run_tensors,
+    load_run_tensors,
+    load_state,
+    save_run_tensors,
+    save_state,
+)
+from consistency_lab.store.run import DONE, Run
 from consistency_lab.store.runs import Store
 from consistency_lab.training.ema import WeightAverage
 from consistency_lab.training.loop import TrainingStep, check_finite
@@ -26,7 +33,7 @@ from consistency_lab.training.watching import LOG_EVERY, Record, Watch
 
 _logger = logging.getLogger(__name__)
 _CHECKPOINT_SECONDS = 20.0
-_STATE = "checkpoint.pt"
+_SNAPSHOTS = "snapshots"
 _WEIGHTS = {"ema": "ema.safetensors", "raw": "raw.safetensors"}
 
 Weights = dict[str, Tensor]
@@ -65,8 +72,9 @@ def train_in_store(
 ) -> Run:
     """Train a new loop to its end in the run folder of its spec, from the folder's checkpoint where there is one.
 
-    Nothing happens if the store has the finished run and its weights can be read. The folder then holds ``ema.safetensors`` and
-    ``raw.safetensors``, weights along the way in ``snapshots/``, the log, and ``done.json``.
+    Nothing happens if the store has the finished run and its weights are whole; what another process is training is waited for. The
+    folder then holds ``ema.safetensors`` and ``raw.safetensors``, weights along the way in ``snapshots/``, the log, and ``done.json``.
+    A finished run whose weights are damaged is set aside, not removed, and trained again.
 
     A run that its callback stops is another run, NAME@STEP, whose spec says at which step. The folder of the whole spec stays unfinished
     beside it, with its checkpoint: without the callback it goes on from there.
@@ -76,7 +84,7 @@ def train_in_store(
         kind, name, spec: of the run (see `Store.run`).
         loop: at step 0; its settings, its data and its device are what the spec says.
         keep: the part of the module's weights that is written.
-        force: train again although the store has the run.
+        force: set aside what the store has of the run, and train again.
         progress: show a progress bar; by default on a terminal only.
         watch: callback and validation.
 
@@ -85,7 +93,8 @@ def train_in_store(
 
     Raises:
         UserError: a loss that diverges.
-        StoreError: the store cannot be written, or another process holds the run.
+        StoreError: the store cannot be written or read; without ``force`` also a folder that holds weights and neither ``done.json`` nor
+            the checkpoint from which they could be made again.
         Stopped: Ctrl-C was pressed; the step in progress was ended and saved.
     """
     options: dict[str, Any] = {"keep": keep, "force": force, "progress": progress, "watch": watch}
@@ -107,6 +116,7 @@ def steps_in_store(
     loop: Loop,
     *,
     check: Callable[[], None],
+    waiting: Callable[[str], None] | None = _logger.warning,
     keep: Callable[[Weights], Weights] = dict,
     force: bool = False,
     progress: bool | None = None,
@@ -117,22 +127,21 @@ def steps_in_store(
     Args:
         check: called after each step but the last; what it raises ends the run there. `Stopped` saves it first, also where it is thrown
             into the generator.
+        waiting: is told of a process that holds the run, which is waited for; None refuses such a run (`HeldError`).
     """
     store = store if isinstance(store, Store) else Store(store)
     run, watch, last = store.run(kind, name, spec), watch or Watch(), loop.settings.steps
-    if force or (run.done and not _readable(run)):
-        run.discard()
+    _make_way(run, force)
     watch.replay(run, last)
     if watch.stopped is None:
-        yield from _finish(run, loop, keep, progress, watch, last, check)
+        yield from _finish(run, loop, keep, progress, watch, last, check, waiting)
         watch.replay(run, last)  # what another process has trained meanwhile
     if watch.stopped in (None, last):
         return run
     short = store.run(kind, f"{name}@{watch.stopped}", {**spec, "stopped": watch.stopped})
-    if force or (short.done and not _readable(short)):
-        short.discard()
+    _make_way(short, force)
     alone = Watch(validation=watch.validation)
-    yield from _finish(short, loop, keep, progress, alone, watch.stopped, check, run)
+    yield from _finish(short, loop, keep, progress, alone, watch.stopped, check, waiting, run)
     return short
 
 
@@ -144,6 +153,7 @@ def _finish(
     watch: Watch,
     until: int,
     check: Callable[[], None],
+    waiting: Callable[[str], None] | None,
     whole: Run | None = None,
 ) -> Iterator[None]:
     """Train to a step unless the store has it; ``whole``: the run that was stopped there, whose log and snapshots become those of this."""
@@ -151,7 +161,7 @@ def _finish(
         return
     threads = torch.get_num_threads()
     try:
-        with run.begin():
+        with run.begin(waiting):
             if not run.done:
                 if whole is not None and loop.step == until:
                     _take_over(run, whole)
@@ -162,23 +172,37 @@ def _finish(
 
 def _take_over(run: Run, whole: Run) -> None:
     """Give a run the log and the snapshots of another, in the place of what an earlier attempt has left."""
-    (run.folder / _STATE).unlink(missing_ok=True)
+    (run.folder / STATE).unlink(missing_ok=True)
     run.truncate_log(0)
     for record in whole.records():
         run.log(record)
-    if _snapshots(whole).is_dir():
-        shutil.copytree(_snapshots(whole), _snapshots(run), dirs_exist_ok=True)
+    for step, weights, _ in snapshots_of(whole):
+        _save_snapshot(run, step, weights)
 
 
-def _readable(run: Run) -> bool:
-    """Whether the weights of a finished run are there; where they are not, it is no result and is trained again, to the same bits."""
-    try:
-        for name in _WEIGHTS.values():
-            check_tensors(run.folder / name)
-    except StoreError as error:
-        _logger.warning("%s Training %s again.", error, run.name)
-        return False
-    return True
+def _make_way(run: Run, force: bool) -> None:
+    """Set a run aside that is to be trained again, because it is asked for or because its weights are not what was written."""
+    why = None
+    if force:
+        why = ""
+    elif run.done:
+        try:
+            for name in _WEIGHTS.values():
+                check_run_tensors(run, name)
+        except DamagedError as error:  # a file that cannot be read just now is no damage: that ends the training here
+            why = f"{error} "
+    elif not is_file(run.folder / STATE) and (left := _weights_in(run)) and not run.done:  # by another process, by now
+        raise StoreError(
+            f"{run.folder} holds {left[0]} and neither its {DONE} nor the {STATE} from which it would go on; put them back, or train "
+            "it anew with --force, which sets this folder aside."
+        )
+    if why is not None and (place := run.set_aside()) is not None:
+        _logger.warning("%sWhat there was of %s lies in %s now. Training %s again.", why, run.name, place, run.name)
+
+
+def _weights_in(run: Run) -> list[str]:
+    names = [name for name in _WEIGHTS.values() if is_file(run.folder / name)]
+    return names + [path.name for _, path in snapshot_files(run)]
 
 
 def train_unkept(loop: Loop, name: str, progress: bool | None = None, watch: Watch | None = None) -> None:
@@ -250,10 +274,10 @@ def _train_in(
     check: Callable[[], None],
 ) -> Iterator[None]:
     """Train inside a begun run folder, from its checkpoint where there is one, to its last step or to where the callback stops it."""
-    state = run.folder / _STATE
+    state = run.folder / STATE
     seconds, pending = 0.0, list[dict[str, Tensor]]()
     if state.exists():
-        saved = load_state(state)
+        saved = load_state(state, of=run)
         if saved["threads"] != torch.get_num_threads() and loop.device.type == "cpu":
             # Sums on a CPU depend on how they are divided: the resume is bit-exact.
             torch.set_num_threads(saved["threads"])
@@ -261,10 +285,16 @@ def _train_in(
         seconds = saved["seconds"]
         pending += [{key: loss.to(loop.device) for key, loss in losses.items()} for losses in saved.get("pending", [])]
     run.truncate_log(loop.step)
+    if (lost := loop.step // LOG_EVERY - len(run.records())) > 0:
+        _logger.warning(
+            "the log of %s lacks %d lines of its steps before %d; its curve has a gap.", run.name, lost, loop.step
+        )
     for step, path in snapshot_files(run):
         if step > loop.step:  # by a run that was killed after its last checkpoint: it is written again
             path.unlink()
     snapshots = set(snapshot_steps(loop.settings))
+    if loop.step in snapshots:  # by a run that was killed between its checkpoint and this
+        _save_snapshot(run, loop.step, keep(loop.average.weights))
     marked = saved_at = time.monotonic()
 
     def spent() -> float:
@@ -275,8 +305,8 @@ def _train_in(
         return seconds
 
     def save() -> None:
-        done = {"loop": loop.state_dict(), "pending": pending, "seconds": spent(), "threads": torch.get_num_threads()}
-        save_state(state, done)
+        resumed = {"loop": loop.state_dict(), "pending": pending, "seconds": spent(), "run": run.hash}
+        save_state(state, {**resumed, "threads": torch.get_num_threads()})
 
     try:
         for record in _watched(loop, run.name, progress, pending, watch, until, check):
@@ -286,6 +316,8 @@ def _train_in(
             step, record["seconds"] = int(record["step"]), spent()
             run.log(record)
             if step in snapshots:
+                if not state.exists():
+                    save()  # where there are weights, there is also what they can be made from
                 _save_snapshot(run, step, keep(loop.average.weights))
             try:
                 watch.tell(record)
@@ -303,10 +335,13 @@ def _train_in(
         return save()
     if loop.step < loop.settings.steps and snapshots:
         _save_snapshot(run, loop.step, keep(loop.average.weights))
+    if not state.exists():
+        save()
     for kind, weights in (("ema", loop.average.weights), ("raw", loop.module.state_dict())):
-        save_tensors(run.folder / _WEIGHTS[kind], keep(weights), {"spec": run.spec, "weights": kind})
+        save_run_tensors(run, _WEIGHTS[kind], keep(weights), {"spec": run.spec, "weights": kind})
     last = run.records()[-1]
-    run.finish({"steps": loop.step, "seconds": round(last["seconds"], 2), "final_loss": last["loss"]})
+    said = {"steps": loop.step, "seconds": round(last["seconds"], 2), "final_loss": last["loss"]}
+    run.finish(said, passing=[STATE])
     state.unlink(missing_ok=True)
 
 
@@ -331,10 +366,10 @@ def final_weights(run: Run, weights: str) -> tuple[Weights, Path]:
         raise UserError(f"the weights of a run are 'ema' or 'raw', not {weights!r}.")
     path = run.folder / _WEIGHTS[weights]
     try:
-        return load_tensors(path)[0], path
-    except StoreError as error:
-        raise StoreError(
-            f"{str(error).partition(';')[0]}; train {run.name} again (the same command makes it again)."
+        return load_run_tensors(run, path.name)[0], path
+    except DamagedError as error:
+        raise DamagedError(
+            f"{str(error).partition(';')[0]}; train {run.name} again (the same command sets it aside and makes it again)."
         ) from error
 
 
@@ -342,18 +377,17 @@ def snapshots_of(run: Run, steps: Container[int] | None = None) -> Iterator[tupl
     """The averaged weights that were kept along a run, first to last: (step, weights, file); those of some steps, or all."""
     for step, path in snapshot_files(run):
         if steps is None or step in steps:
-            yield step, load_tensors(path)[0], path
+            tensors, said = load_run_tensors(run, f"{_SNAPSHOTS}/{path.name}")
+            if said.get("step", step) != step:
+                raise DamagedError(f"{path} is of step {said['step']}; put back the file that belongs there.")
+            yield step, tensors, path
 
 
 def _save_snapshot(run: Run, step: int, weights: Weights) -> None:
-    save_tensors(_snapshots(run) / f"step-{step:07d}.safetensors", weights, {"step": step})
+    save_run_tensors(run, f"{_SNAPSHOTS}/step-{step:07d}.safetensors", weights, {"step": step})
 
 
 def snapshot_files(run: Run) -> list[tuple[int, Path]]:
     """The steps at which weights were kept along a run, first to last, and their files."""
-    paths = sorted(_snapshots(run).glob("step-*.safetensors"))
+    paths = sorted((run.folder / _SNAPSHOTS).glob("step-*.safetensors"))
     return [(int(path.stem.removeprefix("step-")), path) for path in paths]
-
-
-def _snapshots(run: Run) -> Path:
-    return run.folder / "snapshots"

@@ -155,7 +155,7 @@ def train(
         name: how tables call the model; ``network-sSEED`` by default, and START+STEPS for one that goes on.
         store: where runs are stored; with one, the same spec is never trained twice and a stopped run resumes. Without, nothing is stored.
         device: ``"cpu"``, ``"cuda"``, ...; by default a GPU where there is one.
-        force: train again although the store has the run.
+        force: train again; what the store has of the run is set aside.
         progress: show a progress bar; by default on a terminal only.
         recipe: a `Recipe`; it overrides the settings that it derives.
         lr_scheduler: a function that makes a scheduler of torch of the optimizer that it is given. It is stepped once a step, and its rates
@@ -172,7 +172,7 @@ def train(
 
     Raises:
         UserError: settings that do not exist or do not fit the images, or a loss that diverges.
-        StoreError: the store cannot be written, or another process holds the run.
+        StoreError: the store cannot be written or read, or without ``force`` holds weights and nothing that they could be made from.
 
     >>> model = train(load_images("digits"), network="mlp", steps=200, seed=0)
     """

@@ -24,6 +24,29 @@ def test_status_shows_data_and_settings_that_are_not_at_their_defaults(trained, 
     assert second.endswith("digits, network=mlp(depth=1, width=16), steps=30, batch=32, seed=1")
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("two\nlines", "two\\nlines"),
+        ("low\udcff", "low\\udcff"),
+        ("\x1b[31mred", "\\x1b[31mred"),
+        ("$x$ <b> |", "$x$ <b> |"),
+    ],
+)
+def test_status_has_a_line_for_a_run_of_any_name_and_one_for_what_was_set_aside(tmp_path, capsys, name, shown):
+    run = Store(tmp_path).run("model", name, {"data": name})
+    with run.begin():
+        run.finish({})
+    aside = run.set_aside()
+    with run.begin():
+        run.finish({})
+    assert main(["status", "--store", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert f"  {shown}  " in lines[0]
+    assert lines[1] == f"1 set aside in {tmp_path / 'set-aside'}, which nothing reads: {aside.name}"
+
+
 def test_status_lists_a_classifier_beside_models(tmp_path, capsys):
     set_classifier(load_images("digits"), Store(tmp_path), steps=2)
     assert main(["status", "--store", str(tmp_path)]) == 0

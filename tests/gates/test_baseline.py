@@ -54,6 +54,7 @@ def test_other_versions_are_said_and_nothing_fails_for_them(made, paint, tmp_pat
     same = cl.gate(paint("a"), paint("b", noise=0.3), metric=["mse", "cosine"], baseline=path, count=256, early=False)
     assert json.loads(same.attrs["warnings"]) == []
     written = json.loads(path.read_text())
+    del written["checksum"]
     written["facts"] |= {"version of torch": "1.0", "noise_seed": 7}
     path.write_text(json.dumps(written))
     other = cl.gate(paint("a"), paint("b", noise=0.3), metric=["mse", "cosine"], baseline=path, count=256, early=False)
@@ -78,8 +79,11 @@ def test_what_is_no_baseline_is_refused(made, paint, tmp_path):
 
 
 def edited(baseline, path, **changes):
+    """By a person, who has taken the checksum out."""
     baseline.save(path)
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    content = json.loads(path.read_text()) | changes
+    del content["checksum"]
+    path.write_text(json.dumps(content))
     return path
 
 
@@ -110,6 +114,14 @@ SCORE = {"value": 0.9, "low": 0.8, "high": 0.95}
 def test_a_baseline_that_was_edited_is_refused(made, tmp_path, changes):
     path = edited(Baseline.of(made), tmp_path / "baseline.json", **changes)
     with pytest.raises(StoreError, match="damaged, or was edited"):
+        Baseline.read(path)
+
+
+def test_a_score_that_was_changed_is_no_longer_the_one_that_was_written(made, tmp_path):
+    path = tmp_path / "baseline.json"
+    Baseline.of(made, 0.1).save(path)
+    path.write_text(path.read_text().replace('"tolerance": 0.1', '"tolerance": 0.3'))
+    with pytest.raises(StoreError, match="its checksum does not fit"):
         Baseline.read(path)
 
 

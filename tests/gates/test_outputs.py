@@ -59,7 +59,7 @@ def test_markdown_refers_to_a_picture_beside_it(results, decision, tmp_path):
     assert Image.open(picture).size[0] > 100
     assert "(<comment-worst.png>)" in text
     assert "data:" not in text
-    assert text.startswith(f"### Gate: {decision}: b \\| \\<2\\> against a")
+    assert text.startswith(f"### Gate: {decision}: b \\| <2> against a")
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert len(table) == 2 + results[decision].sizes["metric"]
     assert len({line.replace("\\|", "").count("|") for line in table}) == 1

@@ -24,6 +24,9 @@ def _traced(after_record, *arguments):
 
     def noted(loop, name, *more):
         for record in watched(loop, name, *more):
+            if record is None:  # before each step
+                yield None
+                continue
             with open(os.environ[TRACE], "a") as file:
                 file.write(f"{name} {record['step']}\n")
             yield record  # it is logged and stored before the next is asked for

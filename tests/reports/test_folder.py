@@ -55,6 +55,21 @@ def test_a_folder_does_not_mix_the_results_of_two_calls(results, tmp_path, drawn
     assert not [name for name in kept if name.startswith("line")]
 
 
+def test_no_name_leads_out_of_the_folder(results, tmp_path, drawn, monkeypatch):
+    monkeypatch.setattr(folder, "report", lambda *_, **__: None)  # whose files have names of their own
+    out, line = tmp_path / "out", results.recipe()
+    for _ in range(2):  # what was written before is found by the same name
+        write_folder({"../../escape": line, "_.._escape": line}, out, "Title")
+    assert drawn == ["recipe-density"] * 2
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert sorted(path.name for path in (out / "results").glob("*.nc")) == ["_.._escape (2).nc", "_.._escape.nc"]
+    notes = out / "figures" / ".drawn.json"
+    notes.write_text(notes.read_text().replace("_.._escape (2)", "../../precious"))
+    (tmp_path / "precious.nc").write_text("mine")
+    write_folder({"_.._escape": line}, out, "Title")
+    assert (tmp_path / "precious.nc").read_text() == "mine"
+
+
 def test_what_is_unchanged_is_not_drawn_again(results, tmp_path, drawn, monkeypatch):
     write_folder(some(results), tmp_path, "Title")
     drawn.clear()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from consistency_lab.errors import StoreError
-from consistency_lab.store.atomic import atomic_path, atomic_write, ensure_writable, sweep
+from consistency_lab.store.atomic import atomic_path, atomic_write, ensure_writable, file_name, sweep
 
 KILLED_WHILE_WRITING = """
 import os, signal, sys
@@ -94,3 +94,36 @@ def test_ensure_writable_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ensure_writable("relative/place")
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../escape",
+        "/etc/x",
+        "..",
+        ".",
+        "",
+        ".hidden",
+        "a\\b",
+        "C:x",
+        "a\0b",
+        "low\udcff",
+        "two\nlines",
+        "ä" * 200,
+        "x" * 400,
+        "<b>|?*",
+    ],
+)
+def test_any_name_is_that_of_one_file_in_the_folder(tmp_path, name):
+    path = tmp_path / f"{file_name(name)}.nc"
+    atomic_write(path, "x")
+    assert names(tmp_path) == [path.name]
+    assert not path.name.startswith(".")
+    assert not set(path.name) & set('/\\<>:"|?*')
+
+
+def test_names_that_files_can_have_stay_and_long_ones_stay_apart():
+    for name in ("unet-s0", "difficulty-unet-s0 (lr=0.001)", "loss at t=0.3", "näh"):
+        assert file_name(name) == name
+    assert file_name("x" * 400) != file_name("x" * 401)

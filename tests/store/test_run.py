@@ -71,7 +71,7 @@ def test_a_second_holder_is_refused_and_a_killed_holder_lets_go(store):
     ) as child:
         assert child.stdout.readline() == "held\n"
         try:
-            for attempt in (lambda: run.begin().__enter__(), run.discard):
+            for attempt in (lambda: run.begin().__enter__(), run.set_aside):
                 with pytest.raises(StoreError, match="another process holds"):
                     attempt()
             assert not run.done
@@ -140,14 +140,20 @@ def test_a_log_that_is_damaged_inside_is_named(store):
         run.records()
 
 
-def test_discard_removes_the_run_and_only_a_run(store, tmp_path):
-    run = finished(store)
-    (run.folder / "sub").mkdir()
-    run.discard()
-    run.discard()
-    assert list(store.root.iterdir()) == []
+def test_a_run_is_set_aside_with_all_that_lies_in_it_and_only_a_run(store):
+    places = []
+    for _ in range(2):
+        run = finished(store)
+        (run.folder / "notes.txt").write_text("mine")
+        places.append(run.set_aside())
+        assert run.set_aside() is None
+        assert not run.done
+    assert [(place / "notes.txt").read_text() for place in places] == ["mine", "mine"]
+    assert [place.name.startswith(f"{run.folder.name}.20") for place in places] == [True, True]
+    assert store.set_aside() == sorted(places)
+    assert store.runs() == []
     (run.folder / "precious").mkdir(parents=True)
-    for attempt in (run.discard, lambda: run.begin().__enter__()):
+    for attempt in (run.set_aside, lambda: run.begin().__enter__()):
         with pytest.raises(StoreError, match=r"spec\.json"):
             attempt()
     assert (run.folder / "precious").is_dir()
@@ -158,3 +164,69 @@ def test_a_damaged_done_file_is_named(store):
     (run.folder / "done.json").write_text('{"na')
     with pytest.raises(StoreError, match=r"done\.json is truncated"):
         _ = run.summary
+
+
+def test_a_finished_run_says_what_it_consisted_of_and_what_is_gone(store):
+    run = store.run("model", "a", {})
+    with run.begin():
+        run.log({"step": 1})
+        (run.folder / "snapshots").mkdir()
+        for name in ("weights", "snapshots/one", "state"):
+            (run.folder / name).write_text("x")
+        run.finish({"loss": 1.0}, passing=["state"])
+    (run.folder / "state").unlink()
+    assert run.missing() == []
+    assert run.summary == {"loss": 1.0}
+    (run.folder / "snapshots" / "one").unlink()
+    assert run.missing() == ["snapshots/one"]
+
+
+@pytest.mark.parametrize("end", [-1, -5, -60])
+def test_the_log_of_a_finished_run_is_whole_or_named(store, end):
+    run = store.run("model", "a", {})
+    with run.begin():
+        for step in range(3):
+            run.log({"step": step, "loss": 0.5})
+        run.finish({})
+    log = run.folder / "metrics.jsonl"
+    content = log.read_bytes()
+    log.write_bytes(content[:end])
+    if end == -1:  # the newline alone
+        assert len(run.records()) == 3
+    else:
+        with pytest.raises(StoreError, match=r"metrics\.jsonl is truncated: it has 2 of 3 lines"):
+            run.records()
+    log.write_bytes(content.replace(b"0.5", b"0.6", 1))
+    with pytest.raises(StoreError, match=r"metrics\.jsonl is damaged at line 1: it"):
+        run.records()
+
+
+def test_lines_without_checksums_are_of_earlier_versions_or_damaged(store):
+    run = store.run("model", "a", {})
+    with run.begin():
+        run.log({"step": 0})
+    log, spec = run.folder / "metrics.jsonl", run.folder / "spec.json"
+    log.write_text('{"step": 0}\n{"step": 1}\n')
+    with pytest.raises(StoreError, match="is damaged at line 1"):
+        run.records()
+    facts = json.loads(spec.read_text())
+    del facts["checksum"]
+    spec.write_text(json.dumps(facts))
+    old = store.find("a")
+    assert old.records() == [{"step": 0}, {"step": 1}]
+    with old.begin():
+        old.log({"step": 2})
+        old.finish({})
+    assert len(store.find("a").records()) == 3
+
+
+def test_a_file_that_a_user_has_called_nearly_so_is_not_swept_away(store):
+    run = store.run("model", "a", {})
+    with run.begin():
+        run.log({"step": 0})
+    (run.folder / ".tmp-notes.txt").write_text("mine")
+    (run.folder / ".tmp-0123abcd.pt").write_text("half of a file")
+    with run.begin():
+        pass
+    assert (run.folder / ".tmp-notes.txt").exists()
+    assert not (run.folder / ".tmp-0123abcd.pt").exists()

@@ -1,3 +1,6 @@
+import errno
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -5,6 +8,7 @@ import pytest
 import xarray as xr
 
 from consistency_lab.errors import StoreError, UserError
+from consistency_lab.store.results import save_result
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
 
@@ -72,7 +76,7 @@ def test_an_edited_spec_is_an_error(store):
     run = finished(store, steps=100)
     path = run.folder / "spec.json"
     path.write_text(path.read_text().replace("100", "200"))
-    with pytest.raises(StoreError, match="was edited after"):
+    with pytest.raises(StoreError, match="was changed after"):
         store.run("model", "a", {"steps": 100})
 
 
@@ -153,3 +157,78 @@ def test_a_result_that_fails_or_is_torn_is_not_used(store):
         store.result("comparison", "c", {}, fail)
     (path.parent / "done.json").unlink()
     assert store.result("comparison", "c", {}, lambda: good).identical(good)
+
+
+def test_a_damaged_spec_does_not_make_a_name_mean_its_neighbour(store):
+    meant, neighbour = finished(store, "mlp-s3", seed=0), finished(store, "mlp-s3-recipe", seed=1)
+    other, gan = finished(store, "unet", seed=2), finished(store, "mlp-s3", "gan", seed=3)
+    spec = meant.folder / "spec.json"
+    spec.write_bytes(b"\x07" + spec.read_bytes()[1:])
+    for text in ("mlp-s3", "mlp-s", "mlp", meant.folder.name, "model-"):
+        with pytest.raises(
+            StoreError, match=rf"'{text}' may be the run in .*{meant.folder.name}, of which nothing else is known"
+        ):
+            store.find(text, kind="model")
+    with pytest.raises(StoreError, match="may be the run in"):
+        store.find("mlp-s3")
+    assert store.find("mlp-s3-recipe").folder == store.find("mlp-s3-r").folder == neighbour.folder
+    assert store.find("unet").folder == store.find("un").folder == other.folder
+    assert store.find("mlp-s3", kind="gan").folder == gan.folder
+    assert store.find(neighbour.folder.name).folder == store.find(neighbour.folder).folder == neighbour.folder
+
+
+def test_a_changed_name_is_no_other_run(store):
+    run = finished(store, "mlp-s3")
+    spec = run.folder / "spec.json"
+    spec.write_text(spec.read_text().replace("mlp-s3", "mlp-s2"))
+    with pytest.raises(UserError, match="unknown run 'mlp-s2'"):
+        store.find("mlp-s2")
+    with pytest.raises(StoreError, match="may be the run in"):
+        store.find("mlp-s3")
+
+
+def test_a_result_of_another_run_in_its_place_is_named(store):
+    def result(value):
+        return xr.Dataset({"x": ("a", [value])}, attrs={"kind": "test"})
+
+    for seed in range(2):
+        store.result("comparison", f"c{seed}", {"seed": seed}, lambda seed=seed: result(float(seed)))
+    one, other = (store.find(f"c{seed}").folder / "result.nc" for seed in range(2))
+    one.write_bytes(other.read_bytes())
+    with pytest.raises(StoreError, match=r"result\.nc is truncated or changed, or another run's"):
+        store.result("comparison", "c0", {"seed": 0}, lambda: result(0.0))
+    again = store.result("comparison", "c0", {"seed": 0}, lambda: result(0.0), force=True)
+    assert again.identical(result(0.0))
+    (aside,) = store.set_aside()
+    assert (aside / "result.nc").read_bytes() == other.read_bytes()
+
+
+def test_a_result_that_another_process_computes_is_waited_for(store, caplog):
+    run, made = store.run("comparison", "c", {}), xr.Dataset({"x": ("a", [1.0])}, attrs={"kind": "test"})
+
+    def finish():
+        while "waiting for the process that holds the run" not in caplog.text:
+            time.sleep(0.01)
+        save_result(made, run.folder / "result.nc")
+        run.finish({})
+        held.__exit__(None, None, None)
+
+    held = run.begin()
+    held.__enter__()
+    writer = threading.Thread(target=finish)
+    writer.start()
+    assert store.result("comparison", "c", {}, lambda: pytest.fail("computed twice")).identical(made)
+    writer.join()
+
+
+def test_what_cannot_be_told_of_a_file_is_not_taken_for_no(store, monkeypatch):
+    run, ordinary = finished(store), Path.stat
+
+    def refuse(path, **options):
+        if path.name == "done.json":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return ordinary(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(StoreError, match=r"cannot read .*done\.json \(permission denied\); nothing was changed"):
+        _ = run.done

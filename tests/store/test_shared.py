@@ -120,8 +120,8 @@ def test_a_run_goes_on_on_another_machine_whenever_the_first_one_dies(puts, imag
     store = machine()
     trained(images, store)
     assert kept(store.runs()[0]) == expected
-    # The checkpoint of a record is sent at the next one, and that of the last with what is final.
-    first = {1: 0, 2: 0, 3: 0, 4: 0, 5: 25, 6: 25, 7: 50, 8: 50, 9: 50, 10: 75, 11: 75, 12: 75, 13: 75}
+    # The first checkpoint is sent with the first snapshot, that of another record at the next one, and that of the last with what is final.
+    first = {1: 0, 3: 0, 4: 25, 5: 25, 7: 25, 8: 50, 10: 50, 13: 100}
     assert steps == list(range(first[puts], 100)), sent
 
 
@@ -163,7 +163,7 @@ def test_what_is_logged_is_there_while_it_is_written(machine, monkeypatch, caplo
     assert caplog.text.count("no route to host") == 1  # a line, not one every few seconds
 
 
-def test_nothing_is_left_of_a_run_that_wrote_nothing_or_was_discarded(machine):
+def test_nothing_is_left_of_a_run_that_wrote_nothing_and_one_that_is_set_aside_is_kept_there(machine):
     store = machine()
     run = store.run("note", "n", {})
     with run.begin():
@@ -172,8 +172,20 @@ def test_nothing_is_left_of_a_run_that_wrote_nothing_or_was_discarded(machine):
     with run.begin():
         run.finish({})
     assert machine().run("note", "n", {}).done
-    run.discard()
-    assert store._files.find(store._there) == []
+    finished = sorted(path.rpartition("/")[2] for path in store._files.find(store._there))
+    place = run.set_aside()
+    assert place.is_dir()
+    left = store._files.find(store._there)
+    assert sorted(path.rpartition("/")[2] for path in left) == finished
+    assert all(f"/set-aside/{place.name}/" in path for path in left)
+    again = machine().run("note", "n", {})
+    assert not again.done
+    with again.begin():
+        again.finish({})
+    elsewhere = machine().run("note", "n", {})  # of a machine that has no copy
+    assert elsewhere.set_aside().is_dir()
+    aside = {path.split("/set-aside/")[1].split("/")[0] for path in store._files.find(store._there)}
+    assert aside == {place.name, f"{place.name}.2"}
     assert not machine().run("note", "n", {}).done
 
 

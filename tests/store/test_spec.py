@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from consistency_lab.errors import StoreError
-from consistency_lab.store.spec import canonical, content_hash
+from consistency_lab.store.spec import canonical, content_hash, files_named
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 values = st.recursive(leaves, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4))
@@ -89,3 +89,12 @@ def test_looking_at_runs_imports_neither_torch_nor_xarray():
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )
+
+
+def test_a_file_that_a_spec_names_and_that_cannot_be_read_is_one_sentence(tmp_path):
+    path = tmp_path / "weights.pt"
+    path.symlink_to("/proc/self/mem")  # of which every read is an I/O error
+    if not path.exists():
+        pytest.skip("this system has no such file")
+    with pytest.raises(StoreError, match=r"cannot read .*weights\.pt"):
+        files_named({"metric": f"lpips-squeeze(weights={str(path)!r})"})

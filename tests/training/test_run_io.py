@@ -1,3 +1,4 @@
+import shutil
 import signal
 import subprocess
 import sys
@@ -166,6 +167,126 @@ def test_a_finished_run_whose_weights_are_damaged_is_trained_again(images, whole
     assert "Training mlp-s0 again" in caplog.text
     after = load_tensors(folder / file)[0]
     assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_what_was_damaged_is_set_aside_with_what_a_user_has_put_there(images, whole, tmp_path, caplog):
+    folder = train(images, **TINY, store=tmp_path).folder
+    (folder / "notes.txt").write_text("mine")
+    content = bytearray((folder / "ema.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "ema.safetensors").unlink()
+    (folder / "ema.safetensors").write_bytes(content)
+    assert same(whole, train(images, **TINY, store=tmp_path))
+    (aside,) = Store(tmp_path).set_aside()
+    assert f"What there was of mlp-s0 lies in {aside} now" in caplog.text
+    assert (aside / "notes.txt").read_text() == "mine"
+    assert (aside / "ema.safetensors").read_bytes() == content
+    assert len(list((aside / "snapshots").iterdir())) == len(list((folder / "snapshots").iterdir()))
+    train(images, **TINY, store=tmp_path, force=True)
+    assert len(Store(tmp_path).set_aside()) == 2
+
+
+def test_weights_that_cannot_be_read_end_the_training_and_are_left_alone(images, tmp_path):
+    folder = train(images, **TINY, store=tmp_path).folder
+    (folder / "ema.safetensors").rename(folder / "kept")
+    (folder / "ema.safetensors").symlink_to("/proc/self/mem")  # of which every read is an I/O error
+    if not (folder / "ema.safetensors").exists():
+        pytest.skip("this system has no such file")
+    with pytest.raises(StoreError, match=r"cannot read .*nothing was changed"):
+        train(images, **TINY, store=tmp_path)
+    assert Store(tmp_path).set_aside() == []
+    assert (folder / "raw.safetensors").is_file()
+
+
+@pytest.mark.parametrize("left", ["ema.safetensors", "snapshots"])
+def test_weights_without_what_they_could_be_made_from_need_force(images, whole, tmp_path, left):
+    folder = train(images, **TINY, store=tmp_path).folder
+    for path in folder.iterdir():
+        if path.name not in ("spec.json", left):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(StoreError, match=r"neither its done.json nor the checkpoint.pt .*--force"):
+        train(images, **TINY, store=tmp_path)
+    assert (folder / left).exists()
+    assert same(whole, train(images, **TINY, store=tmp_path, force=True))
+    assert (Store(tmp_path).set_aside()[0] / left).exists()
+
+
+def killed_before(monkeypatch, what, images, store):
+    """Train until a file is to be written, and no further."""
+    ordinary = run_io.save_run_tensors
+
+    def save(run, name, *args):
+        if name.startswith(what):
+            raise KeyboardInterrupt
+        return ordinary(run, name, *args)
+
+    monkeypatch.setattr(run_io, "save_run_tensors", save)
+    with pytest.raises(KeyboardInterrupt):
+        train(images, **TINY, store=store)
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("what", ["snapshots/step-0000025", "snapshots/step-0000060", "ema", "raw"])
+def test_a_run_that_is_killed_between_any_two_files_goes_on_without_force(images, whole, tmp_path, monkeypatch, what):
+    killed_before(monkeypatch, what, images, tmp_path)
+    assert same(whole, train(images, **TINY, store=tmp_path))
+    assert Store(tmp_path).set_aside() == []
+
+
+def test_a_log_that_lost_its_end_is_named_when_the_run_goes_on(images, tmp_path, monkeypatch, caplog):
+    interrupt(monkeypatch, 55, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(Stopped):
+        train(images, **TINY, store=tmp_path)
+    monkeypatch.undo()
+    (run,) = Store(tmp_path).runs()
+    (run.folder / "metrics.jsonl").write_bytes((run.folder / "metrics.jsonl").read_bytes()[:-40])
+    train(images, **TINY, store=tmp_path)
+    assert "the log of mlp-s0 lacks 1 lines of its steps before 56; its curve has a gap." in caplog.text
+    assert [record["step"] for record in run.records()] == [25, 60]
+
+
+def test_weights_of_another_run_or_another_step_are_refused(images, whole, tmp_path):
+    a, b = (train(images, **{**TINY, "seed": seed}, store=tmp_path).folder for seed in range(2))
+    (a / "ema.safetensors").write_bytes((b / "ema.safetensors").read_bytes())
+    with pytest.raises(StoreError, match=r"ema\.safetensors is of another run; train mlp-s0 again"):
+        load_model(a)
+    first, second = sorted((b / "snapshots").iterdir())[:2]
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(StoreError, match=f"{first.name} was written as snapshots/{second.name}"):
+        list(load_snapshots(load_model(b)))
+
+
+def test_a_checkpoint_of_another_run_is_refused(images, tmp_path, monkeypatch):
+    interrupt(monkeypatch, 30, lambda: signal.raise_signal(signal.SIGINT))
+    for seed in range(2):
+        with pytest.raises(Stopped):
+            train(images, **{**TINY, "seed": seed}, store=tmp_path)
+    monkeypatch.undo()
+    a, b = (run.folder / "checkpoint.pt" for run in Store(tmp_path).runs())
+    a.write_bytes(b.read_bytes())
+    with pytest.raises(StoreError, match=r"checkpoint\.pt is of another run"):
+        train(images, **TINY, store=tmp_path)
+        train(images, **{**TINY, "seed": 1}, store=tmp_path)
+
+
+def test_a_run_that_another_process_trains_is_waited_for_with_a_line_that_says_so(images, whole, tmp_path, caplog):
+    def begin(record):
+        """In the first process, which trains on when the second says that it waits."""
+        if record["step"] == 25:
+            second.start()
+            for _ in range(1000):
+                if "waiting for the process that holds the run" in caplog.text:
+                    return
+                time.sleep(0.01)
+            raise AssertionError("nothing was said")
+
+    found = []
+    second = threading.Thread(target=lambda: found.append(train(images, **TINY, store=tmp_path)))
+    first = train(images, **TINY, store=tmp_path, callback=begin)
+    second.join()
+    assert same(whole, first)
+    assert same(whole, found[0])
+    assert len(Store(tmp_path).runs()) == 1
 
 
 def test_an_interrupt_elsewhere_is_one_line_too(monkeypatch, capsys):
