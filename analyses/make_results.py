@@ -20,7 +20,7 @@ from consistency_lab.presets import LikenessPlan
 STUDIES = ("likeness", "parametrisation", "streams", "origins", "sizes", "emergence", "perceptual", "why")
 RACES = ((), ("--contestants", "centers"), ("--consistency",))
 # Options that the commands share; those of data are the studies' own.
-SHARED = ("store", "workers", "out", "device")
+SHARED = ("store", "workers", "executor", "address", "gpus_per_worker", "out", "device")
 STUDY_OWN = ("data_dir", "lpips_weights")
 
 Run = Callable[[Sequence[str], bool], str]
@@ -72,7 +72,10 @@ def main(arguments: Sequence[str] | None = None, run: Run | None = None) -> None
     for name, text in {
         "store": "folder of models and results",
         "out": "folder for PRESET/STUDY.jsonl",
-        "workers": "processes that train side by side",
+        "workers": "models trained at a time",
+        "executor": "where: local, or ray",
+        "address": "of the Ray cluster",
+        "gpus_per_worker": "share of a GPU that a model trained on Ray asks for",
         "device": "cpu, cuda, ...",
         "data_dir": "folder with the files of published sets",
         "lpips_weights": "file with the trunk's weights, for LPIPS",

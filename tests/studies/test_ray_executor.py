@@ -41,6 +41,7 @@ def cluster(tmp_path, monkeypatch):
     """A cluster of two nodes with one CPU each, and their disks; the first is the driver's."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(each for each in sys.path if each))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # whatever token this user has
     monkeypatch.setenv(mortal.TRACE, str(tmp_path / "trace"))
     monkeypatch.setenv(mortal.MARK, str(tmp_path / "mark"))
     made, nodes = Cluster(), []

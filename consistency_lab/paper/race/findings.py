@@ -16,7 +16,7 @@ from consistency_lab.probes.curvature import probe_curvature
 from consistency_lab.probes.difficulty import probe_difficulty
 from consistency_lab.probes.landscape import probe_landscape
 from consistency_lab.recipe import Curvature, Recipe, read_curvature, shuffled
-from consistency_lab.studies.executors import Executor
+from consistency_lab.studies.executors import Executor, executor_of
 from consistency_lab.training.settings import TrainingSettings
 from consistency_lab.training.train import train, training_spec
 
@@ -69,7 +69,7 @@ def findings_spec(images: ImageSet, pilot: TrainingSettings, device: torch.devic
 
 
 def findings(
-    images: ImageSet, pilot: TrainingSettings, rows: Rows, device: torch.device, executor: Executor
+    images: ImageSet, pilot: TrainingSettings, rows: Rows, device: torch.device, executor: str | Executor = "local"
 ) -> Findings:
     """From the rows, or found now: the numbers that recipes follow are a row, so that a race resumes without the pilot.
 
@@ -82,7 +82,7 @@ def findings(
     """
 
     def compute() -> dict[str, Any]:
-        with as_one_of(executor, device):
+        with as_one_of(executor_of(executor), device):
             return _found(images, pilot, device)
 
     return from_row(rows.row(findings_spec(images, pilot, device), compute))
