@@ -1,6 +1,7 @@
 """A comparison of 8 models over 50,000 samples of 3x32x32: how long, and how much memory?
 
     python benchmarks/large.py --count 50000
+    python benchmarks/large.py --count 20000 --models 12 --size 64
 
 The networks are as small as can be (two convolutions each), so that what is measured is the comparison and not its models. Only the CPU is
 used.
@@ -36,9 +37,12 @@ def main() -> None:
     parser.add_argument("--models", type=int, default=8)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--levels", type=int, default=5)
+    parser.add_argument("--size", type=int, default=32)
     chosen = parser.parse_args()
     models = [
-        cl.wrap_module(Small(k), schedule="linear", predicts="eps", shape=(3, 32, 32), time="unit", name=f"m{k}")
+        cl.wrap_module(
+            Small(k), schedule="linear", predicts="eps", shape=(3, chosen.size, chosen.size), time="unit", name=f"m{k}"
+        )
         for k in range(chosen.models)
     ]
     start = time.process_time()
@@ -50,7 +54,7 @@ def main() -> None:
     final = result.isel(t=-1).sel(metric="mse")
     low, score, high = (float(final[f"family_score{end}"]) for end in ("_low", "", "_high"))
     print(
-        f"{chosen.models} models, {chosen.count:,} samples, {chosen.levels} levels: score {score:.4f} ({low:.4f} to {high:.4f}), "
+        f"{chosen.models} models, {chosen.count:,} samples of {chosen.size}x{chosen.size}, {chosen.levels} levels: score {score:.4f} ({low:.4f} to {high:.4f}), "
         f"{seconds:.0f} s of processor time, peak {peak:.2f} GB"
     )
 
