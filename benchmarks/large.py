@@ -54,7 +54,8 @@ def main() -> None:
     final = result.isel(t=-1).sel(metric="mse")
     low, score, high = (float(final[f"family_score{end}"]) for end in ("_low", "", "_high"))
     print(
-        f"{chosen.models} models, {chosen.count:,} samples of {chosen.size}x{chosen.size}, {chosen.levels} levels: score {score:.4f} ({low:.4f} to {high:.4f}), "
+        f"{chosen.models} models, {chosen.count:,} samples of {chosen.size}x{chosen.size}, {chosen.levels} levels: "
+        f"score {score:.4f} ({low:.4f} to {high:.4f}), "
         f"{seconds:.0f} s of processor time, peak {peak:.2f} GB"
     )
 
