@@ -17,6 +17,7 @@ from consistency_lab.errors import UserError
 from consistency_lab.loading import Model, kind_of
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
+from consistency_lab.training.processes import refuse_several
 from consistency_lab.training.settings import LoopSettings
 
 
@@ -113,6 +114,7 @@ class Fleet:
     ):
         if workers < 1:
             raise UserError(f"a fleet needs at least one worker, not {workers}.")
+        refuse_several("many models are trained")
         store.check()
         self.images, self.jobs, self.store, self.workers, self.say = images, jobs, store, workers, say
         self.device = torch.device(device)

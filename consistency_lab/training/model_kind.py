@@ -19,8 +19,10 @@ from consistency_lab.errors import UserError
 from consistency_lab.store.checkpoint import load_weights
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
+from consistency_lab.training.processes import refuse_several, started
 from consistency_lab.training.run_io import Loop, final_weights, finished_run, train_in_store, train_unkept
 from consistency_lab.training.settings import LoopSettings
+from consistency_lab.training.sharing import SharedLoop, in_company, shared_device
 from consistency_lab.training.watching import Watch
 
 S = TypeVar("S", bound=LoopSettings)
@@ -82,6 +84,7 @@ class ModelKind(ABC, Generic[S, N, M]):
             UserError: no image set; a name that does not exist, or an option of one; settings that do not fit the images.
         """
         check_set(images)
+        processes, _ = started()
         return {
             "settings": self.fitted(settings, images).spec(),
             "data": {
@@ -94,6 +97,7 @@ class ModelKind(ABC, Generic[S, N, M]):
             },
             "dtype": "float32",
             "device": device.type,
+            **({"processes": processes} if processes > 1 else {}),
         }
 
     def changed(self, settings: S | None, changes: Mapping[str, Any]) -> S:
@@ -119,7 +123,7 @@ class ModelKind(ABC, Generic[S, N, M]):
         **changes: Any,
     ) -> M:
         """Train one model, or load it where the store has it; arguments and errors as for `consistency_lab.training.train.train`."""
-        settings, place = self.changed(settings, changes), resolve_device(device)
+        settings, place = self.changed(settings, changes), shared_device(device)
         spec, name = self.spec(images, settings, place), name or self.model_name(settings)
         module = self.build(spec).to(place)
         loop = self.loop(module, images, settings, place)
@@ -146,14 +150,23 @@ class ModelKind(ABC, Generic[S, N, M]):
             watch: callback and validation.
             build: makes the module that is loaded; `build` by default.
         """
-        if store is None:
-            train_unkept(loop, name, progress, watch)
+
+        def trained() -> Run | None:
+            if store is None:
+                train_unkept(loop, name, progress, watch)
+                return None
+            options: dict[str, Any] = {"keep": self._kept, "force": force, "progress": progress, "watch": watch}
+            return train_in_store(store, self.name, name, spec, loop, **options)
+
+        if isinstance(loop, SharedLoop):
+            run = in_company(loop, spec, trained)
+        else:
+            refuse_several(f"a {self.name} is trained")
+            run = trained()
+        if run is None:
             if loop.step < loop.settings.steps:
                 name, spec = f"{name}@{loop.step}", {**spec, "stopped": loop.step}
             return self._model(name, spec, module, self._kept(loop.average.weights))
-        run = train_in_store(
-            store, self.name, name, spec, loop, keep=self._kept, force=force, progress=progress, watch=watch
-        )
         name = f"{name}@{run.spec['stopped']}" if "stopped" in run.spec else name
         return self.load(run, device=loop.device, name=name, build=build)
 

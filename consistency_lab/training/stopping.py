@@ -7,6 +7,8 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
+from consistency_lab.training.processes import started
+
 
 class Stopped(KeyboardInterrupt):
     """Training was stopped by the user between two steps; says where, and how to resume."""
@@ -17,12 +19,13 @@ def stop_between_steps() -> Iterator[Callable[[], None]]:
     """Yield a function that raises `Stopped` once Ctrl-C has been pressed; a second Ctrl-C stops at once.
 
     An interrupt within a step would leave weights of one step beside optimizer moments of another. Outside the main thread, where
-    Python delivers no signals, and under a caller's own handler nothing is changed.
+    Python delivers no signals, and under a caller's own handler nothing is changed. Launchers of several processes pass on a Ctrl-C that
+    the terminal has sent to each of them too: there a second one is not another.
     """
-    pressed = threading.Event()
+    pressed, several = threading.Event(), started()[0] > 1
 
     def note(number: int, frame: object) -> None:
-        if pressed.is_set():
+        if pressed.is_set() and not several:
             raise KeyboardInterrupt
         pressed.set()
 
