@@ -7,8 +7,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
-from consistency_lab.training.processes import started
-
 
 class Stopped(KeyboardInterrupt):
     """Training was stopped by the user between two steps; says where, and how to resume."""
@@ -19,13 +17,12 @@ def stop_between_steps() -> Iterator[Callable[[], None]]:
     """Yield a function that raises `Stopped` once Ctrl-C has been pressed; a second Ctrl-C stops at once.
 
     An interrupt within a step would leave weights of one step beside optimizer moments of another. Outside the main thread, where
-    Python delivers no signals, and under a caller's own handler nothing is changed. Launchers of several processes pass on a Ctrl-C that
-    the terminal has sent to each of them too: there a second one is not another.
+    Python delivers no signals, and under a caller's own handler nothing is changed.
     """
-    pressed, several = threading.Event(), started()[0] > 1
+    pressed = threading.Event()
 
     def note(number: int, frame: object) -> None:
-        if pressed.is_set() and not several:
+        if pressed.is_set():
             raise KeyboardInterrupt
         pressed.set()
 

@@ -148,8 +148,8 @@ def train(
 ) -> DiffusionModel:
     """Train one diffusion model.
 
-    In each of several processes that ``accelerate launch`` or ``torchrun`` has started, with the same arguments, they train it together: each
-    takes its rows of every batch on its own GPU, the first one writes, and all return the model. Their number is in its spec.
+    Called alike in each of several processes that ``accelerate launch`` or ``torchrun`` has started, it is trained by all of them: each
+    takes its rows of every batch on its own GPU, the first one writes, and all return the model. Their number is part of the spec.
 
     Args:
         images: the training set.
