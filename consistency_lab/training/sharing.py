@@ -69,7 +69,7 @@ class Joined(Group):
 
     def __init__(self) -> None:
         self.count, self.index = started()
-        self.words = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        self.words: Any = dist.new_group(backend="gloo", timeout=_PATIENCE)
 
     def tell(self, word: int, content: Any = None) -> None:
         buffer = io.BytesIO()
