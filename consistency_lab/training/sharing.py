@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import io
+import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -108,9 +109,9 @@ def _together() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        said = textwrap.shorten(str(error), 100, placeholder=" ...")
         raise UserError(
-            f"another of the processes that train this model has ended ({str(error).splitlines()[0]}); the same command resumes from the "
-            "last checkpoint."
+            f"another of the processes that train this model has ended ({said}); the same command resumes from the last checkpoint."
         ) from error
 
 
@@ -298,12 +299,16 @@ def in_company(loop: SharedLoop, spec: Mapping[str, Any], lead: Callable[[], Run
             "for example with network=lambda shape, classes: Net() in the place of network=Net()."
         )
     if loop.group.index:
-        with stop_between_steps():
-            end = loop.follow()
-            if "stopped" in end:
-                raise Stopped(end["stopped"])
-            if "failed" in end:
-                raise UserError(end["failed"])
+        threads = torch.get_num_threads()
+        try:
+            with stop_between_steps():
+                end = loop.follow()
+                if "stopped" in end:
+                    raise Stopped(end["stopped"])
+                if "failed" in end:
+                    raise UserError(end["failed"])
+        finally:
+            torch.set_num_threads(threads)
         return Run.open(end["folder"]) if "folder" in end else None
     try:
         run = lead()

@@ -3,12 +3,14 @@
 import copy
 import queue
 import signal
+import sys
 import threading
 from functools import partial
 
 import pytest
 import torch
 import torch.distributed as dist
+from accelerate import PartialState
 from torch import nn
 
 import consistency_lab as cl
@@ -24,7 +26,7 @@ from consistency_lab.training.batches import DenoisingBatches
 from consistency_lab.training.loop import TrainingLoop
 from consistency_lab.training.processes import started
 from consistency_lab.training.run_io import train_in_store, train_unkept
-from consistency_lab.training.sharing import Group, Joined, SharedLoop, in_company
+from consistency_lab.training.sharing import Group, Joined, SharedLoop, in_company, shared_device
 from consistency_lab.training.stopping import Stopped
 from consistency_lab.training.train import DIFFUSION_KIND, build_denoiser, denoising_loss, training_spec
 
@@ -195,21 +197,20 @@ def content(run):
     return tensors, [{key: value for key, value in record.items() if key != "seconds"} for record in run.records()]
 
 
-@pytest.mark.parametrize("at", [0, 30])
-def test_a_stop_is_the_first_ones_to_decide_and_the_resume_gives_the_same_bits(images, tmp_path, monkeypatch, at):
+def test_a_stop_is_the_first_ones_to_decide_and_the_resume_gives_the_same_bits(images, tmp_path, monkeypatch):
     whole = each(3, lambda group: stored(images, tmp_path / "whole", group, **FOLLOWING))
     assert [run.folder for run in whole] == [whole[0].folder] * 3
     advance = SharedLoop._advance
 
     def stopping(loop):
-        if loop.step == at and loop.group.index == 0:
+        if loop.step == 30 and loop.group.index == 0:
             signal.raise_signal(signal.SIGINT)
         return advance(loop)
 
     monkeypatch.setattr(SharedLoop, "_advance", stopping)
     ends = each(3, lambda group: stored(images, tmp_path / "stopped", group, **FOLLOWING))
     assert {str(end) for end in ends} == {
-        f"training shared stopped at step {at + 1} of 50; the same command resumes from there."
+        "training shared stopped at step 31 of 50; the same command resumes from there."
     }
     assert all(isinstance(end, Stopped) for end in ends)
     monkeypatch.undo()
@@ -332,9 +333,57 @@ def test_what_one_process_does_is_refused_in_several(images, tmp_path, monkeypat
     assert "status runs in one process" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("asked", "given", "found"),
+    [
+        (None, "cuda:3", "cuda:3"),
+        ("cuda", "cuda:3", "cuda:3"),
+        ("cuda:3", "cuda:3", "cuda:3"),
+        ("cuda:1", "cuda:3", None),
+        ("cpu", "cuda:3", None),
+        ("cpu", "cpu", "cpu"),
+        ("cuda", "cpu", None),
+    ],
+)
+def test_each_process_has_the_gpu_that_the_launcher_gives_it(monkeypatch, asked, given, found):
+    class State:
+        device, num_processes, process_index = torch.device(given), 4, 3
+
+        def __init__(self, cpu):
+            assert cpu is (asked == "cpu")
+
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("accelerate.PartialState", State)
+    if found is None:
+        with pytest.raises(UserError, match=r"number 3 of 4 .* leave device out"):
+            shared_device(asked)
+    else:
+        assert shared_device(asked) == torch.device(found)
+    monkeypatch.setattr(State, "num_processes", 1)
+    with pytest.raises(UserError, match="number 3 of 1"):
+        shared_device(asked)
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(UserError, match=r"pip install 'consistency-lab\[accelerate\]'"):
+        shared_device(asked)
+    with pytest.raises(UserError, match=r"cannot be used here|accelerate"):
+        shared_device("nothing")
+
+
 def test_a_launcher_without_its_address_is_one_sentence(images, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    for name in ("MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(UserError, match="2 processes, and they cannot be joined"):
-        cl.train(images, settings=settings_of(), device="cpu")
+    for name in (
+        "MASTER_ADDR",
+        "MASTER_PORT",
+        "RANK",
+        "LOCAL_RANK",
+        "LOCAL_WORLD_SIZE",
+    ):  # accelerate sets some of them
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    try:
+        with pytest.raises(UserError, match="2 processes, and they cannot be joined"):
+            cl.train(images, settings=settings_of(), device="cpu")
+    finally:
+        PartialState._reset_state()
