@@ -1,4 +1,4 @@
-"""What `tests/training/test_processes.py` has two processes do: ``torchrun --nproc_per_node 2 several_processes.py FOLDER``."""
+"""What `tests/training/test_processes.py` has some processes do: ``torchrun --nproc_per_node 3 several_processes.py FOLDER``."""
 
 import json
 import os
@@ -72,7 +72,7 @@ def main(folder):
     said["device"] = refusal(lambda: cl.train(some, **{**HOW, "device": "meta"}))
     unkept = cl.train(some, **HOW)
     torch.save(unkept.denoiser.network.state_dict(), folder / f"unkept-{rank}.pt")
-    vae = cl.train_vae(some, steps=3, batch=8, device="cpu", store=folder / "vae")
+    vae = cl.train_vae(some, steps=3, batch=6, device="cpu", store=folder / "vae")
     said["vae"] = str(vae.folder)
     (folder / f"said-{rank}.json").write_text(json.dumps(said))
 

@@ -17,7 +17,7 @@ from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
 
 pytestmark = pytest.mark.slow
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node"]
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
 
 
@@ -28,12 +28,13 @@ def python_handles_ctrl_c():
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.fixture(scope="module")
-def two(tmp_path_factory):
-    """The folder that two processes have written, and what each of them said."""
-    folder = tmp_path_factory.mktemp("two")
-    subprocess.run([*TORCHRUN, several_processes.__file__, str(folder)], check=True, timeout=300)
-    return folder, [json.loads((folder / f"said-{rank}.json").read_text()) for rank in range(2)]
+@pytest.fixture(scope="module", params=[2, 3])
+def several(request, tmp_path_factory):
+    """The folder that some processes have written, and what each of them said. Of three, sums depend on their order."""
+    folder = tmp_path_factory.mktemp("several")
+    command = [*TORCHRUN, str(request.param), several_processes.__file__, str(folder)]
+    subprocess.run(command, check=True, timeout=300)
+    return folder, [json.loads((folder / f"said-{rank}.json").read_text()) for rank in range(request.param)]
 
 
 def tensors(run, name):
@@ -49,24 +50,24 @@ def log(run):
     return [{key: value for key, value in record.items() if key != "seconds"} for record in run.records()]
 
 
-def test_two_processes_train_what_one_trains(two, tmp_path):
-    folder, said = two
+def test_several_processes_train_what_one_trains(several, tmp_path):
+    folder, said = several
     run = Run.open(said[0]["whole"])
-    assert said[1]["whole"] == said[0]["whole"]
-    assert run.spec["processes"] == 2
+    assert {one["whole"] for one in said} == {said[0]["whole"]}
+    assert run.spec["processes"] == len(said)
     alone = cl.train(several_processes.images(), **several_processes.HOW, store=tmp_path)
     one = Run.open(alone.folder)
     for name in ("ema.safetensors", "raw.safetensors", "snapshots/step-0000025.safetensors"):
         assert apart(tensors(run, name), tensors(one, name)) < 1e-5
     for mine, theirs in zip(log(run), log(one), strict=True):
         assert mine == pytest.approx(theirs, abs=1e-5)
-    for rank in range(2):
+    for rank in range(len(said)):
         assert apart(torch.load(folder / f"unkept-{rank}.pt"), tensors(run, "ema.safetensors")) == 0
 
 
-def test_a_stopped_run_goes_on_to_the_same_bits_and_on_another_number_is_another_run(two):
-    folder, said = two
-    assert said[0]["stopped"] == said[1]["stopped"]
+def test_a_stopped_run_goes_on_to_the_same_bits_and_on_another_number_is_another_run(several):
+    folder, said = several
+    assert {one["stopped"] for one in said} == {said[0]["stopped"]}
     assert said[0]["stopped"].startswith("Stopped: training shared stopped at step 31 of 50")
     whole, resumed = (Run.open(said[1][key]) for key in ("whole", "resumed"))
     for name in ("ema.safetensors", "raw.safetensors", "snapshots/step-0000025.safetensors"):
@@ -77,10 +78,10 @@ def test_a_stopped_run_goes_on_to_the_same_bits_and_on_another_number_is_another
     assert "processes" not in Run.open(alone.folder).spec
 
 
-def test_what_is_refused_and_what_works_beside(two):
-    folder, said = two
+def test_what_is_refused_and_what_works_beside(several):
+    folder, said = several
     for one in said:
-        assert "25 images cannot be divided among 2 processes" in one["odd"]
+        assert f"25 images cannot be divided among {len(said)} processes" in one["odd"]
         assert "different things to train" in one["unlike"]
         assert "leave device out" in one["device"]
     assert Run.open(said[0]["vae"]).done
