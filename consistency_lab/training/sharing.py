@@ -90,7 +90,7 @@ class Joined(Group):
                 return word, None
             body = torch.empty(length, dtype=torch.uint8, device="cpu")
             dist.broadcast(body, 0, group=self.words)
-        return word, torch.load(io.BytesIO(body.numpy().tobytes()), map_location="cpu", weights_only=True)
+        return word, torch.load(io.BytesIO(body.numpy()), map_location="cpu", weights_only=True)
 
     def gathered(self, value: Any) -> list[Any]:
         found: list[Any] = [None] * self.count
@@ -136,7 +136,7 @@ def shared_device(name: str | torch.device | None = None) -> torch.device:
         raise UserError(
             f"{count} processes train one model through accelerate, which is not installed: pip install 'consistency-lab[accelerate]'."
         ) from None
-    asked = torch.device("cuda" if torch.cuda.is_available() else "cpu") if name is None else resolve_type(name)
+    asked = torch.device("cuda" if torch.cuda.is_available() else "cpu") if name is None else _named(name)
     try:
         state = PartialState(cpu=asked.type == "cpu")
     except (RuntimeError, ValueError) as error:
@@ -153,7 +153,7 @@ def shared_device(name: str | torch.device | None = None) -> torch.device:
     return device
 
 
-def resolve_type(name: str | torch.device) -> torch.device:
+def _named(name: str | torch.device) -> torch.device:
     """The device of a name, looked at no further: a process makes no room for itself on the first GPU."""
     try:
         return torch.device(name)
@@ -314,7 +314,7 @@ def in_company(loop: SharedLoop, spec: Mapping[str, Any], lead: Callable[[], Run
         run = lead()
     except BaseException as error:
         with contextlib.suppress(UserError):  # they may be gone too
-            loop.group.tell(_END, {"stopped" if isinstance(error, Stopped) else "failed": str(error)})
+            loop.group.tell(_END, {"stopped" if isinstance(error, Stopped) else "failed": str(error) or repr(error)})
         raise
     loop.group.tell(_END, {} if run is None else {"folder": str(run.folder)})
     return run

@@ -29,6 +29,7 @@ from consistency_lab.training.run_io import train_in_store, train_unkept
 from consistency_lab.training.sharing import Group, Joined, SharedLoop, in_company, shared_device
 from consistency_lab.training.stopping import Stopped
 from consistency_lab.training.train import DIFFUSION_KIND, build_denoiser, denoising_loss, training_spec
+from consistency_lab.training.watching import Watch
 
 CPU = torch.device("cpu")
 BUILDING = threading.Lock()  # threads share the random state that weights are drawn from
@@ -179,10 +180,10 @@ def test_a_part_that_one_process_or_none_has_used_is_trained_as_in_one(images):
     assert torch.equal(first.module.network.never.weight, Experts().never.weight)  # no decay either
 
 
-def stored(images, store, group, **changes):
+def stored(images, store, group, watch=None, **changes):
     loop = loop_of(images, group, **changes)
     spec = training_spec(images, loop.settings, CPU)
-    options = {"keep": DIFFUSION_KIND._kept, "progress": False}
+    options = {"keep": DIFFUSION_KIND._kept, "progress": False, "watch": watch}
 
     def lead():
         assert group.index == 0
@@ -221,6 +222,15 @@ def test_a_stop_is_the_first_ones_to_decide_and_the_resume_gives_the_same_bits(i
     assert apart(tensors, expected) == 0
     again = each(3, lambda group: stored(images, tmp_path / "stopped", group, **FOLLOWING))  # which the store has
     assert [run.hash for run in again] == [run.hash for run in whole]
+
+
+def test_a_callback_is_the_first_ones_and_stops_all(images, tmp_path):
+    told = []
+    watches = [Watch(lambda record: told.append(record["step"]) or True), None]
+    runs = each(2, lambda group: stored(images, tmp_path, group, watches[group.index]))
+    assert told == [25]
+    assert [run.spec["stopped"] for run in runs] == [25, 25]
+    assert runs[0].folder == runs[1].folder
 
 
 def test_what_ends_the_first_process_ends_all(images):
