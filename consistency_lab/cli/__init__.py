@@ -110,8 +110,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"consistency-lab {version('consistency-lab')}")
         return 0
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    number = 0
     try:
-        command, (_, number) = _parse(arguments), started()
+        _, number = started()
+        command = _parse(arguments)
         if not isinstance(command, Training):
             refuse_several(f"{arguments[0]} runs")
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere if number else sys.stdout):
