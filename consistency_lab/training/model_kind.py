@@ -19,10 +19,11 @@ from consistency_lab.errors import UserError
 from consistency_lab.store.checkpoint import load_weights
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
+from consistency_lab.training.group import shared_device
 from consistency_lab.training.processes import refuse_several, started
 from consistency_lab.training.run_io import Loop, final_weights, finished_run, train_in_store, train_unkept
 from consistency_lab.training.settings import LoopSettings
-from consistency_lab.training.sharing import SharedLoop, in_company, shared_device
+from consistency_lab.training.sharing import SharedLoop, in_company
 from consistency_lab.training.watching import Watch
 
 S = TypeVar("S", bound=LoopSettings)

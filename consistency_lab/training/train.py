@@ -29,6 +29,7 @@ from consistency_lab.store.results import with_provenance
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
 from consistency_lab.training.batches import DenoisingBatches, measured
+from consistency_lab.training.group import shared_device
 from consistency_lab.training.lockstep import LockstepLoop
 from consistency_lab.training.loop import TrainingLoop
 from consistency_lab.training.model_kind import ModelKind
@@ -36,7 +37,7 @@ from consistency_lab.training.processes import refuse_several
 from consistency_lab.training.run_io import snapshot_files, snapshots_of
 from consistency_lab.training.scheduling import MakeScheduler, ScheduledRate, scheduled_rate
 from consistency_lab.training.settings import TrainingSettings
-from consistency_lab.training.sharing import loop_class, shared_device
+from consistency_lab.training.sharing import loop_class
 from consistency_lab.training.starting import network_of, start_spec, starting_run, steps_behind
 from consistency_lab.training.watching import Callback, Validation, Watch
 

@@ -21,12 +21,13 @@ from consistency_lab.paper.race.race import race
 from consistency_lab.store.checkpoint import load_tensors
 from consistency_lab.store.runs import Store
 from consistency_lab.studies.fleet import Fleet
-from consistency_lab.training import sharing
+from consistency_lab.training import group as groups
 from consistency_lab.training.batches import DenoisingBatches
+from consistency_lab.training.group import Group, Joined, shared_device
 from consistency_lab.training.loop import TrainingLoop
 from consistency_lab.training.processes import started
 from consistency_lab.training.run_io import train_in_store, train_unkept
-from consistency_lab.training.sharing import Group, Joined, SharedLoop, in_company, shared_device
+from consistency_lab.training.sharing import SharedLoop, in_company
 from consistency_lab.training.stopping import Stopped
 from consistency_lab.training.train import DIFFUSION_KIND, build_denoiser, denoising_loss, training_spec
 from consistency_lab.training.watching import Watch
@@ -289,12 +290,12 @@ def test_what_cannot_be_shared_is_refused_in_every_process(images, changes, said
 def test_words_and_sums_go_through_gloo(monkeypatch):
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     sent = []
-    monkeypatch.setattr(sharing.dist, "broadcast", lambda tensor, root, group: sent.append(tensor.clone()))
+    monkeypatch.setattr(groups.dist, "broadcast", lambda tensor, root, group: sent.append(tensor.clone()))
     try:
         group = Joined()
         group.tell(1)
         group.tell(0, {"weights": torch.arange(3.0), "step": 7})
-        monkeypatch.setattr(sharing.dist, "broadcast", lambda tensor, root, group: tensor.copy_(sent.pop(0)))
+        monkeypatch.setattr(groups.dist, "broadcast", lambda tensor, root, group: tensor.copy_(sent.pop(0)))
         assert group.hear() == (1, None)
         word, heard = group.hear()
         assert (word, heard["step"], heard["weights"].tolist(), sent) == (0, 7, [0.0, 1.0, 2.0], [])
@@ -304,7 +305,7 @@ def test_words_and_sums_go_through_gloo(monkeypatch):
         assert values.tolist() == [0.0, 1.0, 2.0, 3.0]
     finally:
         dist.destroy_process_group()
-    with pytest.raises(UserError, match="has ended"), sharing._together():
+    with pytest.raises(UserError, match="has ended"), groups._together():
         raise RuntimeError("Connection closed by peer\nmore")
 
 
