@@ -31,6 +31,7 @@ from consistency_lab.cli.terminal import spell_out
 from consistency_lab.cli.train import Train, TrainGAN, Training, TrainVAE
 from consistency_lab.cli.verify import Verify
 from consistency_lab.errors import UserError
+from consistency_lab.training.processes import refuse_several, started
 
 _HELP = """How alike are the images that different generative models make from the same noise, why, and what does that buy?
 
@@ -115,14 +116,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"consistency-lab {version('consistency-lab')}")
         return 0
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    number = 0
     try:
+        _, number = started()
         command = _parse(arguments)
-        return command.run() or 0
+        if not isinstance(command, Training):
+            refuse_several(f"{arguments[0]} runs")
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere if number else sys.stdout):
+            return command.run() or 0
     except UserError as error:
         print(f"consistency-lab: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
-        print(f"consistency-lab: {str(stopped) or 'stopped.'}", file=sys.stderr)
+        if not number:  # of several processes the first one says it
+            print(f"consistency-lab: {str(stopped) or 'stopped.'}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe has seen enough (`... --help | head`)
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the interpreter flushes it on its way out

@@ -44,9 +44,9 @@ class Training(SideBySide):
 
     def run(self) -> None:
         from consistency_lab.data.sources import load_images
-        from consistency_lab.devices import resolve_device
         from consistency_lab.loading import kind_of
         from consistency_lab.store.runs import Store
+        from consistency_lab.training.group import shared_device
         from consistency_lab.training.lockstep import in_lockstep, lockstep_groups
 
         kind = kind_of(self.settings)
@@ -58,7 +58,7 @@ class Training(SideBySide):
         ]
         images, store = load_images(self.data, data_dir=self.data_dir), Store(self.store)
         store.check()
-        place, where = resolve_device(self.device), self.where
+        place, where = shared_device(self.device), self.where
         if not self._more():
             jobs = [*in_lockstep(dict(zip(names, jobs, strict=True)), images.shape, place, self.at_once).values()]
         together = bool(lockstep_groups(dict(zip(names, jobs, strict=True))))

@@ -19,6 +19,7 @@ from consistency_lab.data.imageset import ImageSet
 from consistency_lab.networks.initialising import initialised
 from consistency_lab.store.runs import Store
 from consistency_lab.training.loop import TrainingLoop
+from consistency_lab.training.sharing import loop_class
 
 
 class _VAEKind(ContrastKind[VAESettings, VAE]):
@@ -31,7 +32,7 @@ class _VAEKind(ContrastKind[VAESettings, VAE]):
 
     def loop(self, module: VAE, images: ImageSet, settings: VAESettings, device: torch.device) -> TrainingLoop:
         source = NoisedBatches(images, settings, module.noise_shape, 1, device)
-        return TrainingLoop(module, partial(vae_loss, beta=settings.beta), source, settings, device)
+        return loop_class()(module, partial(vae_loss, beta=settings.beta), source, settings, device)
 
 
 VAE_KIND = _VAEKind()

@@ -20,6 +20,7 @@ from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
 from consistency_lab.studies.executors import Executor, executor_of
 from consistency_lab.training.lockstep import LockstepLoop, in_lockstep, lockstep_groups, train_together
+from consistency_lab.training.processes import refuse_several
 from consistency_lab.training.settings import LoopSettings, TrainingSettings
 from consistency_lab.training.stopping import stop_between_steps
 from consistency_lab.training.train import DIFFUSION_KIND
@@ -125,6 +126,7 @@ class Fleet:
         lockstep: int | None = None,
         say: Callable[[str], None] = lambda line: None,
     ):
+        refuse_several("many models are trained")
         self.executor = executor_of(executor, workers, address, gpus_per_worker)
         store.check()
         check_set(images)

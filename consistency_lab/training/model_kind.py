@@ -19,6 +19,8 @@ from consistency_lab.errors import UserError
 from consistency_lab.store.checkpoint import load_weights
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
+from consistency_lab.training.group import shared_device
+from consistency_lab.training.processes import refuse_several, started
 from consistency_lab.training.run_io import (
     Loop,
     final_weights,
@@ -28,6 +30,7 @@ from consistency_lab.training.run_io import (
     train_unkept,
 )
 from consistency_lab.training.settings import LoopSettings
+from consistency_lab.training.sharing import SharedLoop, in_company
 from consistency_lab.training.watching import Watch
 
 S = TypeVar("S", bound=LoopSettings)
@@ -90,6 +93,7 @@ class ModelKind(ABC, Generic[S, N, M]):
                 the device.
         """
         check_set(images)
+        processes, _ = started()
         check_precision(settings.precision, device)
         return {
             "settings": self.fitted(settings, images).spec(),
@@ -103,6 +107,7 @@ class ModelKind(ABC, Generic[S, N, M]):
             },
             "dtype": "float32",
             "device": device.type,
+            **({"processes": processes} if processes > 1 else {}),
         }
 
     def changed(self, settings: S | None, changes: Mapping[str, Any]) -> S:
@@ -128,7 +133,7 @@ class ModelKind(ABC, Generic[S, N, M]):
         **changes: Any,
     ) -> M:
         """Train one model, or load it where the store has it; arguments and errors as for `consistency_lab.training.train.train`."""
-        settings, place = self.changed(settings, changes), resolve_device(device)
+        settings, place = self.changed(settings, changes), shared_device(device)
         spec, name = self.spec(images, settings, place), name or self.model_name(settings)
         module = self.build(spec).to(place)
         loop = self.loop(module, images, settings, place)
@@ -155,14 +160,23 @@ class ModelKind(ABC, Generic[S, N, M]):
             watch: callback and validation.
             build: makes the module that is loaded; `build` by default.
         """
-        if store is None:
-            train_unkept(loop, name, progress, watch)
+
+        def trained() -> Run | None:
+            if store is None:
+                train_unkept(loop, name, progress, watch)
+                return None
+            options: dict[str, Any] = {"keep": self._kept, "force": force, "progress": progress, "watch": watch}
+            return train_in_store(store, self.name, name, spec, loop, **options)
+
+        if isinstance(loop, SharedLoop):
+            run = in_company(loop, spec, trained)
+        else:
+            refuse_several(f"a {self.name} is trained")
+            run = trained()
+        if run is None:
             if loop.step < loop.settings.steps:
                 name, spec = f"{name}@{loop.step}", {**spec, "stopped": loop.step}
             return self._model(name, spec, module, self._kept(loop.average.weights))
-        run = train_in_store(
-            store, self.name, name, spec, loop, keep=self._kept, force=force, progress=progress, watch=watch
-        )
         name = f"{name}@{run.spec['stopped']}" if "stopped" in run.spec else name
         return self.load(run, device=loop.device, name=name, build=build)
 

@@ -16,7 +16,7 @@ from torch import nn
 from consistency_lab.choices import Choice
 from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.data.labels import check_every_class
-from consistency_lab.devices import plain_defaults, resolve_device
+from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.denoiser import NetworkDenoiser
 from consistency_lab.diffusion.loss import denoising_loss
 from consistency_lab.diffusion.model import DiffusionModel, described
@@ -29,12 +29,15 @@ from consistency_lab.store.results import with_provenance
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
 from consistency_lab.training.batches import DenoisingBatches, measured
+from consistency_lab.training.group import shared_device
 from consistency_lab.training.lockstep import LockstepLoop
 from consistency_lab.training.loop import TrainingLoop
 from consistency_lab.training.model_kind import ModelKind
+from consistency_lab.training.processes import refuse_several
 from consistency_lab.training.run_io import snapshot_files, snapshots_of
 from consistency_lab.training.scheduling import MakeScheduler, ScheduledRate, scheduled_rate
 from consistency_lab.training.settings import TrainingSettings
+from consistency_lab.training.sharing import loop_class
 from consistency_lab.training.starting import network_of, start_spec, starting_run, steps_behind
 from consistency_lab.training.watching import Callback, Validation, Watch
 
@@ -88,7 +91,9 @@ class _DiffusionKind(ModelKind[TrainingSettings, NetworkDenoiser, DiffusionModel
     ) -> TrainingLoop:
         """``first``: steps of the runs that this one goes on from; ``rate``: of a scheduler, in the place of the settings'."""
         loss = partial(denoising_loss, units=settings.objective)
-        make = LockstepLoop if settings.lockstep else TrainingLoop
+        if settings.lockstep:
+            refuse_several("models in lock-step are trained")
+        make = LockstepLoop if settings.lockstep else loop_class()
         return make(module, loss, DenoisingBatches(images, settings, device, first), settings, device, rate)
 
     def train(self, images: ImageSet, **options: Any) -> DiffusionModel:
@@ -144,6 +149,9 @@ def train(
 ) -> DiffusionModel:
     """Train one diffusion model.
 
+    Called alike in each of several processes that ``accelerate launch`` or ``torchrun`` has started, it is trained by all of them: each
+    takes its rows of every batch on its own GPU, the first one writes, and all return the model. Their number is part of the spec.
+
     Args:
         images: the training set.
         network: a registered name with options; or one of your own: a torch module, of which a copy is trained from its present weights, or
@@ -198,7 +206,7 @@ def train(
     settings, module = _with_network(
         settings, first if network is None and is_own(settings.network) else network, images
     )
-    place = resolve_device(device)
+    place = shared_device(device)
     spec = training_spec(images, settings, place)
     if start is not None:
         spec["start"] = start_spec(start)

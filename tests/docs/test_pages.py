@@ -180,6 +180,9 @@ def test_the_commands_of_a_page_parse(page):
         where, program = f"{page}:{number}: {words}", Path(words[0]).name
         if program == "consistency-lab":
             assert isinstance(_parse(words[1:]), COMMANDS[words[1]]), where
+        elif program in ("accelerate", "torchrun"):
+            inner = words[words.index("consistency_lab.cli") + 1 :]
+            assert isinstance(_parse(inner), COMMANDS[inner[0]]), where
         elif program == "make":
             assert words[1] in targets, where
         elif program == "python":

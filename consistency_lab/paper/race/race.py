@@ -27,6 +27,7 @@ from consistency_lab.paper.race.running import RaceRun, Watch, recorded
 from consistency_lab.paper.rows import Rows
 from consistency_lab.similarity.quality import GAUSSIAN, MEAN, MEMORISER, TRAINING_IMAGES, reference_samples
 from consistency_lab.studies.executors import Executor, executor_of
+from consistency_lab.training.processes import refuse_several
 
 TARGETS = (
     0.3,
@@ -77,6 +78,7 @@ def race(
     Raises:
         UserError: contestants that cannot be compared, no or two controls, seeds that are not the race's alone.
     """
+    refuse_several("a race is run")
     control = _check(contestants, watch, seeds, target_seed, targets)
     references = _references(watch, rows)
     first = RaceRun("target pilot", control.settings.replace(seed=target_seed))
