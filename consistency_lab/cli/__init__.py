@@ -30,6 +30,7 @@ from consistency_lab.cli.study import Study
 from consistency_lab.cli.terminal import spell_out
 from consistency_lab.cli.train import Train, TrainGAN, Training, TrainVAE
 from consistency_lab.errors import UserError
+from consistency_lab.trust import trusting
 
 _HELP = """How alike are the images that different generative models make from the same noise, why, and what does that buy?
 
@@ -111,7 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         command = _parse(arguments)
-        return command.run() or 0
+        with trusting(getattr(command, "trust", False)):
+            return command.run() or 0
     except UserError as error:
         print(f"consistency-lab: {error}", file=sys.stderr)
         return 2

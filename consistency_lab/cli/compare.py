@@ -10,7 +10,7 @@ from typing import Any
 import tyro
 
 from consistency_lab.cli.common import (
-    Common,
+    OfModels,
     claim_folder,
     find,
     load_models,
@@ -29,7 +29,7 @@ _LEVELS = 13  # of a comparison at which states are asked about; the last of its
 
 
 @dataclass(frozen=True)
-class Compare(Common):
+class Compare(OfModels):
     """Compare trained models under shared noise, or folders of images, against the null and the closed-form references.
 
     Example: consistency-lab compare unet-s0 unet-s1 --out comparison

@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,7 @@ def read_layout(path: str | os.PathLike[str]) -> Layout:
         refuse_pickle(root)
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; name one that holds a diffusers config.json or model_index.json.")
+    refuse_code(root)
     folder, latents = root, False
     if (root / _INDEX).is_file():
         index = read_json(root / _INDEX)
@@ -102,6 +103,32 @@ def _weights(folder: Path) -> Path:
         f"{folder} has its weights as {others[0]} only, a pickle that may run code when it is opened, so it is not; on "
         "a machine that you trust load it with diffusers' from_pretrained and write it by save_pretrained(folder)."
     )
+
+
+def refuse_code(folder: Path) -> None:
+    """Raise `UserError` for a folder with code of its own: Python files, a class that comes from one, a module named for it.
+
+    Such code is never run here, trusted or not; what diffusers and transformers have themselves can be loaded.
+    """
+    found = next((f"the file {code.relative_to(folder)}" for code in sorted(folder.rglob("*.py"))), None)
+    for file in [] if found else sorted(folder.rglob("*.json")):
+        if file.name in (_INDEX, CONFIG) and (found := _code_of(read_json(file))):
+            found = f"{found} in {file.relative_to(folder)}"
+            break
+    if found:
+        raise UserError(
+            f"{folder} brings code of its own ({found}), and code of others is not run; remove it if the pipeline works without, or "
+            "load it in Python, where you see what runs, and give its network to wrap_module."
+        )
+
+
+def _code_of(config: Mapping[str, Any]) -> str | None:
+    """What a configuration says is to be run, if anything."""
+    for key in ("custom_pipeline", "trust_remote_code", "auto_map"):
+        if config.get(key):
+            return f"{key}={config[key]!r}"
+    kind = config.get("_class_name")
+    return None if kind is None or isinstance(kind, str) else f"_class_name={kind!r}"
 
 
 def read_json(path: Path) -> dict[str, Any]:
