@@ -24,6 +24,7 @@ from consistency_lab.cli.probe import Probe
 from consistency_lab.cli.quality import Quality
 from consistency_lab.cli.race import MakeRecipe, Race
 from consistency_lab.cli.report import Report
+from consistency_lab.cli.reproduce import Reproduce
 from consistency_lab.cli.sample import Sample
 from consistency_lab.cli.snapshots import Snapshots
 from consistency_lab.cli.study import Study
@@ -51,6 +52,7 @@ COMMANDS: dict[str, type[Any]] = {
     "recipe": MakeRecipe,
     "race": Race,
     "report": Report,
+    "reproduce": Reproduce,
     "status": Status,
     "list": List,
     "export": Export,

@@ -53,6 +53,10 @@ _PACKAGES = (
     "torch-fidelity",
     "loss-landscapes",
     "diffusers",
+    "transformers",
+    "accelerate",
+    "peft",
+    "safetensors",
 )
 
 
