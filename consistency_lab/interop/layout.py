@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from consistency_lab.errors import StoreError, UserError
+from consistency_lab.inputs import check_file
 from consistency_lab.interop.pickles import is_pickle, refuse_pickle
 from consistency_lab.store.atomic import cannot
 
@@ -133,6 +134,7 @@ def _code_of(config: Mapping[str, Any]) -> str | None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises `UserError` naming the file if there is none."""
+    check_file(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -12,6 +12,7 @@ import torch
 from consistency_lab.devices import resolve_device
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.errors import UserError
+from consistency_lab.inputs import check_archive
 from consistency_lab.interop.module import wrap_module
 from consistency_lab.interop.pickles import is_pickle, refuse_pickle
 from consistency_lab.interop.schedules import as_schedule
@@ -74,6 +75,7 @@ def load_torchscript(
 def _open(file: Path, place: torch.device) -> torch.jit.ScriptModule:
     if is_pickle(file):
         refuse_pickle(file)
+    check_archive(file)
     if not file.is_file():
         raise UserError(f"there is no file {file}; name a file that torch.jit.save wrote.")
     try:

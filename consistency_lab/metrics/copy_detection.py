@@ -19,6 +19,7 @@ from torch import Tensor
 
 from consistency_lab.devices import measuring
 from consistency_lab.errors import UserError
+from consistency_lab.inputs import check_archive
 from consistency_lab.intervals import Interval
 from consistency_lab.metrics.base import SquaredDistance, as_rgb, displayed
 from consistency_lab.metrics.pixels import half_unit
@@ -108,6 +109,7 @@ def prepare(images: Tensor, size: int, square: bool) -> Tensor:
 
 
 def _open(file: Path) -> torch.jit.ScriptModule:
+    check_archive(file)
     if not file.is_file():
         raise UserError(f"there is no file {file}; give the path of a TorchScript embedding, such as SSCD's.")
     check_trust(file, "TorchScript", "give CopyDistance a function of yours with weights from safetensors")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from consistency_lab.errors import StoreError
+from consistency_lab.inputs import check_file
 from consistency_lab.store.atomic import atomic_write
 from consistency_lab.store.migration import migrated_values
 from consistency_lab.store.spec import NUMERICS_VERSION, content_hash, files_named
@@ -31,6 +32,7 @@ class Rows:
         self.path = Path(path)
         self._rows: dict[str, dict[str, Any]] = {}
         if self.path.exists():
+            check_file(self.path)
             try:
                 rows = [json.loads(line) for line in self.path.read_text("utf-8").splitlines() if line.strip()]
                 self._rows = {row["key"]: {**row, "values": migrated_values(row["values"])} for row in rows}

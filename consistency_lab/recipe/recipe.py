@@ -13,6 +13,7 @@ import xarray as xr
 from consistency_lab.choices import Choice
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
+from consistency_lab.inputs import check_file
 from consistency_lab.markup import bullets, table
 from consistency_lab.recipe.derivation import (
     UNIFORM_SHARE,
@@ -162,6 +163,7 @@ class Recipe:
     @classmethod
     def load(cls, path: str | Path) -> Recipe:
         """Read what `save` wrote. Raises `UserError` for anything else."""
+        check_file(path)
         try:
             content = json.loads(Path(path).read_text("utf-8"))
             if content.pop("kind") != "recipe":

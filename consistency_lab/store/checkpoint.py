@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from consistency_lab.errors import StoreError
+from consistency_lab.inputs import check_archive
 from consistency_lab.store.atomic import atomic_write
 
 _METADATA = "consistency_lab"
@@ -114,10 +115,13 @@ def _misfit(what: str, why: str) -> StoreError:
 @contextlib.contextmanager
 def _reading(path: str | os.PathLike[str], what: str) -> Iterator[None]:
     """What readers raise for a file that is missing or damaged, in one sentence."""
+    check_archive(path)
     if not Path(path).is_file():
         raise StoreError(f"there is no file {path}; give the path of a checkpoint.")
     try:
         yield
+    except StoreError:
+        raise
     except (
         safetensors.SafetensorError,
         pickle.UnpicklingError,

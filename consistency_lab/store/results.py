@@ -23,6 +23,7 @@ import xarray as xr
 
 from consistency_lab.choices import Choice
 from consistency_lab.errors import StoreError
+from consistency_lab.inputs import check_file, check_fits
 from consistency_lab.store.atomic import as_path, atomic_write
 from consistency_lab.store.migration import migrated
 from consistency_lab.store.shapes import shape_of
@@ -96,13 +97,21 @@ def load_result(path: str | os.PathLike[str]) -> xr.Dataset:
         StoreError: the file is missing or damaged.
     """
     path = as_path(path)
+    check_file(path)
     if not path.is_file():
         raise StoreError(f"there is no result {path}; give the path of a .nc file.")
     try:
         # From memory, so that the file is closed. Nothing is to be guessed from attributes: `units: "seconds"` would
         # become a time, a fill value a NaN.
         options: dict[str, Any] = {"decode_times": False, "decode_timedelta": False, "mask_and_scale": False}
-        stored = xr.load_dataset(io.BytesIO(path.read_bytes()), engine="scipy", **options)
+        check_fits(path.stat().st_size, path)
+        content = path.read_bytes()
+        if not content.startswith(b"CDF"):  # of netCDF 3: nothing that would be unpacked, or read by another library
+            raise ValueError("no netCDF 3")
+        # What the header declares is cut out of these bytes, so that it takes no more memory than they do.
+        stored = xr.load_dataset(io.BytesIO(content), engine="scipy", **options)
+    except StoreError:
+        raise
     except Exception as error:  # the reader fails on damaged bytes with whatever it trips over
         raise StoreError(f"{path} is truncated or is not a netCDF result; remove it and compute it again.") from error
     stored.attrs = {key: _python(value) for key, value in stored.attrs.items()}

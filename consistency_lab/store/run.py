@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from consistency_lab.errors import StoreError
+from consistency_lab.inputs import check_file
 from consistency_lab.store.atomic import as_path, atomic_write, cannot, sweep
 from consistency_lab.store.spec import NUMERICS_VERSION, canonical, content_hash
 
@@ -216,6 +217,7 @@ class Run:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    check_file(path)
     try:
         facts = json.loads(path.read_text("utf-8"))
     except OSError as error:

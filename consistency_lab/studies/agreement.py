@@ -67,8 +67,8 @@ def _of(name: str, first: xr.Dataset, second: xr.Dataset) -> Agreement:
     status = EQUAL if equal.all() else ROUNDED if rounded.all() else DIFFERS
     if status == DIFFERS and (rounded | _within(name, first, a, b)).all():
         status = WITHIN
-    one = {"first": float(a), "second": float(b)} if a.ndim == 0 else {}
-    return Agreement(name, status, a.size, int(equal.sum()), float(gap.max(initial=0.0)), **one)
+    one = (float(a), float(b)) if a.ndim == 0 else (None, None)
+    return Agreement(name, status, a.size, int(equal.sum()), float(gap.max(initial=0.0)), *one)
 
 
 def _within(name: str, first: xr.Dataset, a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -159,7 +159,7 @@ def recorded_models(facts: Mapping[str, Any], store: Store) -> dict[str, list[Re
 
 
 def _recorded(facts: Mapping[str, Any], specs: Mapping[str, Any], store: Store) -> RecordedModel:
-    name = facts.get("name")
+    name = str(facts.get("name"))
     if name in specs:
         return RecordedModel(facts, specs[name])
     if "run" not in facts:
