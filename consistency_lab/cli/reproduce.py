@@ -39,8 +39,8 @@ class Reproduce(OfModels):
     """folder with the files of published sets; data/ by default"""
     lpips_weights: Path | None = None
     """file with the trunk's weights, for metrics such as lpips-squeeze"""
-    out: Path | None = None
-    """a .nc file to keep what is measured now"""
+    keep: Path | None = None
+    """a .nc file for what is measured now"""
 
     def run(self) -> int:
         from consistency_lab.store.atomic import ensure_writable
@@ -56,15 +56,15 @@ class Reproduce(OfModels):
         if self.dry_run:
             print_json(self._plan(recorded, store))
             return 0
-        if self.out is not None:
-            if self.out.exists() and not self.force:
-                raise UserError(f"{self.out} is there already; name another file, or write over it with --force.")
-            ensure_writable(self.out.parent)
+        if self.keep is not None:
+            if self.keep.exists() and not self.force:
+                raise UserError(f"{self.keep} is there already; name another file, or write over it with --force.")
+            ensure_writable(self.keep.parent)
         with tempfile.TemporaryDirectory() as anew:
             place = Store(anew) if self.force else store
             found = recorded.measured(place, metrics, device=self.device, progress=self.progress)
-        if self.out is not None:
-            save_result(found.result, self.out)
+        if self.keep is not None:
+            save_result(found.result, self.keep)
         print("\n".join(_said(found.agreements)))
         print(f"\n{_conclusion(found.agreements, found.differently)}")
         return 0 if found.agrees else 1

@@ -57,7 +57,6 @@ _PACKAGES = (
     "transformers",
     "accelerate",
     "peft",
-    "safetensors",
 )
 
 

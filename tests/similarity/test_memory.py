@@ -1,11 +1,9 @@
 import itertools
-import json
 import subprocess
 import sys
 
 import pytest
 
-from consistency_lab.cli import main
 from consistency_lab.metrics.distances import METRICS
 from consistency_lab.similarity.memory import expected_memory
 
@@ -20,45 +18,16 @@ def test_what_fits_is_one_block_and_beyond_that_only_what_is_kept_grows():
     assert sizes[1].peak > 3 * sizes[0].peak
     kept = 8 * (3 * (2 * 6 + 4) + 2 * 4) + 4 * 16 * 6  # pairs, ceiling, single distances of other noise: bytes a sample
     assert [b.peak - a.peak for a, b in itertools.pairwise(sizes[2:])] == [kept * 2**14, kept * 2**15]
-    assert str(sizes[0]).endswith("GiB beside the program, models and images")
+    many = [
+        expected_memory(SHAPE, count, 8, MSE, levels=5).peak for count in (2**17, 2**18)
+    ]  # where scores take more than a block
+    assert many[1] - many[0] == 5.5 * 2**17 * (8 * (5 * (2 * 28 + 8) + 2 * 8) + 4 * 16 * 28)
+    assert str(sizes[0]).endswith("MiB beside the program, models and images")
     assert "1024 samples at a time" in str(sizes[2])
 
 
 def test_twelve_models_at_64x64_stay_below_four_gib():
     assert expected_memory((3, 64, 64), 20_000, 12, MSE).peak < 4 * 2**30
-
-
-def test_a_dry_run_says_it(trained, capsys):
-    names = ["compare", "mlp-s0", "mlp-s1", "--store", str(trained), "--dry-run"]
-    said = []
-    for count in ("100", "100000"):
-        assert main([*names, "--count", count]) == 0
-        said.append(json.loads(capsys.readouterr().out)["peak_memory"])
-    sizes = [float(text.split()[0]) for text in said]
-    assert 0 < sizes[0] < 0.1 < sizes[1] < 2
-    assert "samples at a time" in said[1]
-
-
-def test_a_long_comparison_begins_with_a_line_and_a_short_one_does_not(trained, monkeypatch, capsys, tmp_path):
-    class Enough(Exception):
-        pass
-
-    def compared(*_, **__):
-        raise Enough
-
-    monkeypatch.setattr("consistency_lab.similarity.compare.compare", compared)
-    names = ["compare", "mlp-s0", "mlp-s1", "--store", str(trained), "--device", "cpu", "--out", str(tmp_path / "c")]
-    for free, count, line in (
-        (None, "100", ""),
-        (2**20, "100", "0.00 GiB are free"),
-        (None, "1000000", "samples at a time"),
-    ):
-        monkeypatch.setattr("consistency_lab.inputs.free_memory", lambda free=free: free)
-        with pytest.raises(Enough):
-            main([*names, "--count", count])
-        said = capsys.readouterr().err
-        assert ("this takes up to" in said) == bool(line)
-        assert line in said
 
 
 MEASURED = """

@@ -99,7 +99,7 @@ def test_a_difficulty_without_snapshots_is_repeated_without(images, tmp_path):
 def test_the_command_says_what_agrees_and_what_was_made_differently(comparison, store, tmp_path, capsys):
     file, options = tmp_path / "c.nc", ["--store", str(store), "--device", "cpu", "--quiet"]
     save_result(comparison, file)
-    assert main(["reproduce", str(file), *options, "--out", str(tmp_path / "new.nc")]) == 0
+    assert main(["reproduce", str(file), *options, "--keep", str(tmp_path / "new.nc")]) == 0
     said = capsys.readouterr().out
     assert "are the same" in said
     assert cl.load_result(tmp_path / "new.nc").drop_attrs().identical(comparison.drop_attrs())
