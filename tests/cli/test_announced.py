@@ -10,12 +10,12 @@ from consistency_lab.cli import main
 def test_a_dry_run_says_it(trained, capsys):
     names = ["compare", "mlp-s0", "mlp-s1", "--store", str(trained), "--dry-run"]
     said = []
-    for count in ("100", "100000"):
+    for count in ("100", "1000000"):
         assert main([*names, "--count", count]) == 0
         said.append(json.loads(capsys.readouterr().out)["peak_memory"])
     assert said[0].split()[1] == "MiB"
     assert 1 <= float(said[0].split()[0]) < 100
-    assert 1 <= float(said[1].split()[0]) < 4
+    assert said[1].split()[1] == "GiB"
     assert "samples at a time" in said[1]
 
 
