@@ -12,8 +12,6 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import IO
 
-import numpy as np
-
 from consistency_lab.errors import StoreError
 
 _KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
@@ -74,6 +72,8 @@ def check_array(file: IO[bytes], size: int, what: object) -> None:
     Raises:
         StoreError: more bytes are declared than follow, or than the memory has free.
     """
+    import numpy as np  # here, so that looking at runs does not wait for it
+
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:
         shape, _, dtype = read[np.lib.format.read_magic(file)](file)

@@ -25,7 +25,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESOLUTIONS = {"lowest": "lowest-direct", "newest": "highest"}
 EXTRAS = ("interop", "pipelines", "jupyter")
-TOOLS = ("pytest>=8.0", "hypothesis>=6.100", "scikit-image>=0.22")
+TOOLS = ("pytest>=8.0", "hypothesis>=6.100", "scikit-image>=0.22", "torchmetrics==1.9.0")
 SLICE = (
     "tests/data", "tests/store", "tests/metrics", "tests/interop", "tests/plots", "tests/reports", "tests/kinds", "tests/cli/test_help.py",
     "tests/cli/test_workflow.py", "tests/similarity/test_compare.py", "tests/probes/test_landscape.py", "tests/training/test_settings.py",
