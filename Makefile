@@ -10,8 +10,9 @@ STORE ?= runs
 RESULTS_OPTIONS ?=
 # FIGURES_OPTIONS="--store runs" makes images and curves anew, which are otherwise read from the committed data of their figures.
 FIGURES_OPTIONS ?=
+COMPAT_OPTIONS ?=
 
-.PHONY: demo figures results test test-slow bench lint format clean
+.PHONY: demo figures results test test-slow bench compat audit lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/consistency-lab demo --out $(OUT)
@@ -34,6 +35,16 @@ test-slow: $(VENV)/.installed-dev
 # Both sides of every row in turn, on this machine: benchmarks/RESULTS.md. ROW="lpips_pairs path_noise" measures some alone.
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/run.py $(ROW)
+
+# The lowest and the newest supported version of every dependency, each in an environment of its own; downloads several GB. Say by
+# COMPAT_OPTIONS="--of lowest" which.
+compat: $(VENV)/.installed
+	$(BIN)/python tests/compat.py $(COMPAT_OPTIONS)
+
+# Known security holes of what is installed; asks the network for them.
+audit: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/python -m pip_audit --skip-editable
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -19,6 +19,7 @@ from consistency_lab.interop.torchscript import load_torchscript
 from consistency_lab.pipelines.either import open_diffusers
 from consistency_lab.pipelines.folders import load_folder_model
 from consistency_lab.pipelines.recording_files import load_recording
+from consistency_lab.trust import trusting
 
 _SHORT = {"range": "value_range"}  # what an address calls an option
 _LONG = {option: short for short, option in _SHORT.items()}
@@ -47,7 +48,9 @@ def is_foreign(text: str) -> bool:
     return (bool(colon) and prefix in OPENERS.names()) or is_pickle(text) or is_weights(text)
 
 
-def open_foreign(text: str, *, name: str | None = None, device: str | torch.device | None = None) -> GenerativeModel:
+def open_foreign(
+    text: str, *, name: str | None = None, device: str | torch.device | None = None, trust: bool = False
+) -> GenerativeModel:
     """A model that was not trained here.
 
     Args:
@@ -58,17 +61,19 @@ def open_foreign(text: str, *, name: str | None = None, device: str | torch.devi
             `load_torchscript`, `load_folder_model`, `load_recording` and so on; ``range=0,1`` is ``value_range``.
         name: how tables call it; an option ``name`` in the text comes first.
         device: where to put it; by default a GPU where there is one.
+        trust: whether a file that is a program (TorchScript) may run. An address cannot say so.
 
     Raises:
         UserError: an unknown prefix or option, or what the loader raises. Pickles are refused with an explanation, and files of
             weights with what they hold and the lines that make a model of them.
 
-    >>> model = open_foreign("torchscript:net.pt?schedule=edm&predicts=x0&time=sigma&shape=3,32,32")
+    >>> model = open_foreign("torchscript:net.pt?schedule=edm&predicts=x0&time=sigma&shape=3,32,32", trust=True)
     """
     prefix, path, options = read_address(text)
     known = OPENERS.options(prefix)
     given = {key: value for key, value in (("name", name), ("device", device)) if key in known}
-    return OPENERS.build(Choice(prefix, {**given, **options}), os.path.expanduser(path))
+    with trusting(trust):
+        return OPENERS.build(Choice(prefix, {**given, **options}), os.path.expanduser(path))
 
 
 class Address(NamedTuple):

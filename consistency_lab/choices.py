@@ -198,9 +198,12 @@ class Registry(Names, Generic[T]):
         return self._builders[name]
 
     def options(self, name: str) -> dict[str, Any]:
-        """The options of a builder with their defaults (`inspect.Parameter.empty` where one is required)."""
+        """The options of a builder with their defaults (`inspect.Parameter.empty` where one is required).
+
+        ``trust`` is none of them: a text may come from whoever wrote the file that it names (see `trust.trusting`).
+        """
         parameters = inspect.signature(self.builder(name)).parameters.values()
-        return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+        return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name != "trust"}
 
     def resolve(self, text: str | Choice) -> Choice:
         """The choice with every default filled in: what a spec's hash must cover.

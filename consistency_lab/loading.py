@@ -65,6 +65,7 @@ def load(
     device: str | torch.device | None = None,
     weights: str = "ema",
     name: str | None = None,
+    trust: bool = False,
 ) -> Model:
     """A model by name or path.
 
@@ -76,17 +77,18 @@ def load(
         device: where to put it; by default a GPU where there is one.
         weights: ``"ema"`` or ``"raw"``, for runs of ours.
         name: how tables call it.
+        trust: whether a file that is a program (TorchScript) may run; it may read and write files then.
 
     Raises:
-        UserError: nothing of that name, with the nearest one; a run that is not finished; a pickle; a file of weights, with what it
-            holds and how it becomes a model.
+        UserError: nothing of that name, with the nearest one; a run that is not finished; a pickle; a program that is not
+            trusted; a file of weights, with what it holds and how it becomes a model.
         StoreError: files that are missing, truncated or of another architecture.
     """
     if not isinstance(text, str | os.PathLike):
         raise UserError(f"a model is loaded by its name, path or address, not by {text!r}.")
     text = os.fspath(text)
     if is_foreign(text):
-        return open_foreign(text, name=name, device=device)
+        return open_foreign(text, name=name, device=device, trust=trust)
     run = find_run(text, store)
     if run.kind not in MODEL_KINDS:
         raise UserError(f"{run.folder} is a {run.kind}, not a model; name one of {', '.join(MODEL_KINDS)}.")
@@ -94,14 +96,18 @@ def load(
 
 
 def load_all(
-    texts: Sequence[str], *, store: Store | str | Path = "runs", device: str | torch.device | None = None
+    texts: Sequence[str],
+    *,
+    store: Store | str | Path = "runs",
+    device: str | torch.device | None = None,
+    trust: bool = False,
 ) -> list[Model]:
     """Models by name or path (see `load`), told apart where names collide.
 
     By what differs between them: the settings of runs, ``unet-s0 (lr=0.001)`` and ``unet-s0 (lr=0.002)``; of models from elsewhere the
     path, ``out (run1)`` and ``out (run2)``, then the options of their addresses, ``sd (batch=2)``. What is named twice is numbered.
     """
-    models: list[Any] = [load(text, store=store, device=device) for text in texts]
+    models: list[Any] = [load(text, store=store, device=device, trust=trust) for text in texts]
     return [_renamed(model, name) for model, name in zip(models, names_apart(models, texts), strict=True)]
 
 

@@ -101,5 +101,5 @@ likeness = cl.compare([mine, ours], cl.SharedNoise(0), count=COUNT, images=image
 likeness
 
 # %% [markdown]
-# Models of diffusers and TorchScript files need no wrapping: `cl.load("diffusers:path/to/pipeline")`. Pickles are
-# refused, because opening one runs the code in it.
+# Models of diffusers and TorchScript files need no wrapping: `cl.load("diffusers:path/to/pipeline")`. A TorchScript file
+# is a program, so it wants `trust=True`. Pickles are refused, because opening one runs the code in it.

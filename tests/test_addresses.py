@@ -58,9 +58,9 @@ def test_a_torchscript_in_one_line(tmp_path):
 
     torch.jit.script(Net()).save(str(tmp_path / "net.pt"))
     text = f"torchscript:{tmp_path}/net.pt?schedule=edm(sigma_max=40.0)&predicts=x0&time=sigma&shape=1,4,4"
-    model = open_foreign(f"{text}&name=7", device="cpu")
+    model = open_foreign(f"{text}&name=7", device="cpu", trust=True)
     assert (model.name, model.noise_shape, model.denoiser.schedule.sigma_max) == ("7", (1, 4, 4), 40.0)
-    assert open_foreign(text, name="mine", device="cpu").name == "mine"
+    assert open_foreign(text, name="mine", device="cpu", trust=True).name == "mine"
 
 
 @pytest.mark.parametrize(

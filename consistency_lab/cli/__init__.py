@@ -24,6 +24,7 @@ from consistency_lab.cli.probe import Probe
 from consistency_lab.cli.quality import Quality
 from consistency_lab.cli.race import MakeRecipe, Race
 from consistency_lab.cli.report import Report
+from consistency_lab.cli.reproduce import Reproduce
 from consistency_lab.cli.sample import Sample
 from consistency_lab.cli.snapshots import Snapshots
 from consistency_lab.cli.study import Study
@@ -32,6 +33,7 @@ from consistency_lab.cli.train import Train, TrainGAN, Training, TrainVAE
 from consistency_lab.cli.verify import Verify
 from consistency_lab.errors import UserError
 from consistency_lab.training.processes import refuse_several, started
+from consistency_lab.trust import trusting
 
 _HELP = """How alike are the images that different generative models make from the same noise, why, and what does that buy?
 
@@ -52,6 +54,7 @@ COMMANDS: dict[str, type[Any]] = {
     "recipe": MakeRecipe,
     "race": Race,
     "report": Report,
+    "reproduce": Reproduce,
     "status": Status,
     "verify": Verify,
     "list": List,
@@ -122,7 +125,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = _parse(arguments)
         if not isinstance(command, Training):
             refuse_several(f"{arguments[0]} runs")
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere if number else sys.stdout):
+        with (
+            open(os.devnull, "w") as nowhere,
+            contextlib.redirect_stdout(nowhere if number else sys.stdout),
+            trusting(getattr(command, "trust", False)),
+        ):
             return command.run() or 0
     except UserError as error:
         print(f"consistency-lab: {error}", file=sys.stderr)

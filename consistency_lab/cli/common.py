@@ -57,6 +57,14 @@ class SideBySide(Common):
         return executor_of(self.executor, self.workers, self.address, self.gpus_per_worker)
 
 
+@dataclass(frozen=True)
+class OfModels(Common):
+    """What every command understands that opens models or features of others."""
+
+    trust: bool = False
+    """open files that are programs, such as TorchScript; they may read and write files of yours when they run"""
+
+
 def imported(module: str, name: str) -> Any:
     """A name of the package, imported only now: ``imported("networks.registry", "NETWORKS")``."""
     from importlib import import_module

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from consistency_lab.cli.common import (
+    OfModels,
     SideBySide,
     claim_folder,
     find,
@@ -25,11 +26,15 @@ from consistency_lab.cli.common import (
 )
 from consistency_lab.errors import UserError
 
+if TYPE_CHECKING:
+    from consistency_lab.similarity.memory import Memory
+
+_ANNOUNCED = 2**30  # bytes from which on a comparison says beforehand what it takes
 _LEVELS = 13  # of a comparison at which states are asked about; the last of its 14 is the image
 
 
 @dataclass(frozen=True)
-class Compare(SideBySide):
+class Compare(SideBySide, OfModels):
     """Compare trained models under shared noise, or folders of images, against the null and the closed-form references.
 
     Example: consistency-lab compare unet-s0 unet-s1 --out comparison
@@ -100,6 +105,7 @@ class Compare(SideBySide):
                     "models": found,
                     "samples": "all that they have in common" if count is None else count,
                     "network_evaluations": own,
+                    "peak_memory": self._memory_of_runs(count),
                     "out": str(self.out),
                 }
             )
@@ -113,8 +119,10 @@ class Compare(SideBySide):
             for model in models:
                 check_diffusion(model)
         images = training_images(self.data, self.data_dir)
-        metrics = with_weights(self.metrics, self.lpips_weights)
+        metrics = self._metrics()
         labels = None if self.labels is None else parse_numbers(self.labels, "labels")
+        if not self.quiet:
+            self._announce(models, images, metrics)
         noise = SharedNoise(self.seed)
         walked: dict[str, Any] = {"count": self.count, "sampler": sampler, "labels": labels}
         result = compare(models, noise, metrics=metrics, images=images, again=second, executor=where, **walked)
@@ -132,6 +140,71 @@ class Compare(SideBySide):
             table = copies_frame(results["reproducibility"])
             print(f"\nReproducibility (RP) and generalisation (GL) at {THRESHOLD:g}\n")
             print_table(results["reproducibility"], table[table["threshold"] == THRESHOLD].drop(columns="threshold"))
+
+    def _memory_of_runs(self, count: int | None) -> str:
+        """What the specs of the runs say of the memory; models from elsewhere do not say before they are opened."""
+        from consistency_lab.addresses import is_foreign
+        from consistency_lab.loading import find_run
+
+        if count is None or any(map(is_foreign, self.models)):
+            return "not known before the models are opened"
+        specs = [(run.kind, run.spec) for run in (find_run(text, self.store) for text in self.models)]
+        data = [spec["data"] for _, spec in specs]
+        schedules = [str(spec["settings"].get("schedule")) for _, spec in specs]
+        along = all(kind == "model" for kind, _ in specs)
+        labelled = self.labels is not None or any(each["classes"] for each in data)
+        images = max(each["images"] for each in data) if self.data else 0
+        return str(self._memory(tuple(data[0]["shape"]), count, schedules, along, labelled, images, self._metrics()))
+
+    def _announce(self, models: list[Any], images: Any, metrics: Any) -> None:
+        """A line about a comparison that takes long: how much memory, and how much of it is there."""
+        from consistency_lab.diffusion.model import DiffusionModel
+        from consistency_lab.inputs import free_memory
+        from consistency_lab.pipelines.pairing import COUNT
+        from consistency_lab.similarity.blocks import image_shape
+
+        shape, along = image_shape(models), all(isinstance(model, DiffusionModel) for model in models)
+        if shape is None or (self.count is None and not along):
+            return  # folders and recordings have as many samples as they have
+        schedules = [str(model.denoiser.schedule.spec) if along else "" for model in models]
+        labelled = self.labels is not None or any(getattr(model, "classes", 0) for model in models)
+        data = 0 if images is None else len(images)
+        memory = self._memory(shape, self.count or COUNT, schedules, along, labelled, data, metrics)
+        free = free_memory()
+        short = free is not None and memory.peak > free
+        if memory.blocks > 1 or memory.peak > _ANNOUNCED or short:
+            said = f", and {free / 2**30:.2f} GiB are free" if short and free is not None else ""
+            print(f"consistency-lab: this takes up to {memory}{said}.", file=sys.stderr)
+
+    def _metrics(self) -> tuple[str, ...]:
+        return with_weights(self.metrics, self.lpips_weights)
+
+    def _memory(
+        self,
+        shape: tuple[int, ...],
+        count: int,
+        schedules: list[str],
+        along: bool,
+        labelled: bool,
+        data: int,
+        metrics: Any,
+    ) -> Memory:
+        from consistency_lab.diffusion.references import DEFAULT_REFERENCES
+        from consistency_lab.metrics.distances import METRICS
+        from consistency_lab.similarity.memory import expected_memory
+
+        return expected_memory(
+            shape,
+            count,
+            len(schedules),
+            [METRICS.build(metric) for metric in metrics],
+            walks=len(schedules) * len(set(schedules)),  # of each model its own, and one for every other schedule
+            levels=_LEVELS + 1 if along else 1,
+            labelled=labelled,
+            ceiling=along,
+            references=len(DEFAULT_REFERENCES) if along and data else 0,
+            data=data,
+        )
 
 
 def _embedding(text: str) -> Any:

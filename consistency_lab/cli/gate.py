@@ -10,12 +10,20 @@ from typing import Annotated, Any
 
 import tyro
 
-from consistency_lab.cli.common import Common, find, load_models, parse_numbers, print_json, with_weights, write_results
+from consistency_lab.cli.common import (
+    OfModels,
+    find,
+    load_models,
+    parse_numbers,
+    print_json,
+    with_weights,
+    write_results,
+)
 from consistency_lab.errors import UserError
 
 
 @dataclass(frozen=True)
-class Gate(Common):
+class Gate(OfModels):
     """Does a candidate still make its reference's images from the same noise? Exit status 0: pass, 1: fail, 3: cannot tell, 2: usage.
 
     Example: consistency-lab gate fp16 int8 --metric mse lpips-alex --at-least .95 --junit gate.xml

@@ -8,7 +8,7 @@ from pathlib import Path
 import tyro
 
 from consistency_lab.cli.common import (
-    Common,
+    OfModels,
     claim_folder,
     find,
     load_models,
@@ -21,7 +21,7 @@ from consistency_lab.errors import UserError
 
 
 @dataclass(frozen=True)
-class Layers(Common):
+class Layers(OfModels):
     """Do models that make the same images compute alike? CKA of their layers, beside other inputs and the input itself.
 
     Example: consistency-lab layers unet-s0 unet-s1 --data digits --layers "network.*"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from consistency_lab.cli.common import (
-    Common,
+    OfModels,
     claim_folder,
     find,
     load_models,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Probe(Common):
+class Probe(OfModels):
     """Ask models why: how hard each noise level is, which of them decides the image, the loss around a model or between two, its curvature.
 
     Example: consistency-lab probe difficulty unet-s0 --data digits

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import tyro
 
 from consistency_lab.cli.common import (
-    Common,
+    OfModels,
     claim_folder,
     find,
     load_models,
@@ -22,7 +22,7 @@ from consistency_lab.errors import UserError
 
 
 @dataclass(frozen=True)
-class Quality(Common):
+class Quality(OfModels):
     """How good are the images? Frechet distance (FID), kernel distance, precision and recall beside real images, and real beside real.
 
     Example: consistency-lab quality unet-s0 unet-s1 --data digits --count 500

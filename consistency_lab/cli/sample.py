@@ -8,12 +8,12 @@ from typing import Any
 
 import tyro
 
-from consistency_lab.cli.common import Common, find, load_models, parse_numbers, print_json
+from consistency_lab.cli.common import OfModels, find, load_models, parse_numbers, print_json
 from consistency_lab.errors import UserError
 
 
 @dataclass(frozen=True)
-class Sample(Common):
+class Sample(OfModels):
     """Make images with a model, from shared noise.
 
     Example: consistency-lab sample unet-s0 --count 64 --out samples.png

@@ -18,6 +18,7 @@ from consistency_lab.data.formats import read_bytes
 from consistency_lab.data.pictures import SUFFIXES, decode
 from consistency_lab.data.views import View
 from consistency_lab.errors import UserError
+from consistency_lab.inputs import check_file, check_fits
 
 _OF_THE_SYSTEM = {"thumbs.db", "ehthumbs.db", "desktop.ini"}  # of Windows; what others leave behind begins with a dot
 _TRAINING, _HELD_OUT = {"train", "training"}, {"val", "valid", "validation", "test", "testing", "dev"}
@@ -109,6 +110,7 @@ def _opened(path: Path) -> Iterator[tuple[list[str], Callable[[str], bytes], lis
     if path.is_dir():
         yield files_below(path), lambda name: read_bytes(path / name), []
         return
+    check_file(path)
     try:
         archive = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile):
@@ -118,6 +120,7 @@ def _opened(path: Path) -> Iterator[tuple[list[str], Callable[[str], bytes], lis
     members = {name: info for name, info in zip(names, archive.infolist(), strict=True) if not name.endswith("/")}
 
     def read(name: str) -> bytes:
+        check_fits(members[name].file_size, path / name)
         try:
             return archive.read(members[name])
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError):

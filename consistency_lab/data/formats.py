@@ -21,13 +21,16 @@ from typing import Any
 import numpy as np
 
 from consistency_lab.errors import UserError
+from consistency_lab.inputs import check_archive, check_array, check_file, check_fits
 
 _IDX_BYTES = 0x08  # the type code of unsigned bytes, the only one that MNIST and its relatives use
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file. Raises `UserError` if it cannot be read."""
+    """The content of a file. Raises `UserError` if it cannot be read, or does not fit into the memory."""
+    check_file(path)
     try:
+        check_fits(path.stat().st_size, path)
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}.") from None
@@ -56,7 +59,7 @@ def read_idx(path: Path, known: str | None = None) -> np.ndarray:
     content = read_bytes(path)
     if content[:2] == b"\x1f\x8b":
         try:
-            content = gzip.decompress(content)
+            content = _unpacked(content, path)
         except (EOFError, OSError, zlib.error):
             raise UserError(f"{path} is truncated or damaged: it cannot be unpacked; fetch it again.") from None
     if known is not None:
@@ -73,13 +76,25 @@ def read_idx(path: Path, known: str | None = None) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
+def _unpacked(content: bytes, path: Path) -> bytes:
+    """An IDX file that was gzipped, as far as its header says that it goes, and a byte more where there is one."""
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+        header = file.read(4)
+        header += file.read(4 * header[3]) if len(header) == 4 else b""
+        size = math.prod(int(extent) for extent in np.frombuffer(header[4 : len(header) // 4 * 4], ">u4"))
+        check_fits(size, path)
+        return header + file.read(size + 1)
+
+
 def read_npz(path: Path, key: str, label_key: str) -> tuple[np.ndarray, np.ndarray | None]:
     """The arrays ``key`` and, where the file has it, ``label_key`` of an npz file; pickled objects in it stay closed.
 
     Raises `UserError` for a file that is missing, damaged, without ``key``, or that holds Python objects.
     """
+    check_file(path)
     if not zipfile.is_zipfile(path):
         raise _spoilt(path, "npz")
+    check_archive(path, [f"{name}.npy" for name in (key, label_key)])
     with _closed_pickles(path, "npz"), np.load(path, allow_pickle=False) as file:
         there = file.files
         arrays = {name: file[name] for name in (key, label_key) if name in there}
@@ -92,7 +107,10 @@ def read_npz(path: Path, key: str, label_key: str) -> tuple[np.ndarray, np.ndarr
 
 def read_npy(path: Path) -> np.ndarray:
     """The array of an npy file. Raises `UserError` for a file that is missing, damaged or holds Python objects."""
+    check_file(path)
     with _closed_pickles(path, "npy"), path.open("rb") as file:
+        check_array(file, path.stat().st_size, path)
+        file.seek(0)
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
@@ -101,6 +119,8 @@ def _closed_pickles(path: Path, kind: str) -> Iterator[None]:
     """What numpy raises while it reads, in one sentence."""
     try:
         yield
+    except UserError:
+        raise
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError) as error:
         if "pickle" not in str(error) and "Object arrays" not in str(error):
             raise _spoilt(path, kind) from None

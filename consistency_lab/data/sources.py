@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,28 @@ def _choice(source: str | Path | Choice) -> Choice:
             text, options = choice.name, dict(choice.options)
     path = Path(text).expanduser()
     return Choice("npz" if path.suffix.lower() in (".npz", ".npy") else "folder", {**options, "path": str(path)})
+
+
+def source_of(name: str) -> Choice | None:
+    """What `load_images` is to be given for a set of that name (``"cifar10/train/16px"``); None where the name does not tell.
+
+    A name says which view was taken of which split, and not with which options a synthetic set was made: compare fingerprints.
+    """
+    first, *parts = name.split("/")
+    if first not in DATASETS.names() or first in ("folder", "npz"):
+        return None
+    known = DATASETS.options(first)
+    # A view that is taken by default (CelebA's) is in the name, so one that is not named was not taken.
+    options: dict[str, Any] = {key: None for key in ("crop", "size") if "split" in known and known.get(key) is not None}
+    for part in parts:
+        found = re.fullmatch(r"crop(?P<crop>\d+)|(?P<size>\d+)px|(?P<grey>grey)|(?P<split>[a-z]+)", part)
+        if found is None:
+            return None
+        key, text = next((key, text) for key, text in found.groupdict().items() if text)
+        if key not in known:
+            return None
+        options[key] = {"grey": True, "split": text}.get(key) or int(text)
+    return Choice(first, options)
 
 
 def _looks_like_path(name: str) -> bool:

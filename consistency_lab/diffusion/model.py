@@ -80,8 +80,13 @@ class MadeBefore(GenerativeModel, Protocol):
 
 
 def described(model: GenerativeModel) -> dict[str, Any]:
-    """Name and facts of a model, for provenance; the full spec stays with its run."""
+    """Name and facts of a model, for provenance; its spec has a place of its own there (`specs_of`)."""
     return {"name": model.name, **{key: value for key, value in model.facts.items() if key != "spec"}}
+
+
+def specs_of(models: Sequence[GenerativeModel]) -> dict[str, Any]:
+    """The specs of those models that were trained here, by name, for provenance: with them a result can be measured again."""
+    return {model.name: model.facts["spec"] for model in models if "spec" in model.facts}
 
 
 def model_table(title: str, model: GenerativeModel) -> str:

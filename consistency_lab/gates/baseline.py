@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from consistency_lab.errors import StoreError, UserError
+from consistency_lab.inputs import check_file
 from consistency_lab.intervals import as_value, interval_of
 from consistency_lab.store.atomic import as_path, atomic_write, unreadable
 from consistency_lab.store.checksums import checked, with_checksum
@@ -72,6 +73,7 @@ class Baseline:
     def read(cls, path: str | os.PathLike[str]) -> Self:
         """The baseline in a file. Raises `StoreError` if there is none, or it is no baseline."""
         path = as_path(path)
+        check_file(path)
         try:
             found = json.loads(path.read_text("utf-8"))
         except FileNotFoundError:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from consistency_lab.errors import UserError
+from consistency_lab.inputs import check_file
 from consistency_lab.interop.families.registry import families_of, said_of
 from consistency_lab.interop.states import best_of, opened, weights_in
 
@@ -45,6 +46,7 @@ def refuse_weights(path: str | Path) -> NoReturn:
         raise UserError(
             f"{file} is a folder; name a run by its name, or write diffusers:{file} for a folder of diffusers."
         )
+    check_file(file)
     if not file.is_file():
         raise UserError(f"there is no file {file}; name a run of the store, diffusers:FOLDER or torchscript:FILE?...")
     if _is_torchscript(file):

@@ -8,12 +8,13 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from consistency_lab.errors import StoreError, UserError
+from consistency_lab.inputs import check_file
 from consistency_lab.interop.pickles import is_pickle, refuse_pickle
 from consistency_lab.store.atomic import cannot
 
@@ -67,6 +68,7 @@ def read_layout(path: str | os.PathLike[str]) -> Layout:
         refuse_pickle(root)
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; name one that holds a diffusers config.json or model_index.json.")
+    refuse_code(root)
     folder, latents = root, False
     if (root / _INDEX).is_file():
         index = read_json(root / _INDEX)
@@ -104,8 +106,35 @@ def _weights(folder: Path) -> Path:
     )
 
 
+def refuse_code(folder: Path) -> None:
+    """Raise `UserError` for a folder with code of its own: Python files, a class that comes from one, a module named for it.
+
+    Such code is never run here, trusted or not; what diffusers and transformers have themselves can be loaded.
+    """
+    found = next((f"the file {code.relative_to(folder)}" for code in sorted(folder.rglob("*.py"))), None)
+    for file in [] if found else sorted(folder.rglob("*.json")):
+        if file.name in (_INDEX, CONFIG) and (found := _code_of(read_json(file))):
+            found = f"{found} in {file.relative_to(folder)}"
+            break
+    if found:
+        raise UserError(
+            f"{folder} brings code of its own ({found}), and code of others is not run; remove it if the pipeline works without, or "
+            "load it in Python, where you see what runs, and give its network to wrap_module."
+        )
+
+
+def _code_of(config: Mapping[str, Any]) -> str | None:
+    """What a configuration says is to be run, if anything."""
+    for key in ("custom_pipeline", "trust_remote_code", "auto_map"):
+        if config.get(key):
+            return f"{key}={config[key]!r}"
+    kind = config.get("_class_name")
+    return None if kind is None or isinstance(kind, str) else f"_class_name={kind!r}"
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises `UserError` naming the file if there is none."""
+    check_file(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

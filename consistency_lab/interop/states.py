@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from consistency_lab.errors import UserError
+from consistency_lab.inputs import check_archive
 
 _AVERAGE = re.compile(r"(^|[._])(ema|averaged?|avg|shadow)([._0-9]|$)|ema_model|model_ema", re.IGNORECASE)
 _WRAPPERS = (
@@ -177,6 +178,7 @@ def _chosen(found: list[Weights], ema: bool | str, file: Path) -> Weights:
 
 def opened(file: Path) -> Any:
     """The content of a file, its tensors alone. Raises `UserError` for one that is not there, holds more, or is damaged."""
+    check_archive(file)
     if not file.is_file():
         raise UserError(f"there is no file {file}; name a checkpoint.")
     if file.suffix.lower() == ".safetensors":

@@ -12,11 +12,15 @@ import torch
 from consistency_lab.devices import resolve_device
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.errors import UserError
+from consistency_lab.inputs import check_archive
 from consistency_lab.interop.module import wrap_module
 from consistency_lab.interop.pickles import is_pickle, refuse_pickle
 from consistency_lab.interop.schedules import as_schedule
 from consistency_lab.interop.times import TimeMap
 from consistency_lab.interop.units import OURS
+from consistency_lab.trust import check_trust, trusting
+
+_INSTEAD = "build the network from its class, fill it with weights saved as safetensors and give it to wrap_module"
 
 
 def load_torchscript(
@@ -32,21 +36,26 @@ def load_torchscript(
     null_label: int | None = None,
     learned_variance: bool = False,
     device: str | torch.device | None = None,
+    trust: bool = False,
 ) -> DiffusionModel:
-    """A model from a file that ``torch.jit.save`` wrote.
+    """A model from a file that ``torch.jit.save`` wrote, which is a program: it may read and write files when it runs.
+
+    Where its class can be had, `wrap_module` takes the network with weights from `load_state`, and nothing of the file is run.
 
     Args:
         path: the file.
         name: how tables call it; the file's name by default.
         device: where to put it; by default a GPU where there is one.
         schedule, predicts, shape, time, value_range, classes, null_label, learned_variance: as in `wrap_module`.
+        trust: whether the file may run.
 
     Raises:
-        UserError: no TorchScript in that file, or what `wrap_module` raises.
+        UserError: the file is not trusted, no TorchScript in it, or what `wrap_module` raises.
     """
     file, place = Path(path), resolve_device(device)
     as_schedule(schedule)  # refused before a large file is read
-    module = _open(file, place)
+    with trusting(trust):
+        module = _open(file, place)
     return wrap_module(
         module,
         schedule=schedule,
@@ -66,6 +75,7 @@ def load_torchscript(
 def _open(file: Path, place: torch.device) -> torch.jit.ScriptModule:
     if is_pickle(file):
         refuse_pickle(file)
+    check_archive(file)
     if not file.is_file():
         raise UserError(f"there is no file {file}; name a file that torch.jit.save wrote.")
     try:
@@ -79,6 +89,7 @@ def _open(file: Path, place: torch.device) -> torch.jit.ScriptModule:
             f"{file} holds no TorchScript (torch.save wrote it, perhaps): save the module with "
             "torch.jit.script(module).save(...), or build it in Python and give it to wrap_module."
         )
+    check_trust(file, "TorchScript", _INSTEAD)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that torch.export is to be used instead; it does not open these files

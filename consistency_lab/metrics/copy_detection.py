@@ -19,9 +19,11 @@ from torch import Tensor
 
 from consistency_lab.devices import measuring
 from consistency_lab.errors import UserError
+from consistency_lab.inputs import check_archive
 from consistency_lab.intervals import Interval
 from consistency_lab.metrics.base import SquaredDistance, as_rgb, displayed
 from consistency_lab.metrics.pixels import half_unit
+from consistency_lab.trust import check_trust, trusting
 
 THRESHOLD = 0.6  # of Zhang et al.
 THRESHOLDS = (0.3, 0.4, 0.5, THRESHOLD, 0.7, 0.8, 0.9)
@@ -65,24 +67,28 @@ class CopyDistance(SquaredDistance):
         return 1.0 - self.between(self.embed(a), self.embed(b))
 
 
-def sscd(*, path: str | os.PathLike[str], size: int = 320, square: bool = True) -> CopyDistance:
+def sscd(*, path: str | os.PathLike[str], size: int = 320, square: bool = True, trust: bool = False) -> CopyDistance:
     """Copy detection with a TorchScript file, as published for SSCD: ImageNet's mean and deviation, bilinear with antialiasing.
+
+    Such a file is a program, which may read and write files when it runs. Without one, a `CopyDistance` of any function will do.
 
     Args:
         path: the file, for example sscd_disc_large.torchscript.pt (the choice of Zhang et al.) or sscd_disc_mixup (its authors').
         size: pixels; 320 with ``square`` as Zhang et al., 288 without for the shorter side as its authors advise.
         square: resize to size x size; otherwise the shorter side to size.
+        trust: whether the file may run. A text that names the metric cannot say so.
 
     Returns:
         a distance called after the file, if that is one of SSCD's, else "copies-<file>".
 
     Raises:
-        UserError: no TorchScript at ``path``, or a size below 1.
+        UserError: the file is not trusted, no TorchScript at ``path``, or a size below 1.
     """
     if size < 1:
         raise UserError(f"the size that images are resized to must be at least 1 pixel, not {size}.")
     file = Path(path)
-    network = _open(file)
+    with trusting(trust):
+        network = _open(file)
     title = file.name.split(".")[0]
     name = title if title.startswith("sscd_") else f"copies-{title}"
     shape = f"{size}x{size}" if square else f"a shorter side of {size}"
@@ -106,8 +112,10 @@ def prepare(images: Tensor, size: int, square: bool) -> Tensor:
 
 
 def _open(file: Path) -> torch.jit.ScriptModule:
+    check_archive(file)
     if not file.is_file():
         raise UserError(f"there is no file {file}; give the path of a TorchScript embedding, such as SSCD's.")
+    check_trust(file, "TorchScript", "give CopyDistance a function of yours with weights from safetensors")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that torch.export is to be used instead; it does not open these files

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.inception import extractor_class, through
+from consistency_lab.trust import check_trust, trusting
 
 SIZES = {"s": 384, "b": 768, "l": 1024, "g": 1536}  # of the ViT, with patches of 14 pixels, and its number of features
 _CODE = ("facebookresearch_dinov2_main", "facebookresearch_dinov2_master")  # as torch.hub calls its checkouts
@@ -28,9 +29,11 @@ class DinoFeatures:
             ``checkpoints/dinov2_vits14_pretrain.pth``.
         size: "s", "b", "l" or "g" of the network; the file of weights is called after it.
         device: where the network lives.
+        trust: whether the code of the checkout may run.
 
     Raises:
-        UserError: torch-fidelity, the checkout or the weights are missing, or the file holds more than weights.
+        UserError: torch-fidelity, the checkout or the weights are missing, the checkout is not trusted, or the file holds more than
+            weights.
     """
 
     def __init__(
@@ -38,12 +41,14 @@ class DinoFeatures:
         folder: str | os.PathLike[str] | None = None,
         size: str = "s",
         device: str | torch.device = "cpu",
+        trust: bool = False,
     ):
         if size not in SIZES:
             raise UserError(f"DINOv2 has the sizes {', '.join(SIZES)}, not {size!r}.")
         extractor = extractor_class("dinov2", "FeatureExtractorDinoV2")
         place = Path(torch.hub.get_dir() if folder is None else folder)
-        _check(place, f"dinov2_vit{size}14_pretrain.pth")
+        with trusting(trust):
+            _check(place, f"dinov2_vit{size}14_pretrain.pth")
         self.feature_name, self.device = f"DINOv2 ViT-{size.upper()}/14 features", torch.device(device)
         before = torch.hub._hub_dir  # None where TORCH_HOME is to be followed; set_dir(get_dir()) would end that
         torch.hub.set_dir(place)
@@ -64,6 +69,7 @@ def _check(place: Path, name: str) -> None:
             f"DINOv2 needs a checkout of its repository in {place / _CODE[0]} and its weights in {file}; put both there, "
             "or measure with the set's classifier."
         )
+    check_trust(place, "a checkout of DINOv2's repository", "measure with the set's classifier")
     try:
         torch.load(file, map_location="cpu", weights_only=True)  # what opens so holds no code that would be run
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:

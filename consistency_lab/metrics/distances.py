@@ -5,7 +5,9 @@ Images are ``(N, C, H, W)`` in [-1, 1] (estimates of x0 may leave it). Distances
 
 from __future__ import annotations
 
-from consistency_lab.choices import Registry
+from pathlib import Path
+
+from consistency_lab.choices import Choice, Registry
 from consistency_lab.metrics.bands import BandError, ComponentError, principal_components
 from consistency_lab.metrics.base import RANGE, Distance, SquaredDistance, check_images, check_range, check_samples
 from consistency_lab.metrics.copy_detection import CopyDistance, sscd
@@ -29,6 +31,16 @@ METRICS: Registry[Distance] = Registry(
     },
 )
 
+
+def metric_asked(metric: str | Choice | Distance) -> str | None:
+    """How a metric was asked for, for provenance: its text, with the names of files and not where they lie; None for an object."""
+    if isinstance(metric, Distance):
+        return None
+    choice = Choice.parse(metric)
+    options = {key: Path(x).name if isinstance(x, str) and "/" in x else x for key, x in choice.options.items()}
+    return str(Choice(choice.name, options))
+
+
 __all__ = [
     "METRICS",
     "RANGE",
@@ -46,6 +58,7 @@ __all__ = [
     "check_images",
     "check_range",
     "check_samples",
+    "metric_asked",
     "nearest",
     "principal_components",
     "sscd",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from consistency_lab.devices import measuring
 from consistency_lab.errors import UserError
+from consistency_lab.inputs import check_archive
 from consistency_lab.metrics.base import as_rgb, displayed
 
 INCEPTION = "Inception-v3 features"
@@ -66,6 +67,7 @@ def through(network: nn.Module, images: Tensor, device: torch.device) -> Tensor:
 
 
 def _check(file: Path) -> None:
+    check_archive(file)
     if not file.is_file():
         raise UserError(
             f"FID needs Inception's weights and there is no file {file}; put torch-fidelity's {_FILE} there, "

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from consistency_lab.devices import hand_back, measuring
 from consistency_lab.errors import UserError
+from consistency_lab.inputs import check_archive
 from consistency_lab.metrics.base import SquaredDistance, as_rgb, displayed
 
 _PIXELS = 2**18  # that pass through a trunk at a time
@@ -113,6 +114,7 @@ def lpips_distance(
     """
     published = _TRUNKS[trunk][1]
     file = Path(weights) if weights is not None else Path(torch.hub.get_dir()) / "checkpoints" / published
+    check_archive(file)
     if not file.is_file():
         option = f"lpips-{trunk}(weights='FILE')"
         raise UserError(

@@ -14,6 +14,7 @@ from typing import Any
 
 from consistency_lab.choices import height_and_width, whole
 from consistency_lab.errors import UserError
+from consistency_lab.inputs import check_file
 
 BATCH = 4
 _OPTION = {
@@ -142,6 +143,7 @@ def _prompts(given: str | os.PathLike[str] | Sequence[str] | None) -> tuple[str,
     if given is None:
         return ()
     if isinstance(given, str | os.PathLike):
+        check_file(Path(given).expanduser())
         try:
             given = Path(given).expanduser().read_text(encoding="utf-8").splitlines()
         except (OSError, ValueError) as error:

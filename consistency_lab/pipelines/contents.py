@@ -23,6 +23,7 @@ from consistency_lab.data.folders import files_below, left_out
 from consistency_lab.data.formats import read_bytes, read_npy, read_npz
 from consistency_lab.data.pictures import SUFFIXES, decode
 from consistency_lab.errors import UserError
+from consistency_lab.inputs import check_file
 from consistency_lab.interop.units import OURS, Range, check_value_range, to_ours
 from consistency_lab.pipelines.lossy import lossy_kind
 
@@ -90,6 +91,7 @@ def contents_of(path: Path, value_range: tuple[float, float] | None = None) -> C
     Raises:
         UserError: nothing there, nothing that can be used, or an array whose values are in no known range.
     """
+    check_file(path)
     if path.is_dir():
         files, root = sorted(files_below(path, broken=True)), path
     elif path.suffix.lower() in ARRAYS and path.is_file():

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import StoreError, UserError
+from consistency_lab.inputs import check_archive
 from consistency_lab.pipelines.recording import BY_STEP, SAID, Part, RecordedImages, Recording, Space
 from consistency_lab.store.atomic import as_path, atomic_path
 from consistency_lab.store.checkpoint import check_tensors, save_tensors
@@ -232,6 +233,7 @@ def _order(log_snr: Tensor, path: Path) -> list[int]:
 
 
 def _npz(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    check_archive(path)
     if not path.is_file():
         raise StoreError(f"there is no file {path}; give the path of a recording.")
     try:

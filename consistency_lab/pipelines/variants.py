@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from consistency_lab.errors import UserError, explained, unknown_name
-from consistency_lab.interop.layout import read_json
+from consistency_lab.interop.layout import read_json, refuse_code
 from consistency_lab.interop.pickles import refuse_pickle
 from consistency_lab.pipelines.noise_levels import is_flow
 
@@ -107,6 +107,7 @@ def check_folder(folder: Path) -> dict[str, Any]:
     if not (folder / _WHERE).is_file():
         raise UserError(f"{folder} has no {_WHERE}; name a folder that a pipeline's save_pretrained made.")
     index = read_json(folder / _WHERE)
+    refuse_code(folder)
     import diffusers
 
     kind = index.get("_class_name")
@@ -122,10 +123,6 @@ def check_folder(folder: Path) -> dict[str, Any]:
             raise UserError(f"{folder} takes its {part} from {said[0]!r}: code of others is not run.")
         if said[0] == "transformers":
             require("transformers", f"the {part} of {folder}")
-    if code := next(folder.rglob("*.py"), None):
-        raise UserError(
-            f"{folder} holds code ({code.relative_to(folder)}), which is not run; remove it if the pipeline works without."
-        )
     for place in sorted(path for path in folder.iterdir() if path.is_dir()):
         _check_weights(place)
     return index

@@ -21,7 +21,7 @@ from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.devices import measuring, plain_defaults
 from consistency_lab.diffusion.denoiser import Denoiser
 from consistency_lab.diffusion.loss import denoising_loss, noisy_state, truth
-from consistency_lab.diffusion.model import DiffusionModel, described
+from consistency_lab.diffusion.model import DiffusionModel, described, specs_of
 from consistency_lab.diffusion.references import closed_form
 from consistency_lab.errors import UserError
 from consistency_lab.intervals import Array, Interval, add_interval, jackknife, mean_interval, stacked, without_bounds
@@ -126,6 +126,7 @@ def probe_difficulty(
         "difficulty",
         choices=("units", "definition", "reference"),
         model=described(model),
+        specs=specs_of([model]),
         images={"name": images.name, "fingerprint": images.fingerprint, "used": count, "detail": min(detail, count)},
         references_fitted_to=pool.name,
         excess_over_optimal_on=pool.name,
@@ -133,6 +134,14 @@ def probe_difficulty(
         batch=batch.fingerprint,
         snapshots=steps,
         groups_left_out=groups,
+        asked={
+            "count": count,
+            "bins": bins,
+            "seed": seed,
+            "detail": detail,
+            "training_images": {"name": pool.name, "fingerprint": pool.fingerprint},
+            "snapshots": "given" if snapshots is not None else "of the run" if steps else None,
+        },
         device=str(model.device),
     )
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from consistency_lab.choices import above_zero, whole
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import plain_defaults
-from consistency_lab.diffusion.model import DiffusionModel, check_diffusion, described
+from consistency_lab.diffusion.model import DiffusionModel, check_diffusion, described, specs_of
 from consistency_lab.errors import UserError
 from consistency_lab.intervals import Array, Interval, add_interval, mean_interval, stacked
 from consistency_lab.probes.directions import Direction, difference, norm, random_axes
@@ -70,7 +70,7 @@ def probe_landscape(
 def same_question(subject: Subject, model: DiffusionModel) -> Subject:
     """The same question for another diffusion model."""
     check_diffusion(model)
-    return subject.asked_of(model.denoiser, model.name, {"model": described(model)})
+    return subject.asked_of(model.denoiser, model.name, {"model": described(model), "specs": specs_of([model])})
 
 
 @plain_defaults()
@@ -118,7 +118,8 @@ def line_landscape(
     if points < 5:
         raise UserError(f"a landscape needs at least 5 points, not {points}.")
     subject.check()
-    facts: dict[str, Any] = {"seed": seed}
+    asked = {"points": points, "span": span, "one_dimensional": one_dimensional, "bins": subject.levels}
+    facts: dict[str, Any] = {"seed": seed, "asked": asked}
     settle: Settle | None = None
     if towards is None:
         drawn = random_axes(subject.module, seed, one_dimensional=one_dimensional)
@@ -135,6 +136,7 @@ def line_landscape(
         line = np.arange(-(inner // 2), inner + inner // 2 + 1) / inner
         losses = _losses_through(subject, end, direction, line, inner, settle)
         facts |= {"towards": towards.facts.get("model", {"name": towards.name})}
+        facts |= {"specs": {**subject.specs, **towards.specs}}
     by_t = losses.numpy().reshape(len(line), subject.levels, subject.count)
     # Images are the independent units: every image is seen at all noise levels.
     by_image = by_t.mean(1)
@@ -160,7 +162,7 @@ def line_landscape(
     if towards is None:
         result = result.assign_coords(span=[span * share for share in SPANS])
         add_interval(result, "roughness_on", ("span",), _roughness_on_spans(subject, direction, span, line, by_image))
-    return with_provenance(result, "landscape", choices=("t",), path=path, **subject.provenance(), **facts)
+    return with_provenance(result, "landscape", choices=("t",), path=path, **{**subject.provenance(), **facts})
 
 
 def _roughness_on_spans(

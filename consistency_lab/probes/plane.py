@@ -99,7 +99,8 @@ def plane_landscape(
     if points < 5:
         raise UserError(f"a plane needs at least 5 points on an axis, not {points}.")
     subject.check()
-    facts: dict[str, Any] = {"seed": seed}
+    asked = {"points": points, "span": span, "one_dimensional": one_dimensional, "bins": subject.levels}
+    facts: dict[str, Any] = {"seed": seed, "asked": asked}
     settle, own = None, []
     corners, names = [[0.0, 0.0]], [subject.name]
     if through is None:
@@ -117,6 +118,7 @@ def plane_landscape(
         path = f"plane through {', '.join(names)}"
         x, y = _ticks(corners, points)
         facts |= {"through": [other.facts.get("model", {"name": other.name}) for other in through]}
+        facts |= {"specs": {name: spec for each in (subject, *through) for name, spec in each.specs.items()}}
     grid = np.stack([a.ravel() for a in np.meshgrid(x, y)], 1)  # y major
     places = [*grid.tolist(), *corners]
     losses = losses_at(subject.module, subject.loss, subject.batch, axes, places, settle)
@@ -143,7 +145,7 @@ def plane_landscape(
         roughness_span=float(max(np.ptp(x), np.ptp(y))) / 2,
         axes_cosine=dot(*axes) / (norm(axes[0]) * norm(axes[1])),
     )
-    return with_provenance(result, "plane", choices=("t",), path=path, **subject.provenance(), **facts)
+    return with_provenance(result, "plane", choices=("t",), path=path, **{**subject.provenance(), **facts})
 
 
 def plane_numbers(x: np.ndarray, y: np.ndarray) -> dict[str, Callable[[Array], float]]:

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import measuring, plain_defaults
 from consistency_lab.diffusion.loss import DenoisingLoss, denoising_error, mean_square
-from consistency_lab.diffusion.model import DiffusionModel, described
+from consistency_lab.diffusion.model import DiffusionModel, described, specs_of
 from consistency_lab.errors import UserError
 from consistency_lab.probes.frozen import FrozenBatch, SampleLoss, check_deterministic, frozen_grid
 from consistency_lab.probes.joining import check_joinable, check_loss
@@ -131,6 +131,11 @@ class Subject:
         with measuring(), torch.no_grad():
             return self.batch.losses(self.module, self.loss).double().cpu().reshape(self.levels, self.count)
 
+    @property
+    def specs(self) -> dict[str, Any]:
+        """Of the models that it is of, by name (see `specs_of`)."""
+        return dict(self.facts.get("specs", {}))
+
     def check(self) -> None:
         """Refuse what cannot be probed before any time is spent on it.
 
@@ -194,6 +199,7 @@ def diffusion_subject(
         Split(partial(denoising_error, units=units), mean_square),
         {
             "model": described(model),
+            "specs": specs_of([model]),
             "images": {"name": images.name, "fingerprint": images.fingerprint, "used": count},
             "noise_seed": seed,
         },

@@ -45,24 +45,40 @@ def samples_in_a_block(
     Raises:
         UserError: ``block`` is no whole number of `LEAST` or more.
     """
+    return fitting(count, image_shape(models), len(models), levels, distances, block)
+
+
+def fitting(
+    count: int,
+    shape: tuple[int, ...] | None,
+    models: int,
+    levels: int,
+    distances: Sequence[Distance],
+    block: int | None,
+) -> int:
+    """The same of so many models, whose images are of that shape; None: of no known one, all samples are held."""
     if block is not None:
         return min(count, whole("block", block, LEAST))
-    shape = _image_shape(models)
     if shape is None:
         return count
-    pixels = 4 * len(models) * int(np.prod(shape))
+    pixels = 4 * models * int(np.prod(shape))
     if count * pixels <= _SMALL and count * pixels * levels <= BUDGET:
         return count
-    one = torch.zeros(1, *shape)
-    features = [embedded(metric, [one])[0] for metric in distances]
-    embedding = len(models) * max(each.numel() * each.element_size() for each in features)
+    embedding = models * embedding_bytes(distances, shape)
     if count * pixels * levels <= BUDGET and count * embedding <= FEATURES:
         return count
     size = max(LEAST, BLOCK // (pixels * levels + embedding))
     return min(count, size - size % CHUNK if size > CHUNK else size)
 
 
-def _image_shape(models: Sequence[GenerativeModel]) -> tuple[int, ...] | None:
+def embedding_bytes(distances: Sequence[Distance], shape: tuple[int, ...]) -> int:
+    """Bytes of the largest embedding of one image."""
+    one = torch.zeros(1, *shape)
+    features = [embedded(metric, [one])[0] for metric in distances]
+    return max(each.numel() * each.element_size() for each in features)
+
+
+def image_shape(models: Sequence[GenerativeModel]) -> tuple[int, ...] | None:
     """(C, H, W) of the images, as the models say or as their noise is shaped; None where neither is an image's."""
     said = [
         getattr(model, "shape", getattr(getattr(model, "module", None), "shape", model.noise_shape)) for model in models

@@ -10,13 +10,20 @@ import xarray as xr
 
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import plain_defaults
-from consistency_lab.diffusion.model import CHUNK, DiffusionModel, GenerativeModel, check_generative, described
+from consistency_lab.diffusion.model import (
+    CHUNK,
+    DiffusionModel,
+    GenerativeModel,
+    check_generative,
+    described,
+    specs_of,
+)
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.references import DEFAULT_REFERENCES
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
 from consistency_lab.interop.wrapping import wrapping_sentences
-from consistency_lab.metrics.distances import METRICS, Distance
+from consistency_lab.metrics.distances import METRICS, Distance, metric_asked
 from consistency_lab.pipelines.folders import FolderModel
 from consistency_lab.pipelines.pairing import agreed
 from consistency_lab.similarity.at_once import sampled_at_once
@@ -177,6 +184,16 @@ def compare(
         "models": [described(model) for model in models],
         "samples": len(kept.samples),
         "noise_seed": noise.seed,
+        "specs": specs_of([*models, *second]),
+        "asked": {
+            "count": count,
+            "metrics": [metric_asked(metric) for metric in metrics],
+            "levels": levels,
+            "shown": shown,
+            "references": list(references),
+            "ceiling": ceiling,
+            "block": held if known is None else None,
+        },
     }
     if kept.lost:
         facts["not_finite"] = kept.lost

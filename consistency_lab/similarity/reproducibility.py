@@ -52,7 +52,7 @@ Embedding = CopyDistance | Callable[[Tensor], Tensor] | str | os.PathLike[str]
 
 
 def copy_embedding(embedding: Embedding) -> CopyDistance:
-    """An embedding from a TorchScript file (`sscd`), from a function of images ``(N, C, H, W)`` in [-1, 1], or as it is.
+    """An embedding from a TorchScript file that is trusted (`sscd`), from a function of images ``(N, C, H, W)`` in [-1, 1], or as it is.
 
     Raises:
         UserError: a file that is no TorchScript, or something else.
@@ -85,7 +85,8 @@ def measure_reproducibility(
     Args:
         models: two or more.
         embedding: gives the features whose cosine says what a copy is: the path of a TorchScript file such as sscd_disc_large (prepared as
-            Zhang et al. do; `sscd` has the options), or any function from images ``(N, C, H, W)`` in [-1, 1] to features ``(N, F)``.
+            Zhang et al. do), given as ``sscd(path=..., trust=True)``, or any function from images ``(N, C, H, W)`` in [-1, 1] to features
+            ``(N, F)``. The path alone does on the command line, with ``--trust``.
         images: the models' training set, for GL; without it there is none.
         noise: ``SharedNoise(0)`` by default.
         count: samples, the images 0 ... count - 1 of the noise, 256 by default; of folders all that they have in common. Zhang et al. take

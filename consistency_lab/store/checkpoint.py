@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from consistency_lab.errors import DamagedError, StoreError
+from consistency_lab.inputs import check_archive
 from consistency_lab.store.atomic import as_path, is_file, unreadable
 from consistency_lab.store.checksums import BLANK, CHANGED, sum_holds, write_summed
 from consistency_lab.store.run import Run
@@ -188,10 +189,13 @@ def _misfit(what: str, why: str) -> StoreError:
 @contextlib.contextmanager
 def _reading(path: str | os.PathLike[str], what: str) -> Iterator[None]:
     """What readers raise for a file that is missing or damaged, or cannot be read just now, in one sentence."""
+    check_archive(path)
     if not is_file(as_path(path)):
         raise DamagedError(f"there is no file {path}; give the path of a checkpoint.")
     try:
         yield
+    except StoreError:
+        raise
     except OSError as error:
         raise unreadable(as_path(path), error) from error
     except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:

@@ -23,6 +23,7 @@ import xarray as xr
 
 from consistency_lab.choices import Choice
 from consistency_lab.errors import DamagedError, StoreError
+from consistency_lab.inputs import check_file, check_fits
 from consistency_lab.markup import spreadsheet_cell
 from consistency_lab.store.atomic import as_path, atomic_write, is_file, unreadable
 from consistency_lab.store.checksums import BLANK, CHANGED, sum_holds, write_summed
@@ -56,6 +57,9 @@ _PACKAGES = (
     "torch-fidelity",
     "loss-landscapes",
     "diffusers",
+    "transformers",
+    "accelerate",
+    "peft",
 )
 
 
@@ -96,9 +100,11 @@ def load_result(path: str | os.PathLike[str]) -> xr.Dataset:
         StoreError: the file is missing or cannot be read. DamagedError: it is truncated, or was changed after it was written.
     """
     path = as_path(path)
+    check_file(path)
     if not is_file(path):
         raise StoreError(f"there is no result {path}; give the path of a .nc file.")
     try:
+        check_fits(path.stat().st_size, path)
         content = path.read_bytes()
     except OSError as error:
         raise unreadable(path, error) from None
@@ -108,6 +114,9 @@ def load_result(path: str | os.PathLike[str]) -> xr.Dataset:
         # From memory, so that the file is closed. Nothing is to be guessed from attributes: `units: "seconds"` would
         # become a time, a fill value a NaN.
         options: dict[str, Any] = {"decode_times": False, "decode_timedelta": False, "mask_and_scale": False}
+        if not content.startswith(b"CDF"):  # of netCDF 3: nothing that would be unpacked, or read by another library
+            raise ValueError("no netCDF 3")
+        # What the header declares is cut out of these bytes, so that it takes no more memory than they do.
         stored = xr.load_dataset(io.BytesIO(content), engine="scipy", **options)
         if not stored.attrs and not stored.variables:
             raise ValueError("zeros behind the magic number are a file of nothing to the format")

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from consistency_lab.errors import DamagedError, StoreError
+from consistency_lab.inputs import check_file
 from consistency_lab.store.atomic import as_path, cannot, flush_folder, unreadable
 from consistency_lab.store.checksums import KEY, checked, with_checksum
 from consistency_lab.store.migration import migrated_values
@@ -50,6 +51,7 @@ class RowFile:
 
     def refresh(self) -> None:
         """Read what others have written since, if they have. Raises as the class does."""
+        check_file(self.path)
         try:
             with open(self.path, "rb") as file:
                 known = os.fstat(file.fileno())

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from consistency_lab.errors import DamagedError, HeldError, StoreError
+from consistency_lab.inputs import check_file
 from consistency_lab.store.atomic import as_path, atomic_write, cannot, is_file, sweep, unreadable
 from consistency_lab.store.checksums import KEY, checked, with_checksum
 from consistency_lab.store.spec import NUMERICS_VERSION, canonical, content_hash
@@ -278,6 +279,7 @@ def dated(name: str) -> Iterator[str]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    check_file(path)
     try:
         facts = json.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:

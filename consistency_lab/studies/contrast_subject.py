@@ -15,7 +15,7 @@ from consistency_lab.contrast.model import ContrastModel
 from consistency_lab.contrast.networks import VAE
 from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.devices import plain_defaults
-from consistency_lab.diffusion.model import DiffusionModel, check_diffusion, check_generative, described
+from consistency_lab.diffusion.model import DiffusionModel, check_diffusion, check_generative, described, specs_of
 from consistency_lab.errors import UserError
 from consistency_lab.loading import load
 from consistency_lab.probes.frozen import FrozenBatch
@@ -55,6 +55,7 @@ def contrast_subject(
         split = Split(partial(scores, opponent=opponent), of_scores)
     facts = {
         "model": described(model),
+        "specs": specs_of([model]),
         "part": part,
         "images": {"name": images.name, "fingerprint": images.fingerprint, "used": count},
         "noise_seed": seed,

@@ -14,6 +14,7 @@ import cattrs
 
 from consistency_lab.choices import Choice, ChosenField, Registry, chosen
 from consistency_lab.errors import UserError, unknown_name
+from consistency_lab.inputs import check_file
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ class LoopSettings:
     @classmethod
     def read(cls, path: str | Path) -> Self:
         """From a JSON file with the same keys."""
+        check_file(path)
         try:
             content = json.loads(Path(path).read_text())
         except (OSError, ValueError) as error:

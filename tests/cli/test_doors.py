@@ -35,7 +35,7 @@ def test_compare_writes_what_it_is_asked_for_beside_the_comparison(trained, scri
     )
     names = ["compare", "mlp-s0", "mlp-s1", "--store", str(trained), "--device", "cpu", "--data", "digits"]
     few = ["--count", "6", "--sampler", "ddim(steps=3)", "--metrics", "mse", "--out", str(tmp_path / "c")]
-    assert main([*names, *few, "--frozen", "--copies", f"sscd(path={str(script)!r}, size=8)"]) == 0
+    assert main([*names, *few, "--frozen", "--copies", f"sscd(path={str(script)!r}, size=8)", "--trust"]) == 0
     found = {name: ds.attrs["kind"] for name, ds in written.items()}
     assert found == {"comparison": "comparison", "frozen": "frozen comparison", "reproducibility": "reproducibility"}
     copies, frozen, comparison = (written[name] for name in ("reproducibility", "frozen", "comparison"))
@@ -53,7 +53,7 @@ def test_compare_writes_what_it_is_asked_for_beside_the_comparison(trained, scri
 def test_a_dry_run_counts_what_is_asked_for(trained, script, tmp_path, capsys):
     names = ["compare", "mlp-s0", "mlp-s1", "--store", str(trained), "--count", "10", "--dry-run", "--data", "digits"]
     counted = []
-    for options in ([], ["--frozen"], ["--copies", str(script)]):
+    for options in ([], ["--frozen"], ["--copies", str(script), "--trust"]):
         assert main([*names, *options, "--out", str(tmp_path / "c")]) == 0
         counted.append(json.loads(capsys.readouterr().out)["network_evaluations"])
     assert counted == [2 * 10 * 150, 2 * 10 * 163, 2 * 10 * 200]

@@ -35,7 +35,7 @@ def test_spoilt_idx_files_are_named(tmp_path: Path, real: SimpleNamespace) -> No
         "empty": (b"", "not an IDX file"),
         "floats": (content[:2] + b"\x0d" + content[3:], "not an IDX file of unsigned bytes"),
         "cut.gz": (packed[:-20], "cannot be unpacked"),
-        "bits.gz": (packed[:30] + bytes(8) + packed[38:], "cannot be unpacked"),
+        "bits.gz": (packed[:30] + bytes(8) + packed[38:], "truncated or damaged"),
     }
     for name, (spoilt, message) in cases.items():
         (tmp_path / name).write_bytes(spoilt)

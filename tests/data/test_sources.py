@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from consistency_lab.choices import Choice
-from consistency_lab.data.sources import DATASETS, load_images
+from consistency_lab.data.sources import DATASETS, load_images, source_of
 from consistency_lab.errors import UserError
 
 Write = Callable[..., Path]
@@ -158,3 +158,25 @@ def test_heavy_libraries_are_imported_only_when_needed() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("digits", "digits"),
+        ("digits/16px", "digits(size=16)"),
+        ("cifar10/test/crop24/16px/grey", "cifar10(crop=24, grey=True, size=16, split='test')"),
+        ("celeba/train/crop140/64px", "celeba(crop=140, size=64, split='train')"),
+        ("celeba/valid", "celeba(crop=None, size=None, split='valid')"),
+        ("gaussian", "gaussian"),
+        ("mine", None),
+        ("folder", None),
+        ("digits/held out", None),
+        ("digits/train", None),
+    ],
+)
+def test_what_a_name_says_of_its_source(name, source):
+    found = source_of(name)
+    assert (found if found is None else str(found)) == source
+    if name.startswith("digits") and found is not None:
+        assert load_images(found).name == name

@@ -4,13 +4,16 @@ import pytest
 import torch
 from torch import nn
 
+from consistency_lab.cli import main
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
 from consistency_lab.interop.module import wrap_module
 from consistency_lab.interop.torchscript import load_torchscript
+from consistency_lab.loading import load, load_all
 
 OPTIONS = {"schedule": "linear", "predicts": "eps", "shape": (1, 4, 4), "time": "index"}
+TRUSTED = {**OPTIONS, "trust": True, "device": "cpu"}
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
 
@@ -40,17 +43,53 @@ def test_the_file_makes_the_images_of_the_module(net, tmp_path, how):
     )
     script = torch.jit.freeze(script.eval()) if how == "frozen" else script
     script.save(str(tmp_path / "net.pt"))
-    model = load_torchscript(tmp_path / "net.pt", device="cpu", **OPTIONS)
+    model = load_torchscript(tmp_path / "net.pt", **TRUSTED)
     assert model.name == "net"
     assert (model.facts["source"], model.facts["network"]) == ("torchscript", "Net")
     torch.testing.assert_close(images_of(model), images_of(wrap_module(net, name="net", **OPTIONS)))
+
+
+def test_a_program_runs_only_where_it_is_trusted(net, tmp_path, monkeypatch):
+    file = tmp_path / "net.pt"
+    torch.jit.script(net).save(str(file))
+    address = f"torchscript:{file}?schedule=linear&predicts=eps&shape=1,4,4&time=index"
+    with monkeypatch.context() as patched:
+        patched.setattr("torch.jit.load", lambda *_, **__: pytest.fail("it was opened"))
+        for text, trust in ((address, False), (f"{address}&trust=True", False), (f"{address}&trust=True", True)):
+            with pytest.raises(
+                UserError, match="unknown option" if "trust" in text else "a program that may read and write"
+            ):
+                load(text, trust=trust, device="cpu")
+        with pytest.raises(
+            UserError, match=r"--trust, in Python trust=True.*safetensors and give it to wrap_module"
+        ) as said:
+            load_torchscript(file, device="cpu", **OPTIONS)
+        assert str(said.value).count("trust it") == 1
+        with pytest.raises(UserError, match="trust is True or False, not 'yes'"):
+            load_torchscript(file, **{**TRUSTED, "trust": "yes"})
+    there = load(address, trust=True, device="cpu")
+    torch.testing.assert_close(images_of(there), images_of(load_all([address], trust=True, device="cpu")[0]))
+    with pytest.raises(UserError, match="a program that may"):  # the permission has ended with the call
+        load(address, device="cpu")
+
+
+def test_the_command_line_asks_for_trust(net, tmp_path, capsys):
+    file = tmp_path / "net.pt"
+    torch.jit.script(net).save(str(file))
+    address = f"torchscript:{file}?schedule=linear&predicts=eps&shape=1,4,4&time=index"
+    asked = ["sample", address, "--count", "2", "--sampler", "ddim(steps=2)", "--out", str(tmp_path / "a.npz")]
+    assert main([*asked, "--device", "cpu"]) == 2
+    assert "say that you trust it (--trust" in capsys.readouterr().err
+    assert not (tmp_path / "a.npz").exists()
+    assert main([*asked, "--device", "cpu", "--trust"]) == 0
+    assert (tmp_path / "a.npz").exists()
 
 
 def test_loading_does_not_warn(net, tmp_path):
     torch.jit.script(net).save(str(tmp_path / "net.pt"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        load_torchscript(tmp_path / "net.pt", device="cpu", **OPTIONS)
+        load_torchscript(tmp_path / "net.pt", **TRUSTED)
 
 
 def test_files_that_are_no_torchscript(net, tmp_path):
@@ -68,7 +107,7 @@ def test_files_that_are_no_torchscript(net, tmp_path):
         ("", "there is no file"),
     ]:
         with pytest.raises(UserError, match=said):
-            load_torchscript(tmp_path / name, device="cpu", **OPTIONS)
+            load_torchscript(tmp_path / name, **TRUSTED)
 
 
 def test_a_damaged_script_is_named(net, tmp_path):
@@ -80,4 +119,4 @@ def test_a_damaged_script_is_named(net, tmp_path):
             if not name.endswith("data.pkl"):
                 new.writestr(name, old.read(name))
     with pytest.raises(UserError, match=r"bad\.pt cannot be loaded as TorchScript"):
-        load_torchscript(tmp_path / "bad.pt", device="cpu", **OPTIONS)
+        load_torchscript(tmp_path / "bad.pt", **TRUSTED)

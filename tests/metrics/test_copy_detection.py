@@ -18,6 +18,7 @@ from consistency_lab.metrics.copy_detection import (
     sscd,
 )
 from consistency_lab.metrics.distances import METRICS
+from consistency_lab.trust import trusting
 
 
 class Tiny(nn.Module):
@@ -52,7 +53,13 @@ def two(n=9, shape=(3, 16, 16)):
 def test_a_script_gives_one_minus_its_cosines(script):
     file, network = script
     a, b = two()
-    distance = METRICS.build(f"sscd(path={str(file)!r}, size=32)")
+    text = f"sscd(path={str(file)!r}, size=32)"
+    with pytest.raises(UserError, match="a program that may read and write"):
+        METRICS.build(text)
+    with pytest.raises(UserError, match=r"unknown option .* 'trust'"):  # a text may come with the file
+        METRICS.build(f"{text[:-1]}, trust=True)")
+    with trusting():
+        distance = METRICS.build(text)
     with torch.no_grad():
         expected = (network(prepare(a, 32, True)) * network(prepare(b, 32, True))).sum(1)
     u, v = distance.embed(a), distance.embed(b)
@@ -65,17 +72,17 @@ def test_a_script_gives_one_minus_its_cosines(script):
 
 def test_batches_change_nothing(script):
     a, _ = two(n=70)  # more than pass at a time
-    distance = sscd(path=script[0], size=24)
+    distance = sscd(path=script[0], size=24, trust=True)
     assert torch.allclose(distance.embed(a), torch.cat([distance.embed(x[None]) for x in a]), atol=1e-6)
 
 
 def test_only_sscds_files_are_called_sscd(script, tmp_path):
-    assert sscd(path=script[0]).name == "sscd_tiny"
-    assert "320x320" in sscd(path=script[0]).note
+    assert sscd(path=script[0], trust=True).name == "sscd_tiny"
+    assert "320x320" in sscd(path=script[0], trust=True).note
     other = tmp_path / "mine.pt"
     other.write_bytes(script[0].read_bytes())
-    assert sscd(path=other, square=False, size=288).name == "copies-mine"
-    assert "shorter side of 288" in sscd(path=other, square=False, size=288).note
+    assert sscd(path=other, square=False, size=288, trust=True).name == "copies-mine"
+    assert "shorter side of 288" in sscd(path=other, square=False, size=288, trust=True).note
 
 
 def test_preparation_equals_torchvisions():
@@ -118,7 +125,7 @@ def test_bad_files(tmp_path):
     weights = tmp_path / "weights.pt"
     torch.save(Tiny().state_dict(), weights)
     with pytest.raises(UserError, match="not TorchScript"):
-        sscd(path=weights)
+        sscd(path=weights, trust=True)
     with pytest.raises(UserError, match="at least 1 pixel"):
         sscd(path=weights, size=0)
     with pytest.raises(UserError, match="needs path"):

@@ -53,7 +53,9 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_images_become_rgb_bytes_and_the_hub_folder_stays(folder, monkeypatch):
-    extractor = DinoFeatures(folder)
+    with pytest.raises(UserError, match="a checkout of DINOv2's repository, a program that may"):
+        DinoFeatures(folder)
+    extractor = DinoFeatures(folder, trust=True)
     images = torch.linspace(-1.2, 1.2, 40 * 16).view(40, 1, 4, 4)  # more than pass at a time
     levels = ((images.clamp(-1, 1) + 1) * 127.5).round().mean((2, 3))
     assert torch.allclose(extractor.features(images), levels * torch.arange(3.0), atol=1e-4)
@@ -69,18 +71,18 @@ def test_nothing_is_downloaded(folder, tmp_path, monkeypatch):
     for missing in ("facebookresearch_dinov2_main/hubconf.py", "checkpoints/dinov2_vits14_pretrain.pth"):
         (folder / missing).unlink()
         with pytest.raises(UserError, match=r"needs a checkout of its repository .* and its weights"):
-            DinoFeatures(folder)
+            DinoFeatures(folder, trust=True)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "none"))
     with pytest.raises(UserError, match="or measure with the set's classifier"):
-        DinoFeatures()
+        DinoFeatures(trust=True)
 
 
 def test_bad_input(folder, monkeypatch):
     with pytest.raises(UserError, match="the sizes s, b, l, g, not 'xl'"):
-        DinoFeatures(folder, "xl")
+        DinoFeatures(folder, "xl", trust=True)
     torch.save(torch.nn.Linear(2, 2), folder / "checkpoints" / "dinov2_vits14_pretrain.pth")
     with pytest.raises(UserError, match="holds more than weights"):
-        DinoFeatures(folder)
+        DinoFeatures(folder, trust=True)
     monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_dinov2", None)
     with pytest.raises(UserError, match="needs the package torch-fidelity"):
-        DinoFeatures(folder)
+        DinoFeatures(folder, trust=True)

@@ -509,8 +509,20 @@ def test_code_and_pickles_are_refused(folders, tmp_path):
         load_pipeline(folder)
     folder, _ = changed("code")
     (folder / "unet" / "net.py").write_text("")
-    with pytest.raises(UserError, match="holds code"):
-        load_pipeline(folder)
+    for mode in ("ours", "theirs"):
+        with pytest.raises(UserError, match=r"code of its own \(the file unet/net\.py\)"):
+            cl.load(f"diffusers:{folder}?mode={mode}", trust=True)
+    for key, value in (
+        ("custom_pipeline", "mine/pipeline"),
+        ("trust_remote_code", True),
+        ("auto_map", {"AutoModel": "m.M"}),
+    ):
+        for file in ("model_index.json", "unet/config.json"):
+            folder, _ = changed(f"{key}-{file[:4]}")
+            said = json.loads((folder / file).read_text())
+            (folder / file).write_text(json.dumps(said | {key: value}))
+            with pytest.raises(UserError, match=f"code of its own \\({key}=.* in {file}"):
+                cl.load(f"diffusers:{folder}", trust=True)
     folder, _ = changed("pickle")
     (folder / "unet" / "diffusion_pytorch_model.safetensors").rename(folder / "unet" / "diffusion_pytorch_model.bin")
     with pytest.raises(UserError, match="pickle"):

@@ -228,7 +228,14 @@ def test_two_torchscript_models_have_the_line_of_their_modules(tmp_path):
     for seed in (0, 1):
         model = wrapped(seed)
         torch.jit.script(model.denoiser.network.module).save(tmp_path / f"{seed}.pt")
-        options = {"schedule": "linear", "predicts": "eps", "shape": SHAPE, "time": "unit", "device": "cpu"}
+        options = {
+            "schedule": "linear",
+            "predicts": "eps",
+            "shape": SHAPE,
+            "time": "unit",
+            "device": "cpu",
+            "trust": True,
+        }
         pairs.append((model, load_torchscript(tmp_path / f"{seed}.pt", **options)))
     (a, scripted_a), (b, scripted_b) = pairs
     ours = probe_landscape(a, IMAGES, towards=b, points=7, **FEW)

@@ -13,7 +13,7 @@ from consistency_lab.diffusion.references import ConstantDenoiser
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
 from consistency_lab.interop.generator import wrap_generator
-from consistency_lab.metrics.copy_detection import CopyDistance
+from consistency_lab.metrics.copy_detection import CopyDistance, sscd
 from consistency_lab.similarity import reproducibility as module
 from consistency_lab.similarity.reproducibility import measure_reproducibility
 from consistency_lab.similarity.statistics import pairs_of
@@ -125,7 +125,9 @@ def test_an_embedding_is_a_file_a_function_or_a_distance(three, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.script(Tiny()).save(str(file))
-    found = measure_reproducibility(three[:2], file, count=4)
+    with pytest.raises(UserError, match="a program that may read and write"):
+        measure_reproducibility(three[:2], file, count=4)
+    found = measure_reproducibility(three[:2], sscd(path=file, trust=True), count=4)
     assert json.loads(found.attrs["provenance"])["embedding"] == "sscd_tiny"
     assert "320x320" in found.attrs["note"]
     named = measure_reproducibility(three[:2], CopyDistance(pixels, "mine"), count=4)

@@ -16,6 +16,7 @@ import torch
 
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.errors import UserError, explained
+from consistency_lab.inputs import check_file
 from consistency_lab.interop.families.family import Family, State, facts_of, fill, package
 from consistency_lab.interop.module import wrap_module
 from consistency_lab.interop.states import load_state, opened
@@ -45,6 +46,8 @@ def load_k_diffusion(
         UserError: the package is not installed, the file is no such checkpoint, or its configuration is of another version.
     """
     file, state = Path(path), load_state(path, ema=ema, prefix="")
+    if config is not None:
+        check_file(Path(config).expanduser())
     try:
         said = _configuration(file) if config is None else json.loads(Path(config).expanduser().read_text())
     except (OSError, ValueError) as error:
