@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from consistency_lab.data.imageset import ImageSet
-from consistency_lab.devices import plain_defaults
+from consistency_lab.devices import hand_back, plain_defaults
 from consistency_lab.diffusion.model import (
     CHUNK,
     DiffusionModel,
@@ -147,6 +147,8 @@ def compare(
         executor,
     )
     kept, values, parts = measured.kept, measured.values, measured.blocks
+    if parts is not None:
+        hand_back()
     blind = mixed_warning(models)
     models = [models[k] for k in kept.models]
     if under is not None:
@@ -161,9 +163,9 @@ def compare(
     if parts is not None:
         result.coords["block"] = ("sample", parts)
     add_pairs(result, len(models), measured.pair_log_snr, values, distances, parts)
-    add_robust(result, distances, parts)
     if "other_noise" in values:
-        add_typical(result, values["other_noise"][1], measured.alone, distances, under, parts)
+        add_typical(result, values.pop("other_noise")[1], measured.alone, distances, under, parts)
+    add_robust(result, distances, parts)
     if "ceiling" in values:
         add_ceiling(result, values, distances, parts)
     if "ceiling_along" in values:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -141,7 +141,7 @@ def add_pairs(
     result: xr.Dataset,
     models: int,
     log_snr: np.ndarray,
-    measured: Mapping[str, Any],
+    measured: dict[str, Any],
     distances: Sequence[Distance],
     blocks: Blocks = None,
 ) -> None:
@@ -151,19 +151,21 @@ def add_pairs(
         result: gets the variables, and the coordinate ``pair_log_snr (pair, t)``: where each pair met.
         models: how many there are.
         log_snr: that coordinate.
-        measured: of `pairs_measured`; where samples have labels, the plain null and its scores, over all labels, stand beside
-            (``plain_null``, ``plain_score``, ``family_plain_score``).
+        measured: of `pairs_measured`, out of which distances and nulls are taken, the largest of all numbers; where samples have labels,
+            the plain null and its scores, over all labels, stand beside (``plain_null``, ``plain_score``, ``family_plain_score``).
         distances: the metrics.
         blocks: in which block each sample met its null.
     """
     result.coords["pair_log_snr"] = (("pair", "t"), log_snr)
-    found = {name: measured[name][1] for name in ("distance", "null", "plain_null") if name in measured}
+    found = {name: measured.pop(name)[1] for name in ("distance", "null", "plain_null") if name in measured}
+    unscored = [not distance.scored for distance in distances]
     for name, values in found.items():
         result[name] = (("pair", "t", "sample", "metric"), values.astype(np.float32))
+        values[..., unscored] = np.nan
     for kind, own in (("", "null"), ("plain_", "plain_null")):
         if own not in found:
             continue
-        distance, null = scored(distances, found["distance"], found[own])
+        distance, null = found["distance"], found[own]
         alone = pair_score(distance, null, axis=2, blocks=blocks)
         family = Interval(*(values[0] for values in alone))
         if models > 2:

@@ -20,16 +20,16 @@ def add_parting(result: xr.Dataset, measured: Mapping[str, Any], distances: Sequ
     noise to data, from which on the difference is above 0 at every level, each by its 95 % t interval.
 
     Args:
-        result: of a comparison; gets ``ceiling_along (t, metric)``, the mean over models with its interval over noise, and
-            ``parting_t`` and ``parting_log_snr (pair, metric)``. These are NaN for pairs that do not part, that met at levels of their
+        result: of a comparison, with its ``distance (pair, t, sample, metric)``; gets ``ceiling_along (t, metric)``, the mean over models
+            with its interval over noise, and ``parting_t`` and ``parting_log_snr (pair, metric)``. These are NaN for pairs that do not part, that met at levels of their
             own (two schedules), or of which no model has a second run.
-        measured: ``distance (pair, t, sample, metric)`` and ``ceiling_along (model, t, sample, metric)``.
+        measured: ``ceiling_along (model, t, sample, metric)``.
         distances: the metrics.
     """
-    distance, ceiling = measured["distance"][1], measured["ceiling_along"][1]
+    distance, ceiling = result["distance"].values, measured["ceiling_along"][1]
     missing = np.isnan(ceiling)
     there, twice = ~missing.all((1, 2, 3)), ~missing.all((0, 1, 3))
-    distance, ceiling = distance[:, :, twice], ceiling[:, :, twice]
+    distance, ceiling = distance[:, :, twice].astype(np.float64), ceiling[:, :, twice]
     add_interval(result, "ceiling_along", ("t", "metric"), mean_interval(ceiling[there].mean(0), axis=1))
     shared = np.isclose(result["pair_log_snr"].values, result["log_snr"].values, equal_nan=True).all(1)
     sign = np.array([1.0 if each.better == "lower" else -1.0 for each in distances])

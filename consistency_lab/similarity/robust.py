@@ -14,7 +14,7 @@ import xarray as xr
 from consistency_lab.devices import places
 from consistency_lab.intervals import add_interval, stacked
 from consistency_lab.metrics.distances import Distance
-from consistency_lab.similarity.pairwise import embedded, places_of, scored
+from consistency_lab.similarity.pairwise import embedded, places_of
 from consistency_lab.similarity.statistics import Blocks, score
 from consistency_lab.similarity.trajectories import ModelWalks
 from consistency_lab.similarity.typical import leave_one_out, median_score, trimmed_interval, typical, worst_share
@@ -133,11 +133,13 @@ def _chosen(pairs: int) -> list[list[int]]:
 
 def _scored(result: xr.Dataset, distances: Sequence[Distance]) -> tuple[np.ndarray, ...]:
     """Distances and nulls ``(pair, sample, t, metric)``, NaN where a metric is not scored."""
-    both = (
+    both = tuple(
         result[name].transpose("pair", "sample", "t", "metric").values.astype(np.float64)
         for name in ("distance", "null")
     )
-    return scored(distances, *both)
+    for values in both:
+        values[..., [not distance.scored for distance in distances]] = np.nan
+    return both
 
 
 def held_by_one(result: xr.Dataset) -> list[str]:

@@ -40,8 +40,8 @@ def values(means, samples=200, seed=0):
 
 def parted(distance, ceiling, result=None):
     result = result_of() if result is None else result
-    measured = {"distance": ((), distance), "ceiling_along": ((), ceiling)}
-    add_parting(result, measured, [METRICS.build("mse")])
+    result["distance"] = (("pair", "t", "sample", "metric"), distance)
+    add_parting(result, {"ceiling_along": ((), ceiling)}, [METRICS.build("mse")])
     return result
 
 
