@@ -21,7 +21,7 @@ def add_parting(result: xr.Dataset, measured: Mapping[str, Any], distances: Sequ
 
     Args:
         result: of a comparison, with its ``distance (pair, t, sample, metric)``; gets ``ceiling_along (t, metric)``, the mean over models
-            with its interval over noise, and ``parting_t`` and ``parting_log_snr (pair, metric)``. These are NaN for pairs that do not part,
+            with its interval over noise, and ``parting_t`` and ``parting_log_snr (pair, metric)``. They are NaN for pairs that do not part,
             that met at levels of their own (two schedules), or of which no model has a second run.
         measured: ``ceiling_along (model, t, sample, metric)``.
         distances: the metrics.
