@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Set
 from contextlib import contextmanager
@@ -111,7 +110,7 @@ def _opened(path: Path) -> Iterator[tuple[list[str], Callable[[str], bytes], lis
         return
     try:
         archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile):
+    except Exception:  # a damaged archive raises whatever its bytes happen to mean
         raise UserError(f"{path} is neither a folder nor a readable zip file of images.") from None
     # Zips made on Windows may hold backslashes. The last file of a name is the one that unpacking leaves.
     names = [info.filename.replace("\\", "/") for info in archive.infolist()]
@@ -120,7 +119,7 @@ def _opened(path: Path) -> Iterator[tuple[list[str], Callable[[str], bytes], lis
     def read(name: str) -> bytes:
         try:
             return archive.read(members[name])
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError):
+        except Exception:
             raise UserError(f"{path / name} is damaged or locked in its zip file; fetch {path.name} again.") from None
 
     visible = _visible(members)

@@ -14,6 +14,7 @@ import xarray as xr
 
 from consistency_lab.errors import StoreError, UserError
 from consistency_lab.intervals import as_value, interval_of
+from consistency_lab.json_text import parsed
 from consistency_lab.store.atomic import as_path, atomic_write, unreadable
 from consistency_lab.store.checksums import checked, with_checksum
 from consistency_lab.store.results import provenance
@@ -73,7 +74,7 @@ class Baseline:
         """The baseline in a file. Raises `StoreError` if there is none, or it is no baseline."""
         path = as_path(path)
         try:
-            found = json.loads(path.read_text("utf-8"))
+            found = parsed(path.read_text("utf-8"))
         except FileNotFoundError:
             raise StoreError(f"there is no baseline {path}; --write-baseline makes one.") from None
         except OSError as error:

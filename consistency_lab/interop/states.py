@@ -195,7 +195,7 @@ def opened(file: Path) -> Any:
             "machine that you trust, where the code that wrote it is installed, save what is needed of it once: "
             "torch.save(torch.load(FILE, weights_only=False)['...'].state_dict(), NEW_FILE)"
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged file raises whatever its bytes happen to mean
         raise UserError(f"{file} is truncated or is no file of torch.save; restore it from its source.") from error
 
 

@@ -11,7 +11,7 @@ import torch
 
 from consistency_lab.devices import resolve_device
 from consistency_lab.diffusion.model import DiffusionModel
-from consistency_lab.errors import UserError
+from consistency_lab.errors import UserError, naming
 from consistency_lab.interop.module import wrap_module
 from consistency_lab.interop.pickles import is_pickle, refuse_pickle
 from consistency_lab.interop.schedules import as_schedule
@@ -47,20 +47,21 @@ def load_torchscript(
     file, place = Path(path), resolve_device(device)
     as_schedule(schedule)  # refused before a large file is read
     module = _open(file, place)
-    return wrap_module(
-        module,
-        schedule=schedule,
-        predicts=predicts,
-        shape=shape,
-        name=name or file.stem,
-        time=time,
-        value_range=value_range,
-        classes=classes,
-        null_label=null_label,
-        learned_variance=learned_variance,
-        device=place,
-        facts={"source": "torchscript", "file": file.name},
-    )
+    with naming(file):
+        return wrap_module(
+            module,
+            schedule=schedule,
+            predicts=predicts,
+            shape=shape,
+            name=name or file.stem,
+            time=time,
+            value_range=value_range,
+            classes=classes,
+            null_label=null_label,
+            learned_variance=learned_variance,
+            device=place,
+            facts={"source": "torchscript", "file": file.name},
+        )
 
 
 def _open(file: Path, place: torch.device) -> torch.jit.ScriptModule:
@@ -71,7 +72,7 @@ def _open(file: Path, place: torch.device) -> torch.jit.ScriptModule:
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError):
+    except Exception:  # a damaged archive raises whatever its bytes happen to mean
         raise UserError(f"{file} is truncated or is not TorchScript; name a file that torch.jit.save wrote.") from None
     # torch.save writes the same kind of archive, with a pickle in it and no code.
     if not any("/code/" in name for name in names):
@@ -83,7 +84,7 @@ def _open(file: Path, place: torch.device) -> torch.jit.ScriptModule:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that torch.export is to be used instead; it does not open these files
             return torch.jit.load(str(file), map_location=place)
-    except (RuntimeError, ValueError) as error:
+    except Exception as error:  # a damaged file raises whatever its bytes happen to mean
         reason = (str(error).strip().splitlines() or ["no reason given"])[0]
         raise UserError(
             f"{file} cannot be loaded as TorchScript ({reason}); save it again with this version of torch."

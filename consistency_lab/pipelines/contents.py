@@ -224,7 +224,7 @@ def _array(path: Path, value_range: tuple[float, float] | None) -> np.ndarray:
     else:
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError):
+        except Exception:
             array = read_npy(path)  # says what is wrong with it
     if array.ndim == 3:
         array = array[..., None]

@@ -13,6 +13,7 @@ import xarray as xr
 from consistency_lab.choices import Choice
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import DamagedError, UserError
+from consistency_lab.json_text import parsed
 from consistency_lab.markup import bullets, table
 from consistency_lab.recipe.derivation import (
     UNIFORM_SHARE,
@@ -165,7 +166,7 @@ class Recipe:
         """Read what `save` wrote. Raises `UserError` for anything else, and for a file that was changed since or cannot be read."""
         path = as_path(path)
         try:
-            content = json.loads(path.read_text("utf-8"))
+            content = parsed(path.read_text("utf-8"))
             content = checked(
                 content, path, "restore it from a copy, or take its line 'checksum' out if the change is yours"
             )

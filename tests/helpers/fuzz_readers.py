@@ -134,7 +134,13 @@ def _weights(folder: Path, rng: np.random.Generator) -> dict[str, Reader]:
         warnings.simplefilter("ignore")  # that torch.export is to be used instead
         torch.jit.script(_Scripted()).save(str(folder / "script.pt"))
     trust = {"trust": True} if "trust" in inspect.signature(load_torchscript).parameters else {}
-    options: Any = {"schedule": "linear", "predicts": "eps", "shape": (1, 4, 4), "time": "unit", "device": "cpu"} | trust
+    options: Any = {
+        "schedule": "linear",
+        "predicts": "eps",
+        "shape": (1, 4, 4),
+        "time": "unit",
+        "device": "cpu",
+    } | trust
 
     def told(path: Path) -> str:
         try:
@@ -213,7 +219,9 @@ def _diffusers(folder: Path, rng: np.random.Generator) -> dict[str, Reader]:
 
 
 def _texts(folder: Path, rng: np.random.Generator) -> dict[str, Reader]:
-    settings = TrainingSettings.of(network="unet(width=8)", timesteps={"name": "clts", "center": 0.3, "width": 0.2}, seed=3)
+    settings = TrainingSettings.of(
+        network="unet(width=8)", timesteps={"name": "clts", "center": 0.3, "width": 0.2}, seed=3
+    )
     (folder / "settings.json").write_text(json.dumps(settings.texts, indent=2))
     (folder / "gan.json").write_text(json.dumps(GANSettings.of(seed=3).texts))
     return {
