@@ -6,12 +6,16 @@ OUT ?= demo
 PRESET ?= digits
 JOBS ?= 2
 STORE ?= runs
+# Rounds of `make faults`; seconds, and the seed, of `make fuzz`.
+COUNT ?= 3000
+SECONDS ?= 600
+SEED ?= 0
 # For example RESULTS_OPTIONS="--workers 2 --data-dir DIR --lpips-weights FILE".
 RESULTS_OPTIONS ?=
 # FIGURES_OPTIONS="--store runs" makes images and curves anew, which are otherwise read from the committed data of their figures.
 FIGURES_OPTIONS ?=
 
-.PHONY: demo figures results test test-slow bench lint format clean
+.PHONY: demo figures results test test-slow faults fuzz bench lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/consistency-lab demo --out $(OUT)
@@ -30,6 +34,15 @@ test: $(VENV)/.installed-dev
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/pytest -m slow
+
+# Faults put into files of a store, whole, with the table of docs/reliability.md. COUNT=10000 puts in more.
+faults: $(VENV)/.installed-dev
+	$(BIN)/python tests/helpers/faults.py --count $(COUNT) --train 60
+
+# Every reader with damaged and arbitrary bytes for so many seconds, and every property with thousands of random examples. SEED=1 takes others.
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/python tests/helpers/fuzz.py --seconds $(SECONDS) --seed $(SEED)
+	CONSISTENCY_LAB_EXAMPLES=2000 $(BIN)/pytest -n $(JOBS) -k properties tests
 
 # Both sides of every row in turn, on this machine: benchmarks/RESULTS.md. ROW="lpips_pairs path_noise" measures some alone.
 bench: $(VENV)/.installed-dev

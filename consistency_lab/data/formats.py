@@ -83,6 +83,8 @@ def read_npz(path: Path, key: str, label_key: str) -> tuple[np.ndarray, np.ndarr
     with _closed_pickles(path, "npz"), np.load(path, allow_pickle=False) as file:
         there = file.files
         arrays = {name: file[name] for name in (key, label_key) if name in there}
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError("a member that is no array")
     if key not in arrays:
         raise UserError(
             f"{path} has no array {key!r} but {', '.join(there) or 'nothing'}; name the one with images in key='...'."

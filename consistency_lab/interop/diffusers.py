@@ -20,6 +20,7 @@ from consistency_lab.errors import UserError, naming
 from consistency_lab.interop.layout import CONFIG, OURS, WEIGHTS, Layout, read_json, read_layout
 from consistency_lab.interop.module import ModuleNetwork, Told, WrappedDenoiser, foreign_model
 from consistency_lab.interop.schedules import TIMESTEPS, Scheduler, as_schedule, discrete_steps, read_scheduler
+from consistency_lab.interop.sizes import check_size
 from consistency_lab.interop.times import timestep_index
 from consistency_lab.interop.units import OURS as OURS_RANGE
 from consistency_lab.networks.blocks import ImageNetwork
@@ -100,6 +101,7 @@ def import_diffusers(
 
 
 def _own_network(layout: Layout) -> ImageNetwork:
+    check_size(layout)
     tensors, _ = load_tensors(layout.weights)
     with naming(layout.weights.parent / CONFIG):
         network, tensors = _configured(layout, tensors)
@@ -164,7 +166,7 @@ def _pretrained(layout: Layout) -> nn.Module:
             f"one of {', '.join(sorted(_CLASSES))}, or give the network to wrap_module."
         )
     diffusers = require_diffusers()
-    load_tensors(layout.weights)  # a truncated file is named before diffusers sees it
+    check_size(layout)  # a truncated file, too, is named before diffusers sees it
     options = {"use_safetensors": True, "local_files_only": True, "low_cpu_mem_usage": False}
     verbosity = diffusers.logging.get_verbosity()
     diffusers.logging.set_verbosity_error()  # what it would warn of is an error below
