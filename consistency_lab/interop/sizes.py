@@ -31,9 +31,9 @@ def check_size(layout: Layout) -> None:
     for keys, most in ((_EXTENTS, widest), (_LAYERS, len(shapes))):
         for key in keys:
             if any(number > most for number in _numbers(layout.config.get(key))):
+                asked = f"{layout.weights.parent / CONFIG} has {key}={layout.config[key]!r}"
                 raise UserError(
-                    f"{layout.weights.parent / CONFIG} has {key}={layout.config[key]!r}, and the weights beside it allow no more than {most}; "
-                    "restore both from one source."
+                    f"{asked}, and the weights beside it allow no more than {most}; restore both from one source."
                 )
 
 
