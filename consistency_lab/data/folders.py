@@ -159,7 +159,8 @@ def files_below(folder: Path, *, broken: bool = False) -> list[str]:
 def _visible(names: Collection[str]) -> list[str]:
     def hidden(name: str) -> bool:
         parts = PurePosixPath(name).parts
-        return any(part.startswith((".", "__MACOSX")) for part in parts) or parts[-1].lower() in _OF_THE_SYSTEM
+        beside = not parts or parts[-1].lower() in _OF_THE_SYSTEM  # a damaged zip may hold a file without a name
+        return beside or any(part.startswith((".", "__MACOSX")) for part in parts)
 
     return [name for name in names if not hidden(name)]
 

@@ -72,6 +72,8 @@ def _open(file: Path, place: torch.device) -> torch.jit.ScriptModule:
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
+            if archive.testzip() is not None:  # torch may end the process, without an exception, over changed bytes
+                raise zipfile.BadZipFile
     except Exception:  # a damaged archive raises whatever its bytes happen to mean
         raise UserError(f"{file} is truncated or is not TorchScript; name a file that torch.jit.save wrote.") from None
     # torch.save writes the same kind of archive, with a pickle in it and no code.

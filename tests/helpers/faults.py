@@ -201,7 +201,8 @@ def same(a: Any, b: Any) -> bool:
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    flat = torch.empty(tensor.numel(), dtype=tensor.dtype)
+    return flat.copy_(tensor.reshape(-1)).view(torch.uint8).numpy().tobytes()
 
 
 def plan(made: dict[str, Subject], count: int) -> Iterator[tuple[str, str]]:

@@ -47,10 +47,12 @@ class Reader(Subject):
     Attributes:
         summed: whether it carries a checksum; without one, what was changed is read as it is now.
         named: by which words a message may name the file: those of it and of its folder by default.
+        program: it is code that runs; changed, and packed again so that all sums of the packing fit, it is another program.
     """
 
     summed: bool = False
     named: tuple[str, ...] = ()
+    program: bool = False
 
 
 def readers(root: Path) -> dict[str, Reader]:
@@ -157,7 +159,10 @@ def _weights(folder: Path, rng: np.random.Generator) -> dict[str, Reader]:
         "state dict, old format": _of(folder / "old.pth", load_state),
         "state dict, safetensors": _of(folder / "net.safetensors", load_state),
         "weights that are named": _of(folder / "net.pt", told),
-        "TorchScript": _of(folder / "script.pt", lambda path: load_torchscript(path, **options).denoiser.state_dict()),
+        "TorchScript": replace(
+            _of(folder / "script.pt", lambda path: load_torchscript(path, **options).denoiser.state_dict()),
+            program=True,
+        ),
     }
 
 
