@@ -17,6 +17,7 @@ from consistency_lab.interop.pickles import is_pickle, refuse_pickle
 from consistency_lab.interop.schedules import as_schedule
 from consistency_lab.interop.times import TimeMap
 from consistency_lab.interop.units import OURS
+from consistency_lab.packing import packing_holds
 
 
 def load_torchscript(
@@ -72,8 +73,6 @@ def _open(file: Path, place: torch.device) -> torch.jit.ScriptModule:
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
-            if archive.testzip() is not None:  # torch may end the process, without an exception, over changed bytes
-                raise zipfile.BadZipFile
     except Exception:  # a damaged archive raises whatever its bytes happen to mean
         raise UserError(f"{file} is truncated or is not TorchScript; name a file that torch.jit.save wrote.") from None
     # torch.save writes the same kind of archive, with a pickle in it and no code.
@@ -82,6 +81,8 @@ def _open(file: Path, place: torch.device) -> torch.jit.ScriptModule:
             f"{file} holds no TorchScript (torch.save wrote it, perhaps): save the module with "
             "torch.jit.script(module).save(...), or build it in Python and give it to wrap_module."
         )
+    if not packing_holds(file):
+        raise UserError(f"{file} is damaged: the sums of its packing do not fit; restore it from its source.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that torch.export is to be used instead; it does not open these files

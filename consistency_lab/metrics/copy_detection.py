@@ -22,6 +22,7 @@ from consistency_lab.errors import UserError
 from consistency_lab.intervals import Interval
 from consistency_lab.metrics.base import SquaredDistance, as_rgb, displayed
 from consistency_lab.metrics.pixels import half_unit
+from consistency_lab.packing import packing_holds
 
 THRESHOLD = 0.6  # of Zhang et al.
 THRESHOLDS = (0.3, 0.4, 0.5, THRESHOLD, 0.7, 0.8, 0.9)
@@ -108,11 +109,13 @@ def prepare(images: Tensor, size: int, square: bool) -> Tensor:
 def _open(file: Path) -> torch.jit.ScriptModule:
     if not file.is_file():
         raise UserError(f"there is no file {file}; give the path of a TorchScript embedding, such as SSCD's.")
+    if not packing_holds(file):
+        raise UserError(f"{file} is truncated, damaged or is not TorchScript; name a file that torch.jit.save wrote.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that torch.export is to be used instead; it does not open these files
             return torch.jit.load(str(file), map_location="cpu").eval()
-    except (RuntimeError, ValueError) as error:
+    except Exception as error:
         raise UserError(f"{file} is truncated or is not TorchScript; name a file that torch.jit.save wrote.") from error
 
 

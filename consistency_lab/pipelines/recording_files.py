@@ -160,6 +160,8 @@ def _read(path: Path) -> Recording:
     for key, entries in said.items():
         if entries and len(entries) != count:
             raise UserError(f"{path} holds {count} samples and {len(entries)} {key}.")
+    if not all(isinstance(label, int) for label in said["labels"]):
+        raise UserError(f"{path} holds labels that are no whole numbers.")
     if len(set(said["names"])) < len(said["names"]):
         raise UserError(f"{path} holds two samples of one name; give each its own.")
     with open(path, "rb") as content:

@@ -7,6 +7,7 @@ import hashlib
 import inspect
 import json
 import pickle
+import shutil
 import struct
 import warnings
 import zipfile
@@ -25,7 +26,7 @@ from consistency_lab.contrast.settings import GANSettings
 from consistency_lab.data.formats import read_cifar_batch, read_idx
 from consistency_lab.diffusion.denoiser import NetworkDenoiser
 from consistency_lab.diffusion.schedule import SCHEDULES
-from consistency_lab.errors import UserError
+from consistency_lab.errors import DamagedError, UserError
 from consistency_lab.interop.diffusers import import_diffusers, load_diffusers
 from consistency_lab.interop.export import export_diffusers
 from consistency_lab.interop.files import refuse_weights
@@ -35,6 +36,7 @@ from consistency_lab.interop.torchscript import load_torchscript
 from consistency_lab.networks.registry import build_network
 from consistency_lab.pipelines.folders import load_folder_model
 from consistency_lab.pipelines.recording_files import load_recording, save_recording
+from consistency_lab.store.verify import verify
 from consistency_lab.training.settings import TrainingSettings
 
 PICTURES = ("png", "jpg", "gif", "bmp", "tif", "webp", "ppm")
@@ -60,12 +62,22 @@ def readers(root: Path) -> dict[str, Reader]:
     made = {name: Reader(**vars(each), summed=True) for name, each in subjects(root / "store").items()}
     # A run's name is not in its hash: of a spec of an earlier version, without a checksum, it may be any.
     made["spec.json"] = replace(made["spec.json"], named=("unknown run 'mlp-s0'",))
+    for name in ("weights", "checkpoint", "log", "spec.json", "done.json", "result in a store", "rows", "recipe"):
+        made[f"{name}, verified"] = replace(_of(made[name].path, _verified), summed=True)
     rng = np.random.default_rng(0)
     for kind in (_arrays, _pictures, _published, _weights, _recordings, _diffusers, _texts):
         folder = root / kind.__name__.strip("_")
         folder.mkdir()
         made |= kind(folder, rng)
     return made
+
+
+def _verified(path: Path) -> str:
+    """What `verify` says of a file: nothing of one that is sound or none of ours, else its sentence."""
+    for finding in verify([path])[1]:
+        if finding.wrong:
+            raise DamagedError(f"{finding.path} {finding.what}")
+    return "sound"
 
 
 def _arrays(folder: Path, rng: np.random.Generator) -> dict[str, Reader]:
@@ -214,14 +226,21 @@ def _diffusers(folder: Path, rng: np.random.Generator) -> dict[str, Reader]:
     def theirs(_: Path) -> Any:
         return load_diffusers(folder / "net", device="cpu").denoiser.state_dict()
 
+    index, pipeline = folder / "pipeline" / "model_index.json", folder / "pipeline"
+    shutil.copytree(config.parent, pipeline / "unet")
+    (pipeline / "scheduler").mkdir()
+    shutil.copy(scheduler, pipeline / "scheduler")
+    parts = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDIMScheduler"]}
+    index.write_text(json.dumps({"_class_name": "DDPMPipeline", **parts}))
     made = {
         "diffusers config.json": _of(config, ours, named=named),
         "diffusers config.json, their network": _of(config, theirs, named=named),
         "diffusers scheduler_config.json": _of(scheduler, ours, named=named),
         "diffusers weights": _of(weights, ours, named=named, summed=True),
+        "diffusers model_index.json": _of(
+            index, lambda _: import_diffusers(pipeline, device="cpu").denoiser.state_dict(), named=(str(pipeline),)
+        ),
     }
-    if (index := folder / "net" / "model_index.json").is_file():
-        made["diffusers model_index.json"] = _of(index, ours, named=named)
     return made
 
 
