@@ -7,7 +7,8 @@ import signal
 import fuzz
 import pytest
 
-ROUNDS = 44 * len(fuzz.DAMAGE)
+READERS = 52
+ROUNDS = READERS * len(fuzz.DAMAGE)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="the memory of a round is limited as Linux does it")
@@ -15,7 +16,10 @@ def test_every_reader_names_the_file_or_gives_the_numbers_that_its_checksum_vouc
     counts, wrong = fuzz.fuzz(ROUNDS, seed=7)
     assert wrong == []
     assert sum(counts.values()) == ROUNDS
-    assert {damage for _, damage, _ in counts} == set(fuzz.DAMAGE)
+    pairs = {(name, damage) for name, damage, _ in counts}
+    assert {damage for _, damage in pairs} == set(fuzz.DAMAGE)
+    assert len({name for name, _ in pairs}) == READERS
+    assert len(pairs) == ROUNDS - 1  # programs are not packed again
     assert {said for *_, said in counts} >= {"named", "as written", "no checksum"}
 
 

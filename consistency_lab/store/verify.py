@@ -159,7 +159,7 @@ def _run_of(folder: Path) -> Run | None:
 
 
 def _lines_summed(path: Path) -> bool:
-    return all(f'"{KEY}"' in line for line in path.read_text("ascii").splitlines())
+    return all(f'"{KEY}"' in line for line in path.read_text("ascii", errors="replace").splitlines())
 
 
 def _finding(path: Path, error: StoreError) -> Finding:
