@@ -6,10 +6,12 @@ OUT ?= demo
 PRESET ?= digits
 JOBS ?= 2
 STORE ?= runs
-# Rounds of `make faults`; seconds, and the seed, of `make fuzz`.
+# Of `make faults`: how many. Of `make fuzz`: for how long, or how many ROUNDS, from which seed, and examples of each property.
 COUNT ?= 3000
 SECONDS ?= 600
+ROUNDS ?=
 SEED ?= 0
+EXAMPLES ?= 1000
 # For example RESULTS_OPTIONS="--workers 2 --data-dir DIR --lpips-weights FILE".
 RESULTS_OPTIONS ?=
 # FIGURES_OPTIONS="--store runs" makes images and curves anew, which are otherwise read from the committed data of their figures.
@@ -35,14 +37,14 @@ test: $(VENV)/.installed-dev
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/pytest -m slow
 
-# Faults put into files of a store, whole, with the table of docs/reliability.md. COUNT=10000 puts in more.
+# Faults put into files of a store, and the table of docs/reliability.md.
 faults: $(VENV)/.installed-dev
 	$(BIN)/python tests/helpers/faults.py --count $(COUNT) --train 60
 
-# Every reader with damaged and arbitrary bytes for so many seconds, and every property with thousands of random examples. SEED=1 takes others.
+# Every reader with damaged and arbitrary bytes, and every property with random examples.
 fuzz: $(VENV)/.installed-dev
-	$(BIN)/python tests/helpers/fuzz.py --seconds $(SECONDS) --seed $(SEED)
-	CONSISTENCY_LAB_EXAMPLES=2000 $(BIN)/pytest -n $(JOBS) -k properties tests
+	$(BIN)/python tests/helpers/fuzz.py --seed $(SEED) $(if $(ROUNDS),--count $(ROUNDS),--seconds $(SECONDS))
+	CONSISTENCY_LAB_EXAMPLES=$(EXAMPLES) $(BIN)/pytest -n $(JOBS) --dist loadfile tests/*/test_properties.py
 
 # Both sides of every row in turn, on this machine: benchmarks/RESULTS.md. ROW="lpips_pairs path_noise" measures some alone.
 bench: $(VENV)/.installed-dev

@@ -1,7 +1,7 @@
 """Every reader with damaged, odd and arbitrary bytes: a sentence that names the file, or the numbers that a checksum vouches for.
 
-``make fuzz`` runs it for `SECONDS`, or for `COUNT` rounds; ``python tests/helpers/fuzz.py --count 2000 --seed 0`` the same. Each round is a
-function of (seed, number): ``--only NUMBER`` repeats one. The rounds run in a process of their own, with a limit to its memory, which is
+``make fuzz`` runs it for `SECONDS`, or for so many `ROUNDS`; ``python tests/helpers/fuzz.py --count 2000`` is the same. Each round is
+a function of (seed, number): ``--only NUMBER`` repeats one. The rounds run in a process of their own, with a limit to its memory, which is
 started again where a round kills it. Exit status 1 if a round ended in an exception of another kind, in a crash, beyond the limits
 of time or memory, in a message that names no file, or in wrong numbers.
 """
@@ -228,7 +228,7 @@ def fuzz(
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--count", type=int, default=10**9, help="rounds")
+    options.add_argument("--count", type=int, help="rounds; 3000 where no seconds are given")
     options.add_argument(
         "--seconds", type=float, default=600, help="for as long as that; the round that is running is ended"
     )
@@ -240,8 +240,9 @@ def main() -> int:
         first, last, seed, until = asked.work
         work(int(first), int(last), int(seed), float(until))
         return 0
-    count, first = (asked.count, 0) if asked.only is None else (1, asked.only)
-    counts, wrong = fuzz(count, asked.seed, asked.seconds, first)
+    rounds = asked.count or (10**9 if asked.seconds else 3000)
+    count, first = (rounds, 0) if asked.only is None else (1, asked.only)
+    counts, wrong = fuzz(count, asked.seed, asked.seconds or 1e9, first)
     print(table(counts, OUTCOMES))
     print(*wrong, sep="\n\n")
     return 1 if wrong else 0
