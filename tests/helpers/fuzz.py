@@ -31,7 +31,7 @@ from typing import Any
 
 from faults import changed, same, table
 
-OUTCOMES = ("named", "as written", "made again", "no checksum", "unnamed", "WRONG", "TRACEBACK", "KILLED")
+OUTCOMES = ("named", "as written", "made again", "no checksum", "unnamed", "WRONG", "TRACEBACK", "MEMORY", "KILLED")
 WORST = OUTCOMES[4:]
 DAMAGE = ("bit flip", "truncation", "zeroed block", "arbitrary bytes", "odd numbers", "odd values", "within")
 SECONDS, MEMORY = (
@@ -153,6 +153,8 @@ def outcome(reader: Any, before: bytes, content: bytes, whole: Any) -> tuple[str
     try:
         found = reader.read()
     except UserError as error:
+        if _starved(error):
+            return "MEMORY", traceback.format_exc()
         names = (*reader.named, reader.path.name, str(reader.path.parent), repr(reader.path.stem))
         return ("named" if any(name in str(error) for name in names) else "unnamed"), str(error)
     except Exception:
@@ -163,6 +165,15 @@ def outcome(reader: Any, before: bytes, content: bytes, whole: Any) -> tuple[str
         return "made again", ""
     vouched = reader.summed and all(content.count(mark) >= before.count(mark) for mark in _MARKS)
     return ("WRONG", repr(found)[:2000]) if vouched else ("no checksum", "")
+
+
+def _starved(error: BaseException | None) -> bool:
+    """Whether a refusal began with memory that the limit did not give: without it that would have been taken."""
+    while error is not None:
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 _MARKS = (b"consistency-lab blake2b ", b'"checksum"')
