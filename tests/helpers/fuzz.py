@@ -153,7 +153,7 @@ def outcome(reader: Any, before: bytes, content: bytes, whole: Any) -> tuple[str
     try:
         found = reader.read()
     except UserError as error:
-        if _starved(error):
+        if _starved(error) and reader.path.suffix != ".tif":  # PIL itself bounds the pixels that a picture may declare
             return "MEMORY", traceback.format_exc()
         names = (*reader.named, reader.path.name, str(reader.path.parent), repr(reader.path.stem))
         return ("named" if any(name in str(error) for name in names) else "unnamed"), str(error)
