@@ -6,13 +6,19 @@ OUT ?= demo
 PRESET ?= digits
 JOBS ?= 2
 STORE ?= runs
+# Of `make faults`: how many. Of `make fuzz`: for how long, or how many ROUNDS, from which seed, and examples of each property.
+COUNT ?= 3000
+SECONDS ?= 600
+ROUNDS ?=
+SEED ?= 0
+EXAMPLES ?= 1000
 # For example RESULTS_OPTIONS="--workers 2 --data-dir DIR --lpips-weights FILE".
 RESULTS_OPTIONS ?=
 # FIGURES_OPTIONS="--store runs" makes images and curves anew, which are otherwise read from the committed data of their figures.
 FIGURES_OPTIONS ?=
 COMPAT_OPTIONS ?=
 
-.PHONY: demo figures results test test-slow bench compat audit lint format clean
+.PHONY: demo figures results test test-slow faults fuzz bench compat audit lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/consistency-lab demo --out $(OUT)
@@ -31,6 +37,15 @@ test: $(VENV)/.installed-dev
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/pytest -m slow
+
+# Faults put into files of a store, and the table of docs/reliability.md.
+faults: $(VENV)/.installed-dev
+	$(BIN)/python tests/helpers/faults.py --count $(COUNT) --train 60
+
+# Every reader with damaged and arbitrary bytes, and every property with random examples.
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/python tests/helpers/fuzz.py --seed $(SEED) $(if $(ROUNDS),--count $(ROUNDS),--seconds $(SECONDS))
+	CONSISTENCY_LAB_EXAMPLES=$(EXAMPLES) $(BIN)/pytest -n $(JOBS) --dist loadfile tests/*/test_properties.py
 
 # Both sides of every row in turn, on this machine: benchmarks/RESULTS.md. ROW="lpips_pairs path_noise" measures some alone.
 bench: $(VENV)/.installed-dev

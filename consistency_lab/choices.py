@@ -108,7 +108,7 @@ class Choice:
             if not isinstance(call, ast.Call) or call.args or any(word.arg is None for word in call.keywords):
                 raise SyntaxError
             options = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
-        except (SyntaxError, ValueError):
+        except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
             raise UserError(
                 f"cannot read {text!r}: write it as name(option=value, ...) with text in quotes, for example "
                 "clts(center=0.3) or cifar10(split='test')."

@@ -32,6 +32,18 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
 
 
 @contextlib.contextmanager
+def naming(path: object) -> Iterator[None]:
+    """Whatever is found wrong in the block with what a file says, in a sentence that names the file."""
+    try:
+        with explained(f"{path} cannot be used"):
+            yield
+    except UserError as error:
+        if str(path) in str(error):
+            raise
+        raise type(error)(f"{path}: {error}") from error
+
+
+@contextlib.contextmanager
 def explained(what: str) -> Iterator[None]:
     """Whatever other people's code raises in the block, as a `UserError` of one sentence; ``what`` could not be done."""
     try:

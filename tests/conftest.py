@@ -7,8 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+# Properties are tried on the same few examples each time, or by `make fuzz` on as many new ones as it says.
+examples = int(os.environ.get("CONSISTENCY_LAB_EXAMPLES", "0"))
+settings.register_profile("suite", max_examples=25, derandomize=True, deadline=None, database=None)
+settings.register_profile("fuzz", max_examples=max(examples, 1), deadline=None, print_blob=True)
+settings.load_profile("fuzz" if examples else "suite")
 
 # Workers that run side by side share the cores.
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):

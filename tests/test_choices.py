@@ -138,3 +138,9 @@ def test_a_choice_does_not_change():
 def test_what_is_neither_text_nor_facts_is_refused(given):
     with pytest.raises(UserError, match="given as text"):
         Choice.parse(given)
+
+
+@pytest.mark.parametrize("inside", ["[" * 400, "-" * 50_000 + "1", "a={[]: 1}", "a=" + "(" * 150 + "1" + ")" * 149])
+def test_options_that_python_cannot_read_at_all_are_refused(inside):
+    with pytest.raises(UserError, match="cannot read"):
+        Choice.parse(f"unet({inside})")

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from consistency_lab.choices import Choice
+from consistency_lab.choices import Choice, printable
 from consistency_lab.cli.compare import Compare
 from consistency_lab.cli.demo import Demo
 from consistency_lab.cli.gate import Gate
@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ):
             return command.run() or 0
     except UserError as error:
-        print(f"consistency-lab: {error}", file=sys.stderr)
+        print("consistency-lab:", "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
         if not number:  # of several processes the first one says it

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Set
 from contextlib import contextmanager
@@ -113,7 +112,7 @@ def _opened(path: Path) -> Iterator[tuple[list[str], Callable[[str], bytes], lis
     check_file(path)
     try:
         archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile):
+    except Exception:  # a damaged archive raises whatever its bytes happen to mean
         raise UserError(f"{path} is neither a folder nor a readable zip file of images.") from None
     # Zips made on Windows may hold backslashes. The last file of a name is the one that unpacking leaves.
     names = [info.filename.replace("\\", "/") for info in archive.infolist()]
@@ -123,7 +122,7 @@ def _opened(path: Path) -> Iterator[tuple[list[str], Callable[[str], bytes], lis
         check_fits(members[name].file_size, path / name)
         try:
             return archive.read(members[name])
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError):
+        except Exception:
             raise UserError(f"{path / name} is damaged or locked in its zip file; fetch {path.name} again.") from None
 
     visible = _visible(members)
@@ -163,7 +162,8 @@ def files_below(folder: Path, *, broken: bool = False) -> list[str]:
 def _visible(names: Collection[str]) -> list[str]:
     def hidden(name: str) -> bool:
         parts = PurePosixPath(name).parts
-        return any(part.startswith((".", "__MACOSX")) for part in parts) or parts[-1].lower() in _OF_THE_SYSTEM
+        beside = not parts or parts[-1].lower() in _OF_THE_SYSTEM  # a damaged zip may hold a file without a name
+        return beside or any(part.startswith((".", "__MACOSX")) for part in parts)
 
     return [name for name in names if not hidden(name)]
 

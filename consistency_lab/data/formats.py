@@ -98,6 +98,8 @@ def read_npz(path: Path, key: str, label_key: str) -> tuple[np.ndarray, np.ndarr
     with _closed_pickles(path, "npz"), np.load(path, allow_pickle=False) as file:
         there = file.files
         arrays = {name: file[name] for name in (key, label_key) if name in there}
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError("a member that is no array")
     if key not in arrays:
         raise UserError(
             f"{path} has no array {key!r} but {', '.join(there) or 'nothing'}; name the one with images in key='...'."
@@ -121,7 +123,7 @@ def _closed_pickles(path: Path, kind: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError) as error:
+    except Exception as error:  # a damaged header raises whatever its bytes happen to mean
         if "pickle" not in str(error) and "Object arrays" not in str(error):
             raise _spoilt(path, kind) from None
         raise UserError(f"{path} holds Python objects, which are not opened; save plain arrays of numbers.") from None

@@ -15,6 +15,7 @@ import xarray as xr
 from consistency_lab.errors import StoreError, UserError
 from consistency_lab.inputs import check_file
 from consistency_lab.intervals import as_value, interval_of
+from consistency_lab.json_text import parsed
 from consistency_lab.store.atomic import as_path, atomic_write, unreadable
 from consistency_lab.store.checksums import checked, with_checksum
 from consistency_lab.store.results import provenance
@@ -75,7 +76,7 @@ class Baseline:
         path = as_path(path)
         check_file(path)
         try:
-            found = json.loads(path.read_text("utf-8"))
+            found = parsed(path.read_text("utf-8"))
         except FileNotFoundError:
             raise StoreError(f"there is no baseline {path}; --write-baseline makes one.") from None
         except OSError as error:

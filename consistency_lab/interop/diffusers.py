@@ -9,17 +9,18 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from consistency_lab.choices import Choice
 from consistency_lab.devices import resolve_device
 from consistency_lab.diffusion.denoiser import PREDICTIONS, NetworkDenoiser
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.schedule import Schedule
-from consistency_lab.errors import UserError
-from consistency_lab.interop.layout import OURS, WEIGHTS, Layout, read_json, read_layout
+from consistency_lab.errors import UserError, naming
+from consistency_lab.interop.layout import CONFIG, OURS, WEIGHTS, Layout, read_json, read_layout
 from consistency_lab.interop.module import ModuleNetwork, Told, WrappedDenoiser, foreign_model
 from consistency_lab.interop.schedules import TIMESTEPS, Scheduler, as_schedule, discrete_steps, read_scheduler
+from consistency_lab.interop.sizes import check_size
 from consistency_lab.interop.times import timestep_index
 from consistency_lab.interop.units import OURS as OURS_RANGE
 from consistency_lab.networks.blocks import ImageNetwork
@@ -69,7 +70,9 @@ def load_diffusers(
     layout = read_layout(path)
     scheduler = _scheduler(layout, schedule, predicts)
     if not layout.kind.startswith(OURS):
-        network = _wrapped(_pretrained(layout), layout, scheduler.timesteps)
+        module = _pretrained(layout)
+        with naming(layout.weights.parent / CONFIG):
+            network = _wrapped(module, layout, scheduler.timesteps)
         return _model(network, layout, scheduler, device, name, value_range)
     if value_range != OURS_RANGE:
         raise UserError(f"{layout.root} holds a network that was trained here, on [-1, 1]; leave value_range out.")
@@ -98,7 +101,16 @@ def import_diffusers(
 
 
 def _own_network(layout: Layout) -> ImageNetwork:
+    check_size(layout)
     tensors, _ = load_tensors(layout.weights)
+    with naming(layout.weights.parent / CONFIG):
+        network, tensors = _configured(layout, tensors)
+    load_weights(network, tensors, str(layout.weights))
+    return network
+
+
+def _configured(layout: Layout, tensors: dict[str, Tensor]) -> tuple[ImageNetwork, dict[str, Tensor]]:
+    """The network that the configuration describes, with new weights, and the tensors under its names."""
     config = layout.config
     if layout.kind.startswith(OURS):
         try:
@@ -115,8 +127,7 @@ def _own_network(layout: Layout) -> ImageNetwork:
         raise UserError(
             f"{layout.root} holds a {layout.kind}, which no network here can represent; read it with load_diffusers."
         )
-    load_weights(network, tensors, str(layout.weights))
-    return network
+    return network, tensors
 
 
 def _scheduler(layout: Layout, schedule: str | Choice | Schedule | None, predicts: str | None) -> Scheduler:
@@ -130,7 +141,8 @@ def _scheduler(layout: Layout, schedule: str | Choice | Schedule | None, predict
             f"{layout.root} has no scheduler_config.json, so its noise schedule and prediction are not known; put it "
             "there, or give both, such as schedule='linear' and predicts='eps' for DDPM's."
         )
-    read = read_scheduler(read_json(layout.scheduler), layout.scheduler)
+    with naming(layout.scheduler):
+        read = read_scheduler(read_json(layout.scheduler), layout.scheduler)
     if known is not None:
         return replace(read, schedule=known, timesteps=discrete_steps(known))
     return read if predicts is None else replace(read, predicts=predicts)
@@ -154,7 +166,7 @@ def _pretrained(layout: Layout) -> nn.Module:
             f"one of {', '.join(sorted(_CLASSES))}, or give the network to wrap_module."
         )
     diffusers = require_diffusers()
-    load_tensors(layout.weights)  # a truncated file is named before diffusers sees it
+    check_size(layout)  # a truncated file, too, is named before diffusers sees it
     options = {"use_safetensors": True, "local_files_only": True, "low_cpu_mem_usage": False}
     verbosity = diffusers.logging.get_verbosity()
     diffusers.logging.set_verbosity_error()  # what it would warn of is an error below
@@ -163,7 +175,7 @@ def _pretrained(layout: Layout) -> nn.Module:
             kind = getattr(diffusers, _CLASSES[layout.kind])
             folder = layout.weights.parent
             module, found = kind.from_pretrained(folder, torch_dtype=torch.float32, output_loading_info=True, **options)
-    except (OSError, ValueError, TypeError, RuntimeError, KeyError, NotImplementedError) as error:
+    except Exception as error:  # of a damaged configuration diffusers raises whatever it trips over
         reason = (str(error).strip().splitlines() or ["no reason given"])[0]
         raise UserError(
             f"diffusers cannot build the network of {layout.root} from its config.json and {WEIGHTS}: {reason}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import secrets
 import shutil
@@ -16,6 +15,7 @@ from typing import Any
 from consistency_lab.errors import StoreError, UserError
 from consistency_lab.inputs import check_file
 from consistency_lab.interop.pickles import is_pickle, refuse_pickle
+from consistency_lab.json_text import parsed
 from consistency_lab.store.atomic import cannot
 
 CONFIG = "config.json"
@@ -136,7 +136,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises `UserError` naming the file if there is none."""
     check_file(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parsed(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         content = None
     if not isinstance(content, dict):

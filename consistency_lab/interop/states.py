@@ -6,6 +6,7 @@ Only tensors are read (``weights_only``): a file that would run code when it is 
 from __future__ import annotations
 
 import argparse
+import mmap
 import os
 import pickle
 import re
@@ -188,7 +189,11 @@ def opened(file: Path) -> Any:
     try:
         # DiT, SiT and flow_matching keep their command line with the weights; a Namespace holds values and runs nothing.
         with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+            if zipfile.is_zipfile(file):
+                return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            # Of the old format a length that was changed is asked for whole: a file in memory hands out no more than there is.
+            with open(file, "rb") as content, mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ) as held:
+                return torch.load(held, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f" ({named[1]})" if named else ""
@@ -197,7 +202,7 @@ def opened(file: Path) -> Any:
             "machine that you trust, where the code that wrote it is installed, save what is needed of it once: "
             "torch.save(torch.load(FILE, weights_only=False)['...'].state_dict(), NEW_FILE)"
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged file raises whatever its bytes happen to mean
         raise UserError(f"{file} is truncated or is no file of torch.save; restore it from its source.") from error
 
 

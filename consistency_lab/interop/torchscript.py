@@ -11,13 +11,14 @@ import torch
 
 from consistency_lab.devices import resolve_device
 from consistency_lab.diffusion.model import DiffusionModel
-from consistency_lab.errors import UserError
+from consistency_lab.errors import UserError, naming
 from consistency_lab.inputs import check_archive
 from consistency_lab.interop.module import wrap_module
 from consistency_lab.interop.pickles import is_pickle, refuse_pickle
 from consistency_lab.interop.schedules import as_schedule
 from consistency_lab.interop.times import TimeMap
 from consistency_lab.interop.units import OURS
+from consistency_lab.packing import packing_holds
 from consistency_lab.trust import check_trust, trusting
 
 _INSTEAD = "build the network from its class, fill it with weights saved as safetensors and give it to wrap_module"
@@ -56,20 +57,21 @@ def load_torchscript(
     as_schedule(schedule)  # refused before a large file is read
     with trusting(trust):
         module = _open(file, place)
-    return wrap_module(
-        module,
-        schedule=schedule,
-        predicts=predicts,
-        shape=shape,
-        name=name or file.stem,
-        time=time,
-        value_range=value_range,
-        classes=classes,
-        null_label=null_label,
-        learned_variance=learned_variance,
-        device=place,
-        facts={"source": "torchscript", "file": file.name},
-    )
+    with naming(file):
+        return wrap_module(
+            module,
+            schedule=schedule,
+            predicts=predicts,
+            shape=shape,
+            name=name or file.stem,
+            time=time,
+            value_range=value_range,
+            classes=classes,
+            null_label=null_label,
+            learned_variance=learned_variance,
+            device=place,
+            facts={"source": "torchscript", "file": file.name},
+        )
 
 
 def _open(file: Path, place: torch.device) -> torch.jit.ScriptModule:
@@ -81,7 +83,7 @@ def _open(file: Path, place: torch.device) -> torch.jit.ScriptModule:
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError):
+    except Exception:  # a damaged archive raises whatever its bytes happen to mean
         raise UserError(f"{file} is truncated or is not TorchScript; name a file that torch.jit.save wrote.") from None
     # torch.save writes the same kind of archive, with a pickle in it and no code.
     if not any("/code/" in name for name in names):
@@ -90,11 +92,13 @@ def _open(file: Path, place: torch.device) -> torch.jit.ScriptModule:
             "torch.jit.script(module).save(...), or build it in Python and give it to wrap_module."
         )
     check_trust(file, "TorchScript", _INSTEAD)
+    if not packing_holds(file):
+        raise UserError(f"{file} is damaged: the sums of its packing do not fit; restore it from its source.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that torch.export is to be used instead; it does not open these files
             return torch.jit.load(str(file), map_location=place)
-    except (RuntimeError, ValueError) as error:
+    except Exception as error:  # a damaged file raises whatever its bytes happen to mean
         reason = (str(error).strip().splitlines() or ["no reason given"])[0]
         raise UserError(
             f"{file} cannot be loaded as TorchScript ({reason}); save it again with this version of torch."

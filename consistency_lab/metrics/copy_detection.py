@@ -23,6 +23,7 @@ from consistency_lab.inputs import check_archive
 from consistency_lab.intervals import Interval
 from consistency_lab.metrics.base import SquaredDistance, as_rgb, displayed
 from consistency_lab.metrics.pixels import half_unit
+from consistency_lab.packing import packing_holds
 from consistency_lab.trust import check_trust, trusting
 
 THRESHOLD = 0.6  # of Zhang et al.
@@ -116,11 +117,13 @@ def _open(file: Path) -> torch.jit.ScriptModule:
     if not file.is_file():
         raise UserError(f"there is no file {file}; give the path of a TorchScript embedding, such as SSCD's.")
     check_trust(file, "TorchScript", "give CopyDistance a function of yours with weights from safetensors")
+    if not packing_holds(file):
+        raise UserError(f"{file} is truncated, damaged or is not TorchScript; name a file that torch.jit.save wrote.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that torch.export is to be used instead; it does not open these files
             return torch.jit.load(str(file), map_location="cpu").eval()
-    except (RuntimeError, ValueError) as error:
+    except Exception as error:
         raise UserError(f"{file} is truncated or is not TorchScript; name a file that torch.jit.save wrote.") from error
 
 

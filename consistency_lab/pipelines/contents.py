@@ -226,8 +226,10 @@ def _array(path: Path, value_range: tuple[float, float] | None) -> np.ndarray:
     else:
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError):
+        except Exception:
             array = read_npy(path)  # says what is wrong with it
+    if not isinstance(array, np.ndarray):
+        raise UserError(f"{path} is no array of numpy but a zip file; name it .npz.")
     if array.ndim == 3:
         array = array[..., None]
     if not array.size:

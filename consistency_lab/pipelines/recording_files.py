@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +16,9 @@ import torch
 from torch import Tensor
 
 from consistency_lab.diffusion.schedule import SCHEDULES
-from consistency_lab.errors import StoreError, UserError
+from consistency_lab.errors import StoreError, UserError, naming
 from consistency_lab.inputs import check_archive
+from consistency_lab.json_text import parsed
 from consistency_lab.pipelines.recording import BY_STEP, SAID, Part, RecordedImages, Recording, Space
 from consistency_lab.store.atomic import as_path, atomic_path
 from consistency_lab.store.checkpoint import check_tensors, save_tensors
@@ -120,6 +120,11 @@ def save_recording(
 
 def _opened(path: Path) -> Recording:
     """One file, its header checked."""
+    with naming(path):
+        return _read(path)
+
+
+def _read(path: Path) -> Recording:
     if path.suffix == ".npz":
         arrays, about = _npz(path)
         shapes = {key: tuple(tensor.shape) for key, tensor in arrays.items()}
@@ -156,6 +161,8 @@ def _opened(path: Path) -> Recording:
     for key, entries in said.items():
         if entries and len(entries) != count:
             raise UserError(f"{path} holds {count} samples and {len(entries)} {key}.")
+    if not all(isinstance(label, int) for label in said["labels"]):
+        raise UserError(f"{path} holds labels that are no whole numbers.")
     if len(set(said["names"])) < len(said["names"]):
         raise UserError(f"{path} holds two samples of one name; give each its own.")
     with open(path, "rb") as content:
@@ -239,7 +246,9 @@ def _npz(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with np.load(path, allow_pickle=False) as file:
             held = {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        if not all(isinstance(value, np.ndarray) for value in held.values()):
+            raise ValueError("a member that is no array")
+    except Exception as error:  # a damaged file raises whatever its bytes happen to mean
         raise StoreError(
             f"{path} is truncated, or holds Python objects, which are not read; write it again."
         ) from error
@@ -256,7 +265,7 @@ def _npz(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _json(text: str, path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(text)
+        content = parsed(text)
     except ValueError:
         content = None
     if not isinstance(content, dict):

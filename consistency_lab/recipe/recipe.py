@@ -14,6 +14,7 @@ from consistency_lab.choices import Choice
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import DamagedError, UserError
 from consistency_lab.inputs import check_file
+from consistency_lab.json_text import parsed
 from consistency_lab.markup import bullets, table
 from consistency_lab.recipe.derivation import (
     UNIFORM_SHARE,
@@ -167,7 +168,7 @@ class Recipe:
         path = as_path(path)
         check_file(path)
         try:
-            content = json.loads(path.read_text("utf-8"))
+            content = parsed(path.read_text("utf-8"))
             content = checked(
                 content, path, "restore it from a copy, or take its line 'checksum' out if the change is yours"
             )

@@ -13,6 +13,7 @@ from typing import Any
 import xarray as xr
 
 from consistency_lab.errors import StoreError
+from consistency_lab.json_text import parsed
 from consistency_lab.kinds.registry import figures_of, kind_of
 from consistency_lab.plots import save as _save
 from consistency_lab.plots.save import SUFFIXES, save_figure
@@ -123,7 +124,7 @@ def _digest(content: bytes) -> str:
 
 def _read(notes: Path) -> dict[str, Any]:
     try:
-        found = json.loads(notes.read_text("utf-8"))
+        found = parsed(notes.read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

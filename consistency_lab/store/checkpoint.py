@@ -10,7 +10,6 @@ import contextlib
 import io
 import json
 import os
-import pickle
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -20,8 +19,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from consistency_lab.errors import DamagedError, StoreError
+from consistency_lab.errors import DamagedError, StoreError, UserError
 from consistency_lab.inputs import check_archive
+from consistency_lab.json_text import parsed
 from consistency_lab.store.atomic import as_path, is_file, unreadable
 from consistency_lab.store.checksums import BLANK, CHANGED, sum_holds, write_summed
 from consistency_lab.store.run import Run
@@ -101,7 +101,7 @@ def check_run_tensors(run: Run, name: str) -> bool:
     path = run.folder / name
     summed = check_tensors(path)
     with _reading(path, "safetensors file"), safetensors.safe_open(path, "pt") as file:
-        metadata = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
+        metadata = _metadata(file)
     if metadata.get("run", run.hash) != run.hash or metadata.get("spec", run.spec) != run.spec:
         raise DamagedError(f"{path} is of another run; put back the file that belongs there.")
     if metadata.get("file", name) != name:
@@ -176,8 +176,15 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], what: str = "
 
 def _tensors(path: str | os.PathLike[str], device: str | torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
     with _reading(path, "safetensors file"), safetensors.safe_open(path, "pt", device=str(device)) as file:
-        metadata = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
-        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 (it is no dict)
+        return {name: file.get_tensor(name) for name in file.keys()}, _metadata(file)  # noqa: SIM118 (it is no dict)
+
+
+def _metadata(file: Any) -> dict[str, Any]:
+    """The JSON object beside the tensors; empty where there is none."""
+    found = parsed((file.metadata() or {}).get(_METADATA, "{}"))
+    if not isinstance(found, dict):
+        raise ValueError("no JSON object")
+    return found
 
 
 def _misfit(what: str, why: str) -> StoreError:
@@ -198,7 +205,9 @@ def _reading(path: str | os.PathLike[str], what: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise unreadable(as_path(path), error) from error
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file raises whatever its bytes happen to mean
         raise DamagedError(f"{path} is truncated or is not a {what}; restore it from a copy.") from error
 
 

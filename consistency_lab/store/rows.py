@@ -11,6 +11,7 @@ from typing import Any
 
 from consistency_lab.errors import DamagedError, StoreError
 from consistency_lab.inputs import check_file
+from consistency_lab.json_text import parsed
 from consistency_lab.store.atomic import as_path, cannot, flush_folder, unreadable
 from consistency_lab.store.checksums import KEY, checked, with_checksum
 from consistency_lab.store.migration import migrated_values
@@ -113,7 +114,7 @@ class RowFile:
     def _end(self, last: bytes) -> None:
         """Take in what stands behind the last newline: a row without its newline, the beginning of one, or damage."""
         try:
-            json.loads(last)
+            parsed(last)
         except ValueError:
             self.torn = last.startswith(b"{") and last.isascii() and last.decode().isprintable()
             if not self.torn:
@@ -127,9 +128,9 @@ class RowFile:
         if not line.strip():
             return
         try:
-            row = json.loads(line)
+            row = parsed(line)
             key, values = row["key"], row["values"]
-            if not set(row) <= _KNOWN:
+            if not set(row) <= _KNOWN or not isinstance(key, str):
                 raise ValueError
         except (ValueError, KeyError, TypeError):
             raise self._damaged(self._lines) from None

@@ -19,6 +19,7 @@ from typing import Any
 
 from consistency_lab.errors import DamagedError, HeldError, StoreError
 from consistency_lab.inputs import check_file
+from consistency_lab.json_text import parsed
 from consistency_lab.store.atomic import as_path, atomic_write, cannot, is_file, sweep, unreadable
 from consistency_lab.store.checksums import KEY, checked, with_checksum
 from consistency_lab.store.spec import NUMERICS_VERSION, canonical, content_hash
@@ -56,9 +57,10 @@ class Run:
         try:
             run = cls(Path(folder), facts["kind"], facts["name"], facts["spec"], facts["numerics_version"])
             recorded = facts["hash"]
-            if not set(facts) <= set(_FACTS):
+            sound = set(facts) <= set(_FACTS) and isinstance(facts["spec"], dict)
+            if not sound or not all(isinstance(facts[key], str) for key in ("kind", "name", "hash")):
                 raise KeyError
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, StoreError):
             raise DamagedError(f"{path} was not written by consistency_lab; choose another folder.") from None
         if run.hash != recorded:
             raise DamagedError(f"{path} was edited after the run began, so it no longer says what was run; {_REMEDY}.")
@@ -160,7 +162,7 @@ class Run:
         for number, line in enumerate(lines, start=1):
             where = f"{path} is damaged at line {number}"
             try:
-                record = json.loads(line)
+                record = parsed(line)
                 if not isinstance(record, dict) or "step" not in record:
                     raise ValueError
             except ValueError:
@@ -281,7 +283,7 @@ def dated(name: str) -> Iterator[str]:
 def _read_json(path: Path) -> dict[str, Any]:
     check_file(path)
     try:
-        facts = json.loads(path.read_text("utf-8"))
+        facts = parsed(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise StoreError(f"cannot read {path} ({(error.strerror or str(error)).lower()}).") from None
     except OSError as error:

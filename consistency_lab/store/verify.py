@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from consistency_lab.errors import DamagedError, StoreError, UserError
+from consistency_lab.json_text import parsed
 from consistency_lab.store.atomic import as_path, is_temporary, unreadable
 from consistency_lab.store.checkpoint import STATE, check_run_tensors, check_state, check_tensors, load_state
 from consistency_lab.store.checksums import KEY, checked
@@ -136,7 +136,7 @@ def _json(path: Path, run: Run | None) -> bool | None:
     if path.name == SPEC and path.parent.parent.name != "pipelines":
         Run.open(path.parent)
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = parsed(path.read_text("utf-8"))
     except OSError as error:
         raise unreadable(path, error) from None
     except ValueError:
@@ -159,7 +159,7 @@ def _run_of(folder: Path) -> Run | None:
 
 
 def _lines_summed(path: Path) -> bool:
-    return all(f'"{KEY}"' in line for line in path.read_text("ascii").splitlines())
+    return all(f'"{KEY}"' in line for line in path.read_text("ascii", errors="replace").splitlines())
 
 
 def _finding(path: Path, error: StoreError) -> Finding:

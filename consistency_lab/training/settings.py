@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import cattrs
 from consistency_lab.choices import Choice, ChosenField, Registry, chosen
 from consistency_lab.errors import UserError, unknown_name
 from consistency_lab.inputs import check_file
+from consistency_lab.json_text import parsed
 
 
 @dataclass(frozen=True)
@@ -130,12 +130,15 @@ class LoopSettings:
         """From a JSON file with the same keys."""
         check_file(path)
         try:
-            content = json.loads(Path(path).read_text())
+            content = parsed(Path(path).read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read the settings file {path}: {error}.") from None
         if not isinstance(content, dict):
             raise UserError(f"the settings file {path} must hold one JSON object with training settings.")
-        return cls.of(**content)
+        try:
+            return cls.of(**content)
+        except UserError as error:
+            raise UserError(f"the settings file {path} cannot be used: {error}") from None
 
     @property
     def seeds(self) -> dict[str, int]:

@@ -100,3 +100,19 @@ def test_files_without_a_checksum_are_told_once_and_are_not_wrong(place, capsys)
 def test_what_is_not_there_is_one_sentence(tmp_path, capsys):
     assert main(["verify", str(tmp_path / "none")]) == 2
     assert "there is no" in capsys.readouterr().err
+
+
+def test_a_log_that_ends_in_bytes_of_something_else_is_named(place, capsys):
+    log = next(place.rglob("metrics.jsonl"))
+    with open(log, "ab") as file:
+        file.write(b"\xff\x00\x89")
+    status, lines = verified(capsys, place)
+    assert status == 1
+    assert any(str(log) in line for line in lines)
+
+
+def test_a_name_in_an_error_cannot_drive_the_terminal(place, capsys):
+    assert main(["verify", str(place / "none\x1b[2J.json")]) == 2
+    said = capsys.readouterr().err
+    assert "\x1b" not in said
+    assert r"none\x1b[2J.json" in said

@@ -245,3 +245,18 @@ def test_folders_that_cannot_be_read_are_named(write_pictures: Write) -> None:
             read_folder(folder, View())
     finally:
         (folder / "b").chmod(0o700)
+
+
+def test_a_zip_of_a_version_to_come_and_a_member_without_a_name(tmp_path):
+    path = tmp_path / "some.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.png", b"x")
+    content = path.read_bytes()
+    at = content.index(b"PK\1\2")
+    path.write_bytes(content[: at + 6] + b"\xff" + content[at + 7 :])
+    with pytest.raises(UserError, match=r"some\.zip is neither a folder nor a readable zip"):
+        read_folder(path, View())
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(".", b"x")
+    with pytest.raises(UserError, match=r"some\.zip holds no images"):
+        read_folder(path, View())

@@ -3,6 +3,7 @@
 import gzip
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from consistency_lab.data.formats import read_cifar_batch, read_idx, read_npz
+from consistency_lab.data.formats import read_cifar_batch, read_idx, read_npy, read_npz
 from consistency_lab.errors import UserError
+from consistency_lab.pipelines.folders import load_folder_model
 
 DIGITS = np.random.default_rng(0).integers(0, 256, (7, 5, 4), dtype=np.uint8)
 
@@ -141,3 +143,33 @@ def test_code_in_a_batch_is_never_run(tmp_path: Path, real: SimpleNamespace) -> 
 def test_what_is_no_batch_is_named(real: SimpleNamespace, content: bytes) -> None:
     with pytest.raises(UserError, match="batch is not a batch of CIFAR"):
         read_cifar_batch(content, f"md5:{real.md5(content)}", "batch")
+
+
+HEADERS = [
+    "{'descr': '<f4', 'fortran_order': False, 'shape",
+    "{'descr': [[, }",
+    "{}",
+    "(" * 90,
+    "{'descr': '<f4', 'fortran_order': 0, 'shape': (2,)}",
+]
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_an_npy_file_with_a_damaged_header_is_named(tmp_path, header):
+    text = header.ljust(117).encode() + b"\n"
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(64))
+    with pytest.raises(UserError, match=r"a\.npy cannot be read as an npy file"):
+        read_npy(tmp_path / "a.npy")
+    with pytest.raises(UserError, match=r"a\.npy"):
+        load_folder_model(tmp_path)
+
+
+def test_a_member_that_is_no_array_and_an_archive_of_another_name_are_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("images.npy", b"no array")
+    with pytest.raises(UserError, match=r"a\.npz cannot be read as an npz file"):
+        read_npz(tmp_path / "a.npz", "images", "labels")
+    np.savez(tmp_path / "b.npz", images=np.zeros((2, 4, 4, 3), np.uint8))
+    (tmp_path / "b.npz").rename(tmp_path / "b.npy")
+    with pytest.raises(UserError, match=r"b\.npy is no array of numpy but a zip file"):
+        load_folder_model(tmp_path / "b.npy")

@@ -16,7 +16,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,9 +142,11 @@ def _told(run: Run) -> tuple[Any, ...]:
     return run.kind, run.name, run.spec, run.numerics_version, run.hash, run.folder
 
 
-def inject(subject: Subject, fault: str, rng: random.Random) -> None:
-    """Put one fault into the file."""
-    path, content = subject.path, bytearray(subject.path.read_bytes())
+def changed(whole: bytes, fault: str, rng: random.Random) -> bytes:
+    """Those bytes with a fault; as they are where the fault is none of bytes. None are left of none."""
+    content = bytearray(whole)
+    if not content:
+        return whole
     if fault == "bit flip":
         content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
     elif fault == "truncation":
@@ -152,8 +154,13 @@ def inject(subject: Subject, fault: str, rng: random.Random) -> None:
     elif fault == "zeroed block":
         start, length = rng.randrange(len(content)), rng.choice([1, 16, 512, 4096])
         content[start : start + length] = bytes(len(content[start : start + length]))
-    elif fault == "swapped":
-        content[:] = rng.choice(subject.others).read_bytes()
+    return bytes(content)
+
+
+def inject(subject: Subject, fault: str, rng: random.Random) -> None:
+    """Put one fault into the file."""
+    path = subject.path
+    content = rng.choice(subject.others).read_bytes() if fault == "swapped" else changed(path.read_bytes(), fault, rng)
     path.unlink()  # what was read of it is mapped
     if fault == "unreadable":
         path.symlink_to("/proc/self/mem")  # a regular file of which every read is an I/O error, for the superuser too
@@ -188,11 +195,14 @@ def same(a: Any, b: Any) -> bool:
         return isinstance(b, dict) and list(a) == list(b) and all(same(a[key], b[key]) for key in a)
     if isinstance(a, list | tuple):
         return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, np.ndarray):
+        return isinstance(b, np.ndarray) and a.dtype == b.dtype and np.array_equal(a, b)
     return bool(a == b) or (isinstance(a, float) and np.isnan(a) and isinstance(b, float) and np.isnan(b))
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    flat = torch.empty(tensor.numel(), dtype=tensor.dtype)
+    return flat.copy_(tensor.reshape(-1)).view(torch.uint8).numpy().tobytes()
 
 
 def plan(made: dict[str, Subject], count: int) -> Iterator[tuple[str, str]]:
@@ -255,12 +265,12 @@ def _contents(store: Path) -> set[bytes]:
     return {path.read_bytes() for path in store.rglob("*") if path.is_file() and not path.is_symlink()}
 
 
-def table(counts: Counter[tuple[str, str, str]]) -> str:
+def table(counts: Counter[tuple[str, str, str]], outcomes: Sequence[str] = OUTCOMES) -> str:
     """The counts as a Markdown table: a line for each kind of file, and one for each fault."""
-    lines = [f"| | faults | {' | '.join(OUTCOMES)} |", f"|---|{'---:|' * (1 + len(OUTCOMES))}"]
+    lines = [f"| | faults | {' | '.join(outcomes)} |", f"|---|{'---:|' * (1 + len(outcomes))}"]
     for part in (0, 1):
         for name in dict.fromkeys(key[part] for key in counts):
-            each = [sum(n for key, n in counts.items() if key[part] == name and key[2] == out) for out in OUTCOMES]
+            each = [sum(n for key, n in counts.items() if key[part] == name and key[2] == out) for out in outcomes]
             lines.append(f"| {name} | {sum(each)} | {' | '.join(map(str, each))} |")
     return "\n".join(lines)
 

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import sys
 
@@ -233,3 +234,37 @@ def test_no_folder_and_a_file():
     for path in ("nowhere", __file__):
         with pytest.raises(UserError, match="there is no folder"):
             load_diffusers(path)
+
+
+CONFIGS = [
+    {"block_out_channels": [2**31, 8]},
+    {"layers_per_block": 2**31},
+    {"layers_per_block": float("inf")},
+    {"num_class_embeds": 10**9},
+    {"down_block_types": 5},
+    {"norm_num_groups": "a"},
+    {"sample_size": [8]},
+    {"out_channels": [1, 2]},
+]
+
+
+@pytest.mark.parametrize("change", CONFIGS, ids=lambda change: next(iter(change)))
+@pytest.mark.parametrize("load", [load_diffusers, import_diffusers])
+def test_a_configuration_that_the_weights_cannot_fill_or_of_wrong_types_is_named(save_unet, load, change):
+    folder = save_unet(scheduler={})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(UserError, match=re.escape(str(folder))):
+        load(folder, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"_class_name": []}, {"prediction_type": {"a": 1}}, {"trained_betas": []}, {"_schedule": "a"}, {"_schedule": {}}],
+)
+def test_a_scheduler_of_wrong_types_is_named(save_unet, change):
+    folder = save_unet(scheduler={})
+    config = json.loads((folder / "scheduler_config.json").read_text())
+    (folder / "scheduler_config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(UserError, match=r"scheduler_config\.json"):
+        import_diffusers(folder, device="cpu")

@@ -154,3 +154,16 @@ def test_what_is_not_there(tmp_path):
         load_state(saved({"opt": ADAM}, tmp_path / "y.pt"))
     with pytest.raises(UserError, match="stays closed"):
         load_state(saved({"ema": Net()}, tmp_path / "z.pt"))
+
+
+@pytest.mark.parametrize("how", ["a key that is nowhere", "a pickle of a list", "nothing but a header"])
+def test_a_file_of_the_old_format_whose_parts_do_not_fit_is_named(tmp_path, how):
+    path = tmp_path / "old.pth"
+    torch.save({"a.weight": torch.eye(3)}, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    if how == "a key that is nowhere":  # the last list of keys, which torch checks by an assertion
+        at = content.rindex(b"]q") if b"]q" in content else len(content) // 2
+        content = content[: at + 8] + bytes([content[at + 8] ^ 1]) + content[at + 9 :]
+    path.write_bytes({"a pickle of a list": b"\x80\x02]q\x00.", "nothing but a header": content[:30]}.get(how, content))
+    with pytest.raises(UserError, match=r"old\.pth"):
+        load_state(path)

@@ -1,6 +1,7 @@
 """Recorded trajectories: what a file must hold, and what a comparison of two is."""
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 import consistency_lab as cl
 from consistency_lab.errors import UserError
 from consistency_lab.pipelines.recording import as_image
-from consistency_lab.pipelines.recording_files import save_recording
+from consistency_lab.pipelines.recording_files import load_recording, save_recording
 from consistency_lab.store.checkpoint import save_tensors
 from consistency_lab.store.results import provenance
 
@@ -303,3 +304,23 @@ def test_labels_of_a_recording_that_a_live_model_cannot_be_asked_for(tmp_path, l
     silent = cl.load_recording(write(tmp_path / "c.npz", facts={"noise_seed": 0}))
     ds = cl.compare([live, silent], metrics=("mse",), sampler="ddim(steps=2)", count=4)
     assert "live: asked for a label, and c for none that is known" in ds.attrs["warnings"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"names": np.array(5)},
+        {"facts": '{"schedule": 5, "x": 1}'},
+        {"latents.txt": b"text"},
+        {"labels": np.array([[1], [2]])},
+    ],
+)
+def test_a_recording_that_holds_odd_things_is_named(tmp_path, odd):
+    path = tmp_path / "engine.npz"
+    arrays = {"latents": np.zeros((2, 2, 1, 4, 4), np.float32), "times": np.array([0.9, 0.1])}
+    np.savez(path, **arrays, **{key: value for key, value in odd.items() if key != "latents.txt"})
+    if "latents.txt" in odd:
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("more.txt", odd["latents.txt"])
+    with pytest.raises(UserError, match=r"engine\.npz"):
+        load_recording(path)

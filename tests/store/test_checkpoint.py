@@ -2,10 +2,11 @@ import pickle
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
-from consistency_lab.errors import StoreError
+from consistency_lab.errors import DamagedError, StoreError
 from consistency_lab.store.checkpoint import load_state, load_tensors, load_weights, save_state, save_tensors
 
 
@@ -174,3 +175,9 @@ def test_weights_of_another_architecture_name_the_first_misfit(other, named):
     assert str(caught.value).startswith("runs/a/weights.safetensors is of another architecture")
     assert "\n" not in str(caught.value)
     assert all(torch.equal(module.state_dict()[name], tensor) for name, tensor in before.items())
+
+
+def test_a_safetensors_file_that_says_something_else_than_an_object_is_named(tmp_path):
+    safetensors.torch.save_file({"a": torch.zeros(2)}, tmp_path / "a.safetensors", {"consistency_lab": "[1]"})
+    with pytest.raises(DamagedError, match=r"a\.safetensors is truncated or is not a safetensors file"):
+        load_tensors(tmp_path / "a.safetensors")

@@ -5,7 +5,6 @@ Its slim safetensors files carry it too, as ``config`` among their metadata.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from consistency_lab.interop.families.family import Family, State, facts_of, fil
 from consistency_lab.interop.module import wrap_module
 from consistency_lab.interop.states import load_state, opened
 from consistency_lab.interop.units import OURS
+from consistency_lab.json_text import parsed
 
 
 def load_k_diffusion(
@@ -49,7 +49,7 @@ def load_k_diffusion(
     if config is not None:
         check_file(Path(config).expanduser())
     try:
-        said = _configuration(file) if config is None else json.loads(Path(config).expanduser().read_text())
+        said = _configuration(file) if config is None else parsed(Path(config).expanduser().read_text())
     except (OSError, ValueError) as error:
         raise UserError(
             f"cannot read the configuration {config or 'in ' + str(file)}; give the json file of it."
@@ -84,7 +84,7 @@ def _configuration(file: Path) -> Mapping[str, Any] | None:
     if file.suffix.lower() == ".safetensors":
         with safetensors.safe_open(file, "pt") as tensors:
             text = (tensors.metadata() or {}).get("config")
-        return json.loads(text) if text else None
+        return parsed(text) if text else None
     content = opened(file)
     return content.get("config") if isinstance(content, Mapping) else None
 
