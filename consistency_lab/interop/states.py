@@ -13,7 +13,7 @@ import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -193,7 +193,7 @@ def opened(file: Path) -> Any:
                 return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
             # Of the old format a length that was changed is asked for whole: a file in memory hands out no more than there is.
             with open(file, "rb") as content, mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ) as held:
-                return torch.load(held, map_location="cpu", weights_only=True)
+                return torch.load(cast(IO[bytes], held), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f" ({named[1]})" if named else ""
