@@ -16,11 +16,12 @@ from consistency_lab.metrics.distances import Distance
 from consistency_lab.similarity.blocks import embedding_bytes, fitting
 from consistency_lab.similarity.controls import walked_twice
 from consistency_lab.similarity.pairwise import SHIFTS
+from consistency_lab.similarity.statistics import MANY
 
 _PIXELS = 2**20  # of each model that are kept where samples come in blocks, see `measuring`
-_SCORES = (
-    5.5  # times what is kept of all samples, while scores are made of it: measured, from 10,000 samples of 8 models on
-)
+# Times what is kept of all samples, while blocks become one and scores are made: where a jackknife leaves out one sample at a time
+# (measured at 10,000 samples of 8 models), and where it leaves out one block (at 50,000).
+_SCORES, _SCORES_OF_BLOCKS = 4.8, 2.2
 _WALK = 8  # arrays of float64 that a sampler's step holds of a chunk: state, estimates, the network's own
 
 
@@ -92,5 +93,6 @@ def expected_memory(
     seen = 8 * models * min(_PIXELS, count * pixels) if several else 0  # of one block they are among the final images
     kept = each * count + seen
     # Scores are made when no block is held any more, of all that is kept: results in float32, what is sorted, what a jackknife leaves out.
-    peak = max(walked + max(embedding, final) + steps + fitted + kept + seen, _SCORES * kept)
-    return Memory(int(peak), held, -(-count // held))
+    blocks = -(-count // held)
+    scores = (_SCORES_OF_BLOCKS if blocks >= MANY else _SCORES) * kept
+    return Memory(int(max(walked + max(embedding, final) + steps + fitted + kept + seen, scores)), held, blocks)
