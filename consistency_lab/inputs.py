@@ -51,7 +51,11 @@ def check_archive(path: str | os.PathLike[str], only: Collection[str] | None = N
         StoreError: no file; members that declare more than their bytes can hold, than their array takes, or than the memory has free.
     """
     check_file(path)
-    with contextlib.suppress(OSError, zipfile.BadZipFile, EOFError, zlib.error), zipfile.ZipFile(path) as archive:
+    try:
+        opened = zipfile.ZipFile(path)
+    except Exception:  # no zip, or a directory whose bytes happen to mean anything: who reads the file says so
+        return
+    with opened as archive, contextlib.suppress(OSError, zipfile.BadZipFile, EOFError, zlib.error):
         wanted = [info for info in archive.infolist() if only is None or info.filename in only]
         for info in wanted:
             what = f"{info.filename} in {path}"

@@ -7,6 +7,13 @@ import torch
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.copy_detection import _open as open_embedding
 from consistency_lab.packing import packing_holds
+from consistency_lab.trust import trusting
+
+
+@pytest.fixture(autouse=True)
+def trusted():
+    with trusting():
+        yield
 
 
 @pytest.fixture(scope="module")

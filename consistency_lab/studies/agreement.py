@@ -10,6 +10,8 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
+from consistency_lab.intervals import interval_names, is_bound
+
 ROUNDING = 1e-5  # of a variable's largest number: what float32 arithmetic in another order leaves
 EQUAL, ROUNDED, WITHIN, DIFFERS = "equal", "equal to rounding", "within the interval", "differs"
 _PICTURES = {"row", "column"}  # dimensions of what is shown and not quoted
@@ -46,7 +48,7 @@ def agreements(first: xr.Dataset, second: xr.Dataset) -> list[Agreement]:
 
 def _quoted(name: str, ds: xr.Dataset) -> bool:
     variable = ds[name]
-    end = any(name.endswith(e) and name.removesuffix(e) in ds.variables for e in ("_low", "_high"))
+    end = is_bound(name) and any(name in interval_names(str(other))[1:] for other in ds.variables)
     return variable.dtype.kind in "biuf" and not end and not _PICTURES & set(variable.dims)
 
 
@@ -74,8 +76,9 @@ def _of(name: str, first: xr.Dataset, second: xr.Dataset) -> Agreement:
 def _within(name: str, first: xr.Dataset, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Which numbers of the second lie in the interval of the first, or have means over samples that do."""
     old = first[name]
-    if f"{name}_low" in first and first[f"{name}_low"].dims == old.dims:
-        low, high = first[f"{name}_low"].values, first[f"{name}_high"].values
+    ends = interval_names(name)[1:]
+    if all(end in first and first[end].dims == old.dims for end in ends):
+        low, high = (first[end].values for end in ends)
         return (low <= a) & (a <= high) & (low <= b) & (b <= high)  # an interval without its own number says nothing
     n = first.sizes.get("sample", 0)
     if "sample" not in old.dims or old.dtype.kind != "f" or n < 2 or not np.isfinite(a).all():
