@@ -21,9 +21,13 @@ GROWTH = """`python benchmarks/growth.py`, on one thread; the exponent is the sl
 
 ![Processor time over size, log-log](growth.png)
 
-Memory (`python benchmarks/large.py`, 8 models, 3x32x32, 5 levels; 2026-11-27): images are held block by block, so 2,000 samples peak at
-1.34 GB and 10,000 at 1.73 GB. What grows are the numbers of pairs and their jackknife, about 49 kB a sample: 50,000 would take about
-3.7 GB, more than the 3 GB that are the goal.
+Memory (`python benchmarks/large.py`, 8 models, 3x32x32, 5 levels): images are held block by block, and the numbers of pairs once.
+2,000 samples peak at 1.34 GB. What grows are these numbers, about 13 kB a sample, and as much again while blocks become one: 50,000 samples
+(of 1x8x8, in 98 blocks, where images weigh nothing) take 1.4 GB beside the program, whose libraries are .7 GB.
+
+`make test`: the goal of 5 CPU-minutes is missed. 4,452 tests took 12 to 13 before tests of files, executors, devices and fuzz came in, of which pages and
+commands were made 150 CPU-seconds cheaper. What is left is spread thin: a third is training and sampling of small models in 20 rooms, a
+quarter figures and pages that are looked at, and a tenth processes that import torch.
 """
 
 
