@@ -25,9 +25,9 @@ Memory (`python benchmarks/large.py`, 8 models, 3x32x32, 5 levels): images are h
 2,000 samples peak at 1.34 GB. What grows are these numbers, about 13 kB a sample, and as much again while blocks become one: 50,000 samples
 (of 1x8x8, in 98 blocks, where images weigh nothing) take 1.4 GB beside the program, whose libraries are .7 GB.
 
-`make test`: the goal of 5 CPU-minutes is missed. 4,452 tests took 12 to 13 before tests of files, executors, devices and fuzz came in, of which pages and
-commands were made 150 CPU-seconds cheaper. What is left is spread thin: a third is training and sampling of small models in 20 rooms, a
-quarter figures and pages that are looked at, and a tenth processes that import torch.
+`make test`: the goal of 5 CPU-minutes is missed. The 4,452 tests that there were before those of fuzz took 12 to 13, and pages and commands
+were made 150 CPU-seconds cheaper; 4,693 tests took 16.5 beside another process. What is left is spread thin over training and sampling of
+small models, figures and pages that are looked at, and processes that import torch.
 """
 
 

@@ -93,7 +93,7 @@ def _measure(
     workers: Workers | None,
 ) -> Measured:
     several = len(blocks) > 1
-    if several and workers is not None:
+    if several and workers is not None and not workers.here(len(blocks), _anywhere(models)):
         found = _elsewhere(models, asked, blocks, workers)
     else:
         found = _here(models, asked, blocks, known)
@@ -150,6 +150,8 @@ def _here(
 class Workers(Protocol):
     """Processes that do jobs, such as `studies.executors.Executor`."""
 
+    def here(self, jobs: int, device: torch.device) -> bool: ...
+
     def run(
         self,
         function: Callable[..., Any],
@@ -163,7 +165,7 @@ def _elsewhere(
     models: Sequence[GenerativeModel], asked: Asked, blocks: Sequence[np.ndarray], workers: Workers
 ) -> Iterator[Block]:
     """Blocks measured by other processes, in their order: all that follows is the same as here, to the bit."""
-    device = place_of(models)
+    device = _anywhere(models)
     sent = [copy.deepcopy(m).to("cpu") if isinstance(m, DiffusionModel) and device.type != "cpu" else m for m in models]
     try:
         pickle.dumps((sent, asked))
@@ -172,16 +174,19 @@ def _elsewhere(
             f"a model or metric cannot be sent to another process ({error}); compare without workers."
         ) from error
     jobs = {str(place): (samples,) for place, samples in enumerate(blocks)}
-    # Where jobs go to any of several GPUs, each worker has its own.
-    anywhere = torch.device(device.type)
     done: dict[int, Block] = {}
     following = 0
-    with closing(workers.run(measure_elsewhere, jobs, (sent, asked), anywhere)) as found:
+    with closing(workers.run(measure_elsewhere, jobs, (sent, asked), device)) as found:
         for name, block in found:
             done[int(name)] = block
             while following in done:
                 yield done.pop(following)
                 following += 1
+
+
+def _anywhere(models: Sequence[GenerativeModel]) -> torch.device:
+    """The kind of device that the models are on: of several GPUs each worker has its own."""
+    return torch.device(place_of(models).type)
 
 
 _here_now: list[Any] = []  # of a worker: what it was sent, its models where it works, and what is known of them

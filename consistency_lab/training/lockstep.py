@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from consistency_lab.devices import plain_defaults
+from consistency_lab.devices import plain_defaults, training_in
 from consistency_lab.diffusion.denoiser import NetworkDenoiser
 from consistency_lab.errors import HeldError, UserError
 from consistency_lab.networks.own import is_own
@@ -88,7 +88,8 @@ class Lockstep:
 
     def differentiate(self, loops: Sequence[LockstepLoop]) -> None:
         """Give each of some loops the gradients of its next step."""
-        with plain_defaults():
+        settings = loops[0].settings
+        with plain_defaults(), training_in(settings.precision):
             batches = {self._places[id(loop)]: loop.source.batch(loop.step) for loop in loops}
             filler = next(iter(batches.values()))
             parts = [batches.get(place, filler) for place in range(self.size)]
@@ -98,7 +99,7 @@ class Lockstep:
             )
             for loop in loops:
                 loop.module.train()
-            losses = losses_of(loops[0].loss, self.denoiser, together, loops[0].settings.precision)
+            losses = losses_of(loops[0].loss, self.denoiser, together, settings.precision)
             losses, weight = (each.unflatten(0, (self.size, -1)) for each in (losses, together.weight))
             objectives = (weight * losses).mean(1)
             objectives.sum().backward()

@@ -35,8 +35,11 @@ def gaussians(*seeds, classes=0):
 class Later:
     """Does the last piece first, each as a process would: with what pickling leaves of it."""
 
-    def __init__(self):
-        self.done = 0
+    def __init__(self, alone=False):
+        self.done, self.alone = 0, alone
+
+    def here(self, jobs, device):
+        return self.alone
 
     def run(self, function, jobs, shared, device):
         shared = pickle.loads(pickle.dumps(shared))
@@ -79,6 +82,9 @@ def test_what_cannot_be_sent_is_refused_in_a_sentence(digits):
     models[0].denoiser.hook = lambda x: x
     with pytest.raises(UserError, match="cannot be sent to another process"):
         compare(models, **FEW, executor=Later())
+    alone = Later(alone=True)
+    assert compare(models, **FEW, executor=alone).sizes["sample"] == FEW["count"]  # by itself nothing is sent
+    assert alone.done == 0
 
 
 @pytest.mark.slow
