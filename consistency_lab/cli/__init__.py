@@ -15,6 +15,7 @@ from typing import Annotated, Any, Union
 import tyro
 
 from consistency_lab.choices import Choice, printable
+from consistency_lab.cli.common import release_folders
 from consistency_lab.cli.compare import Compare
 from consistency_lab.cli.demo import Demo
 from consistency_lab.cli.gate import Gate
@@ -129,7 +130,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             open(os.devnull, "w") as nowhere,
             contextlib.redirect_stdout(nowhere if number else sys.stdout),
             trusting(getattr(command, "trust", False)),
+            contextlib.ExitStack() as ending,
         ):
+            ending.callback(release_folders)
             return command.run() or 0
     except UserError as error:
         print("consistency-lab:", "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -146,17 +147,60 @@ def parse_numbers(text: str, what: str) -> list[int]:
     return numbers
 
 
+_claimed = contextlib.ExitStack()
+
+
 def claim_folder(out: Path, force: bool) -> None:
-    """Raise `UserError` for a folder that holds results already, unless they may be written over, or where nothing can be written."""
+    """Take a folder for the results of this command, until `release_folders`.
+
+    Raises:
+        UserError: it holds results already, unless they may be written over; or another command is making results for it.
+        StoreError: nothing can be written there.
+    """
     from consistency_lab.store.atomic import ensure_writable
 
     ensure_writable(out)
+    _claimed.enter_context(_alone_in(out))
     held = sorted((out / "results").glob("*.nc"))
     if held and not force:
         raise UserError(
             f"{out} holds results already ({', '.join(path.name for path in held[:3])}); name another folder with --out, or write over "
             "them with --force."
         )
+
+
+def release_folders() -> None:
+    """Let go of the folders that were claimed; one in which nothing was written is removed."""
+    _claimed.close()
+
+
+@contextlib.contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Hold a lock in a folder, which is made where there is none. It ends with the process."""
+    from filelock import FileLock, Timeout
+
+    from consistency_lab.store.atomic import cannot
+
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    lock = FileLock(out / ".lock", timeout=0)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"another command is making results for {out}; wait for it, or name another folder with --out."
+        ) from None
+    except OSError as error:
+        raise cannot("write to", out, error) from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            (out / ".lock").unlink(missing_ok=True)
+        lock.release()
+        for folder in made:
+            with contextlib.suppress(OSError):  # such as one that holds results
+                folder.rmdir()
 
 
 def write_results(results: dict[str, xr.Dataset], out: Path, title: str) -> None:

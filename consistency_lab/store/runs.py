@@ -65,8 +65,10 @@ class Store:
         """The run of a spec: new, unfinished or done. A spec begun under another name is that run, with that name.
 
         Raises:
-            StoreError: the spec is not JSON, or the folder that it belongs in holds another spec.
+            UserError: the name is no text. StoreError: the spec is not JSON, or the folder that it belongs in holds another spec.
         """
+        if not isinstance(name, str):
+            raise UserError(f"a name is text, not {name!r}.")
         run = Run(self.root, kind, name, spec, NUMERICS_VERSION)
         run.folder = self.root / f"{_file_name(kind)}-{_file_name(name)}-{run.hash[:12]}"
         for folder in sorted(self.root.glob(f"*-{run.hash[:12]}")):

@@ -12,9 +12,9 @@ from consistency_lab.json_text import parsed
 from consistency_lab.store.atomic import as_path, is_temporary, unreadable
 from consistency_lab.store.checkpoint import STATE, check_run_tensors, check_state, check_tensors, load_state
 from consistency_lab.store.checksums import KEY, checked
+from consistency_lab.store.mirror import url_of
 from consistency_lab.store.results import has_sum, load_result
 from consistency_lab.store.rows import RowFile
-from consistency_lab.store.mirror import url_of
 from consistency_lab.store.run import ASIDE, DONE, LOG, NO_SPEC, SPEC, Run
 from consistency_lab.store.runs import RESULT, Store, check_result, is_run_folder
 
@@ -99,7 +99,9 @@ def _verify_shared(store: Store, found: list[Finding], unsummed: list[str]) -> i
         def there(text: object, copy: Path = copy, name: str = name) -> str:
             return str(text).replace(str(copy), f"{store.url}/{name}")
 
-        found += [each._replace(path=there(each.path), what=there(each.what), remedy=there(each.remedy)) for each in here]
+        found += [
+            each._replace(path=there(each.path), what=there(each.what), remedy=there(each.remedy)) for each in here
+        ]
         unsummed += map(there, without)
     for name in store.names_aside():
         found.append(_aside(f"{store.url}/{ASIDE}/{name}"))
@@ -127,9 +129,7 @@ def _files(path: Path, found: list[Finding]) -> Iterator[Path]:
 
 
 def _aside(path: Path | str) -> Finding:
-    return Finding(
-        path, "was set aside and is read by nothing", "remove it when nothing in it is needed", wrong=False
-    )
+    return Finding(path, "was set aside and is read by nothing", "remove it when nothing in it is needed", wrong=False)
 
 
 def _gone(folder: Path, names: Sequence[str]) -> list[Finding]:

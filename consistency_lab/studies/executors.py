@@ -24,10 +24,12 @@ class Executor(ABC):
         workers: jobs at a time; an executor has its own default.
 
     Raises:
-        UserError: fewer than one worker.
+        UserError: fewer than one worker, or what is no whole number.
     """
 
     def __init__(self, workers: int | None = None):
+        if workers is not None and (not isinstance(workers, int) or isinstance(workers, bool)):
+            raise UserError(f"workers are a whole number, not {workers!r}.")
         if workers is not None and workers < 1:
             raise UserError(f"jobs need at least one worker, not {workers}.")
         self.workers = workers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
@@ -101,7 +102,7 @@ class Fleet:
     Args:
         images: the training set of every job.
         jobs: name -> settings, whose type says what is trained: `TrainingSettings`, `GANSettings` or `VAESettings`.
-        store: where runs are stored; a stopped fleet resumes. All workers see it: a folder, or a URL (`Store`).
+        store: where runs are stored, or its root; a stopped fleet resumes. All workers see it: a folder, or a URL (`Store`).
         device: of every job; of ``"cuda"`` each local worker takes a GPU of its own while there are enough.
         workers, executor, address, gpus_per_worker: where the jobs are done, see `executor_of`. Results depend on the threads of a run by
             rounding alone.
@@ -116,7 +117,7 @@ class Fleet:
         self,
         images: ImageSet,
         jobs: Mapping[str, LoopSettings],
-        store: Store,
+        store: Store | str | os.PathLike[str],
         *,
         device: str | torch.device = "cpu",
         workers: int | None = None,
@@ -128,6 +129,9 @@ class Fleet:
     ):
         refuse_several("many models are trained")
         self.executor = executor_of(executor, workers, address, gpus_per_worker)
+        if not isinstance(jobs, Mapping):
+            raise UserError(f"jobs are a dict of name -> settings, not a {type(jobs).__name__}.")
+        store = store if isinstance(store, Store) else Store(store)
         store.check()
         check_set(images)
         self.images, self.store, self.say, self.device = images, store, say, torch.device(device)
@@ -195,7 +199,9 @@ def train_jobs(
                     say(f"trained {name}")
 
 
-def train_fleet(images: ImageSet, jobs: Mapping[str, LoopSettings], store: Store, **options: Any) -> dict[str, Model]:
+def train_fleet(
+    images: ImageSet, jobs: Mapping[str, LoopSettings], store: Store | str | os.PathLike[str], **options: Any
+) -> dict[str, Model]:
     """Train every job that the store does not have, and load them all: name -> model. Arguments and errors as for `Fleet`."""
     fleet = Fleet(images, jobs, store, **options)
     return dict(zip(jobs, fleet.models(list(jobs)), strict=True))
