@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import tyro
 
-from consistency_lab.cli.common import SideBySide, print_cost, print_json
+from consistency_lab.cli.common import SideBySide, cost_facts
+from consistency_lab.cli.plans import DryRun
 from consistency_lab.errors import UserError
 from consistency_lab.training.settings import TrainingSettings
 
@@ -19,12 +20,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class MakeRecipe:
+class MakeRecipe(DryRun):
     """Derive training settings from findings: a difficulty result, and landscapes or a curvature of the same model.
 
     Example: consistency-lab recipe probe/results/difficulty-unet-s0.nc --out recipe.json
     """
 
+    answers: ClassVar[bool] = True
     findings: tyro.conf.Positional[tuple[Path, ...]] = ()
     """.nc files: one difficulty, any number of landscapes, at most one curvature; none for the paper's own recipe"""
     settings: TrainingSettings = field(default_factory=TrainingSettings)
@@ -37,9 +39,7 @@ class MakeRecipe:
     measured_momentum: bool = False
     """also the momentum that the curvature asks for (by itself that of the settings is kept, which raced faster)"""
     out: Path = Path("recipe.json")
-    """the recipe, for --recipe of a race and Recipe.load"""
-    dry_run: bool = False
-    """print the recipe, and write nothing"""
+    """the recipe, for --recipe of train, --recipes of race, and Recipe.load"""
 
     def run(self) -> None:
         from consistency_lab.recipe import Recipe
@@ -69,11 +69,9 @@ class MakeRecipe:
             recipe = Recipe.from_findings(
                 by_kind["difficulty"][0], by_kind["landscape"] or None, curvature=curvature, **options
             )
-        print(recipe)
-        print_json(recipe.changes)
+        self.say({"reasons": list(recipe.reasons), "changes": recipe.changes, "out": self.out})
         if not self.dry_run:
             recipe.save(self.out)
-            print(self.out)
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ class Race(SideBySide):
     """data, network and seeds: digits, fashion"""
     contestants: Literal["standard", "centers"] = "standard"
     """standard: controls, published methods, the paper's recipe and ours. centers: the paper's ablation over the center of CLTS"""
-    recipe: tuple[Path, ...] = ()
+    recipes: tuple[Path, ...] = ()
     """recipes from findings on another set, such as the recipe-*.json that its race writes: they cost no pilot here"""
     consistency: bool = False
     """no race: does the recipe change what is learned, or only when? Consistency within and between uniform and recipe-trained models"""
@@ -111,14 +109,14 @@ class Race(SideBySide):
             raise UserError("a race has no --force: its rows are committed. Remove those that are to be run again.")
         plan, folder = replace(race_plan(self.preset), data_dir=self.data_dir), self.out / self.preset
         store, rows, where = Store(self.store), Rows(folder / "race.jsonl"), self.where
-        foreign = {f"recipe from {path.stem.removeprefix('recipe-')}": Recipe.load(path) for path in self.recipe}
+        foreign = {f"recipe from {path.stem.removeprefix('recipe-')}": Recipe.load(path) for path in self.recipes}
         options: dict[str, Any] = {
             "contestant_set": self.contestants,
             "foreign": foreign,
             "device": resolve_device(self.device),
         }
         if self.dry_run:
-            print_cost(race_dry_run(plan, store, rows, **options))
+            self.say(cost_facts(race_dry_run(plan, store, rows, **options)))
             return
         store.check()
         ensure_writable(folder)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from consistency_lab.cli.common import SideBySide, print_cost, with_weights
+from consistency_lab.cli.common import SideBySide, cost_facts, with_weights
 from consistency_lab.errors import UserError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Study(SideBySide):
             plan = replace(plan, metrics=with_weights(plan.metrics, self.lpips_weights))
             study = TableStudy(self.what, plan, **options)
         if self.dry_run:
-            print_cost(study.cost())
+            self.say(cost_facts(study.cost()))
             return
         ensure_writable(self.out / self.preset)
         self._finish(study.table())

@@ -81,8 +81,8 @@ def test_a_recipe_is_trained_by(trained, tiny, tmp_path, capsys):
     path = tmp_path / "recipe.json"
     cl.Recipe.paper().save(path)
     capsys.readouterr()
-    assert main(["train", *tiny, "--recipe", str(path), "--store", str(tmp_path / "runs"), "--dry-run"]) == 0
-    told = json.loads(capsys.readouterr().out)["settings"]
+    assert main(["train", *tiny, "--recipe", str(path), "--store", str(tmp_path / "runs"), "--dry-run", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["models"][0]["settings"]
     assert (told["timesteps"]["center"], told["timesteps"]["width"]) == (0.3, 0.2)
     assert "mdlrc" in str(told["momentum"])
     assert main(["train", *tiny, "--recipe", str(tmp_path / "none.json"), "--store", str(tmp_path / "runs")]) == 2
