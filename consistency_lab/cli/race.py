@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import tyro
 
 from consistency_lab.cli.common import SideBySide, cost_facts
+from consistency_lab.cli.live import Say, live
 from consistency_lab.cli.plans import DryRun
 from consistency_lab.errors import UserError
 from consistency_lab.training.settings import TrainingSettings
@@ -123,8 +125,9 @@ class Race(SideBySide):
         if self.consistency:
             self._consistency(plan, store, rows, options["device"])
             return
-        told: Any = (lambda line: None) if self.quiet else (lambda line: print(line, flush=True))
-        _print_race(run_race(plan, store, rows, executor=where, live=self._write, say=told, **options))
+        with self._shown(folder, self.contestants) as say:
+            found = run_race(plan, store, rows, executor=where, live=self._write, say=say, **options)
+        _print_race(found)
         if self.contestants == "standard":
             for use, recipe in race_recipes(plan, rows, options["device"]).items():
                 recipe.save(folder / f"recipe-{self.preset}-{use}.json")
@@ -134,10 +137,14 @@ class Race(SideBySide):
         from consistency_lab.paper.race.recipe_consistency import what_is_learnt
         from consistency_lab.store.results import save_frame
 
-        table = what_is_learnt(plan, store, rows, device=device, executor=self.where, say=print)
+        with self._shown(self.out / self.preset, "consistency") as say:
+            table = what_is_learnt(plan, store, rows, device=device, executor=self.where, say=say)
         save_frame(table, self.out / self.preset / "race-consistency.csv")
         shown = ["family", "models", *interval_names("mse_score"), "frechet"]
         print(table[shown].to_string(index=False, na_rep="", float_format=lambda x: f"{x:.3f}"))
+
+    def _shown(self, folder: Path, what: str) -> AbstractContextManager[Say]:
+        return live(f"Race of {self.preset}: {what}", folder / f"race-{what}-progress.html", self.quiet)
 
     def _write(self, result: xr.Dataset) -> None:
         from consistency_lab.paper import kinds

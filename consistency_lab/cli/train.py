@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from consistency_lab.choices import printable
 from consistency_lab.cli.common import SideBySide, parse_numbers
+from consistency_lab.cli.live import live
 from consistency_lab.contrast.settings import GANSettings, VAESettings
 from consistency_lab.errors import UserError
 from consistency_lab.training.settings import LoopSettings, TrainingSettings
@@ -101,7 +102,8 @@ class Training(SideBySide):
             for run in runs.values():
                 run.set_aside()
         missing = {name: Job(jobs[name], run, self._more()) for name, run in runs.items() if not run.done}
-        train_jobs(where, images, missing, store, device, lambda line: None if self.quiet else print(line, flush=True))
+        with live("Training", quiet=self.quiet) as say:
+            train_jobs(where, images, missing, store, device, say)
 
     @staticmethod
     def _known_as(model: Any) -> str:
