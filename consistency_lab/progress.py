@@ -120,10 +120,13 @@ class Board:
         self._take({name: (step, steps, loss, time.time())})
 
     def end(self, name: str, how: str = DONE) -> None:
-        """A job is done, or ended otherwise."""
+        """A job is done, or ended otherwise. A loss of an earlier step is none of a job that is done."""
+        self.collect()
         with self._lock:
             job = self._jobs.get(name, Job(name))
-            self._jobs[name] = replace(job, state=how, step=job.steps if how == DONE else job.step)
+            if how == DONE and job.step < job.steps:
+                job = replace(job, step=job.steps, loss=None)
+            self._jobs[name] = replace(job, state=how)
 
     def lost(self, name: str) -> None:
         """A job has lost its worker, and waits for another."""
@@ -168,7 +171,7 @@ class Board:
 
 
 class Throttled:
-    """A post of another process: it passes its words on at most once in `EVERY` seconds.
+    """A post of another process: it passes its words on at most once in `EVERY` seconds, and the last of each job at once.
 
     Args:
         send: given all that was told, by job. What it raises is swallowed: training does not end for want of a listener.
@@ -179,7 +182,7 @@ class Throttled:
 
     def tell(self, name: str, step: int, steps: int, loss: float | None) -> None:
         self._told[name] = (step, steps, loss, time.time())
-        if time.monotonic() - self._sent >= EVERY:
+        if step >= steps or time.monotonic() - self._sent >= EVERY:
             self._sent = time.monotonic()
             with contextlib.suppress(Exception):
                 self._send(dict(self._told))
