@@ -112,10 +112,11 @@ def _settings(info: tyro.constructors.StructTypeInfo) -> tyro.constructors.Struc
     if "order_seed" not in getattr(kind, "__dataclass_fields__", ()):
         return None
     default, hints, said = info.default, get_type_hints(kind), _said_of_fields(kind)
+    hidden: Any = tyro.conf.Suppress
     fields = tuple(
         tyro.constructors.StructFieldSpec(
             name=field.name,
-            type=tyro.conf.Suppress[hints[field.name]] if field.name == "seed" else hints[field.name],  # type: ignore[valid-type]
+            type=hidden[hints[field.name]] if field.name == "seed" else hints[field.name],
             default=getattr(default if isinstance(default, kind) else kind(), field.name),
             helptext=said.get(field.name),
         )
