@@ -53,7 +53,7 @@ def test_what_cannot_be_made_is_one_sentence(trained, tmp_path, monkeypatch, cap
 
 def test_nothing_is_written_over_and_a_dry_run_writes_nothing(trained, tmp_path, capsys):
     out = tmp_path / "there.png"
-    assert run(trained, "--dry-run", "--count", 2, "--out", out) == 0
+    assert run(trained, "--dry-run", "--json", "--count", 2, "--out", out) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 2
     assert not out.exists()
     out.write_text("mine")

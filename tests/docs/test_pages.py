@@ -174,7 +174,7 @@ def commands(text):
 
 
 @pytest.mark.parametrize("page", [page for page, text in PAGES.items() if list(commands(text))])
-def test_the_commands_of_a_pageparse(page):
+def test_the_commands_of_a_page_parse(page):
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), flags=re.MULTILINE)
     extras = re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text("utf-8"), flags=re.MULTILINE)
     for number, words in commands(PAGES[page]):
