@@ -132,7 +132,7 @@ def test_ends_that_are_not_known_are_no_damage(made, tmp_path):
 
 def test_what_is_known_of_both_models_is_kept_and_a_change_said(paint, tmp_path):
     """But not where they lie."""
-    path, options = tmp_path / "baseline.json", {"metric": "mse", "count": 64, "early": False}
+    path, options = tmp_path / "baseline.json", {"metrics": "mse", "count": 64, "early": False}
     a, b = paint("a"), paint("b", noise=0.1)
     a.facts, b.facts = {"dtype": "float32", "path": "here"}, {"call": {"eta": 1.0}}
     Baseline.of(cl.gate(a, b, at_least=0.5, **options), 0.1).save(path)
