@@ -59,7 +59,7 @@ def minutes(command: Sequence[str], preset: str, run: Run, counted: set[object])
     if "--consistency" in command:
         return None
     total, plan = 0.0, PLANS[command[1]](preset) if command[0] == "study" else None
-    for name, cost in json.loads(run([*command, "--dry-run"], True))["jobs"].items():
+    for name, cost in json.loads(run([*command, "--dry-run", "--json"], True))["jobs"].items():
         model = (plan.data, plan.jobs[name]) if isinstance(plan, LikenessPlan) else (command[1], name)
         total += cost["evaluation"] + (0.0 if model in counted else cost["training"])
         counted.add(model)

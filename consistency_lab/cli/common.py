@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from consistency_lab.cli.plans import DryRun
 from consistency_lab.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,13 +20,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Common:
+class Common(DryRun):
     """What every command that computes understands."""
 
     device: str | None = None
     """cpu, cuda, cuda:1, ...; by default a GPU where there is one"""
-    dry_run: bool = False
-    """print what would be done, and stop"""
     force: bool = False
     """do it again although the store has it"""
     quiet: bool = False
@@ -236,13 +235,9 @@ def print_remarks(result: xr.Dataset) -> None:
         print(f"Warning: {sentence}")
 
 
-def print_cost(seconds: dict[str, tuple[float, float]]) -> None:
+def cost_facts(seconds: dict[str, tuple[float, float]]) -> dict[str, Any]:
     """Minutes of training and of evaluation of each job, on this machine with the threads that it has now."""
     keys = ("training", "evaluation")
     jobs = {name: {k: round(v / 60, 2) for k, v in zip(keys, each, strict=True)} for name, each in seconds.items()}
     total = {key: round(sum(each[i] for each in seconds.values()) / 60, 2) for i, key in enumerate(keys)}
-    print_json({"jobs": jobs, "unit": "minutes, one job after another", "total": total})
-
-
-def print_json(content: dict[str, Any]) -> None:
-    print(json.dumps(content, indent=2, default=str))
+    return {"jobs": jobs, "unit": "minutes, one job after another", "total": total}

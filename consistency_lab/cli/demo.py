@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from consistency_lab.cli.common import Common, print_headline, print_json, write_results
+from consistency_lab.cli.common import Common, print_headline, write_results
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Demo(Common):
 
         plan, store = demo_plan(self.preset), Store(self.out / "runs")
         if self.dry_run:
-            print_json({"out": str(self.out), "seed": self.seed, **dataclasses.asdict(plan)})
+            self.say({"out": str(self.out), "seed": self.seed, **dataclasses.asdict(plan)})
             return
         store.check()
         options: dict[str, Any] = {

@@ -17,6 +17,7 @@ from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, check_generative
 from consistency_lab.errors import HeldError, UserError
 from consistency_lab.loading import Model, kind_of
+from consistency_lab.progress import current_board
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
 from consistency_lab.studies.executors import Executor, executor_of
@@ -137,6 +138,9 @@ class Fleet:
         self.images, self.store, self.say, self.device = images, store, say, torch.device(device)
         self.jobs = in_lockstep(jobs, images.shape, self.device, lockstep)
         self.runs = fleet_runs(images, self.jobs, store, self.device)
+        if board := current_board():
+            for name, settings in self.jobs.items():
+                board.plan(name, settings.steps, done=self.runs[name].done)
         self._loaded: dict[str, Model] = {}
 
     def family(self, name: str, members: Sequence[str]) -> Family:
@@ -188,6 +192,10 @@ def train_jobs(
         (train_group, together),
         (train_job, single),
     )
+    board = current_board()
+    if board:
+        for name, job in jobs.items():
+            board.plan(name, job.settings.steps)
     for function, given in pieces:
         with closing(executor.run(function, given, (images.to("cpu"), store.address), device, say)) as done:
             for label, _ in done:
@@ -196,6 +204,8 @@ def train_jobs(
                         raise UserError(
                             f"{name} was trained where {store.address} is another place; name a folder that all machines see, or a URL."
                         )
+                    if board:
+                        board.end(name)
                     say(f"trained {name}")
 
 

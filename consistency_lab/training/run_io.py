@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from consistency_lab.errors import DamagedError, StoreError, UserError
+from consistency_lab.progress import told
 from consistency_lab.store.atomic import is_file
 from consistency_lab.store.checkpoint import (
     STATE,
@@ -232,6 +233,7 @@ def _watched(
         check: called after each step but the last.
     """
     total, steps = loop.settings.steps, iter(loop)
+    told(name, loop.step, total)
     with tqdm(
         total=total, initial=loop.step, desc=name, unit="step", disable=None if progress is None else not progress
     ) as bar:
@@ -246,6 +248,7 @@ def _watched(
                 pending.clear()
                 for loss in means.values():
                     check_finite(loss, done.step, name)
+                told(name, done.step, total, means["loss"])
                 bar.set_postfix_str(", ".join(f"{key} {loss:.4f}" for key, loss in means.items()))
                 record: Record = {"step": done.step, **means, "lr": done.lr, "beta1": done.beta1}
                 if watch.validation and watch.validation.due(done.step, total):

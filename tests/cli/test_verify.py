@@ -55,14 +55,16 @@ def test_a_changed_file_is_named_with_what_to_do(place, capsys, file, said, to_d
     content = bytearray(path.read_bytes())
     content[-9] ^= 1
     path.write_bytes(content)
-    status, lines = verified(capsys, place, "--json", place / "found.json")
+    status, lines = verified(capsys, place)
     assert status == 1
     wrong = [line for line in lines if line.startswith("WRONG")]
     assert len(wrong) == 1
     assert str(path) in wrong[0]
     assert any(each in wrong[0] for each in said.split("|"))
     assert to_do in wrong[0]
-    (found,) = json.loads((place / "found.json").read_text())["found"]
+    status, lines = verified(capsys, place, "--json")
+    assert status == 1
+    (found,) = json.loads("\n".join(lines))["found"]
     assert (found["path"], found["wrong"]) == (str(path), True)
 
 
