@@ -223,9 +223,11 @@ def landscape(ds: xr.Dataset) -> pd.DataFrame:
 
 
 def training(ds: xr.Dataset) -> pd.DataFrame:
-    """Columns model, step, loss: only the steps that a model has."""
+    """Columns model, step, loss, seconds, held_out: only the steps that a model has; NaN for what was not recorded there."""
     ds = need(ds, "training", "loss")
-    frame = ds["loss"].to_dataframe("loss").reset_index()[["model", "step", "loss"]]
+    frame = ds[["loss"]].to_dataframe().reset_index()[["model", "step", "loss"]]
+    for name in ("seconds", "held_out"):
+        frame[name] = ds[name].transpose(*ds["loss"].dims).values.ravel() if name in ds else np.nan
     return frame.dropna(subset="loss").reset_index(drop=True)
 
 

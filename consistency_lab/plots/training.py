@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from consistency_lab.plots import frames
@@ -26,9 +28,10 @@ DRAWN = 300
 
 @themed
 def loss(ds: xr.Dataset) -> Figure:
-    """Training loss of each model: as recorded (faint), and the running median over the last fifth of the steps."""
+    """Training loss of each model: as recorded (faint), and the running median over the last fifth of the steps; held-out losses beside it."""
     table = frames.training(ds)
-    figure, axes = new_figure(7.2, 3.4)
+    both = has_held_out(ds)
+    figure, axes = new_figure(9.6 if both else 7.2, 3.4, 1, 1 + both)
     ax = axes[0, 0]
     ends = []
     for i, (name, line) in enumerate(table.groupby("model", sort=False)):
@@ -49,7 +52,30 @@ def loss(ds: xr.Dataset) -> Figure:
     ax.set_xlabel("training step (log scale)")
     ax.set_ylabel("training loss, batch mean\n(log scale, units of the objective)")
     label_lines(ax, ends)
+    if both:
+        _held_out(axes[0, 1], table)
     return figure
+
+
+def has_held_out(ds: xr.Dataset) -> bool:
+    """Whether any run was given held-out images."""
+    return "held_out" in ds and bool(ds["held_out"].notnull().any())
+
+
+def _held_out(ax: Axes, table: pd.DataFrame) -> None:
+    """Held-out losses in the looks that their models have beside it."""
+    ends = []
+    for i, (name, every) in enumerate(table.groupby("model", sort=False)):
+        line, colour = every.dropna(subset="held_out"), SERIES[i % len(SERIES)]
+        if len(line):
+            dashes = DASHES[(i // len(SERIES) + i) % len(DASHES)]
+            ax.plot(line["step"], line["held_out"], color=colour, ls=dashes, marker="o", ms=2.5, label=str(name))
+            ends.append((float(line["held_out"].iloc[-1]), str(name), colour))
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xlabel("training step (log scale)")
+    ax.set_ylabel("held-out loss, averaged weights\n(log scale)")
+    label_lines(ax, ends)
 
 
 @themed
