@@ -23,13 +23,14 @@ from consistency_lab.plots import frames, reading, similarity
 from consistency_lab.plots.by_label import SHOWN, by_label_figure, by_label_frame
 from consistency_lab.plots.differences import differences_figure, differences_frame
 from consistency_lab.plots.gallery import gallery as still
+from consistency_lab.plots.possible import drawn_back
 from consistency_lab.plots.save import drawn
 from consistency_lab.similarity.quantities import is_scored
 
 COLUMNS = 5  # models beside each other in a table that is not to be wider than the page
-FIELDS = {
-    name: name for name in ("network", "predicts", "schedule", "parameters", "seed", "steps", "weights")
-} | {"seconds": "training took"}
+FIELDS = {name: name for name in ("network", "predicts", "schedule", "parameters", "seed", "steps", "weights")} | {
+    "seconds": "training took"
+}
 _SCORE_CURVES = (
     "Above: the score; thick with its 95 % interval, all models; thin, each pair; "
     "dotted and dashed, references (mean over models) with their 95 % intervals over noise. "
@@ -294,19 +295,22 @@ def _models(ds: xr.Dataset, facts: words.Facts) -> Table:
         columns.append((f"score of the others without it, {metric}", [score_text(x, np.nan, np.nan) for x in left]))
     if "ceiling" in ds:
         samples = ds["ceiling"].sel(metric=metric).dropna("sample", how="all").transpose("model", "sample").values
-        columns.append((f"ceiling, {reading.quantity(ds, metric)}", _intervals(samples)))
+        most = np.inf if is_scored(ds, metric) else None
+        columns.append((f"ceiling, {reading.quantity(ds, metric)}", _intervals(samples, most)))
     if "nearest_distance" in ds:
         samples = ds["nearest_distance"].transpose("model", "sample").values
         columns.append(("nearest training image, mean-squared error", _intervals(samples)))
     if "outside" in ds:
         samples = ds["outside"].transpose("model", "sample").values
-        columns.append(("share of pixels outside [−1.5, 1.5]", _intervals(samples)))
+        columns.append(("share of pixels outside [−1.5, 1.5]", _intervals(samples, 1.0)))
         data = f" (data: {number(float(ds['data_spread']))})" if "data_spread" in ds else ""
         spreads = [with_interval(*each) for each in zip(*interval_of(ds, "spread"), strict=True)]
         columns.append((f"standard deviation of pixels{data}", spreads))
     if len(names) <= COLUMNS:
         return Table(("model", *names), [(title, *values) for title, values in columns])
-    return Table(("model", *(title for title, _ in columns)), list(zip(names, *(each for _, each in columns), strict=True)))
+    return Table(
+        ("model", *(title for title, _ in columns)), list(zip(names, *(each for _, each in columns), strict=True))
+    )
 
 
 def _recorded(field: str, value: Any) -> str:
@@ -319,8 +323,10 @@ def _recorded(field: str, value: Any) -> str:
     return f"{value:,}".replace(",", "\u202f") if counted else str(value)
 
 
-def _intervals(samples: np.ndarray) -> list[str]:
-    means, lows, highs = mean_interval(samples)
+def _intervals(samples: np.ndarray, most: float | None = np.inf) -> list[str]:
+    """Means of (model, sample) with their intervals; ``most``: of what lies between zero and that, None for what has no bounds."""
+    found = mean_interval(samples)
+    means, lows, highs = found if most is None else drawn_back(found, 0.0, most)
     return [with_interval(float(a), float(b), float(c)) for a, b, c in zip(means, lows, highs, strict=True)]
 
 

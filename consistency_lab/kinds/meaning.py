@@ -62,7 +62,9 @@ def _beyond(last: xr.Dataset, name: str, metric: str) -> str:
     ends = f"{score_text(float(each.min()), nan, nan)} to {score_text(float(each.max()), nan, nan)}"
     by_pair = f" (mean over pairs; {ends})" if len(each) > 1 else ""
     shown = score_text(float(each.mean()), nan, nan)
-    return f" Once that denoiser's images are subtracted from theirs, the models score {shown} with each other{by_pair}."
+    return (
+        f" Once that denoiser's images are subtracted from theirs, the models score {shown} with each other{by_pair}."
+    )
 
 
 def worst_sample(ds: xr.Dataset, metric: str) -> str:
@@ -74,4 +76,6 @@ def worst_sample(ds: xr.Dataset, metric: str) -> str:
     if math.isnan(share) or sample < 0:
         return ""
     fair = percent(1 / ds.sizes["sample"])
-    return f"The worst sample, {sample}, holds {percent(share)} of the distance; if all held the same it would be {fair}."
+    return (
+        f"The worst sample, {sample}, holds {percent(share)} of the distance; if all held the same it would be {fair}."
+    )

@@ -18,6 +18,7 @@ from consistency_lab.plots import frames, training
 
 DERIVED = ("lr_final", "momentum", "timesteps")  # settings that a recipe derives
 
+
 class Training(Kind):
     """Loss over steps and the time that training took."""
 
@@ -43,7 +44,11 @@ class Training(Kind):
         head = ("model", "steps", "loss, last fifth: median (middle 50 %)", "held-out loss at the end", "time")
         kept = [i for i in range(len(head)) if i < 3 or any(row[i] for row in rows)]
         table = Table([head[i] for i in kept], [[row[i] or "–" for i in kept] for row in rows])
-        clock = [Note("Time: of the wall clock, with all that the machine did beside it.")] if head[-1] in table.head else []
+        clock = (
+            [Note("Time: of the wall clock, with all that the machine did beside it.")]
+            if head[-1] in table.head
+            else []
+        )
         return Section("Training", [*_sooner(ds), *self.figures(ds), table, *clock])
 
 

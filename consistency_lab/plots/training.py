@@ -28,7 +28,7 @@ DRAWN = 300
 
 @themed
 def loss(ds: xr.Dataset) -> Figure:
-    """Training loss of each model: as recorded (faint), and the running median over the last fifth of the steps; held-out losses beside it."""
+    """Training loss: as recorded (faint), and its running median over the last fifth of the steps; beside it, held-out losses."""
     table = frames.training(ds)
     both = has_held_out(ds)
     figure, axes = new_figure(9.6 if both else 7.2, 3.4, 1, 1 + both)

@@ -20,10 +20,10 @@ from consistency_lab.kinds.base import Drawing, Kind, Section
 from consistency_lab.kinds.numbers import plain
 from consistency_lab.kinds.registry import kind_of
 from consistency_lab.markup import markdown
+from consistency_lab.plots.reading import shown
 from consistency_lab.plots.theme import PALETTE
 from consistency_lab.reports.svg import csv_link, inline_svg
 from consistency_lab.store.atomic import as_path, atomic_write
-from consistency_lab.store.shapes import whole
 
 HERE, KINDS_HERE = Path(__file__).parent, Path(_kinds.__file__).parent
 LONG = 24  # rows of a table beyond which it is behind its title
@@ -77,7 +77,7 @@ def _ordered(results: Sequence[xr.Dataset]) -> list[tuple[Kind, xr.Dataset]]:
     for ds in results:
         if not isinstance(ds, xr.Dataset | xr.DataArray):
             raise UserError(f"a report is made of results (xarray datasets), not of {type(ds).__name__}.")
-        ds = whole(ds)
+        ds = shown(ds)
         found.append((kind_of(ds), ds))
     # Those of one kind stay in their order and beside each other, also where another kind has the same place.
     return sorted(found, key=lambda item: (item[0].place, str(item[1].attrs["kind"])))

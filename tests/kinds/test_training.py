@@ -64,7 +64,14 @@ def test_times_of_runs_are_shown(results):
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(0.04, "0.0 s"), (9.94, "9.9 s"), (9.96, "10 s"), (59.6, "1 min 0 s"), (368.07, "6 min 8 s"), (12_000, "3 h 20 min")],
+    [
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.6, "1 min 0 s"),
+        (368.07, "6 min 8 s"),
+        (12_000, "3 h 20 min"),
+    ],
 )
 def test_times_are_said_in_two_units_at_most(seconds, said):
     assert duration(seconds) == said

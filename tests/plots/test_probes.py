@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 
 from consistency_lab.errors import UserError
-from consistency_lab.plots import probes
+from consistency_lab.plots import difficulty, probes
 
 
 def test_difficulty_draws_three_units_and_the_excess(results):
     ds = results.difficulty()
-    figure = probes.difficulty(ds)
+    figure = difficulty.difficulty([ds])
     panels = figure.axes[:6]
     assert [ax.get_title(loc="left") for ax in panels[:3]] == ["in eps units", "in x0 units", "in v units"]
     model = next(line for line in panels[1].lines if line.get_label() == ds.attrs["model"])
@@ -22,7 +22,7 @@ def test_difficulty_draws_three_units_and_the_excess(results):
 
 def test_difficulty_without_references_has_no_second_row(results):
     ds = results.difficulty().drop_dims("reference")
-    figure = probes.difficulty(ds)
+    figure = difficulty.difficulty([ds])
     assert [ax.get_ylabel() for ax in figure.axes if ax.get_ylabel()] == ["squared error\n(mean over pixels)"]
 
 

@@ -200,7 +200,9 @@ def test_validation_of_a_conditional_model_and_what_is_refused(images):
 
 
 def test_training_curves_hold_what_was_validated_and_not_more(images, tmp_path):
-    watched = cl.train(images, **TINY, seed=1, store=tmp_path, validation=images.take(range(20), "held"), validate_every=50)
+    watched = cl.train(
+        images, **TINY, seed=1, store=tmp_path, validation=images.take(range(20), "held"), validate_every=50
+    )
     curves = training_curves([watched, cl.train(images, **TINY, store=tmp_path)])
     records = {record["step"]: record for record in Run.open(watched.folder).records()}
     known = curves["held_out"].sel(model=watched.name).dropna("step")
