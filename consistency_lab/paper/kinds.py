@@ -80,7 +80,7 @@ _COUNTED = {"": "in steps", "pilot_": "with the steps of its pilot", "pilot_seco
 
 
 def recipe_sentence(table: pd.DataFrame) -> str:
-    """Whether the recipe was faster than uniform training with annealing, or at a constant rate where nothing was annealed, in one sentence.
+    """Whether the recipe was faster than uniform training with annealing (constant rate if none was annealed), in one sentence.
 
     Args:
         table: of `race_table`.
@@ -97,7 +97,7 @@ def recipe_sentence(table: pd.DataFrame) -> str:
         else f"the recipe ({first['contestant']})"
     )
     told = [f"{_times(first, prefix)} {words} ({_verdict(first, prefix)})" for prefix, words in _COUNTED.items()]
-    return f"Beside {first['control']}, {who} reached the target, in times as soon: {'; '.join(told)}."
+    return f"Against {first['control']}, {who} reached the target sooner by a factor of {', '.join(told)}."
 
 
 def _verdict(row: Mapping[Any, Any], prefix: str) -> str:

@@ -87,6 +87,7 @@ function showGallery(section, data) {
 
   for (const canvas of section.querySelectorAll("canvas")) draw(canvas, last);
   const slider = section.querySelector(".time");
+  if (!slider) return;  // the final images alone
   const now = section.querySelector(".now");
   const moving = [...section.querySelectorAll("canvas[data-moves]")];
   const show = () => {

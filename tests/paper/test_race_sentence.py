@@ -42,8 +42,8 @@ def test_the_fastest_recipe_is_held_against_annealing_with_all_that_it_cost():
         ]
     )
     assert recipe_sentence(table) == (
-        "Beside uniform, annealed, the fastest of 2 recipes (quick) reached the target, in times as soon: 2 [1.5, 2.5] in steps (faster); "
-        "1.1 [0.9, 1.3] with the steps of its pilot (not told apart); 0.5 [0.4, 0.6] in time with pilot and probes (slower)."
+        "Against uniform, annealed, the fastest of 2 recipes (quick) reached the target sooner by a factor of 2 [1.5, 2.5] in steps "
+        "(faster), 1.1 [0.9, 1.3] with the steps of its pilot (not told apart), 0.5 [0.4, 0.6] in time with pilot and probes (slower)."
     )
 
 
@@ -60,7 +60,7 @@ def test_the_fastest_recipe_is_held_against_annealing_with_all_that_it_cost():
 )
 def test_bounds_tell_only_in_their_own_direction(speedup, said):
     table = pd.DataFrame([row("r", against="control", told=[speedup] * 3)])
-    assert f"the recipe (r) reached the target, in times as soon: {said};" in recipe_sentence(table)
+    assert f"the recipe (r) reached the target sooner by a factor of {said}," in recipe_sentence(table)
 
 
 def test_a_race_without_recipes_says_nothing():
