@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -68,13 +68,29 @@ def _ends(ds: xr.Dataset) -> list[tuple[str, ...]]:
 
 def _sooner(ds: xr.Dataset) -> list[str]:
     """Of every two runs that differ in what a recipe changes and in nothing else: when the second reached what the first came to."""
-    specs, table = facts_of(ds).get("specs"), frames.training(ds).dropna(subset="held_out")
+    facts, table = facts_of(ds), frames.training(ds).dropna(subset="held_out")
+    specs, seconds = facts.get("specs"), {str(model.get("name")): model.get("seconds") for model in models_of(facts)}
     if not isinstance(specs, Mapping) or table.empty:
         return []
     lines = {str(name): line for name, line in table.groupby("model", sort=False)}
-    pairs = itertools.combinations([name for name in lines if name in specs], 2)
-    told = ((first, second, _changed(specs[first], specs[second])) for first, second in pairs)
-    return [_arrival(first, lines[first], second, lines[second], changed) for first, second, changed in told if changed]
+    said = []
+    for first, second in itertools.combinations([name for name in lines if name in specs], 2):
+        if changed := _changed(specs[first], specs[second]):
+            runs = [_Run(name, lines[name], seconds.get(name)) for name in (first, second)]
+            said.append(_arrival(*runs, ", ".join(changed)))
+    return said
+
+
+class _Run(NamedTuple):
+    """A run with its validations, and how many seconds all of it took."""
+
+    name: str
+    line: pd.DataFrame
+    seconds: float | None
+
+    @property
+    def end(self) -> int:
+        return int(self.line["step"].iloc[-1])
 
 
 def _changed(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
@@ -84,30 +100,33 @@ def _changed(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
     return sorted(differing) if set(differing) <= set(DERIVED) else []
 
 
-def _arrival(first: str, base: pd.DataFrame, second: str, line: pd.DataFrame, changed: list[str]) -> str:
-    end, goal = base.iloc[-1], float(base["held_out"].iloc[-1])
-    what = f"the held-out loss with which {first} ended ({number(goal)} after {int(end['step'])} steps)"
-    who, alone = f"{second} ({', '.join(changed)} changed)", "One run each, so there is no interval"
-    there = np.flatnonzero(line["held_out"].to_numpy() <= goal)
-    if not len(there):
-        least = number(line["held_out"].min())
+def _arrival(first: _Run, second: _Run, changed: str) -> str:
+    goal = float(first.line["held_out"].iloc[-1])
+    what = f"the held-out loss with which {first.name} ended ({number(goal)} after {first.end} steps)"
+    who, alone = f"{second.name} ({changed} changed)", "One run each, so there is no interval"
+    step = _crossing(second.line, goal)
+    if step is None:
+        least = number(second.line["held_out"].min())
         return f"{who} was not faster: it never reached {what}; its least was {least}. {alone}."
-    at = {name: _crossing(line, int(there[0]), name, goal) for name in ("step", "seconds")}
-    ratios = [float(end[name]) / at[name] for name in at]
-    verdict = "was faster: it" if ratios[0] > 1.005 else "was not faster: it"
-    in_time = f" and {number(ratios[1])} times in wall-clock time" if np.isfinite(ratios[1]) else ""
+    sooner, in_time = first.end / step, ""
+    if first.seconds and second.seconds:  # steps of a run take alike
+        in_time = f" and {number(sooner * first.seconds / first.end / (second.seconds / second.end))} times in wall-clock time"
+    verdict = "faster" if sooner > 1 else "not faster"
     return (
-        f"{who} {verdict} reached {what} after {round(at['step'])} steps, {number(ratios[0])} times as soon in steps{in_time}, what led "
-        f"to the change not counted. {alone}."
+        f"{who} was {verdict}: it reached {what} after {round(step)} steps, {number(sooner)} times as soon in steps{in_time}, "
+        f"what led to the change not counted. {alone}."
     )
 
 
-def _crossing(line: pd.DataFrame, i: int, along: str, goal: float) -> float:
-    """Where the held-out loss crosses the goal, on a straight line between the validations around it."""
-    values, losses = line[along].to_numpy(dtype=float), line["held_out"].to_numpy(dtype=float)
-    if i == 0:
-        return float(values[0])
-    return float(np.interp(goal, losses[[i, i - 1]], values[[i, i - 1]]))
+def _crossing(line: pd.DataFrame, goal: float) -> float | None:
+    """The step at which the held-out loss first reaches the goal, on a straight line between the validations around it; None if never."""
+    steps, losses = (line[name].to_numpy(dtype=float) for name in ("step", "held_out"))
+    there = np.flatnonzero(losses <= goal)
+    if not len(there):
+        return None
+    if (i := int(there[0])) == 0:
+        return float(steps[0])
+    return float(np.interp(goal, losses[[i, i - 1]], steps[[i, i - 1]]))
 
 
 class Recipe(Kind):

@@ -226,11 +226,10 @@ def landscape(ds: xr.Dataset) -> pd.DataFrame:
 
 
 def training(ds: xr.Dataset) -> pd.DataFrame:
-    """Columns model, step, loss, seconds, held_out: only the steps that a model has; NaN for what was not recorded there."""
+    """Columns model, step, loss, held_out: only the steps that a model has; NaN where no held-out loss was recorded."""
     ds = need(ds, "training", "loss")
     frame = ds[["loss"]].to_dataframe().reset_index()[["model", "step", "loss"]]
-    for name in ("seconds", "held_out"):
-        frame[name] = ds[name].transpose(*ds["loss"].dims).values.ravel() if name in ds else np.nan
+    frame["held_out"] = ds["held_out"].transpose(*ds["loss"].dims).values.ravel() if "held_out" in ds else np.nan
     return frame.dropna(subset="loss").reset_index(drop=True)
 
 

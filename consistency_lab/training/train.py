@@ -310,19 +310,18 @@ def training_curves(models: Sequence[DiffusionModel]) -> xr.Dataset:
     """What models logged that were trained with a store, ``(model, step)``, NaN where one has no such step.
 
     ``loss`` is the mean over 25 steps of what each run itself minimised: it does not compare runs with different densities over t.
-    ``seconds`` of training had passed by then. Where any run was given held-out images, ``held_out`` is their loss, the same for all t and
-    of the averaged weights: that one does compare runs of one objective and one set.
+    Where any run was given held-out images, ``held_out`` is their loss, the same for all t and of the averaged weights: that one does
+    compare runs of one objective and one set. How long each run took is in the provenance, so that two fresh runs give the same numbers.
     """
     records = {model.name: Run.open(model.folder).records() for model in models if model.folder is not None}
     if not records:
         raise UserError("none of the models was trained with a store, so there are no training curves.")
     steps = sorted({record["step"] for rows in records.values() for record in rows})
-    logged = {name: np.full((len(records), len(steps)), np.nan) for name in ("loss", "seconds", "held_out")}
+    logged = {name: np.full((len(records), len(steps)), np.nan) for name in ("loss", "held_out")}
     for row, rows in enumerate(records.values()):
         for record in rows:
             at, held_out = (row, steps.index(record["step"])), record.get("validation", {}).get("loss", np.nan)
             logged["loss"][at], logged["held_out"][at] = record["loss"], held_out
-            logged["seconds"][at] = record.get("seconds", np.nan)
     if np.isnan(logged["held_out"]).all():
         del logged["held_out"]
     result = xr.Dataset(
