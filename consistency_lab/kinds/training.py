@@ -76,8 +76,8 @@ def _sooner(ds: xr.Dataset) -> list[str]:
     said = []
     for first, second in itertools.combinations([name for name in lines if name in specs], 2):
         if changed := _changed(specs[first], specs[second]):
-            runs = [_Run(name, lines[name], seconds.get(name)) for name in (first, second)]
-            said.append(_arrival(*runs, ", ".join(changed)))
+            one, other = (_Run(name, lines[name], seconds.get(name)) for name in (first, second))
+            said.append(_arrival(one, other, ", ".join(changed)))
     return said
 
 
