@@ -212,11 +212,14 @@ def write_results(results: dict[str, xr.Dataset], out: Path, title: str) -> None
 
 def print_headline(comparison: xr.Dataset) -> None:
     from consistency_lab.intervals import interval_of
+    from consistency_lab.kinds.meaning import nearer_reference
     from consistency_lab.kinds.numbers import headline, score_text
     from consistency_lab.plots.frames import overview
 
     head = headline(comparison)
     print(f"\n{head.sentence}\n")
+    if meaning := nearer_reference(comparison, head.metric):
+        print(f"{meaning}\n")
     for row in overview(comparison, head.metric).to_dict("records"):
         print(f"  {row['name']:<40}  {score_text(*interval_of(row, 'score'))}")
 

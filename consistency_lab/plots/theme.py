@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeAlias
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import Formatter, LogFormatterMathtext
 
@@ -41,6 +41,8 @@ INK, MUTED, GRID, SAME, NULL, CEILING, REFERENCE = (light for light, _ in list(P
 SERIES: tuple[str, ...] = (SAME, NULL, CEILING, REFERENCE, *(light for light, _ in list(PALETTE.values())[7:]))
 # A second cue beside colour, in the order of SERIES.
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
+# Noise levels in their order, noise first. All can be seen on white and on dark (3 to 1), so that hue alone tells them apart, beside a bar.
+LEVELS = LinearSegmentedColormap.from_list("levels", ["#6a5fd0", "#a04fb8", "#cc4f86", "#d9653f", "#b98a1c"])
 # Text on coloured cells: not in the palette, because the cell keeps its colour in the dark. Black and white, because of these the better
 # one has a contrast of at least 4.58 to any colour.
 ON_LIGHT, ON_DARK = "#000000", "#ffffff"
@@ -174,7 +176,8 @@ def time_axis(ax: Axes, t: np.ndarray, log_snr: np.ndarray | None = None, labels
     order = np.argsort(log_snr[good])
     known, times = log_snr[good][order], t[good][order]
     marks = [mark for mark in range(-16, 17, 2) if known[0] <= mark <= known[-1]]
-    gap = 0.07 * float(np.ptp(t))
+    # A mark is up to a quarter of an inch wide; the layout, which comes later, leaves an axis about as wide as it is now.
+    gap = max(0.07, 0.28 / _width(ax)) * float(np.ptp(t))
     kept: list[tuple[float, int]] = []
     for mark in marks:
         at = float(np.interp(mark, known, times))
@@ -186,6 +189,13 @@ def time_axis(ax: Axes, t: np.ndarray, log_snr: np.ndarray | None = None, labels
     top.spines["top"].set_visible(False)
     if labels:
         top.set_xlabel("log-SNR = ln(α²/σ²)", fontsize=7.5, color=MUTED)
+
+
+def _width(ax: Axes) -> float:
+    """Inches from the left to the right end of the axes, before the layout."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    return max(float(ax.get_position().width * figure.get_size_inches()[0]), 0.1)
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:

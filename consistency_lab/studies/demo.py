@@ -96,7 +96,8 @@ def run_demo(
     models = {}
     for name, settings in plan.runs.items():
         say(f"training {name}: {settings.steps} steps of {settings.batch} images")
-        models[name] = train(images, name=name, settings=settings, **how)
+        run = partial(train, images, name=name, settings=settings, **how)
+        models[name] = _watched(run, held_out) if name == plan.pilot else run()
     pilot = models[plan.pilot]
     facts = {
         "plan": {**vars(plan), "runs": {name: settings.texts for name, settings in plan.runs.items()}},
@@ -125,8 +126,17 @@ def run_demo(
     recipe = Recipe.from_findings(results[f"difficulty-{plan.pilot}"], results[f"landscape-{plan.pilot}"])
     results["recipe"] = recipe.to_dataset(f"recipe from {plan.pilot}")
     say(f"training {plan.pilot} with the recipe")
-    taught = train(images, name=f"{plan.pilot}-recipe", settings=plan.runs[plan.pilot], recipe=recipe, **how)
+    run = partial(train, images, name=f"{plan.pilot}-recipe", settings=plan.runs[plan.pilot], recipe=recipe, **how)
+    taught = _watched(run, held_out)
     keep(f"difficulty-{taught.name}", [taught], lambda: probe_difficulty(taught, held_out, training_images=images))
     models[taught.name] = taught
     results["training"] = training_curves(list(models.values()))
     return DemoResults(models, results, recipe)
+
+
+def _watched(run: Callable[..., DiffusionModel], held_out: ImageSet) -> DiffusionModel:
+    """The model with its losses on held-out images in its log; without them where the store has a run that was not asked for any."""
+    try:
+        return run(validation=held_out, validate_every=50)
+    except UserError:
+        return run()

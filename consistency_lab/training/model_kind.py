@@ -161,9 +161,11 @@ class ModelKind(ABC, Generic[S, N, M]):
             build: makes the module that is loaded; `build` by default.
         """
 
+        spent: dict[str, Any] = {}
+
         def trained() -> Run | None:
             if store is None:
-                train_unkept(loop, name, progress, watch)
+                spent["seconds"] = round(train_unkept(loop, name, progress, watch), 2)
                 return None
             options: dict[str, Any] = {"keep": self._kept, "force": force, "progress": progress, "watch": watch}
             return train_in_store(store, self.name, name, spec, loop, **options)
@@ -176,7 +178,7 @@ class ModelKind(ABC, Generic[S, N, M]):
         if run is None:
             if loop.step < loop.settings.steps:
                 name, spec = f"{name}@{loop.step}", {**spec, "stopped": loop.step}
-            return self._model(name, spec, module, self._kept(loop.average.weights))
+            return self._model(name, spec, module, self._kept(loop.average.weights), more=spent)
         name = f"{name}@{run.spec['stopped']}" if "stopped" in run.spec else name
         return self.load(run, device=loop.device, name=name, build=build)
 

@@ -206,12 +206,18 @@ def _weights_in(run: Run) -> list[str]:
     return names + [path.name for _, path in snapshot_files(run)]
 
 
-def train_unkept(loop: Loop, name: str, progress: bool | None = None, watch: Watch | None = None) -> None:
-    """Train a loop to its end, or until its callback stops it, and write nothing. Raises `UserError` for a loss that diverges."""
-    watch, started = watch or Watch(), time.monotonic()
+def train_unkept(loop: Loop, name: str, progress: bool | None = None, watch: Watch | None = None) -> float:
+    """Train a loop to its end, or until its callback stops it, and write nothing; returns the seconds that its steps took.
+
+    Raises:
+        UserError: a loss that diverges.
+    """
+    watch, started, seconds = watch or Watch(), time.monotonic(), 0.0
     for record in _watched(loop, name, progress, [], watch, loop.settings.steps):
         if record is not None:
-            watch.tell({**record, "seconds": time.monotonic() - started})
+            seconds = time.monotonic() - started
+            watch.tell({**record, "seconds": seconds})
+    return seconds
 
 
 def _watched(
