@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class Reproduce(OfModels):
     """Measure a result again from what it records, and say number by number whether it agrees. Exit status 0: all do, 1: some do not.
 
-    Models that the store has are loaded, others are trained from their specs; with --force all are trained again, beside the store. A
-    number agrees if it is equal, or within the 95 % interval of the first.
+    Models that the store or the zoo has are loaded, others are trained from their specs; with --force all but the zoo's are trained again,
+    beside the store. A number agrees if it is equal, or within the 95 % interval of the first.
 
     Example: consistency-lab reproduce comparison/results/comparison.nc --dry-run
     """
@@ -82,6 +82,9 @@ class Reproduce(OfModels):
     def _plan(self, recorded: Recorded, store: Any) -> dict[str, Any]:
         plan = {}
         for model in (*recorded.models, *recorded.again):
+            if model.shipped("cpu") is not None:
+                plan[model.name] = f"load zoo:{model.facts['zoo']}"
+                continue
             kept = None if self.force else model.kept(store)
             if kept is None:
                 model.check_trainable()

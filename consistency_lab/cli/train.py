@@ -47,7 +47,7 @@ class Training(SideBySide):
 
     def run(self) -> None:
         from consistency_lab.data.sources import load_images
-        from consistency_lab.loading import kind_of
+        from consistency_lab.model_kinds import kind_of
         from consistency_lab.store.runs import Store
         from consistency_lab.training.group import shared_device
         from consistency_lab.training.lockstep import in_lockstep, lockstep_groups
@@ -113,7 +113,7 @@ class Training(SideBySide):
         return "" if stored == model.name else f" (trained already, as {stored!r}: the store knows it by that name)"
 
     def _default_name(self, job: LoopSettings) -> str:
-        from consistency_lab.loading import kind_of
+        from consistency_lab.model_kinds import kind_of
 
         return kind_of(job).model_name(job)
 

@@ -41,7 +41,7 @@ _BOUNDS: dict[str, dict[str, tuple[float, float]]] = {
 _ERRORS = ("eps error", "x0 error", "v error")  # definitions of difficulty that are means of squares
 
 
-def drawn_back(interval: Iterable[Any], low: float = -np.inf, high: float = np.inf) -> Interval:
+def drawn_back(interval: Iterable[Any], low: Any = -np.inf, high: Any = np.inf) -> Interval:
     """The interval of a quantity from ``low`` to ``high``; one whose estimate lies outside, as an unbiased one may, is left alone."""
     estimate, *ends = (np.asarray(part, dtype=float) for part in interval)
     inside = (estimate >= low) & (estimate <= high)
@@ -57,12 +57,15 @@ def possible(ds: xr.Dataset) -> xr.Dataset:
     """The result with every interval within what its quantity can be; the same object where all are."""
     changed: dict[str, xr.DataArray] = {}
     for name in estimates(ds.data_vars):
-        low, high = _bounds(ds, name)
-        inside = (ds[name] >= low) & (ds[name] <= high)
-        for end in (f"{name}_low", f"{name}_high"):
-            back = ds[end].clip(low, high, keep_attrs=True)
-            if bool((inside & (back != ds[end]) & ds[end].notnull()).any()):
-                changed[end] = ds[end].where(~inside, back)
+        bounds = _bounds(ds, name)
+        if all(np.ndim(bound) == 0 and np.isinf(bound) for bound in bounds):
+            continue
+        low, high = (b.broadcast_like(ds[name]).values if isinstance(b, xr.DataArray) else b for b in bounds)
+        ends = (f"{name}_low", f"{name}_high")
+        back = drawn_back((ds[name].values, *(ds[end].values for end in ends)), low, high)
+        for end, values in zip(ends, back[1:], strict=True):
+            if not np.array_equal(values, ds[end].values, equal_nan=True):
+                changed[end] = ds[end].copy(data=values)
     return ds.assign(changed) if changed else ds
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +27,7 @@ from consistency_lab.similarity.compare import compare
 from consistency_lab.store.runs import Store
 from consistency_lab.training.settings import TrainingSettings
 from consistency_lab.training.train import train, training_curves
+from consistency_lab.zoo import open_zoo
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,63 @@ class DemoResults(NamedTuple):
     models: dict[str, DiffusionModel]
     results: dict[str, xr.Dataset]
     recipe: Recipe
+
+
+@dataclass(frozen=True)
+class QuickPlan:
+    """What the quick demo does, which trains nothing.
+
+    Attributes:
+        families: models of the zoo that are compared with each other: name of the result -> their names.
+        data: the set that they were trained on. The closed-form references are made of it where its files are here.
+        metrics: of every comparison.
+        count: samples of a comparison.
+        sampler: of the diffusion models.
+    """
+
+    families: dict[str, tuple[str, ...]]
+    data: str
+    metrics: tuple[str, ...]
+    count: int
+    sampler: dict[str, Any]
+
+
+def run_quick(
+    plan: QuickPlan,
+    *,
+    seed: int = 0,
+    data_dir: str | Path | None = None,
+    device: str | torch.device | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, xr.Dataset]:
+    """Compare models that ship with the package: a result for each family of the plan.
+
+    Args:
+        plan: what to do; see `presets`.
+        seed: of the shared noise.
+        data_dir: where the files of published sets lie; nothing is downloaded.
+        device: by default a GPU where there is one.
+        say: is told what happens.
+    """
+    try:
+        images = load_images(plan.data, data_dir=data_dir, download=False)
+    except UserError:
+        images = None
+        say(f"{plan.data} is not here, so no closed-form references are drawn beside the models")
+    results = {}
+    for name, members in plan.families.items():
+        say(f"comparing {', '.join(members)}")
+        models = [open_zoo(member, device=device) for member in members]
+        noise, sampler = SharedNoise(seed), Sampler(**plan.sampler)
+        how: dict[str, Any] = {
+            "count": plan.count,
+            "metrics": plan.metrics,
+            "sampler": sampler,
+            "images": images,
+            "ceiling": False,
+        }
+        results[name] = compare(models, noise, **how)
+    return results
 
 
 def demo_data(plan: DemoPlan) -> tuple[ImageSet, ImageSet]:

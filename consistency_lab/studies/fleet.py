@@ -16,7 +16,8 @@ import torch
 from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, check_generative
 from consistency_lab.errors import HeldError, UserError
-from consistency_lab.loading import Model, kind_of
+from consistency_lab.loading import Model
+from consistency_lab.model_kinds import kind_of
 from consistency_lab.progress import current_board
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store

@@ -218,6 +218,33 @@ class ModelKind(ABC, Generic[S, N, M]):
         more = {"run": run.hash[:12], "seconds": (run.summary or {}).get("seconds")}
         return self._model(name or run.name, run.spec, module, tensors, weights, str(path), run.folder, more)
 
+    @plain_defaults()
+    def of_weights(
+        self,
+        name: str,
+        spec: Mapping[str, Any],
+        tensors: Mapping[str, Tensor],
+        *,
+        source: str,
+        device: str | torch.device | None = None,
+        more: Mapping[str, Any] | None = None,
+    ) -> M:
+        """A trained model from averaged weights that lie in no run folder.
+
+        Args:
+            name: how tables call it.
+            spec: that it was trained by.
+            tensors: the weights of its `part`.
+            source: how messages call them, their path for example.
+            device: where to put it; by default a GPU where there is one.
+            more: provenance beside the spec's.
+
+        Raises:
+            StoreError: weights of another architecture.
+        """
+        module = self.build(spec).to(resolve_device(device))
+        return self._model(name, spec, module, tensors, source=source, more=more)
+
     def _kept(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         prefix = f"{self.part}." if self.part else ""
         return {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
