@@ -297,7 +297,7 @@ def test_an_interrupt_elsewhere_is_one_line_too(monkeypatch, capsys):
     def stop(self):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("consistency_lab.cli.Status.run", stop)
+    monkeypatch.setattr("consistency_lab.cli.listing.Status.run", stop)
     assert main(["status"]) == 130
     assert capsys.readouterr().err == "consistency-lab: stopped.\n"
 
@@ -317,7 +317,8 @@ def test_a_run_on_another_number_of_processes_says_that_it_begins_beside_an_unfi
         caplog.clear()
         run = run_io.steps_in_store(store, "model", "m", {**spec, **changed}, loop, check=lambda: None)
         next(run)
-        run.close()
+        with pytest.raises(Stopped):
+            run.throw(Stopped("stopped"))
         return [each.message for each in caplog.records]
 
     interrupt(monkeypatch, 24, lambda: signal.raise_signal(signal.SIGINT))
@@ -332,4 +333,5 @@ def test_a_run_on_another_number_of_processes_says_that_it_begins_beside_an_unfi
     assert not steps(processes=2)  # it is begun: it goes on
     assert not steps(dtype="float64", processes=2)  # another run altogether
     train(images, **TINY, store=store)
-    assert not steps(processes=3)
+    (said,) = steps(processes=3)
+    assert "where 2 processes trained it; on 3" in said
