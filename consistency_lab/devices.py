@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, TypeVar
 
@@ -122,11 +123,12 @@ def keep_freed() -> None:
 def measuring() -> Iterator[None]:
     """Full float32 while something is measured: no TF32 or bfloat16 inside products, deterministic cuDNN kernels.
 
-    The old settings come back afterwards. A generator must not yield inside: its caller would go on under these settings for as long as
-    it holds the generator (`while_running`).
+    The old settings come back when no thread measures or trains any longer; one that wants TF32 waits for those that do not, and the
+    other way round. A generator must not yield inside: its caller would go on under these settings for as long as it holds the generator
+    (`while_running`).
     """
     keep_freed()
-    with _repeatable():
+    with _SWITCHES.block():
         yield
 
 
@@ -137,7 +139,7 @@ def training_in(precision: str) -> Iterator[None]:
     So a spec decides the bits: products are in full float32, or in TF32 where that was asked for, and cuDNN's kernels are deterministic.
     What of bfloat16 is autocast is up to the loop.
     """
-    with _repeatable(), _tf32() if precision == "tf32" else nullcontext():
+    with _SWITCHES.block(tf32=precision == "tf32"):
         yield
 
 
@@ -152,7 +154,7 @@ def evaluating_in(precision: str, device: torch.device) -> Iterator[None]:
     half = precision == "bfloat16"
     with (
         torch.autocast(device.type, dtype=torch.bfloat16) if half else nullcontext(),
-        _tf32() if precision == "tf32" else nullcontext(),
+        _SWITCHES.block(tf32=True) if precision == "tf32" else nullcontext(),
     ):
         yield
 
@@ -192,6 +194,89 @@ def _tf32() -> Iterator[None]:
     finally:
         for at, name, _, old in reversed(told):
             setattr(at, name, old)
+
+
+@dataclass(eq=False)
+class _Block:
+    """One that is open: of which thread, and whether it wants TF32."""
+
+    thread: threading.Thread
+    tf32: bool
+
+
+class _Switches:
+    """torch's switches of precision, as the open blocks want them: all threads have them in common.
+
+    Every block wants what `_repeatable` says, some also TF32, and a thread wants what the block says that it entered last. Threads that
+    want the same are inside at once; one that wants the other waits until they have left or want it too. What was set before comes back
+    when the last block is left, in whichever order and by whichever thread they are left.
+    """
+
+    def __init__(self) -> None:
+        self._turn = threading.Condition()
+        self._open: list[_Block] = []
+        self._waiting: list[threading.Thread] = []
+        self._repeatable, self._tf32, self._has_tf32 = ExitStack(), ExitStack(), False
+
+    @contextmanager
+    def block(self, tf32: bool = False) -> Iterator[None]:
+        """Inside, the switches are as this block wants them."""
+        mine = _Block(threading.current_thread(), tf32)
+        with self._turn:
+            if not self._open:
+                self._repeatable.enter_context(_repeatable())
+            self._open.append(mine)
+            try:
+                self._settle()
+            except BaseException:  # Ctrl-C while it waits
+                self._leave(mine)
+                raise
+        try:
+            yield
+        finally:
+            with self._turn:
+                self._leave(mine)
+
+    def _wanted(self, thread: threading.Thread) -> bool | None:
+        """What a thread wants; None: nothing."""
+        return next((each.tf32 for each in reversed(self._open) if each.thread is thread), None)
+
+    def _settle(self) -> None:
+        """Wait until no thread that is at work wants other than this one, and set that."""
+        me = threading.current_thread()
+        if (wanted := self._wanted(me)) is None:
+            return
+
+        def agreed() -> bool:
+            others = {each.thread for each in self._open} - {me, *self._waiting}
+            return all(self._wanted(other) == wanted for other in others if other.is_alive())
+
+        self._waiting.append(me)
+        self._turn.notify_all()
+        try:
+            self._turn.wait_for(agreed)
+        finally:
+            self._waiting.remove(me)
+        self._set(wanted)
+
+    def _set(self, tf32: bool) -> None:
+        if tf32 and not self._has_tf32:
+            self._tf32.enter_context(_tf32())
+        elif not tf32:
+            self._tf32.close()
+        self._has_tf32 = tf32
+
+    def _leave(self, block: _Block) -> None:
+        self._open.remove(block)
+        self._turn.notify_all()
+        if self._open:
+            self._settle()
+        else:
+            self._set(False)
+            self._repeatable.close()
+
+
+_SWITCHES = _Switches()
 
 
 def while_running(context: Callable[[], AbstractContextManager[Any]], steps: Iterator[T]) -> Iterator[T]:
