@@ -131,11 +131,12 @@ if TYPE_CHECKING:
     from consistency_lab.contrast.vae import train_vae
     from consistency_lab.data.imageset import ImageSet
     from consistency_lab.data.sources import load_images
-    from consistency_lab.diffusion.denoiser import Denoiser, NetworkDenoiser, Prediction
+    from consistency_lab.diffusion.denoiser import Denoiser, NetworkDenoiser
     from consistency_lab.diffusion.loss import denoising_loss
     from consistency_lab.diffusion.model import DiffusionModel
     from consistency_lab.diffusion.noise import SharedNoise
     from consistency_lab.diffusion.optimal import OptimalDenoiser
+    from consistency_lab.diffusion.prediction import Prediction
     from consistency_lab.diffusion.references import GaussianDenoiser
     from consistency_lab.diffusion.sampling import SAMPLERS, Estimate, NextLevel, Sampler, sample_path
     from consistency_lab.diffusion.schedule import SCHEDULES

@@ -76,11 +76,11 @@ LISTS = {
     "metrics": "metrics.distances:METRICS",
     "samplers": "diffusion.sampling:SAMPLERS",
     "schedules": "diffusion.schedule:SCHEDULES",
-    "predictions": "diffusion.denoiser:PREDICTIONS",
+    "predictions": "diffusion.parametrisation:PREDICTIONS",
     "timesteps": "training.timesteps:TIMESTEPS",
     "weightings": "training.weighting:WEIGHTINGS",
     "momentum": "training.momentum:MOMENTUM_RULES",
-    "optimizers": "training.loop:OPTIMIZERS",
+    "optimizers": "training.optimizers:OPTIMIZERS",
     "zoo": "zoo:ZOO",
 }
 

@@ -25,7 +25,7 @@ class GANSettings(LoopSettings):
     """learning rate of the discriminator as a multiple of the generator's"""
     steps: int = 6000
     """steps, each of which moves generator and discriminator once"""
-    optimizer: Choice = chosen("adam(beta1=0.0, beta2=0.99)", "training.loop:OPTIMIZERS")
+    optimizer: Choice = chosen("adam(beta1=0.0, beta2=0.99)", "training.optimizers:OPTIMIZERS")
     """adam, 'adamw(weight_decay=0.01)' or 'sgd(momentum=0.0)'; momentum makes the two circle"""
     lr: float = 1e-3
     """peak learning rate of the generator"""

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from consistency_lab.diffusion.denoiser import Denoiser, Prediction
+from consistency_lab.diffusion.denoiser import Denoiser
+from consistency_lab.diffusion.prediction import Prediction
 from consistency_lab.diffusion.schedule import Schedule
 from consistency_lab.errors import UserError
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from consistency_lab.diffusion.denoiser import Denoiser, Prediction, per_sample
+from consistency_lab.diffusion.denoiser import Denoiser
+from consistency_lab.diffusion.prediction import Prediction, per_sample
 from consistency_lab.diffusion.schedule import Schedule
 
 

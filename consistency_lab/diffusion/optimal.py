@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from consistency_lab.devices import at_a_time
-from consistency_lab.diffusion.denoiser import Denoiser, Prediction
+from consistency_lab.diffusion.denoiser import Denoiser
+from consistency_lab.diffusion.prediction import Prediction
 from consistency_lab.diffusion.schedule import Schedule
 from consistency_lab.errors import UserError
 

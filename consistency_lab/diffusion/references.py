@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from consistency_lab.choices import Registry
-from consistency_lab.diffusion.denoiser import Denoiser, Prediction
+from consistency_lab.diffusion.denoiser import Denoiser
 from consistency_lab.diffusion.local import LocalDenoiser
+from consistency_lab.diffusion.moments import moments_of
 from consistency_lab.diffusion.optimal import OptimalDenoiser
+from consistency_lab.diffusion.prediction import Prediction
 from consistency_lab.diffusion.schedule import Schedule
 from consistency_lab.errors import UserError
 
@@ -49,9 +51,8 @@ class GaussianDenoiser(Denoiser):
         """With the mean and the (population) covariance of images ``(N, C, H, W)``."""
         if len(images) < 2:
             raise UserError("a covariance needs at least two images.")
-        flat = images.double().flatten(1)
-        centred = flat - flat.mean(0)
-        return cls(flat.mean(0).reshape(images.shape[1:]), centred.T @ centred / len(flat), schedule)
+        mean, covariance = moments_of(images)
+        return cls(mean.reshape(images.shape[1:]), covariance, schedule)
 
     def predict(self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> Prediction:
         # Filter in float64: at low noise the gain is 1 - s^2 / variance, and its error would be divided by s again.

@@ -12,9 +12,9 @@ from torch import Tensor
 from consistency_lab.choices import Choice
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import measuring
-from consistency_lab.diffusion.denoiser import per_sample
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.noise import SharedNoise
+from consistency_lab.diffusion.prediction import per_sample
 from consistency_lab.diffusion.schedule import SCHEDULES, Schedule
 from consistency_lab.interop.module import Told, WrappedDenoiser
 from consistency_lab.interop.schedules import discrete_steps

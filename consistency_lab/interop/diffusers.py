@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from consistency_lab.choices import Choice
 from consistency_lab.devices import random_state, resolve_device
-from consistency_lab.diffusion.denoiser import PREDICTIONS, NetworkDenoiser
+from consistency_lab.diffusion.denoiser import NetworkDenoiser
 from consistency_lab.diffusion.model import DiffusionModel
+from consistency_lab.diffusion.parametrisation import PREDICTIONS
 from consistency_lab.diffusion.schedule import Schedule
 from consistency_lab.errors import UserError, naming
 from consistency_lab.interop.layout import CONFIG, OURS, WEIGHTS, Layout, read_json, read_layout

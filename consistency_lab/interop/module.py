@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from consistency_lab.choices import Choice
 from consistency_lab.devices import plain_defaults, resolve_device
-from consistency_lab.diffusion.denoiser import NetworkDenoiser, per_sample
+from consistency_lab.diffusion.denoiser import NetworkDenoiser
 from consistency_lab.diffusion.model import DiffusionModel
+from consistency_lab.diffusion.prediction import per_sample
 from consistency_lab.diffusion.schedule import Schedule
 from consistency_lab.errors import UserError
 from consistency_lab.interop.asking import ask

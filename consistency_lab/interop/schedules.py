@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from consistency_lab.choices import Choice
-from consistency_lab.diffusion.denoiser import PREDICTIONS
+from consistency_lab.diffusion.parametrisation import PREDICTIONS
 from consistency_lab.diffusion.schedule import SCHEDULES, Schedule, TableVP, linear_vp
 from consistency_lab.errors import UserError, unknown_name
 from consistency_lab.interop.mixing import Mixing, MixingSchedule

@@ -14,7 +14,8 @@ import math
 
 from torch import Tensor
 
-from consistency_lab.diffusion.denoiser import Direct, Parametrisation, Prediction
+from consistency_lab.diffusion.parametrisation import Direct, Parametrisation
+from consistency_lab.diffusion.prediction import Prediction
 from consistency_lab.diffusion.schedule import Schedule, Time
 from consistency_lab.errors import UserError
 

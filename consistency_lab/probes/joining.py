@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from consistency_lab.diffusion.denoiser import Denoiser, Parametrisation
+from consistency_lab.diffusion.denoiser import Denoiser
 from consistency_lab.diffusion.loss import TwoStepLoss
+from consistency_lab.diffusion.parametrisation import Parametrisation
 from consistency_lab.diffusion.schedule import Schedule
 from consistency_lab.errors import UserError
 from consistency_lab.probes.frozen import FrozenBatch, SampleLoss, untouched

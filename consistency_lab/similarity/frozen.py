@@ -16,10 +16,10 @@ from torch import Tensor
 
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import measuring, plain_defaults, sent
-from consistency_lab.diffusion.denoiser import per_sample
 from consistency_lab.diffusion.log_snr import kept_points
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, check_diffusion, chunks, described
 from consistency_lab.diffusion.noise import SharedNoise
+from consistency_lab.diffusion.prediction import per_sample
 from consistency_lab.errors import UserError
 from consistency_lab.intervals import Interval, add_interval, mean_interval
 from consistency_lab.metrics.distances import METRICS, Distance

@@ -10,7 +10,7 @@ from torch import Tensor
 from consistency_lab.choices import Choice, Registry
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import sent
-from consistency_lab.diffusion.denoiser import PREDICTIONS
+from consistency_lab.diffusion.parametrisation import PREDICTIONS
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.training.loop import Batch, ShuffledImages, stream_generator
 from consistency_lab.training.settings import TrainingSettings

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from consistency_lab.devices import plain_defaults, training_in
 from consistency_lab.diffusion.denoiser import NetworkDenoiser
+from consistency_lab.diffusion.parametrisation import PREDICTIONS
 from consistency_lab.errors import HeldError, UserError
 from consistency_lab.networks.own import is_own
 from consistency_lab.networks.registry import build_network
@@ -139,7 +140,10 @@ def in_lockstep(
         raise UserError(f"a lock-step is of one model or more, not {most}.")
     placed_jobs = dict(jobs)
     free = {name: s for name, s in jobs.items() if isinstance(s, TrainingSettings) and not s.lockstep}
-    free = {name: s for name, s in free.items() if not is_own(s.network)}  # of which nothing is known
+    # Of a network of one's own nothing is known, and what knows the moments of its data cannot be stacked.
+    free = {
+        n: s for n, s in free.items() if not is_own(s.network) and PREDICTIONS.resolve(s.predicts).name != "gaussian"
+    }
     while free:
         first = next(iter(free.values()))
         group = {name: settings for name, settings in free.items() if alike(first, settings)}

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from consistency_lab.choices import Registry
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import keep_freed, plain_defaults, sent, training_in
 from consistency_lab.errors import UserError
 from consistency_lab.networks.reentrant import differentiating
 from consistency_lab.training.ema import WeightAverage
 from consistency_lab.training.momentum import MomentumSchedule
+from consistency_lab.training.optimizers import OPTIMIZERS
 from consistency_lab.training.settings import LoopSettings
 
 _STREAMS = {"order": 1, "noise": 2, "flip": 3}
@@ -121,45 +121,6 @@ class TrainingStep(NamedTuple):
     parts: Mapping[str, Tensor] = MappingProxyType({})
 
 
-def _check_averages(**factors: float) -> None:
-    """Raise `UserError` for a factor of a moving average outside [0, 1); torch takes such a momentum of SGD without a word."""
-    for name, value in factors.items():
-        if not 0.0 <= value < 1.0:
-            raise UserError(f"{name} of an optimizer lies in [0, 1), not at {value!r}.")
-
-
-def _one_kernel(parameters: list[nn.Parameter]) -> dict[str, bool]:
-    """Have the optimizer step all parameters in one kernel where torch has one, which beside the default rounds in another order."""
-    known = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
-    return {"fused": True} if known else {}
-
-
-def _adam(
-    parameters: list[nn.Parameter], lr: float, *, beta1: float = 0.9, beta2: float = 0.999
-) -> torch.optim.Optimizer:
-    _check_averages(beta1=beta1, beta2=beta2)
-    return torch.optim.Adam(parameters, lr=lr, betas=(beta1, beta2), **_one_kernel(parameters))
-
-
-def _adamw(
-    parameters: list[nn.Parameter], lr: float, *, beta1: float = 0.9, beta2: float = 0.999, weight_decay: float = 0.01
-) -> torch.optim.Optimizer:
-    _check_averages(beta1=beta1, beta2=beta2)
-    decay: dict[str, Any] = {"weight_decay": weight_decay, **_one_kernel(parameters)}
-    return torch.optim.AdamW(parameters, lr=lr, betas=(beta1, beta2), **decay)
-
-
-def _sgd(
-    parameters: list[nn.Parameter], lr: float, *, momentum: float = 0.9, weight_decay: float = 0.0
-) -> torch.optim.Optimizer:
-    _check_averages(momentum=momentum)
-    decay: dict[str, Any] = {"weight_decay": weight_decay, **_one_kernel(parameters)}
-    return torch.optim.SGD(parameters, lr=lr, momentum=momentum, **decay)
-
-
-OPTIMIZERS: Registry[torch.optim.Optimizer] = Registry("optimizer", {"adam": _adam, "adamw": _adamw, "sgd": _sgd})
-
-
 def annealing(settings: LoopSettings, step: int) -> float:
     """Factor of the learning rate at a 0-based step: linear warm-up times linear decay to ``lr_final``."""
     warm = min(1.0, (step + 1) / settings.lr_warmup) if settings.lr_warmup else 1.0
@@ -229,7 +190,7 @@ class Descent:
         if self.momentum is not None:
             return self.momentum.used[0]
         group = self.optimizer.param_groups[0]
-        return group["lr"], group["momentum"]
+        return group["lr"], group["momentum"] if "momentum" in group else group["betas"][0]
 
     def state_dict(self) -> dict[str, Any]:
         momentum = self.momentum.state_dict() if self.momentum else {}

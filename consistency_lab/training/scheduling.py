@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from consistency_lab.devices import plain_defaults
 from consistency_lab.errors import UserError
-from consistency_lab.training.loop import OPTIMIZERS
+from consistency_lab.training.optimizers import OPTIMIZERS
 from consistency_lab.training.settings import LoopSettings
 
 MakeScheduler = Callable[[torch.optim.Optimizer], LRScheduler]

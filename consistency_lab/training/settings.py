@@ -23,8 +23,9 @@ class DiffusionSettings:
 
     network: Choice = chosen("unet", "networks.registry:NETWORKS")
     """network, for example 'unet', 'dit(depth=3)', 'mlp(width=512)'"""
-    predicts: Choice = chosen("eps", "diffusion.denoiser:PREDICTIONS")
-    """what the network predicts: eps, x0, v, flow or edm (preconditioned; its sigma_data is measured on the set)"""
+    predicts: Choice = chosen("eps", "diffusion.parametrisation:PREDICTIONS")
+    """what the network predicts: eps, x0, v, flow, edm (preconditioned; its sigma_data is measured on the set) or gaussian (a correction of
+    the closed-form denoiser of the set's mean and covariance)"""
     conditional: bool = False
     """give the network the labels of the images"""
     label_dropout: float = 0.1
@@ -69,8 +70,8 @@ class LoopSettings:
     """images per step"""
     flip: bool = False
     """mirror each image of a step left to right with probability one half: the data are taken to be as likely mirrored"""
-    optimizer: Choice = chosen("adam", "training.loop:OPTIMIZERS")
-    """adam, 'adamw(weight_decay=0.01)' or 'sgd(momentum=0.9)'"""
+    optimizer: Choice = chosen("adam", "training.optimizers:OPTIMIZERS")
+    """adam, 'adamw(weight_decay=0.01)', 'sgd(momentum=0.9)' or 'muon(momentum=0.95)'"""
     lr: float = 2e-3
     """peak learning rate"""
     lr_warmup: int = 50

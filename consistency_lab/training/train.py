@@ -20,6 +20,8 @@ from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.denoiser import NetworkDenoiser
 from consistency_lab.diffusion.loss import denoising_loss
 from consistency_lab.diffusion.model import DiffusionModel, described, specs_of
+from consistency_lab.diffusion.moments import WithMoments, moments_of
+from consistency_lab.diffusion.parametrisation import PREDICTIONS
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
 from consistency_lab.networks.own import NetworkMaker, code_digest, is_own, network_name, own_choice, own_network
@@ -68,16 +70,19 @@ class _DiffusionKind(ModelKind[TrainingSettings, NetworkDenoiser, DiffusionModel
         settings, data = settings_of(spec), spec["data"]
         channels, height, width = data["shape"]
         shape, seed = (channels, height, width), settings.seeds["init"]
+        parametrisation = PREDICTIONS.build(settings.predicts)
+        shown = (parametrisation.stack * channels, height, width)
         if network is None:
-            built: nn.Module = build_network(settings.network, shape, data["classes"], seed)
+            built: nn.Module = build_network(settings.network, shown, data["classes"], seed)
         elif is_own(settings.network):
-            built = own_network(network, shape, data["classes"], seed)
+            built = own_network(network, shown, data["classes"], seed)
             if code_digest(built) != settings.network.options["code"]:
                 _logger.warning(
                     "the code of %s (or Python) is not what this run was trained with.", type(built).__name__
                 )
         else:
             raise UserError(f"this run's network is {settings.network}, which its spec builds; leave network out.")
+        built = parametrisation.around(built, shape)
         return NetworkDenoiser(built, SCHEDULES.build(settings.schedule), shape, settings.predicts)
 
     def loop(
@@ -91,6 +96,10 @@ class _DiffusionKind(ModelKind[TrainingSettings, NetworkDenoiser, DiffusionModel
     ) -> TrainingLoop:
         """``first``: steps of the runs that this one goes on from; ``rate``: of a scheduler, in the place of the settings'."""
         loss = partial(denoising_loss, units=settings.objective)
+        if (
+            isinstance(module.network, WithMoments) and not first
+        ):  # a model that is gone on from brings those of its own set
+            module.network.measure(*moments_of((images.mirrored() if settings.flip else images).all()))
         if settings.lockstep:
             refuse_several("models in lock-step are trained")
         make = LockstepLoop if settings.lockstep else loop_class()
@@ -236,7 +245,9 @@ def _with_network(
     if isinstance(network, str | Choice):
         return settings.replace(network=network), None
     classes = images.classes if settings.conditional else 0
-    module = own_network(network, images.shape, classes, settings.seeds["init"])
+    channels, height, width = images.shape
+    shown = (PREDICTIONS.build(measured("predicts", settings.predicts, images)).stack * channels, height, width)
+    module = own_network(network, shown, classes, settings.seeds["init"])
     return settings.replace(network=own_choice(module)), module
 
 

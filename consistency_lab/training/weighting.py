@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from consistency_lab.choices import Registry
-from consistency_lab.diffusion.denoiser import UNITS
+from consistency_lab.diffusion.prediction import UNITS
 from consistency_lab.diffusion.schedule import Schedule
 from consistency_lab.errors import UserError, unknown_name
 from consistency_lab.training.timesteps.base import check_weights

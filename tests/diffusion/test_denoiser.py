@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from consistency_lab.diffusion.denoiser import UNITS, NetworkDenoiser, Prediction, per_sample
+from consistency_lab.diffusion.denoiser import NetworkDenoiser
 from consistency_lab.diffusion.loss import denoising_loss, noisy_state
+from consistency_lab.diffusion.prediction import UNITS, Prediction, per_sample
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
 

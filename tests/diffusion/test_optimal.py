@@ -3,9 +3,9 @@ import torch
 
 from consistency_lab.data.sources import load_images
 from consistency_lab.diffusion import optimal
-from consistency_lab.diffusion.denoiser import per_sample
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.optimal import OptimalDenoiser
+from consistency_lab.diffusion.prediction import per_sample
 from consistency_lab.diffusion.sampling import Sampler, sample_path, start_state
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError

@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from consistency_lab.data.sources import load_images
-from consistency_lab.diffusion.denoiser import PREDICTIONS, NetworkDenoiser, per_sample
+from consistency_lab.diffusion.denoiser import NetworkDenoiser
 from consistency_lab.diffusion.noise import SharedNoise
+from consistency_lab.diffusion.parametrisation import PREDICTIONS
+from consistency_lab.diffusion.prediction import per_sample
 from consistency_lab.diffusion.references import ConstantDenoiser, GaussianDenoiser
 from consistency_lab.diffusion.sampling import Sampler, sample_path, start_state
 from consistency_lab.diffusion.schedule import SCHEDULES

@@ -140,7 +140,7 @@ def test_noise_of_a_model_of_half_the_range_counts_twice(score_network):
 @pytest.mark.parametrize("schedule", ["linear", "flow", "edm"])
 def test_the_exact_denoiser_of_a_gaussian_is_itself_in_every_range(value_range, predicts, schedule):
     """Pixels N(m, d^2) in the module's units: its exact answer, in any prediction, is the exact denoiser in ours."""
-    from consistency_lab.diffusion.denoiser import Prediction
+    from consistency_lab.diffusion.prediction import Prediction
     from consistency_lab.diffusion.schedule import SCHEDULES
 
     low, high = value_range

@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 from consistency_lab.data.sources import load_images
-from consistency_lab.diffusion.denoiser import UNITS, GuidedDenoiser, NetworkDenoiser
+from consistency_lab.diffusion.denoiser import GuidedDenoiser, NetworkDenoiser
 from consistency_lab.diffusion.loss import DenoisingLoss, denoising_error, denoising_loss, noisy_state, truth
 from consistency_lab.diffusion.model import DiffusionModel
+from consistency_lab.diffusion.prediction import UNITS
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
 from consistency_lab.networks.registry import build_network

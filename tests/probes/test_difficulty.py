@@ -6,9 +6,10 @@ import torch
 
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.data.sources import load_images
-from consistency_lab.diffusion.denoiser import Denoiser, Prediction
+from consistency_lab.diffusion.denoiser import Denoiser
 from consistency_lab.diffusion.loss import denoising_loss, noisy_state
 from consistency_lab.diffusion.model import DiffusionModel
+from consistency_lab.diffusion.prediction import Prediction
 from consistency_lab.diffusion.references import GaussianDenoiser
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError

@@ -5,12 +5,12 @@ from consistency_lab.contrast.gan import GAN_KIND
 from consistency_lab.contrast.networks import DISCRIMINATORS, GENERATORS
 from consistency_lab.contrast.settings import GANSettings
 from consistency_lab.data.sources import load_images
-from consistency_lab.diffusion.denoiser import PREDICTIONS
+from consistency_lab.diffusion.parametrisation import PREDICTIONS
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.networks.registry import NETWORKS
 from consistency_lab.training.describing import changed_settings, differences
-from consistency_lab.training.loop import OPTIMIZERS
 from consistency_lab.training.momentum import MOMENTUM_RULES
+from consistency_lab.training.optimizers import OPTIMIZERS
 from consistency_lab.training.settings import TrainingSettings
 from consistency_lab.training.timesteps import TIMESTEPS
 from consistency_lab.training.train import training_spec

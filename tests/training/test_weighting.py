@@ -4,8 +4,8 @@ import torch
 from registered import entries
 
 from consistency_lab.data.sources import load_images
-from consistency_lab.diffusion.denoiser import UNITS
 from consistency_lab.diffusion.loss import denoising_loss
+from consistency_lab.diffusion.prediction import UNITS
 from consistency_lab.diffusion.references import closed_form
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError

@@ -27,10 +27,9 @@ from consistency_lab.paper.rows import Rows
 from consistency_lab.probes.frozen import FrozenBatch
 from consistency_lab.progress import told
 from consistency_lab.training.batches import DenoisingBatches
-from consistency_lab.training.loop import TrainingLoop
 from consistency_lab.training.settings import TrainingSettings
 from consistency_lab.training.timesteps.base import effective_share, total_variation
-from consistency_lab.training.train import build_denoiser, training_spec
+from consistency_lab.training.train import DIFFUSION_KIND, build_denoiser, training_spec
 
 EVALUATIONS = 6
 
@@ -178,9 +177,9 @@ def train_watched(watch: Watch, run: RaceRun) -> dict[str, Any]:
     """
     settings, spec = run.settings, training_spec(watch.images, run.settings, watch.device)
     denoiser, averaged = (build_denoiser(spec).to(watch.device) for _ in range(2))
-    source = DenoisingBatches(watch.images, settings, watch.device)
-    loss_of = partial(denoising_loss, units=settings.objective)
-    loop = TrainingLoop(denoiser, loss_of, source, settings, watch.device)
+    loop = DIFFUSION_KIND.loop(denoiser, watch.images, settings, watch.device)
+    source = loop.source
+    assert isinstance(source, DenoisingBatches)
     planned, steps, densities = evaluation_steps(settings.steps), list[int](), [source.sampler.checked_masses(0)]
     losses: list[float | None] = []
     seconds: list[float] = []
