@@ -11,6 +11,7 @@ import xarray as xr
 
 from consistency_lab.choices import Choice
 from consistency_lab.errors import UserError
+from consistency_lab.recipe.closed_form import COMPLETE, WORTH, ClosedForm
 from consistency_lab.store.shapes import whole
 from consistency_lab.training.settings import TrainingSettings
 
@@ -95,8 +96,6 @@ def density_profile(
         )
     values = values / values.max()
     t = difficulty["t"].values
-    cumulative = np.cumsum(values) / values.sum()
-    quarter, half, most = (float(t[np.searchsorted(cumulative, share)]) for share in (0.25, 0.5, 0.9))
     power = "" if exponent == 1 else f", raised to {exponent:g}"
     end = (
         "Their losses are weighted back to the uniform objective"
@@ -105,10 +104,40 @@ def density_profile(
     )
     reason = (
         f"Times are drawn in proportion to the {what} of {pilot_of(difficulty)} at each t{power}, "
-        f"with a uniform share of {UNIFORM_SHARE:g}: a quarter of the remaining draws fall below t = {quarter:.2f}, half below {half:.2f}, "
-        f"nine tenths below {most:.2f}. {end}."
+        f"with a uniform share of {UNIFORM_SHARE:g}: {quarters(t, values)}. {end}."
     )
     return t, values, reason
+
+
+def quarters(t: np.ndarray, values: np.ndarray) -> str:
+    """Where the draws of a density fall, its uniform share apart, in words."""
+    cumulative = np.cumsum(values) / values.sum()
+    quarter, half, most = (float(t[np.searchsorted(cumulative, share)]) for share in (0.25, 0.5, 0.9))
+    return f"a quarter of the remaining draws fall below t = {quarter:.2f}, half below {half:.2f}, nine tenths below {most:.2f}"
+
+
+def density_pairs(t: np.ndarray, values: np.ndarray) -> tuple[tuple[float, float], ...]:
+    """(t, density) with the uniform share mixed in, of values at the centres of equal cells."""
+    width = t[1] - t[0] if len(t) > 1 else 1.0
+    heights = UNIFORM_SHARE / (len(t) * width) + (1 - UNIFORM_SHARE) * values / (values.sum() * width)
+    return tuple(zip(t.tolist(), heights.tolist(), strict=True))
+
+
+def preconditioning_of(found: ClosedForm, name: str) -> tuple[Choice, str]:
+    """What the network is to predict, and the reason as text."""
+    told, white = float(found.losses.mean()), found.white
+    known = (
+        f"A denoiser that knows the mean and covariance of {name!r} has the loss {told:.4f} on Gaussian data of these moments, one that "
+        f"knows the variance of a pixel {white:.4f}: the covariance takes {100 * found.taken_off:.0f} % off"
+    )
+    if found.taken_off < WORTH:
+        return Choice("edm"), (
+            f"{known}, less than the {100 * WORTH:g} % that would be worth its axes. The network is preconditioned by the variance (edm)."
+        )
+    return Choice("gaussian", {"components": found.components}), (
+        f"{known}. So the network corrects that denoiser, and begins where it is; {found.components} of {found.pixels} axes of the "
+        f"covariance leave its loss within {100 * COMPLETE:g} %."
+    )
 
 
 def followed_exponent(difficulty: xr.Dataset, exponent: float, adam: bool) -> tuple[float, str]:

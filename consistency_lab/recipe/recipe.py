@@ -11,11 +11,13 @@ import numpy as np
 import xarray as xr
 
 from consistency_lab.choices import Choice
+from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import DamagedError, UserError
 from consistency_lab.inputs import check_file
 from consistency_lab.json_text import parsed
 from consistency_lab.markup import bullets, table
+from consistency_lab.recipe.closed_form import POWER, closed_form_of
 from consistency_lab.recipe.derivation import (
     UNIFORM_SHARE,
     Curvature,
@@ -23,12 +25,15 @@ from consistency_lab.recipe.derivation import (
     Rough,
     Use,
     at_knots,
+    density_pairs,
     density_profile,
     followed_exponent,
     from_curvature,
     from_roughness,
     of_kind,
     pilot_of,
+    preconditioning_of,
+    quarters,
     read_curvature,
 )
 from consistency_lab.store.atomic import as_path, atomic_write, unreadable
@@ -123,10 +128,33 @@ class Recipe:
             more, why = from_roughness(rough)
         elif curvature is not None or landscapes:
             more, why = from_curvature(curvature, rough, settings, measured_momentum)
-        width = t[1] - t[0] if len(t) > 1 else 1.0
-        heights = UNIFORM_SHARE / (len(t) * width) + (1 - UNIFORM_SHARE) * values / (values.sum() * width)
-        pairs = tuple(zip(t.tolist(), heights.tolist(), strict=True))
-        return cls({**changes, **more}, (*reasons, *why), pairs, draws)
+        return cls({**changes, **more}, (*reasons, *why), density_pairs(t, values), draws)
+
+    @classmethod
+    def from_images(cls, images: ImageSet, *, settings: TrainingSettings | None = None) -> Recipe:
+        """Derive a recipe from the mean and covariance of the images to be trained on: no pilot, seconds of time.
+
+        Args:
+            images: the training set.
+            settings: what is to be trained: its schedule, and whether images are mirrored.
+
+        Raises:
+            UserError: a set whose images are all the same.
+        """
+        check_set(images)
+        settings = settings or TrainingSettings()
+        found = closed_form_of(images, SCHEDULES.build(settings.schedule), settings.flip)
+        predicts, preconditioning = preconditioning_of(found, images.name)
+        values = found.losses**POWER / (found.losses**POWER).max()
+        timesteps = Choice("loss_root", {"exponent": POWER, "floor": UNIFORM_SHARE})
+        draws = (
+            f"Times are drawn in proportion to the {POWER:g}th power of the mean loss of the run itself at each t, with a uniform share of "
+            f"{UNIFORM_SHARE:g}, and weighted back to the uniform objective: the root of the expected squared gradient norm, which goes "
+            "with the loss where the Jacobian of the network is of one size at all t, raised to 1.5. Of the closed form's loss that is: "
+            f"{quarters(found.t, values)}."
+        )
+        changes: dict[str, object] = {"predicts": predicts, "timesteps": timesteps}
+        return cls(changes, (preconditioning, draws), density_pairs(found.t, values), "importance")
 
     @classmethod
     def paper(cls, *, center: float = 0.3, width: float = 0.2) -> Recipe:
