@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import tyro
 
-from consistency_lab.cli.common import SideBySide, cost_facts
+from consistency_lab.cli.common import SideBySide, cost_facts, training_images
 from consistency_lab.cli.live import Say, live
 from consistency_lab.cli.plans import DryRun
 from consistency_lab.errors import UserError
@@ -30,7 +30,11 @@ class MakeRecipe(DryRun):
 
     answers: ClassVar[bool] = True
     findings: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """.nc files: one difficulty, any number of landscapes, at most one curvature; none for the paper's own recipe"""
+    """.nc files: one difficulty, any number of landscapes, at most one curvature; none for the paper's own recipe, or one from --data"""
+    data: str | None = None
+    """without findings: a training set, whose mean and covariance the recipe follows; no pilot is needed"""
+    data_dir: Path | None = None
+    """folder with the files of published sets; data/ by default"""
     settings: TrainingSettings = field(default_factory=TrainingSettings)
     draws: Literal["importance", "objective"] = "importance"
     """importance: draws are weighted back to the uniform objective. objective: hard times count for more"""
@@ -55,7 +59,12 @@ class MakeRecipe(DryRun):
                     f"{path} is a result of kind {kind!r}; a recipe follows difficulty, landscape and curvature."
                 )
             by_kind[kind].append(result)
-        if not results:
+        images = training_images(self.data, self.data_dir)
+        if results and images is not None:
+            raise UserError("a recipe follows findings of a pilot, or --data; leave one of the two out.")
+        if images is not None:
+            recipe = Recipe.from_images(images, settings=self.settings)
+        elif not results:
             recipe = Recipe.paper()
         elif len(by_kind["difficulty"]) != 1 or len(by_kind["curvature"]) > 1:
             raise UserError("a recipe needs one difficulty result and at most one curvature.")
@@ -85,8 +94,9 @@ class Race(SideBySide):
 
     preset: str = "digits"
     """data, network and seeds: digits, fashion"""
-    contestants: Literal["standard", "centers"] = "standard"
-    """standard: controls, published methods, the paper's recipe and ours. centers: the paper's ablation over the center of CLTS"""
+    contestants: Literal["standard", "pilot-free", "centers"] = "standard"
+    """standard: controls, published methods, the paper's recipe and ours from a pilot. pilot-free: a recipe from the mean and covariance of
+    the set, its ablations, Muon, and a matched control of each. centers: the paper's ablation over the center of CLTS"""
     recipes: tuple[Path, ...] = ()
     """recipes from findings on another set, such as the recipe-*.json that its race writes: they cost no pilot here"""
     consistency: bool = False

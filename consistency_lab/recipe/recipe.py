@@ -136,7 +136,7 @@ class Recipe:
 
         Args:
             images: the training set.
-            settings: what is to be trained: its schedule, and whether images are mirrored.
+            settings: what is to be trained: its schedule, whether images are mirrored, and, for the annealing, optimizer and steps.
 
         Raises:
             UserError: a set whose images are all the same.
@@ -154,7 +154,9 @@ class Recipe:
             f"{quarters(found.t, values)}."
         )
         changes: dict[str, object] = {"predicts": predicts, "timesteps": timesteps}
-        return cls(changes, (preconditioning, draws), density_pairs(found.t, values), "importance")
+        more, annealing = from_curvature(None, Rough(()), settings, measured_momentum=False)
+        reasons = (preconditioning, draws, *annealing)
+        return cls({**changes, **more}, reasons, density_pairs(found.t, values), "importance")
 
     @classmethod
     def paper(cls, *, center: float = 0.3, width: float = 0.2) -> Recipe:

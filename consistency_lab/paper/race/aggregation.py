@@ -93,6 +93,7 @@ def gathered(
             "qualified": ("metric", np.array(qualified)),
             "role": ("contestant", [c.role for c in contestants]),
             "entry": ("contestant", [c.entry for c in contestants]),
+            "matched": ("contestant", [c.matched for c in contestants]),
             "pilot_steps": ("contestant", np.array([c.pilot_steps for c in contestants], dtype=np.int32)),
             "pilot_seconds": ("contestant", np.array([c.pilot_seconds for c in contestants])),
             "batch": ("contestant", np.array([c.settings.batch for c in contestants], dtype=np.int32)),

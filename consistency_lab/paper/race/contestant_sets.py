@@ -16,6 +16,7 @@ from consistency_lab.training.settings import TrainingSettings
 
 ANNEALED_TO = 0.1  # where MDLRC's rate ends too, so that linear decay is its matched control
 CENTERS = (0.1, 0.3, 0.5, 0.7, 0.9)
+CLOSED_FORM, EDM, MUON = "closed form", "EDM", "Muon"
 FOLLOWING, FIXED = "recipe, followed density", "recipe, fixed density"
 MEASURED, CONSTANT, SHUFFLED = f"{FOLLOWING}, measured momentum", f"{FOLLOWING}, constant rate", "shuffled findings"
 # The exponent of the followed density was chosen on three seeds of the digits that no race has (3000 to 3002): the target fell after 326
@@ -99,6 +100,61 @@ def standard_contestants(
     # A followed density looks at the losses of its own run, so that there is nothing to shuffle.
     blind = found.shuffled(0).recipe(base, **OURS[FIXED])
     contestants += at_horizons(Contestant(SHUFFLED, blind.apply(base), "shuffled", **cost), at)  # type: ignore[arg-type]
+    return contestants
+
+
+def families_of(free: Recipe) -> dict[str, dict[str, object]]:
+    """What a rate is looked for, besides the base as it is: optimizers and preconditionings, with uniform times at a constant rate."""
+    closed = {"predicts": free.changes["predicts"]}
+    return {
+        CLOSED_FORM: closed,
+        EDM: {"predicts": "edm"},
+        MUON: {"optimizer": "muon"},
+        f"{MUON}, {CLOSED_FORM}": {"optimizer": "muon", **closed},
+    }
+
+
+def pilot_free_contestants(
+    base: TrainingSettings,
+    free: Recipe,
+    rates: Mapping[str, float],
+    *,
+    horizons: Sequence[float] = (0.3, 0.45, 0.5, 1.0),
+    length: float = 0.5,
+) -> list[Contestant]:
+    """A recipe from the moments of the set alone, and what each of its parts is worth.
+
+    Every optimizer and preconditioning runs with the recipe's draws and, as their matched control, with uniform times; the draws also run
+    without either. All but the control share the recipe's annealing.
+
+    Args:
+        base: uniform times at a constant rate.
+        free: `Recipe.from_images` of the set, for ``base``.
+        rates: of `families_of`, name -> learning rate; the base's own where a name is not there.
+        horizons, length: as in `standard_contestants`.
+    """
+    draws, annealing = ({key: free.changes[key]} for key in ("timesteps", "lr_final"))
+    annealed = base.replace(**annealing)
+    at, several = [length], sorted({min(*horizons, length), length})
+    contestants = [
+        Contestant("uniform", base, "control"),
+        *at_horizons(Contestant("uniform + annealing", annealed, "annealed"), horizons),
+        *at_horizons(Contestant("followed draws", annealed.replace(**draws), "ablation"), at),
+    ]
+    for name, changes in families_of(free).items():
+        own = annealed.replace(**changes, lr=rates.get(name, base.lr))
+        both, matched = f"{name} + followed draws", f"{name}, uniform"
+        ours = Contestant(both, own.replace(**draws), "recipe" if name == CLOSED_FORM else "ablation", matched=matched)
+        contestants += at_horizons(ours, several if CLOSED_FORM in name else at)
+        contestants += at_horizons(Contestant(matched, own, "matched"), several if CLOSED_FORM in name else at)
+        if name == CLOSED_FORM:
+            more = {
+                f"{both}, constant rate": ours.settings.replace(lr_final=base.lr_final),
+                f"{both}, MDLRC": ours.settings.replace(momentum="mdlrc", lr_final=base.lr_final),
+                f"{name} + CLTS": own.replace(timesteps="clts"),
+            }
+            for each, settings in more.items():
+                contestants += at_horizons(Contestant(each, settings, "ablation", matched=matched), at)
     return contestants
 
 

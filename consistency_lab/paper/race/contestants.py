@@ -18,7 +18,19 @@ from consistency_lab.errors import UserError
 from consistency_lab.training.settings import TrainingSettings
 from consistency_lab.training.timesteps import BINS, TIMESTEPS
 
-ROLES = ("control", "annealed", "momentum", "density", "twin", "curriculum", "paper", "recipe", "shuffled")
+ROLES = (
+    "control",
+    "annealed",
+    "matched",
+    "momentum",
+    "density",
+    "twin",
+    "curriculum",
+    "paper",
+    "recipe",
+    "ablation",
+    "shuffled",
+)
 _KNOTS = 101
 
 
@@ -31,6 +43,7 @@ class Contestant:
         settings: of its runs; the race sets the seed.
         role: one of `ROLES`. Speed-ups are taken against the fastest of each controlling role.
         entry: contestants of one entry are one idea at several lengths of run; its own name where it is alone.
+        matched: the entry of its own control, alike in optimizer, preconditioning and annealing, with uniform times; "" where it has none.
         pilot_steps: steps that were spent on the same set to find its recipe.
         pilot_seconds: time that was spent on it, of those steps and of the probes.
     """
@@ -41,6 +54,7 @@ class Contestant:
     entry: str = ""
     pilot_steps: int = 0
     pilot_seconds: float = 0.0
+    matched: str = ""
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:

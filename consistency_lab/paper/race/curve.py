@@ -43,7 +43,9 @@ def speedup_curve(
     if set(wanted) - set(known):
         raise UserError(f"the race has no {', '.join(sorted(set(wanted) - set(known)))}; there are {', '.join(known)}.")
     kept = [
-        n for n, role in zip(known, race["role"].values, strict=True) if n in wanted or role in ("control", "annealed")
+        n
+        for n, role in zip(known, race["role"].values, strict=True)
+        if n in wanted or role in ("control", "annealed", "matched")
     ]
     again = again.sel(contestant=kept)
     for i, fraction in enumerate(again["target"].values):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,11 +20,14 @@ from consistency_lab.paper.race.contestant_sets import (
     FIXED,
     FOLLOWING,
     center_contestants,
+    families_of,
+    pilot_free_contestants,
     recipes_of,
     standard_contestants,
 )
 from consistency_lab.paper.race.contestants import Contestant
 from consistency_lab.paper.race.findings import Findings, findings, findings_spec, from_row, unknown
+from consistency_lab.paper.race.parallel_runs import run_all
 from consistency_lab.paper.race.race import FOLLOWED, TARGETS, Live, race
 from consistency_lab.paper.race.running import RaceRun, Watch, evaluation_steps, recorded
 from consistency_lab.paper.rows import Rows
@@ -35,7 +39,12 @@ from consistency_lab.studies.executors import Executor, executor_of
 from consistency_lab.training.settings import TrainingSettings
 from consistency_lab.training.train import build_denoiser, training_spec
 
-CONTESTANT_SETS = ("standard", "centers")
+CONTESTANT_SETS = ("standard", "pilot-free", "centers")
+RATES = (
+    0.5,
+    1.0,
+    2.0,
+)  # in units of the base's: what each optimizer and preconditioning is tried at, on a seed that no race has
 _TIMED = 64  # images of a timed forward pass
 
 
@@ -52,7 +61,8 @@ class RacePlan:
         horizons: lengths of run, as fractions of the base's steps, of uniform times with annealing.
         length: of everything else that anneals.
         targets: fractions of the target pilot's run.
-        target_seed, pilot_seed: of the target pilot and of the pilot whose findings the recipes follow.
+        target_seed, pilot_seed, rate_seed: of the target pilot, of the pilot whose findings the recipes follow, and of the runs that
+            learning rates are chosen by.
         followed: seeds whose controls and recipes are sampled at every evaluation; all others at the last.
         batch, every, count, nfe: samples of the frozen batch, steps between its records, samples of an evaluation and network evaluations a
             sample.
@@ -70,6 +80,7 @@ class RacePlan:
     targets: tuple[float, ...] = TARGETS
     target_seed: int = 1000
     pilot_seed: int = 2000
+    rate_seed: int = 3000
     batch: int = 512
     every: int = 25
     count: int = 1000
@@ -95,14 +106,62 @@ class RacePlan:
 
 
 def race_contestants(
-    plan: RacePlan, contestant_set: str, found: Findings, foreign: Mapping[str, Recipe] | None = None
+    plan: RacePlan,
+    contestant_set: str,
+    found: Findings,
+    foreign: Mapping[str, Recipe] | None = None,
+    free: Recipe | None = None,
+    rates: Mapping[str, float] | None = None,
 ) -> list[Contestant]:
-    """The contestants. Raises `UserError` for a set that does not exist, or recipes for one that has none."""
+    """The contestants. Raises `UserError` for a set that does not exist, or recipes for one that has none.
+
+    Args:
+        found, foreign: of the standard ones.
+        free, rates: of those without a pilot, see `pilot_free_contestants`.
+    """
     _check_contestant_set(contestant_set, foreign)
     if contestant_set == "centers":
         return center_contestants(plan.base)
+    if contestant_set == "pilot-free":
+        assert free is not None
+        return pilot_free_contestants(plan.base, free, rates or {}, horizons=plan.horizons, length=plan.length)
     options = {"pilot_steps": plan.pilot_steps, "horizons": plan.horizons, "length": plan.length, "foreign": foreign}
     return standard_contestants(plan.base, found, **options)  # type: ignore[arg-type]
+
+
+def free_recipe(plan: RacePlan, images: ImageSet) -> Recipe:
+    """The recipe that needs no pilot, for the base of a plan."""
+    return Recipe.from_images(images, settings=plan.base)
+
+
+def rate_runs(plan: RacePlan, free: Recipe) -> dict[str, dict[float, RaceRun]]:
+    """The runs that learning rates are chosen by: name of a family -> rate -> run, uniform times at a constant rate.
+
+    The base itself is among them, to show whether its rate is the best of the three; a race keeps it, since targets rest on it.
+    """
+    families: dict[str, dict[str, object]] = {"base": {}, **families_of(free)}
+    return {
+        name: {
+            factor * plan.base.lr: RaceRun(
+                f"{name} at {factor:g} of the rate",
+                plan.base.replace(**changes, lr=factor * plan.base.lr, seed=plan.rate_seed),
+            )
+            for factor in RATES
+        }
+        for name, changes in families.items()
+    }
+
+
+def chosen_rates(watch: Watch, runs: Mapping[str, Mapping[float, RaceRun]], rows: Rows) -> dict[str, float]:
+    """Of each family the rate with the lowest loss at the end of its run; one that diverged has none."""
+
+    def end(run: RaceRun) -> float:
+        found = recorded(watch, run, rows)
+        assert found is not None  # they have been run
+        last = found["loss"][-1] if found["diverged_at"] is None else None
+        return math.inf if last is None else float(last)
+
+    return {name: min(its, key=lambda rate: end(its[rate])) for name, its in runs.items()}
 
 
 def race_recipes(plan: RacePlan, rows: Rows, device: torch.device | None = None) -> dict[str, Recipe]:
@@ -120,8 +179,8 @@ def race_recipes(plan: RacePlan, rows: Rows, device: torch.device | None = None)
 def _check_contestant_set(contestant_set: str, foreign: Mapping[str, Recipe] | None) -> None:
     if contestant_set not in CONTESTANT_SETS:
         raise UserError(f"the contestants of a race are one of {', '.join(CONTESTANT_SETS)}, not {contestant_set!r}.")
-    if contestant_set == "centers" and foreign:
-        raise UserError("the ablation over centers races no recipes; give them to the standard contestants.")
+    if contestant_set != "standard" and foreign:
+        raise UserError(f"the {contestant_set} contestants race no recipes of others; give them to the standard ones.")
 
 
 def run_race(
@@ -143,7 +202,8 @@ def run_race(
         plan: what to do; see `presets`.
         store: where the classifier is kept.
         rows: where findings, runs and evaluations are kept.
-        contestant_set: ``"standard"``, or ``"centers"``: the paper's ablation over the center of CLTS.
+        contestant_set: ``"standard"``; ``"pilot-free"``: a recipe from the moments of the set, with its ablations and matched controls; or
+            ``"centers"``: the paper's ablation over the center of CLTS.
         foreign: name -> recipe from findings on another set.
         device: the CPU by default.
         workers, executor: where runs are trained, see `executor_of`.
@@ -155,12 +215,20 @@ def run_race(
     whole, images, held_out = plan.sets()
     say(f"{images.name}: {len(images)} images, {len(held_out)} held out")
     watch = _watch(plan, whole, images, held_out, store, place)
-    found = unknown()
+    found, free, rates = unknown(), None, dict[str, float]()
+    if contestant_set == "pilot-free":
+        free = free_recipe(plan, images)
+        for reason in free.reasons:
+            say(reason)
+        tried = rate_runs(plan, free)
+        run_all(watch, [run for its in tried.values() for run in its.values()], rows, where, say=say)
+        rates = chosen_rates(watch, tried, rows)
+        say("learning rates: " + ", ".join(f"{name} {rate:g}" for name, rate in rates.items()))
     if contestant_set == "standard":
         say(f"pilot of {plan.pilot_steps} steps and its findings")
         found = findings(images, plan.pilot, rows, place, where)
         say("training {:.1f} s, probes {:.1f} s".format(*found.seconds))
-    contestants = race_contestants(plan, contestant_set, found, foreign)
+    contestants = race_contestants(plan, contestant_set, found, foreign, free, rates)
     options = {"seeds": range(plan.seeds), "target_seed": plan.target_seed, "targets": plan.targets}
     more = {"followed": plan.followed, "executor": where, "live": live, "say": say}
     return race(contestants, watch, rows, **options, **more)  # type: ignore[arg-type]
@@ -185,15 +253,21 @@ def race_dry_run(
     _check_contestant_set(contestant_set, foreign)
     whole, images, held_out = plan.sets()
     row = rows.find(findings_spec(images, plan.pilot, place))
-    contestants = race_contestants(plan, contestant_set, from_row(row) if row else unknown(), foreign)
     # Rows are known by the classifier's facts among others; where there are rows there has been a classifier.
     watch = _watch(plan, whole, images, held_out, store, place) if len(rows) else None
+    free = free_recipe(plan, images) if contestant_set == "pilot-free" else None
+    tried = rate_runs(plan, free) if free else {}
+    trials = [run for its in tried.values() for run in its.values()]
+    settled = watch is not None and all(recorded(watch, run, rows) is not None for run in trials)
+    rates = chosen_rates(watch, tried, rows) if watch is not None and settled else {}
+    known = from_row(row) if row else unknown()
+    contestants = race_contestants(plan, contestant_set, known, foreign, free, rates)
     per_step: dict[TrainingSettings, float] = {}
     sampled, looked = (_seconds_to_evaluate(images, plan, place, n) for n in (plan.nfe * plan.count, plan.batch))
 
     def step_of(settings: TrainingSettings) -> float:
-        # Whatever is drawn and however it anneals, a step costs the same but for its network, optimizer and momentum.
-        names = ("network", "batch", "optimizer", "momentum", "precision")
+        # Whatever is drawn and however it anneals, a step costs the same but for its network, preconditioning, optimizer and momentum.
+        names = ("network", "predicts", "batch", "optimizer", "momentum", "precision")
         alike = plan.base.replace(**{name: getattr(settings, name) for name in names})
         if alike not in per_step:
             per_step[alike] = seconds_per_step(images, alike, place)
@@ -205,6 +279,8 @@ def race_dry_run(
         cost["pilot"] = (training, 2 * training)
     control = contestants[0]
     planned = {"target pilot": [RaceRun("target pilot", control.settings.replace(seed=plan.target_seed))]}
+    if trials:
+        planned["learning rates"] = trials
     for each in contestants:
         follow = each.role in FOLLOWED
         planned[each.name] = [

@@ -20,6 +20,7 @@ AGAINST = {
     "density": "fastest density of others",
     "twin": "faster static twin",
 }
+MATCHED = "uniform, same optimizer and preconditioning"
 
 
 def crossings(race: xr.Dataset, contestant: str, target: float, seconds: bool = False) -> list[Crossing]:
@@ -77,7 +78,12 @@ def race_table(race: xr.Dataset, target: float | None = None) -> pd.DataFrame:
             "effective_sample_size": float(part["effective_share"].mean()) * int(part["batch"]),
         }
         rivals = [other for other, its in zip(names, entries, strict=True) if its == entry]
-        for label, control in controls.items():
+        against = dict(controls)
+        if own_control := str(part["matched"].item() if "matched" in part else ""):
+            members = [other for other, its in zip(names, entries, strict=True) if its == own_control]
+            if members:
+                against[MATCHED] = fastest(race, members, target)
+        for label, control in against.items():
             base = crossings(race, control, target)
             row: dict[str, Any] = {
                 "contestant": name,
