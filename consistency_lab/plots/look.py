@@ -164,11 +164,11 @@ class StyledFigure(Figure):
     finished = False
 
     def savefig(self, fname: Any, **options: Any) -> None:
-        """As `matplotlib.figure.Figure.savefig`. Dates are left out of the file unless ``metadata`` gives one.
+        """As `matplotlib.figure.Figure.savefig`, with the caller's resolution. Dates are left out of the file unless ``metadata`` gives one.
 
         A page of `PdfPages` has the fonts that matplotlib's settings ask for, as all its pages have; within `look` they are TrueType.
         """
-        settings = dict(self.look.settings)
+        settings = {key: value for key, value in self.look.settings.items() if key != "savefig.dpi"}
         if isinstance(fname, PdfPages):
             # Fonts are written when the whole is closed, outside of here.
             settings = {key: value for key, value in settings.items() if key not in FONTS}
