@@ -5,10 +5,12 @@ from __future__ import annotations
 import pandas as pd
 from _common import Drawn, Source, listed, main, of, relation
 
+from consistency_lab.intervals import interval_names
 from consistency_lab.paper.plots.studies import Panel, forest
 from consistency_lab.paper.race.table import fastest, finals_table, race_table
 
 CLAIMED = ("paper", "recipe")
+LINES = 28  # of a page
 MEASURES = {"loss": "held-out loss", "frechet": "Frechet distance"}
 
 
@@ -27,6 +29,21 @@ def sentence(ends: pd.DataFrame, best: dict[str, str], unqualified: list[str]) -
     return f"At the end (over seeds): {'; '.join(parts) if parts else 'no recipe was raced'}{caution}."
 
 
+def pages(ends: pd.DataFrame, most: int = LINES) -> list[pd.DataFrame]:
+    """The table in pages of about the same number of lines, headings among them; a group is kept on one page if it fits on any."""
+    sizes = ends.groupby("group", sort=False).size()
+    count = -(-int((sizes + 1).sum()) // most)
+    goal, found, lines = int((sizes + 1).sum()) / count, [[]], 0
+    for group, size in sizes.items():
+        part = ends[ends["group"] == group]
+        if lines and lines + (size + 1) / 2 > goal and len(found) < count:
+            found.append([])
+            lines = 0
+        found[-1].append(part)
+        lines += size + 1
+    return [pd.concat(page, ignore_index=True) for page in found]
+
+
 def produce(source: Source) -> Drawn:
     race = source.race("standard")
     ends, speed = finals_table(race), race_table(race)
@@ -38,16 +55,24 @@ def produce(source: Source) -> Drawn:
     best = float(ends["loss"].min())
     # Where contestants end; what is far from there is written, not drawn.
     near = (0.95 * best, 1.5 * best)
+    known = ends[interval_names("frechet")].to_numpy(dtype=float)
+    known = known[known > 0]
+    same = (known.min() / 1.4, known.max() * 1.4)  # on every page
     panels = [
         Panel("loss", "held-out loss at the end\n(uniform t, eps units)", limits=near),
-        Panel("frechet", "Frechet distance at the end\n(classifier features, no unit; log scale)", log=True),
+        Panel(
+            "frechet", "Frechet distance at the end\n(classifier features, no unit; log scale)", log=True, limits=same
+        ),
     ]
     named = zip(MEASURES.values(), race["qualified"].values, strict=True)
     unqualified = [words for words, good in named if not good]
     target = float(race["target"].values[-1])
     entries = speed.groupby("role", sort=False)["contestant"].unique()
     chosen = {str(role): fastest(race, list(names), target) for role, names in entries.items()}
-    return Drawn({"": (forest(ends, panels, width=9.6), ends)}, sentence(ends, chosen, unqualified))
+    figures = {
+        ("" if i == 1 else f"page-{i}"): (forest(page, panels), page) for i, page in enumerate(pages(ends), start=1)
+    }
+    return Drawn(figures, sentence(ends, chosen, unqualified))
 
 
 if __name__ == "__main__":

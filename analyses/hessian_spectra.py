@@ -7,7 +7,10 @@ import pandas as pd
 import xarray as xr
 from _common import KINDS, Drawn, Source, claim, main, of
 from _stored import curves
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+from scipy.interpolate import PchipInterpolator
 
 from consistency_lab.intervals import interval_of
 from consistency_lab.paper.plots import frames
@@ -15,7 +18,8 @@ from consistency_lab.paper.plots.studies import COLOURS, plain_ticks
 from consistency_lab.plots.curvature import density_frame
 from consistency_lab.plots.theme import MUTED, new_figure, themed
 
-THINNED = 4  # of the points of a density every so manieth is kept: bumps are wider
+THINNED = 4  # beside the bulk every so manieth point of a density is kept: bumps are wider
+BULK = 0.005  # of the highest density; above it is the bulk
 LINEAR = 0.01  # eigenvalues over the loss between its negative and itself are drawn on a linear axis
 
 
@@ -23,7 +27,9 @@ def frame_of(result: xr.Dataset) -> pd.DataFrame:
     """``eigenvalue`` over the loss, its density ``value, low, high`` (less and more one standard error over probes), above a tenth of one
     eigenvalue in one bump."""
     table = density_frame(result)
-    table = table[(table["operator"] == "hessian") & (table["part"] == "all")].iloc[::THINNED]
+    table = table[(table["operator"] == "hessian") & (table["part"] == "all")]
+    kept = np.arange(len(table)) % THINNED == 0
+    table = table[kept | (table["density"] > BULK * table["density"].max())]
     loss, width = float(result["loss"][0]), float(result["width"].sel(operator="hessian", part="all"))
     floor = 0.1 / float(result["parameters"]) / (width * np.sqrt(2 * np.pi))
     table = table[table["density"] >= floor]
@@ -46,35 +52,65 @@ def sentence(table: pd.DataFrame) -> str:
 
 @themed
 def draw(densities: pd.DataFrame, table: pd.DataFrame) -> Figure:
-    """One spectrum a panel on shared axes; ticks at the foot are the outermost eigenvalues with their 95 % intervals over images."""
-    names, columns = list(table["name"]), 2
-    lines = -(-len(names) // columns)
-    figure, axes = new_figure(8.4, 0.5 + 1.5 * lines, lines, columns, sharex=True, sharey=True)
+    """A spectrum a line: its bulk on linear axes of its own, and all of it on axes that are shared, both logarithmic.
+
+    Ticks at the foot are the outermost eigenvalues with their 95 % intervals over images.
+    """
+    names = list(table["name"])
+    figure, axes = new_figure(8.4, 0.9 + 1.25 * len(names), len(names), 2, fold=False, width_ratios=(1, 1.5))
     low, high = densities["value"].min(), densities["value"].max()
-    for i, (ax, row) in enumerate(zip(axes.flat, table.to_dict("records"), strict=False)):
+    for i, ((bulk, whole), row) in enumerate(zip(axes, table.to_dict("records"), strict=True)):
         colour = COLOURS[list(KINDS).index(row["kind"])]
         line = densities[densities["name"] == row["name"]].sort_values("eigenvalue")
-        ax.set_xscale("symlog", linthresh=LINEAR)
-        ax.set_yscale("log")
-        ax.fill_between(line["eigenvalue"], line["low"], line["high"], color=colour, alpha=0.25, lw=0)
-        ax.plot(line["eigenvalue"], line["value"], color=colour, lw=1.3)
+        last = i == len(names) - 1
+        _bulk(bulk, line, colour)
+        bulk.set_title(f"{row['name']} ({row['kind']}): its bulk", color=colour)
+        whole.set_xscale("symlog", linthresh=LINEAR)
+        whole.set_yscale("log")
+        whole.fill_between(line["eigenvalue"], line["low"], line["high"], color=colour, alpha=0.25, lw=0)
+        whole.plot(line["eigenvalue"], line["value"], color=colour, lw=1.3)
         for end in ("top", "bottom"):
             at, *between = (x / row["loss"] for x in interval_of(row, f"hessian_{end}"))
-            ax.plot(between, [low, low], color=MUTED, lw=3, solid_capstyle="butt", clip_on=False)
-            ax.plot([at], [low], "|", color=MUTED, ms=11, mew=1.6, clip_on=False)
-        ax.set_ylim(low, 2 * high)
-        ax.set_title(f"{row['name']} ({row['kind']})", color=colour)
-        ax.set_xticks([-1, -0.1, -LINEAR, 0, LINEAR, 0.1, 1, 10], ["−1", "−0.1", "", "0", "", "0.1", "1", "10"])
-        ax.set_xticks([], minor=True)
-        if i >= len(names) - columns:
-            ax.set_xlabel("eigenvalue / loss (per squared filter norm;\nlinear within ±0.01, log beyond)")
-            ax.tick_params(labelbottom=True)
-        if i % columns == 0:
-            ax.set_ylabel("density\n(smoothed; log scale)")
-        plain_ticks(ax.yaxis)
-    for ax in axes.flat[len(names) :]:
-        ax.set_axis_off()
+            whole.plot(between, [low, low], color=MUTED, lw=3, solid_capstyle="butt", clip_on=False)
+            whole.plot([at], [low], "|", color=MUTED, ms=11, mew=1.6, clip_on=False)
+        whole.set_ylim(low, 2 * high)
+        whole.set_xlim(*_reach(densities))
+        whole.set_title("all of it")
+        ticks = ["−1", "−0.1", "", "0", "", "0.1", "1", "10"] if last else []
+        whole.set_xticks([-1, -0.1, -LINEAR, 0, LINEAR, 0.1, 1, 10], ticks or [""] * 8)
+        whole.set_xticks([], minor=True)
+        plain_ticks(whole.yaxis)
+        whole.yaxis.set_major_locator(LogLocator(numticks=4))
+        whole.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes[-1, 0].set_xlabel("eigenvalue / loss\n(per squared filter norm)")
+    axes[-1, 1].set_xlabel("eigenvalue / loss (per squared filter norm;\nlinear within ±0.01, log beyond)")
+    figure.supylabel("density of eigenvalues, smoothed (left: over its highest value; right: log scale)", fontsize=9)
     return figure
+
+
+def _bulk(ax: Axes, line: pd.DataFrame, colour: str) -> None:
+    """Where the density is at least a two-hundredth of its highest value, over that, as a filled curve."""
+    top = float(line["value"].max())
+    inside = line[line["value"] > BULK * top]
+    # Between the points a sum of normal densities is nearly a parabola in the logarithm, and no polygon.
+    at = np.linspace(inside["eigenvalue"].min(), inside["eigenvalue"].max(), 200)
+    smooth = (
+        np.exp(PchipInterpolator(inside["eigenvalue"], np.log(inside["value"] / top))(at)) if len(inside) > 2 else None
+    )
+    if smooth is None:
+        at, smooth = inside["eigenvalue"].to_numpy(), (inside["value"] / top).to_numpy()
+    ax.fill_between(at, 0, smooth, color=colour, alpha=0.25, lw=0)
+    ax.plot(at, smooth, color=colour, lw=1.3)
+    ax.set_ylim(0, 1.08)
+    ax.set_yticks([0, 0.5, 1], ["0", "", "1"])
+    ax.margins(x=0.02)
+    ax.axvline(0, color=MUTED, lw=0.8, ls=(0, (2, 2)))
+    ax.xaxis.set_major_locator(MaxNLocator(4))
+
+
+def _reach(densities: pd.DataFrame) -> tuple[float, float]:
+    low, high = float(densities["eigenvalue"].min()), float(densities["eigenvalue"].max())
+    return min(1.3 * low, -LINEAR), max(1.3 * high, LINEAR)
 
 
 def produce(source: Source) -> Drawn:

@@ -33,9 +33,7 @@ def produce(source: Source) -> Drawn:
     high = 1.3 * max(table["value"].quantile(0.75), references["frechet"].drop_duplicates().median())
     lines = {name: value for name, value in lines.items() if value < high}
     labels = {"frechet": f"{metric.replace(' (', chr(10) + '(')}\n(no unit; log scale, lower is better)"}
-    figure = curves(
-        table, "step", "training step (log scale)", labels, lines=lines, logx=True, logy=True, width=8.4, height=4.2
-    )
+    figure = curves(table, "step", "training step (log scale)", labels, lines=lines, logx=True, logy=True, height=4.2)
     return Drawn({"": (figure, table)}, sentence(table, bool(race["qualified"].values[1])))
 
 

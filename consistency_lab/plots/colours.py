@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import matplotlib
 import numpy as np
-from matplotlib.colors import ListedColormap, is_color_like, to_hex, to_rgb
+from matplotlib.colors import LinearSegmentedColormap, ListedColormap, is_color_like, to_hex, to_rgb
 
 from consistency_lab.errors import UserError, unknown_name
 
@@ -32,6 +32,8 @@ INK, MUTED, GRID, SAME, NULL, CEILING, REFERENCE = (light for light, _ in list(P
 SERIES: tuple[str, ...] = (SAME, NULL, CEILING, REFERENCE, *(light for light, _ in list(PALETTE.values())[7:]))
 # A second cue beside colour, in the order of SERIES.
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
+# Noise levels in their order, noise first. All can be seen on white and on dark (3 to 1), so that hue alone tells them apart, beside a bar.
+LEVELS = LinearSegmentedColormap.from_list("levels", ["#6a5fd0", "#a04fb8", "#cc4f86", "#d9653f", "#b98a1c"])
 # Text on coloured cells: not in the palette, because the cell keeps its colour in the dark. Black and white, because of these the better
 # one has a contrast of at least 4.58 to any colour.
 ON_LIGHT, ON_DARK = "#000000", "#ffffff"

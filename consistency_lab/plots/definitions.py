@@ -62,6 +62,7 @@ def _one(ax: Axes, line: pd.DataFrame, name: str) -> None:
         ax.set_ylim(min(0.0, positive.min()) - 0.15 * reach, max(0.0, positive.max()) + 0.25 * reach)
 
 
+@themed
 def agreement(ds: xr.Dataset) -> Figure:
     """Spearman's rank correlation between definitions, each with its 95 % interval over images."""
     ds = reading.need(ds, "difficulty")

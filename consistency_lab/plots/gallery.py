@@ -17,6 +17,7 @@ Pixels = np.ndarray
 _DIMS = ("shown", "row", "column", "channel")
 
 
+@themed
 def gallery(ds: xr.Dataset, t: float = 0.0, columns: int = 10) -> Figure:
     """Models (and references) as rows, shared noise as columns: x0 estimates at the grid time nearest to ``t``."""
     ds = with_short_names(reading.need(ds, "comparison", "images"))
@@ -46,7 +47,7 @@ def show_image(ax: Axes, pixels: Pixels) -> None:
 def grid(rows: Sequence[tuple[str, Pixels]], title: str, columns: int = 10) -> Figure:
     """Images of one name in a row: ``(columns, row, column, channel)`` each, 0 to 255; rows may differ in how many they have."""
     columns = min(columns, max(len(pixels) for _, pixels in rows))
-    figure, axes = new_figure(1.3 + 0.62 * columns, 0.45 + 0.62 * len(rows), len(rows), columns)
+    figure, axes = new_figure(1.3 + 0.62 * columns, 0.45 + 0.62 * len(rows), len(rows), columns, fold=False)
     for y, (name, pixels) in enumerate(rows):
         for x in range(columns):
             ax = axes[y, x]

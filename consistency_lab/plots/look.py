@@ -17,6 +17,7 @@ from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.collections import Collection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.text import Text
@@ -164,7 +165,7 @@ class StyledFigure(Figure):
     finished = False
 
     def savefig(self, fname: Any, **options: Any) -> None:
-        """As `matplotlib.figure.Figure.savefig`, with the caller's resolution. Dates are left out of the file unless ``metadata`` gives one.
+        """As `matplotlib.figure.Figure.savefig`, with the caller's resolution. The file has no date unless ``metadata`` gives one.
 
         A page of `PdfPages` has the fonts that matplotlib's settings ask for, as all its pages have; within `look` they are TrueType.
         """
@@ -200,6 +201,17 @@ def finish(figure: StyledFigure) -> None:
     if figure.look.paper:
         _shrink(figure)
         _wrap(figure)
+
+
+def note_below(figure: Figure, text: str) -> None:
+    """A remark under a figure that is drawn, in room that its layout leaves there."""
+    wide, high = figure.get_size_inches()
+    said = fill(text, int(72 * 0.96 * wide / (0.56 * LEAST)))
+    foot = (1.3 * LEAST * (said.count("\n") + 1) + 2) / 72 / high
+    engine = figure.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)
+    engine.set(rect=(0, foot, 1, 1 - foot))
+    figure.text(0.01, 0.01 / high, said, fontsize=LEAST, color=MUTED, va="bottom")
 
 
 def _recolour(figure: Figure, palette: Sequence[str]) -> None:

@@ -22,6 +22,7 @@ from consistency_lab.plots.colours import (
     DASHES,
     GRID,
     INK,
+    LEVELS,
     MUTED,
     NULL,
     ON_DARK,
@@ -43,6 +44,7 @@ __all__ = [
     "DASHES",
     "GRID",
     "INK",
+    "LEVELS",
     "MUTED",
     "NULL",
     "ON_DARK",
@@ -57,6 +59,7 @@ __all__ = [
     "contrast",
     "ink_on",
     "label_lines",
+    "legend_beside",
     "luminance",
     "new_figure",
     "note",
@@ -177,7 +180,8 @@ def time_axis(ax: Axes, t: np.ndarray, log_snr: np.ndarray | None = None, labels
     order = np.argsort(log_snr[good])
     known, times = log_snr[good][order], t[good][order]
     marks = [mark for mark in range(-16, 17, 2) if known[0] <= mark <= known[-1]]
-    gap = (0.13 if current().narrow else 0.07) * float(np.ptp(t))
+    # A mark is up to a quarter of an inch wide; the layout, which comes later, leaves an axis about as wide as it is now.
+    gap = max(0.07, 0.28 / _width(ax)) * float(np.ptp(t))
     kept: list[tuple[float, int]] = []
     for mark in marks:
         at = float(np.interp(mark, known, times))
@@ -189,6 +193,13 @@ def time_axis(ax: Axes, t: np.ndarray, log_snr: np.ndarray | None = None, labels
     top.spines["top"].set_visible(False)
     if labels:
         top.set_xlabel("log-SNR = ln(α²/σ²)", fontsize=7.5, color=MUTED)
+
+
+def _width(ax: Axes) -> float:
+    """Inches from the left to the right end of the axes, before the layout."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    return max(float(ax.get_position().width * figure.get_size_inches()[0]), 0.1)
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
@@ -233,6 +244,16 @@ def label_lines(ax: Axes, ends: Sequence[tuple[float, str, str]], size: float = 
     gap *= SHRINK if current().paper else 1
     for name, (_, _, colour), height in zip(names, ends, spread(heights, gap), strict=True):
         ax.text(1.012, height, name, color=colour, fontsize=size, va="center", ha="left", transform=ax.transAxes)
+
+
+def legend_beside(ax: Axes, **options: Any) -> None:
+    """The legend right of the axes, or below them where a figure has no room at the side."""
+    if current().narrow:
+        figure = ax.get_figure(root=True)
+        assert isinstance(figure, Figure)
+        figure.legend(*ax.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside lower left", **options)
+    else:
+        ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), **options)
 
 
 def note(ax: Axes, text: str) -> None:

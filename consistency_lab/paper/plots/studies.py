@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from consistency_lab.intervals import interval_names, interval_of
+from consistency_lab.plots.look import current
 from consistency_lab.plots.theme import (
     DASHES,
     INK,
@@ -20,6 +22,7 @@ from consistency_lab.plots.theme import (
     NULL,
     SERIES,
     label_lines,
+    legend_beside,
     new_figure,
     note,
     themed,
@@ -28,6 +31,7 @@ from consistency_lab.plots.theme import (
 
 # The null keeps its colour to itself.
 COLOURS = tuple(colour for colour in SERIES if colour != NULL)
+NAMES = 26  # letters of a line of a name beside the axes of a narrow figure
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "<")
 
 
@@ -54,14 +58,13 @@ class Panel:
 
 
 @themed
-def forest(table: pd.DataFrame, panels: Sequence[Panel], width: float = 7.2) -> Figure:
+def forest(table: pd.DataFrame, panels: Sequence[Panel]) -> Figure:
     """A row a line, a panel a number, with 95 % intervals. Groups have a heading, a colour and a mark.
 
     Args:
         table: ``name``, the panels' columns, and if there are such columns ``group`` and ``fit``: where it is False the mark is hollow and
             the name says so.
         panels: side by side, on one order of rows.
-        width: of the figure, inches.
     """
     groups = list(dict.fromkeys(table["group"])) if "group" in table else [""]
     places: list[float] = []
@@ -73,23 +76,30 @@ def forest(table: pd.DataFrame, panels: Sequence[Panel], width: float = 7.2) -> 
             labels.append((y, str(group), COLOURS[g % len(COLOURS)], True))
             y += 1
         for row in (table[table["group"] == group] if "group" in table else table).to_dict("records"):
-            unfit = row.get("fit") is False
-            labels.append((y, f"{row['name']}{' (unfit)' if unfit else ''}", INK, False))
+            name = f"{row['name']}{' (unfit)' if row.get('fit') is False else ''}"
+            if current().narrow:
+                name = fill(name, NAMES, break_long_words=False)
+            high = 0.4 * name.count("\n")  # half of what further lines need
+            y += high
+            labels.append((y, name, INK, False))
             places.append(y)
             colours.append(g)
-            y += 1
+            y += 1 + high
         y += 0.35
     order = pd.concat([table[table["group"] == group] for group in groups]) if "group" in table else table
     shares = [2.0 if i == 0 and len(panels) == 2 else 1.0 for i in range(len(panels))]
+    width = (
+        0.8 + 0.066 * max(len(text) for _, text, *_ in labels) + {1: 4.6, 2: 5.6}.get(len(panels), 2.2 * len(panels))
+    )
+    above = max(len(panel.lines) for panel in panels)
     figure, axes = new_figure(width, 0.85 + 0.22 * y, 1, len(panels), sharey=True, width_ratios=shares)
     for ax, panel in zip(axes[0], panels, strict=True):
-        _panel(ax, order, panel, places, colours, above=max(len(panel.lines) for panel in panels))
-    ax = axes[0, 0]
-    ax.set_ylim(y - 0.6, -0.8)
-    ax.set_yticks([place for place, *_ in labels], [text for _, text, *_ in labels])
-    for tick, (_, _, colour, heading) in zip(ax.get_yticklabels(), labels, strict=True):
-        tick.set_color(colour)
-        tick.set_fontweight("bold" if heading else "normal")
+        _panel(ax, order, panel, places, colours, above)
+    axes[0, 0].set_ylim(y - 0.6, -0.8)
+    axes[0, 0].set_yticks([place for place, *_ in labels], [text for _, text, *_ in labels])
+    for ax in axes[0]:
+        for tick, (_, _, colour, heading) in zip(ax.yaxis.get_major_ticks(len(labels)), labels, strict=True):
+            tick.label1.set(color=colour, fontweight="bold" if heading else "normal")
     return figure
 
 
@@ -174,7 +184,6 @@ def curves(
     logx: bool = False,
     logy: bool = False,
     ylim: tuple[float, float] | None = None,
-    width: float = 7.2,
     height: float = 2.9,
 ) -> Figure:
     """Curves with 95 % bands, a panel below the other, named at their ends.
@@ -186,9 +195,10 @@ def curves(
         lines: named values to compare with, in every panel.
         logx, logy: logarithmic axes.
         ylim: of every panel; from the data by default.
-        width, height: of the figure and of a panel, inches.
+        height: of a panel, inches.
     """
-    figure, axes = new_figure(width, height * len(ylabels) + 0.3, len(ylabels), 1, sharex=True)
+    longest = max((len(str(name)) for name in table["name"]), default=0)
+    figure, axes = new_figure(6.4 + 0.066 * min(longest, 50), height * len(ylabels) + 0.3, len(ylabels), 1, sharex=True)
     known = list(dict.fromkeys(table["name"]))
     for i, (ax, (panel, label)) in enumerate(zip(axes[:, 0], ylabels.items(), strict=True)):
         part, ends = table[table["panel"] == panel], []
@@ -255,7 +265,7 @@ def scatter(table: pd.DataFrame, x: str, y: str, xlabel: str, ylabel: str, logx:
         ax.plot([row[x]], [row[y]], MARKS[g % len(MARKS)], color=colour, ms=6)
     for g, group in enumerate(groups):
         ax.plot([], [], MARKS[g % len(MARKS)], color=COLOURS[g % len(COLOURS)], label=str(group))
-    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    legend_beside(ax)
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
     if logx:
