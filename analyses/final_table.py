@@ -70,7 +70,8 @@ def produce(source: Source) -> Drawn:
     entries = speed.groupby("role", sort=False)["contestant"].unique()
     chosen = {str(role): fastest(race, list(names), target) for role, names in entries.items()}
     figures = {
-        ("" if i == 1 else f"page-{i}"): (forest(page, panels), page) for i, page in enumerate(pages(ends), start=1)
+        ("" if i == 1 else f"page-{i}"): (forest(page, panels, list(order)), page)
+        for i, page in enumerate(pages(ends), start=1)
     }
     return Drawn(figures, sentence(ends, chosen, unqualified))
 

@@ -16,7 +16,9 @@ from consistency_lab.intervals import interval_of
 from consistency_lab.paper.plots import frames
 from consistency_lab.paper.plots.studies import COLOURS, plain_ticks
 from consistency_lab.plots.curvature import density_frame
+from consistency_lab.plots.look import note_below
 from consistency_lab.plots.theme import MUTED, new_figure, themed
+from consistency_lab.probes.curvature import WIDTH
 
 THINNED = 4  # beside the bulk every so manieth point of a density is kept: bumps are wider
 BULK = 0.005  # of the highest density; above it is the bulk
@@ -84,7 +86,9 @@ def draw(densities: pd.DataFrame, table: pd.DataFrame) -> Figure:
         whole.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes[-1, 0].set_xlabel("eigenvalue / loss\n(per squared filter norm)")
     axes[-1, 1].set_xlabel("eigenvalue / loss (per squared filter norm;\nlinear within ±0.01, log beyond)")
-    figure.supylabel("density of eigenvalues, smoothed (left: over its highest value; right: log scale)", fontsize=9)
+    figure.supylabel("density of eigenvalues (left: over its highest value; right: log scale)", fontsize=9)
+    said = f"Each eigenvalue is a normal density as wide as {100 * WIDTH:g} % of its spectrum: a bulk of that width may be narrower."
+    note_below(figure, said)
     return figure
 
 
@@ -105,7 +109,8 @@ def _bulk(ax: Axes, line: pd.DataFrame, colour: str) -> None:
     ax.set_yticks([0, 0.5, 1], ["0", "", "1"])
     ax.margins(x=0.02)
     ax.axvline(0, color=MUTED, lw=0.8, ls=(0, (2, 2)))
-    ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.xaxis.set_major_locator(MaxNLocator(3))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}".replace("-", "−")))
 
 
 def _reach(densities: pd.DataFrame) -> tuple[float, float]:

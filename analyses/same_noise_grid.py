@@ -68,15 +68,16 @@ def sentence(own: pd.DataFrame) -> str:
     )
 
 
-def chosen(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Images of at most `ROWS` models, of as many families as there are; and what is to be said of the rest.
+def chosen(table: pd.DataFrame, kinds: dict[str, str]) -> tuple[pd.DataFrame, str]:
+    """Images of two models, the least that can be alike, of as many families as `ROWS` has room for; and what is to be said of the rest.
 
-    Two models of a family are the least that can be alike: families in their order get two, and those that are left one if there is room.
+    The first family of every kind comes before others.
     """
     models = {str(family): list(dict.fromkeys(own["model"])) for family, own in table.groupby("family", sort=False)}
+    firsts = list({kind: family for family, kind in reversed(kinds.items())}.values())
     shown: list[str] = []
-    for each in models.values():
-        shown += each[: min(2, ROWS - len(shown))]
+    for family in sorted(models, key=lambda family: family not in firsts):
+        shown += models[family][: min(2, ROWS - len(shown))]
     without = [family for family, each in models.items() if not set(each) & set(shown)]
     few = len(shown) < sum(map(len, models.values()))
     said = (
@@ -93,7 +94,7 @@ def produce(source: Source) -> Drawn:
     rows = source.rows("likeness")
     those = frames.measured_alike(rows, "family")
     table = committed(source, "same_noise_grid", those) if source.store is None else drawn_by(source, those)
-    shown, left = chosen(table)
+    shown, left = chosen(table, {str(family): source.kind(str(family)) for family in table["family"].unique()})
     lines = [(str(model), images_of(part)) for model, part in shown.groupby("model", sort=False)]
     figure = grid(lines, f"same noise in each column of a family{left}", COLUMNS)
     return Drawn({"": (figure, table)}, sentence(frames.families(rows)))

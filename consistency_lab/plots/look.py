@@ -18,6 +18,7 @@ from matplotlib.collections import Collection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.text import Text
@@ -204,14 +205,15 @@ def finish(figure: StyledFigure) -> None:
 
 
 def note_below(figure: Figure, text: str) -> None:
-    """A remark under a figure that is drawn, in room that its layout leaves there."""
+    """A remark under a figure that is drawn, in room that its layout leaves there; further ones come above the first."""
     wide, high = figure.get_size_inches()
     said = fill(text, int(72 * 0.96 * wide / (0.56 * LEAST)))
-    foot = (1.3 * LEAST * (said.count("\n") + 1) + 2) / 72 / high
     engine = figure.get_layout_engine()
     assert isinstance(engine, ConstrainedLayoutEngine)
-    engine.set(rect=(0, foot, 1, 1 - foot))
-    figure.text(0.01, 0.01 / high, said, fontsize=LEAST, color=MUTED, va="bottom")
+    foot = engine.get()["rect"][1]
+    room = (1.3 * LEAST * (said.count("\n") + 1) + 2) / 72 / high
+    engine.set(rect=(0, foot + room, 1, 1 - foot - room))
+    figure.text(0.01, foot + 0.01 / high, said, fontsize=LEAST, color=MUTED, va="bottom")
 
 
 def _recolour(figure: Figure, palette: Sequence[str]) -> None:
@@ -287,6 +289,9 @@ def _wrap(figure: Figure) -> None:
             _broken(text, room)
     for text in figure.texts:
         _broken(text, 0.96 * wide)
+    for legend in figure.findobj(Legend):
+        for text in legend.get_texts():
+            _broken(text, 0.85 * wide)
 
 
 def _broken(text: Text, room: float) -> None:

@@ -13,11 +13,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from consistency_lab.intervals import as_columns, as_value, interval_names, interval_of, mean_interval
+from consistency_lab.paper.plots.studies import plain_ticks
 from consistency_lab.paper.race.crossing import haste
 from consistency_lab.paper.race.table import crossings, fastest, race_table
 from consistency_lab.plots.look import current
 from consistency_lab.plots.reading import need
-from consistency_lab.plots.theme import DASHES, INK, MUTED, NULL, REFERENCE, SAME, SERIES, new_figure, note, themed
+from consistency_lab.plots.theme import (
+    DASHES,
+    INK,
+    MUTED,
+    NULL,
+    REFERENCE,
+    SAME,
+    SERIES,
+    legend_beside,
+    new_figure,
+    note,
+    themed,
+)
 
 _MOST = 8  # curves that eyes can tell apart
 MOST = 12  # contestants of a panel
@@ -91,7 +104,12 @@ def curves(ds: xr.Dataset) -> Figure:
         ax.set_ylim(
             float(table["loss"].min()) * 0.97, min(float(table["loss"].max()), 3 * float(ds["target_loss"].max()))
         )
-        ax.legend(frameon=False, fontsize=8, loc="upper right")
+        if current().narrow:
+            legend_beside(ax)
+        else:
+            ax.legend(frameon=False, fontsize=8, loc="upper right")
+        for axis in (ax.xaxis, ax.yaxis):
+            plain_ticks(axis)
     for fraction, target in zip(ds["target"].values, ds["target_loss"].values, strict=True):
         ax.axhline(float(target), color=MUTED, ls=(0, (4, 3)), lw=1)
         text = f"target: {100 * float(fraction):g} % of the pilot"

@@ -58,20 +58,23 @@ class Panel:
 
 
 @themed
-def forest(table: pd.DataFrame, panels: Sequence[Panel]) -> Figure:
+def forest(table: pd.DataFrame, panels: Sequence[Panel], groups: Sequence[str] = ()) -> Figure:
     """A row a line, a panel a number, with 95 % intervals. Groups have a heading, a colour and a mark.
 
     Args:
         table: ``name``, the panels' columns, and if there are such columns ``group`` and ``fit``: where it is False the mark is hollow and
             the name says so.
         panels: side by side, on one order of rows.
+        groups: all of a table of several pages, each of which keeps its colour and mark; those of this table by default.
     """
-    groups = list(dict.fromkeys(table["group"])) if "group" in table else [""]
+    groups = list(groups or (dict.fromkeys(table["group"]) if "group" in table else [""]))
     places: list[float] = []
     labels: list[tuple[float, str, str, bool]] = []
     colours: list[int] = []
     y = 0.0
     for g, group in enumerate(groups):
+        if "group" in table and group not in set(table["group"]):
+            continue
         if group:
             labels.append((y, str(group), COLOURS[g % len(COLOURS)], True))
             y += 1
