@@ -8,9 +8,10 @@ from _common import Drawn, Source, listed, main, of, relation
 from consistency_lab.intervals import interval_names
 from consistency_lab.paper.plots.studies import Panel, forest
 from consistency_lab.paper.race.table import fastest, finals_table, race_table
+from consistency_lab.plots.look import current
 
 CLAIMED = ("paper", "recipe")
-LINES = 28  # of a page
+LINES, LINES_OF_COLUMN = 28, 12  # of a page
 MEASURES = {"loss": "held-out loss", "frechet": "Frechet distance"}
 
 
@@ -30,18 +31,18 @@ def sentence(ends: pd.DataFrame, best: dict[str, str], unqualified: list[str]) -
 
 
 def pages(ends: pd.DataFrame, most: int = LINES) -> list[pd.DataFrame]:
-    """The table in pages of about the same number of lines, headings among them; a group is kept on one page if it fits on any."""
-    sizes = ends.groupby("group", sort=False).size()
-    count = -(-int((sizes + 1).sum()) // most)
-    goal, found, lines = int((sizes + 1).sum()) / count, [[]], 0
-    for group, size in sizes.items():
-        part = ends[ends["group"] == group]
-        if lines and lines + (size + 1) / 2 > goal and len(found) < count:
-            found.append([])
-            lines = 0
-        found[-1].append(part)
-        lines += size + 1
-    return [pd.concat(page, ignore_index=True) for page in found]
+    """The table in pages of at most ``most`` lines, headings among them; a group that does not fit on what is left begins the next."""
+    found: list[list[pd.DataFrame]] = [[]]
+    left = most
+    for _, group in ends.groupby("group", sort=False):
+        for first in range(0, len(group), most - 1):
+            part = group.iloc[first : first + most - 1]
+            if len(part) + 1 > left:
+                found.append([])
+                left = most
+            found[-1].append(part)
+            left -= len(part) + 1
+    return [pd.concat(page, ignore_index=True) for page in found if page]
 
 
 def produce(source: Source) -> Drawn:
@@ -69,9 +70,10 @@ def produce(source: Source) -> Drawn:
     target = float(race["target"].values[-1])
     entries = speed.groupby("role", sort=False)["contestant"].unique()
     chosen = {str(role): fastest(race, list(names), target) for role, names in entries.items()}
+    most = LINES_OF_COLUMN if current().narrow else LINES
     figures = {
         ("" if i == 1 else f"page-{i}"): (forest(page, panels, list(order)), page)
-        for i, page in enumerate(pages(ends), start=1)
+        for i, page in enumerate(pages(ends, most), start=1)
     }
     return Drawn(figures, sentence(ends, chosen, unqualified))
 

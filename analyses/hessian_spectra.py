@@ -16,7 +16,7 @@ from consistency_lab.intervals import interval_of
 from consistency_lab.paper.plots import frames
 from consistency_lab.paper.plots.studies import COLOURS, plain_ticks
 from consistency_lab.plots.curvature import density_frame
-from consistency_lab.plots.look import note_below
+from consistency_lab.plots.look import current, note_below
 from consistency_lab.plots.theme import MUTED, new_figure, themed
 from consistency_lab.probes.curvature import WIDTH
 
@@ -66,7 +66,7 @@ def draw(densities: pd.DataFrame, table: pd.DataFrame) -> Figure:
         line = densities[densities["name"] == row["name"]].sort_values("eigenvalue")
         last = i == len(names) - 1
         _bulk(bulk, line, colour)
-        bulk.set_title(f"{row['name']} ({row['kind']}): its bulk", color=colour)
+        bulk.set_title(row["name"] if current().narrow else f"{row['name']} ({row['kind']})", color=colour)
         whole.set_xscale("symlog", linthresh=LINEAR)
         whole.set_yscale("log")
         whole.fill_between(line["eigenvalue"], line["low"], line["high"], color=colour, alpha=0.25, lw=0)
@@ -77,15 +77,16 @@ def draw(densities: pd.DataFrame, table: pd.DataFrame) -> Figure:
             whole.plot([at], [low], "|", color=MUTED, ms=11, mew=1.6, clip_on=False)
         whole.set_ylim(low, 2 * high)
         whole.set_xlim(*_reach(densities))
-        whole.set_title("all of it")
         ticks = ["−1", "−0.1", "", "0", "", "0.1", "1", "10"] if last else []
+        if last and current().narrow:
+            ticks[1] = ticks[5] = ""
         whole.set_xticks([-1, -0.1, -LINEAR, 0, LINEAR, 0.1, 1, 10], ticks or [""] * 8)
         whole.set_xticks([], minor=True)
         plain_ticks(whole.yaxis)
         whole.yaxis.set_major_locator(LogLocator(numticks=4))
         whole.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes[-1, 0].set_xlabel("eigenvalue / loss\n(per squared filter norm)")
-    axes[-1, 1].set_xlabel("eigenvalue / loss (per squared filter norm;\nlinear within ±0.01, log beyond)")
+    axes[-1, 0].set_xlabel("the bulk: eigenvalue / loss\n(per squared filter norm)")
+    axes[-1, 1].set_xlabel("all: eigenvalue / loss (per squared filter norm;\nlinear within ±0.01, log beyond)")
     figure.supylabel("density of eigenvalues (left: over its highest value; right: log scale)", fontsize=9)
     said = f"Each eigenvalue is a normal density as wide as {100 * WIDTH:g} % of its spectrum: a bulk of that width may be narrower."
     note_below(figure, said)

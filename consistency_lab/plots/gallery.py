@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from consistency_lab.plots import reading
 from consistency_lab.plots.drawable import with_short_names
+from consistency_lab.plots.look import SHRINK, current
 from consistency_lab.plots.theme import INK, MUTED, new_figure, themed
 
 Pixels = np.ndarray
@@ -47,7 +48,12 @@ def show_image(ax: Axes, pixels: Pixels) -> None:
 def grid(rows: Sequence[tuple[str, Pixels]], title: str, columns: int = 10) -> Figure:
     """Images of one name in a row: ``(columns, row, column, channel)`` each, 0 to 255; rows may differ in how many they have."""
     columns = min(columns, max(len(pixels) for _, pixels in rows))
-    figure, axes = new_figure(1.3 + 0.62 * columns, 0.45 + 0.62 * len(rows), len(rows), columns, fold=False)
+    own, side = current(), 0.62
+    if own.paper:
+        side = min(0.62, (own.width - 0.8) / columns) / SHRINK
+    figure, axes = new_figure(1.3 + 0.62 * columns, 0.45 + side * len(rows), len(rows), columns, fold=False)
+    if own.paper and (engine := figure.get_layout_engine()):
+        engine.set(w_pad=0.012, h_pad=0.012, wspace=0.02, hspace=0.02)
     for y, (name, pixels) in enumerate(rows):
         for x in range(columns):
             ax = axes[y, x]

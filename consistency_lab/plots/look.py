@@ -73,6 +73,8 @@ NARROWEST, WIDEST, NARROW = 2.5, 12.0, 4.5
 SHRINK, LEAST = 0.8, 6.0
 PANEL = 1.75  # inches that a panel needs in a paper; those that have less go below
 PAPER_DPI = 300
+IN_CELL = ("number", "interval", "reason")  # texts that may not be wider than a unit of the horizontal axis
+BELOW = "below"  # a legend under the axes
 _DATES = {"pdf": "CreationDate", "svg": "Date"}
 
 
@@ -210,10 +212,18 @@ def note_below(figure: Figure, text: str) -> None:
     said = fill(text, int(72 * 0.96 * wide / (0.56 * LEAST)))
     engine = figure.get_layout_engine()
     assert isinstance(engine, ConstrainedLayoutEngine)
-    foot = engine.get()["rect"][1]
-    room = (1.3 * LEAST * (said.count("\n") + 1) + 2) / 72 / high
-    engine.set(rect=(0, foot + room, 1, 1 - foot - room))
+    below = [legend for legend in figure.legends if legend.get_gid() == BELOW]
+    foot, room = engine.get()["rect"][1], (1.3 * LEAST * (said.count("\n") + 1) + 2) / 72 / high
     figure.text(0.01, foot + 0.01 / high, said, fontsize=LEAST, color=MUTED, va="bottom")
+    ground = foot + room
+    for legend in below:  # matplotlib leaves room for one that stands on the foot of the figure, and for no other
+        if foot == 0:
+            figure.draw_without_rendering()
+            legend.set_bbox_to_anchor((0, ground, 1, 1 - ground), transform=figure.transFigure)
+            room += legend.get_window_extent().height / figure.bbox.height
+    engine.set(rect=(0, foot + room, 1, 1 - foot - room))
+    if current().paper:
+        _wrap(figure)
 
 
 def _recolour(figure: Figure, palette: Sequence[str]) -> None:
@@ -287,6 +297,7 @@ def _wrap(figure: Figure) -> None:
             (ax.title, box.width * wide), (ax._left_title, box.width * wide),
         ):  # fmt: skip
             _broken(text, room)
+        _hide_overfull(ax)
     for text in figure.texts:
         _broken(text, 0.96 * wide)
     for legend in figure.findobj(Legend):
@@ -294,10 +305,27 @@ def _wrap(figure: Figure) -> None:
             _broken(text, 0.85 * wide)
 
 
+def _hide_overfull(ax: Axes) -> None:
+    """Leave out what is wider than the cell of a table that it stands in (`IN_CELL`), from all cells: it is in the data."""
+    (left, _), (right, _) = ax.transData.transform([(0, 0), (1, 0)])
+    for kind in IN_CELL:
+        texts = [text for text in ax.texts if text.get_gid() == kind]
+        for text in texts:
+            text.set_visible(True)
+            if text.get_window_extent().width > abs(right - left):
+                text.set_fontsize(LEAST)
+        if any(text.get_window_extent().width > abs(right - left) for text in texts):
+            for text in texts:
+                text.set_visible(False)
+
+
 def _broken(text: Text, room: float) -> None:
     """Lines of a text that are wider than ``room`` inches are broken between words."""
     letters = max(8, int(72 * room / (0.56 * text.get_fontsize())))
     lines = str(text.get_text()).split("\n")
     text.set_text(
-        "\n".join(fill(line, letters, break_long_words=False) if len(line) > letters else line for line in lines)
+        "\n".join(
+            fill(line, letters, break_long_words=False, break_on_hyphens=False) if len(line) > letters else line
+            for line in lines
+        )
     )

@@ -37,7 +37,7 @@ from consistency_lab.plots.colours import (
     luminance,
 )
 from consistency_lab.plots.drawable import drawable
-from consistency_lab.plots.look import PANEL, SHRINK, STYLE, StyledFigure, blank_figure, current, finish, look
+from consistency_lab.plots.look import BELOW, PANEL, SHRINK, STYLE, StyledFigure, blank_figure, current, finish, look
 
 __all__ = [
     "CEILING",
@@ -242,6 +242,12 @@ def label_lines(ax: Axes, ends: Sequence[tuple[float, str, str]], size: float = 
     lines = max(name.count("\n") + 1 for name in names)
     gap = size * (0.2 + 1.05 * lines) / 72 / max(box.height * figure.get_size_inches()[1] * 0.85, 0.1)
     gap *= SHRINK if current().paper else 1
+    if current().narrow and gap * len(ends) > 1:  # no room for all of them: lines that have a label go into a legend
+        handles, labels = ax.get_legend_handles_labels()
+        if handles and not figure.legends:
+            legend_beside(ax)
+        kept = [i for i, (_, text, _) in enumerate(ends) if text not in labels]
+        ends, names, heights = ([each[i] for i in kept] for each in (ends, names, heights))
     for name, (_, _, colour), height in zip(names, ends, spread(heights, gap), strict=True):
         ax.text(1.012, height, name, color=colour, fontsize=size, va="center", ha="left", transform=ax.transAxes)
 
@@ -251,7 +257,10 @@ def legend_beside(ax: Axes, **options: Any) -> None:
     if current().narrow:
         figure = ax.get_figure(root=True)
         assert isinstance(figure, Figure)
-        figure.legend(*ax.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside lower left", **options)
+        made = figure.legend(
+            *ax.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside lower left", **options
+        )
+        made.set_gid(BELOW)
     else:
         ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), **options)
 

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from consistency_lab.intervals import as_columns, as_value, interval_names, interval_of, mean_interval
-from consistency_lab.paper.plots.studies import plain_ticks
+from consistency_lab.paper.plots.studies import NAMES, plain_ticks
 from consistency_lab.paper.race.crossing import haste
 from consistency_lab.paper.race.table import crossings, fastest, race_table
 from consistency_lab.plots.look import current
@@ -110,12 +110,13 @@ def curves(ds: xr.Dataset) -> Figure:
             ax.legend(frameon=False, fontsize=8, loc="upper right")
         for axis in (ax.xaxis, ax.yaxis):
             plain_ticks(axis)
+    # The lowest is named below its line, the others above theirs: two may be close.
+    lowest = float(ds["target_loss"].min()) if ds.sizes["target"] > 1 else None
     for fraction, target in zip(ds["target"].values, ds["target_loss"].values, strict=True):
         ax.axhline(float(target), color=MUTED, ls=(0, (4, 3)), lw=1)
-        text = f"target: {100 * float(fraction):g} % of the pilot"
-        ax.annotate(
-            text, (0.01, float(target)), xycoords=("axes fraction", "data"), fontsize=7.5, color=MUTED, va="bottom"
-        )
+        text, va = f"target: {100 * float(fraction):g} % of the pilot", "top" if float(target) == lowest else "bottom"
+        at, across = (0.01, float(target)), ("axes fraction", "data")
+        ax.annotate(text, at, xycoords=across, fontsize=7.5, color=MUTED, va=va)
     ax.set_xlabel("training step (log scale)")
     ax.set_ylabel("loss on the frozen held-out batch\n(uniform t, averaged weights; log scale)")
     return figure
@@ -153,7 +154,7 @@ def speedups(ds: xr.Dataset) -> Figure:
     kinds = list(dict.fromkeys(table["against"]))[: len(_AGAINST)]
     table = table[table["contestant"].isin(names) & table["against"].isin(kinds)]
     narrow = current().narrow
-    figure, axes = new_figure(8.4, 1.5 + 0.3 * len(names))
+    figure, axes = new_figure(8.4, 1.5 + (0.48 if narrow else 0.3) * len(names))
     ax = axes[0, 0]
     finite = table[interval_names("speedup")].to_numpy(dtype=float)
     finite = finite[np.isfinite(finite) & (finite > 0)]
@@ -169,7 +170,11 @@ def speedups(ds: xr.Dataset) -> Figure:
             _speedup(ax, y + shift, row, (low, high), colour, mark)
         control = part["control"].iloc[0]
         ax.plot([], [], mark, color=colour, ms=4.5, label=f"than {kind}" + (f": {control}" if control != kind else ""))
-    ax.set_yticks(range(len(names)), [fill(name, 26) for name in names] if narrow else names, fontsize=8)
+    ax.set_yticks(
+        range(len(names)),
+        [fill(name, NAMES, break_on_hyphens=False) for name in names] if narrow else names,
+        fontsize=8,
+    )
     ax.set_ylim(-0.6, len(names) - 0.4)
     ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 3, 5, 10) if low <= tick <= high]
     ax.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
