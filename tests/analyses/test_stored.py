@@ -103,7 +103,21 @@ def test_the_grid_has_the_scores_of_the_rows(script, made):
     drawn = script("same_noise_grid").produce(source(script, made))
     assert "unet 0.9 [0.88, 0.92]; " in drawn.sentence
     assert "above other noise are 3 of 3 diffusion families and 2 of 2 GANs and VAEs" in drawn.sentence
-    assert len(drawn.figures[""][0].axes) == 5 * 4 * 2
+    assert len(drawn.figures[""][0].axes) == 5 * 2 * 2  # two models each, of two images
+    assert drawn.figures[""][0]._suptitle.get_text().endswith("(10 of 20 models)")
+
+
+def test_the_grid_has_ten_rows_and_every_kind_of_model(script):
+    grid, kinds = script("same_noise_grid"), {"unet": "diffusion", "dit": "diffusion", "mlp": "diffusion"}
+    kinds |= {"gan": "GAN", "gan-image": "GAN", "vae": "VAE"}
+    table = pd.DataFrame([{"family": family, "model": f"{family}-{i}"} for family in kinds for i in range(4)])
+    shown, said = grid.chosen(table, kinds)
+    assert list(shown["model"]) == [
+        f"{family}-{i}" for family in ("unet", "dit", "mlp", "gan", "vae") for i in range(2)
+    ]
+    assert said == " (10 of 24 models; without gan-image)"
+    everything, nothing = grid.chosen(table[table["model"].str.endswith("0")], kinds)
+    assert (len(everything), nothing) == (6, "")
 
 
 def test_controls_stand_beside_the_score(script, made):

@@ -32,7 +32,7 @@ from consistency_lab.plots.theme import (
 # The null keeps its colour to itself.
 COLOURS = tuple(colour for colour in SERIES if colour != NULL)
 NAMES = 26  # letters of a line of a name beside the axes of a narrow figure
-MARKS = ("o", "s", "^", "D", "v", "P", "X", "<")
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "h")
 
 
 @dataclass(frozen=True)
@@ -283,6 +283,12 @@ def _name_points(ax: Axes, table: pd.DataFrame, x: str, y: str, groups: Sequence
     assert figure is not None
     figure.draw_without_rendering()  # the layout must be known
     taken: list[tuple[float, float, float, float]] = []
+    for row in table.to_dict("records"):  # what the intervals cover
+        across, along = interval_of(row, x), interval_of(row, y)
+        for ends in (((across.low, row[y]), (across.high, row[y])), ((row[x], along.low), (row[x], along.high))):
+            if np.isfinite(ends).all():
+                corners_of = ax.transData.transform(ends)
+                taken.append((*corners_of.min(axis=0), *corners_of.max(axis=0)))
     per_point = figure.dpi / 72
     for row in table.to_dict("records"):
         wide, high = 0.62 * size * len(str(row["name"])) * per_point, 1.1 * size * per_point
