@@ -54,13 +54,18 @@ def planned(study: str, preset: str) -> bool:
 def minutes(command: Sequence[str], preset: str, run: Run, counted: set[object]) -> float | None:
     """Of training and evaluation, as the command's own dry run says; None for one that has none.
 
-    Studies share models: the training of one that is in ``counted`` is left out, and those of this command are added to it.
+    Studies share models: the training of one that is in ``counted`` is left out, and those of this command are added to it. A job that is
+    no model of the plan (a probe of a family, a contestant) is this command's own.
+
+    Raises:
+        UserError: the command lacks something, such as a file of weights.
     """
     if "--consistency" in command:
         return None
     total, plan = 0.0, PLANS[command[1]](preset) if command[0] == "study" else None
-    for name, cost in json.loads(run([*command, "--dry-run"], True))["jobs"].items():
-        model = (plan.data, plan.jobs[name]) if isinstance(plan, LikenessPlan) else (command[1], name)
+    for name, cost in json.loads(run([*command, "--dry-run", "--json"], True))["jobs"].items():
+        settings = plan.jobs.get(name) if isinstance(plan, LikenessPlan) else None
+        model = (command[1], name) if settings is None else (plan.data, settings)
         total += cost["evaluation"] + (0.0 if model in counted else cost["training"])
         counted.add(model)
     return total
@@ -87,25 +92,40 @@ def main(arguments: Sequence[str] | None = None, run: Run | None = None) -> None
     if not todo:
         print(f"no study has a plan for the preset {given['preset']!r}.", file=sys.stderr)
         raise SystemExit(2)
-    total, counted = 0.0, set[object]()
+    total, counted, lacking = 0.0, set[object](), 0
     for command in todo:
-        found = minutes(command, given["preset"], run, counted)
-        total += found or 0.0
-        print(f"{shlex.join(command)}: {'not foretold' if found is None else f'{found:.1f} min'}", flush=True)
+        try:
+            found = minutes(command, given["preset"], run, counted)
+        except UserError as error:
+            said, lacking = str(error), lacking + 1
+        else:
+            said, total = "not foretold" if found is None else f"{found:.1f} min", total + (found or 0.0)
+        print(f"{shlex.join(command)}: {said}", flush=True)
     print(
-        f"in all {total:.0f} min of training and sampling on this machine, one job after another; probes come on top.",
+        f"in all {total:.0f} min of training and sampling on this machine, one job after another; probes come on top"
+        f"{f', and what {lacking} of these commands would take, which lack something' if lacking else ''}.",
         flush=True,
     )
+    if lacking and not given["dry_run"]:
+        print("nothing was begun.", file=sys.stderr)
+        raise SystemExit(2)
     for command in () if given["dry_run"] else todo:
         print(f"consistency-lab {shlex.join(command)}", flush=True)
         run(command, False)
 
 
 def _run(command: Sequence[str], quiet: bool) -> str:
-    """Run a command of the package; its output is returned if it is to be quiet. Ends with its exit status if that is not 0."""
+    """Run a command of the package; its output is returned if it is to be quiet.
+
+    Raises:
+        UserError: a quiet command could not do its work; its own sentence. Another ends this process with its exit status.
+    """
+    pipe = subprocess.PIPE if quiet else None
     done = subprocess.run(
-        [sys.executable, "-m", "consistency_lab.cli", *command], stdout=subprocess.PIPE if quiet else None, text=True
+        [sys.executable, "-m", "consistency_lab.cli", *command], stdout=pipe, stderr=pipe, text=True, check=False
     )
+    if done.returncode and quiet and done.returncode != 130:
+        raise UserError((done.stderr.strip().splitlines() or ["it ended without a word"])[-1])
     if done.returncode:
         raise SystemExit(done.returncode)
     return done.stdout or ""

@@ -20,6 +20,7 @@ from consistency_lab.pipelines.either import open_diffusers
 from consistency_lab.pipelines.folders import load_folder_model
 from consistency_lab.pipelines.recording_files import load_recording
 from consistency_lab.trust import trusting
+from consistency_lab.zoo import open_zoo
 
 _SHORT = {"range": "value_range"}  # what an address calls an option
 _LONG = {option: short for short, option in _SHORT.items()}
@@ -37,6 +38,7 @@ OPENERS: Registry[GenerativeModel] = Registry(
         "edm": _refuse,
         "images": load_folder_model,
         "trajectory": load_recording,
+        "zoo": open_zoo,
         **FAMILY_OPENERS,
     },
 )
@@ -56,9 +58,10 @@ def open_foreign(
     Args:
         text: ``PREFIX:PATH`` or ``PREFIX:PATH?option=value&option=value``. The prefixes are ``diffusers`` (a folder),
             ``torchscript`` (a file; it needs ``schedule``, ``predicts``, ``shape`` and ``time``), ``images`` (a folder of images, or
-            an array of them), ``trajectory`` (a recording), and for checkpoints of other libraries ``ddpm-pytorch``,
-            ``guided-diffusion``, ``k-diffusion``, ``smalldiffusion`` and ``torchcfm``; the options are those of `open_diffusers`,
-            `load_torchscript`, `load_folder_model`, `load_recording` and so on; ``range=0,1`` is ``value_range``.
+            an array of them), ``trajectory`` (a recording), ``zoo`` (the name of a model that ships with the package), and for
+            checkpoints of other libraries ``ddpm-pytorch``, ``guided-diffusion``, ``k-diffusion``, ``smalldiffusion`` and ``torchcfm``;
+            the options are those of `open_diffusers`, `load_torchscript`, `load_folder_model`, `load_recording` and so on;
+            ``range=0,1`` is ``value_range``.
         name: how tables call it; an option ``name`` in the text comes first.
         device: where to put it; by default a GPU where there is one.
         trust: whether a file that is a program (TorchScript) may run. An address cannot say so.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache, partial
@@ -63,17 +64,48 @@ def plain_defaults() -> Iterator[None]:
     """New tensors are float32 and on the CPU unless they are told otherwise, whatever the caller has made torch's defaults.
 
     A spec says float32: `torch.set_default_dtype` or `torch.set_default_device` of a user's own code must not train another model
-    under its hash. The caller's defaults come back afterwards. Also a decorator, for functions that are no generators.
+    under its hash. The caller's defaults come back afterwards: the type of numbers, which all threads have in common, once the last block
+    of any of them is left. Also a decorator, for functions that are no generators.
     """
-    before = torch.get_default_dtype()
     # The mode that names a device costs a little at every call of torch: it is entered where it changes something.
     elsewhere = torch.get_default_device().type != "cpu"
-    torch.set_default_dtype(torch.float32)
+    with _DEFAULTS:
+        mine = [torch.get_default_dtype()]
+        _found.append(mine)
+        torch.set_default_dtype(torch.float32)
     try:
         with torch.device("cpu") if elsewhere else nullcontext():
             yield
     finally:
-        torch.set_default_dtype(before)
+        with _DEFAULTS:
+            place = next(k for k, each in enumerate(_found) if each is mine)
+            _found.pop(place)
+            if place == len(_found):
+                torch.set_default_dtype(mine[0])
+            else:  # another thread is still inside, and entered later: it puts back what was found here
+                _found[place][:] = mine
+
+
+_DEFAULTS = threading.RLock()
+_found: list[
+    list[torch.dtype]
+] = []  # by the blocks of `plain_defaults` that are open: the default type when each was entered
+
+_RANDOM_STATE = threading.RLock()
+
+
+@contextmanager
+def random_state(seed: int | None = None) -> Iterator[None]:
+    """torch's global random state of the CPU may be drawn from inside, from that seed on; afterwards it is what it was.
+
+    For code that cannot be given a generator, such as the layers of torch when they are made. There is one such state for all threads, so
+    one thread at a time is inside; one that draws from it elsewhere meanwhile, unasked, still disturbs both.
+    """
+    # The default CPU generator is seeded directly: torch.manual_seed would reset the generators of every GPU as well.
+    with _RANDOM_STATE, torch.random.fork_rng(devices=[]):
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
+        yield
 
 
 def keep_freed() -> None:

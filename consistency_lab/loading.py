@@ -12,30 +12,18 @@ from typing import Any
 import torch
 
 from consistency_lab.addresses import Address, is_foreign, open_foreign, read_address
-from consistency_lab.contrast.gan import GAN_KIND
-from consistency_lab.contrast.vae import VAE_KIND
 from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.model import GenerativeModel
 from consistency_lab.errors import StoreError, UserError
 from consistency_lab.interop.files import is_hub_name, refuse_hub_name
+from consistency_lab.model_kinds import MODEL_KINDS
 from consistency_lab.pipelines.recording import RecordedImages
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
 from consistency_lab.training.describing import differences
-from consistency_lab.training.model_kind import ModelKind
-from consistency_lab.training.settings import LoopSettings
-from consistency_lab.training.train import DIFFUSION_KIND
 
 Model = GenerativeModel
 _Named = tuple[Any, Address | None]  # a model, and its address if it has one
-
-
-MODEL_KINDS: dict[str, ModelKind[Any, Any, Any]] = {kind.name: kind for kind in (DIFFUSION_KIND, GAN_KIND, VAE_KIND)}
-
-
-def kind_of(settings: LoopSettings) -> ModelKind[Any, Any, Any]:
-    """The kind of model that settings are for."""
-    return next(kind for kind in MODEL_KINDS.values() if type(settings) is kind.settings)
 
 
 def find_run(text: str, store: Store | str | Path) -> Run:
@@ -70,9 +58,9 @@ def load(
     """A model by name or path.
 
     Args:
-        text: the name of a run in the store (a diffusion model, GAN or VAE), the path of a run folder, ``diffusers:DIR``,
-            ``torchscript:FILE?schedule=...&...``, ``images:DIR``, or a checkpoint of another library, such as
-            ``ddpm-pytorch:model-10.pt?size=32``.
+        text: the name of a run in the store (a diffusion model, GAN or VAE), the path of a run folder, ``zoo:NAME`` for a model that
+            ships with the package (``consistency-lab list zoo``), ``diffusers:DIR``, ``torchscript:FILE?schedule=...&...``,
+            ``images:DIR``, or a checkpoint of another library, such as ``ddpm-pytorch:model-10.pt?size=32``.
         store: where names are looked up.
         device: where to put it; by default a GPU where there is one.
         weights: ``"ema"`` or ``"raw"``, for runs of ours.

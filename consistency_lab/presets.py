@@ -13,7 +13,7 @@ from consistency_lab.training.settings import LoopSettings, TrainingSettings
 
 if TYPE_CHECKING:
     from consistency_lab.paper.race.study import RacePlan
-    from consistency_lab.studies.demo import DemoPlan
+    from consistency_lab.studies.demo import DemoPlan, QuickPlan
 
 T = TypeVar("T")
 _FAMILY = 4  # models a family: an interval over models wants four or more
@@ -177,6 +177,36 @@ def demo_plan(preset: str) -> DemoPlan:
     if preset not in plans:
         raise unknown_name("preset", preset, plans)
     return plans[preset]()
+
+
+def zoo_plan() -> dict[str, LoopSettings]:
+    """The models that ship with the package, by name: all of Fashion-MNIST's training images, at their own size (see `zoo`).
+
+    U-Nets and DiTs are preconditioned (Karras et al. 2206.00364). The hidden layers of an MLP of this size are narrower than an image and
+    cannot hand noise through, as preconditioning asks: it predicts x0.
+    """
+    edm = TrainingSettings.of(
+        predicts="edm", weighting="edm", schedule="edm", timesteps="edm_lognormal", lr_final=0.02, lr_warmup=200
+    )
+    families: dict[str, LoopSettings] = {
+        "unet": edm.replace(network="unet(multipliers=(1,2,4))", batch=64, steps=8000),
+        "dit": edm.replace(network="dit(width=96, depth=4, patch=4)", batch=64, steps=10_000, lr=1e-3),
+        "mlp": edm.replace(
+            network="mlp(width=256, depth=2)", predicts="x0", objective="x0", weighting="none", steps=30_000, lr=1e-3
+        ),
+    }
+    return {f"fashion-{name}-s{seed}": each.replace(seed=seed) for name, each in families.items() for seed in (0, 1)}
+
+
+def quick_plan() -> QuickPlan:
+    """The demo that trains nothing: the zoo's diffusion models of three architectures."""
+    from consistency_lab.studies.demo import QuickPlan  # imports torch, which --help must not wait for
+
+    names = {kind: tuple(f"fashion-{kind}-s{seed}" for seed in (0, 1)) for kind in ("unet", "dit", "mlp")}
+    families = {
+        "comparison": (*names["unet"], *names["dit"], *names["mlp"]),
+    }
+    return QuickPlan(families, "fashion-mnist", ("mse",), count=32, sampler={"method": "dpm++2m", "steps": 12})
 
 
 TABLES: dict[str, Callable[[str], LikenessPlan]] = {

@@ -97,7 +97,7 @@ mean_interval((errors["recipe"] - errors["uniform"]).mean("t").values)
 # consistency-lab race --preset digits --dry-run
 # ```
 #
-# `recipe.save("recipe.json")` and `consistency-lab race --recipe recipe.json` enter this recipe in the race.
+# `recipe.save("recipe.json")` and `consistency-lab race --recipes recipe.json` enter this recipe in the race.
 #
 # Does the recipe change *what* is learned? The two models from the same noise:
 

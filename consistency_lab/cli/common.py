@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from consistency_lab.cli.plans import DryRun
 from consistency_lab.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,13 +20,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Common:
+class Common(DryRun):
     """What every command that computes understands."""
 
     device: str | None = None
     """cpu, cuda, cuda:1, ...; by default a GPU where there is one"""
-    dry_run: bool = False
-    """print what would be done, and stop"""
     force: bool = False
     """do it again although the store has it"""
     quiet: bool = False
@@ -146,17 +146,60 @@ def parse_numbers(text: str, what: str) -> list[int]:
     return numbers
 
 
+_claimed = contextlib.ExitStack()
+
+
 def claim_folder(out: Path, force: bool) -> None:
-    """Raise `UserError` for a folder that holds results already, unless they may be written over, or where nothing can be written."""
+    """Take a folder for the results of this command, until `release_folders`.
+
+    Raises:
+        UserError: it holds results already, unless they may be written over; or another command is making results for it.
+        StoreError: nothing can be written there.
+    """
     from consistency_lab.store.atomic import ensure_writable
 
     ensure_writable(out)
+    _claimed.enter_context(_alone_in(out))
     held = sorted((out / "results").glob("*.nc"))
     if held and not force:
         raise UserError(
             f"{out} holds results already ({', '.join(path.name for path in held[:3])}); name another folder with --out, or write over "
             "them with --force."
         )
+
+
+def release_folders() -> None:
+    """Let go of the folders that were claimed; one in which nothing was written is removed."""
+    _claimed.close()
+
+
+@contextlib.contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Hold a lock in a folder, which is made where there is none. It ends with the process."""
+    from filelock import FileLock, Timeout
+
+    from consistency_lab.store.atomic import cannot
+
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    lock = FileLock(out / ".lock", timeout=0)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"another command is making results for {out}; wait for it, or name another folder with --out."
+        ) from None
+    except OSError as error:
+        raise cannot("write to", out, error) from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            (out / ".lock").unlink(missing_ok=True)
+        lock.release()
+        for folder in made:
+            with contextlib.suppress(OSError):  # such as one that holds results
+                folder.rmdir()
 
 
 def write_results(results: dict[str, xr.Dataset], out: Path, title: str) -> None:
@@ -169,11 +212,14 @@ def write_results(results: dict[str, xr.Dataset], out: Path, title: str) -> None
 
 def print_headline(comparison: xr.Dataset) -> None:
     from consistency_lab.intervals import interval_of
+    from consistency_lab.kinds.meaning import nearer_reference
     from consistency_lab.kinds.numbers import headline, score_text
     from consistency_lab.plots.frames import overview
 
     head = headline(comparison)
     print(f"\n{head.sentence}\n")
+    if meaning := nearer_reference(comparison, head.metric):
+        print(f"{meaning}\n")
     for row in overview(comparison, head.metric).to_dict("records"):
         print(f"  {row['name']:<40}  {score_text(*interval_of(row, 'score'))}")
 
@@ -192,13 +238,9 @@ def print_remarks(result: xr.Dataset) -> None:
         print(f"Warning: {sentence}")
 
 
-def print_cost(seconds: dict[str, tuple[float, float]]) -> None:
+def cost_facts(seconds: dict[str, tuple[float, float]]) -> dict[str, Any]:
     """Minutes of training and of evaluation of each job, on this machine with the threads that it has now."""
     keys = ("training", "evaluation")
     jobs = {name: {k: round(v / 60, 2) for k, v in zip(keys, each, strict=True)} for name, each in seconds.items()}
     total = {key: round(sum(each[i] for each in seconds.values()) / 60, 2) for i, key in enumerate(keys)}
-    print_json({"jobs": jobs, "unit": "minutes, one job after another", "total": total})
-
-
-def print_json(content: dict[str, Any]) -> None:
-    print(json.dumps(content, indent=2, default=str))
+    return {"jobs": jobs, "unit": "minutes, one job after another", "total": total}

@@ -17,7 +17,6 @@ from consistency_lab.cli.common import (
     load_models,
     parse_numbers,
     print_headline,
-    print_json,
     print_table,
     runs_itself,
     training_images,
@@ -38,7 +37,7 @@ class Compare(SideBySide, OfModels):
     """Compare trained models under shared noise, or folders of images, against the null and the closed-form references.
 
     Example: consistency-lab compare unet-s0 unet-s1 --out comparison
-    Example: consistency-lab compare images:ref/ images:cand/ --self images:self/ --metrics mse ssim
+    Example: consistency-lab compare images:ref/ images:cand/ --again images:again/ --metrics mse ssim
     """
 
     models: tyro.conf.Positional[tuple[str, ...]] = ()
@@ -64,7 +63,7 @@ class Compare(SideBySide, OfModels):
     """training set, for the references and the nearest training images"""
     data_dir: Path | None = None
     """folder with the files of published sets; data/ by default"""
-    self: str | None = None
+    again: str | None = None
     """a second run of the first model, such as images:DIR: the first against it is the ceiling, where models make an image in one go"""
     frozen: bool = False
     """also ask all models about the same noisy images of --data: do their functions agree, apart from where their trajectories lead?"""
@@ -87,8 +86,8 @@ class Compare(SideBySide, OfModels):
         if not self.metrics:
             raise UserError("--metrics needs at least one name, for example mse; see `consistency-lab list metrics`.")
         found = find(self.models, self.store)
-        if self.self is not None:
-            find([self.self], self.store)
+        if self.again is not None:
+            find([self.again], self.store)
         if self.frozen and self.data is None:
             raise UserError("--frozen shows the models noisy images: name the set in --data.")
         embedding = None if self.copies is None else _embedding(self.copies)
@@ -100,7 +99,7 @@ class Compare(SideBySide, OfModels):
             theirs = sum(runs_itself(text) for text in found)
             evaluations = (read.count(False) - theirs) * (count or COUNT) * each
             own = f"{evaluations}, and as many as {theirs} pipelines take by themselves" if theirs else evaluations
-            print_json(
+            self.say(
                 {
                     "models": found,
                     "samples": "all that they have in common" if count is None else count,
@@ -111,8 +110,8 @@ class Compare(SideBySide, OfModels):
             )
             return
         claim_folder(self.out, self.force)
-        models = load_models([*self.models, *([] if self.self is None else [self.self])], self.store, self.device)
-        second = None if self.self is None else models.pop()
+        models = load_models([*self.models, *([] if self.again is None else [self.again])], self.store, self.device)
+        second = None if self.again is None else models.pop()
         if self.guidance is not None:
             models = _guided(models, self.guidance)
         if self.frozen:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import tyro
 
@@ -15,27 +16,30 @@ from consistency_lab.cli.common import (
     find,
     load_models,
     parse_numbers,
-    print_json,
     with_weights,
     write_results,
 )
 from consistency_lab.errors import UserError
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 @dataclass(frozen=True)
 class Gate(OfModels):
     """Does a candidate still make its reference's images from the same noise? Exit status 0: pass, 1: fail, 3: cannot tell, 2: usage.
 
-    Example: consistency-lab gate fp16 int8 --metric mse lpips-alex --at-least .95 --junit gate.xml
+    Example: consistency-lab gate fp16 int8 --metrics mse lpips-alex --at-least .95 --junit gate.xml
     """
 
+    answers: ClassVar[bool] = True
     models: tyro.conf.Positional[tuple[str, ...]] = ()
     """reference and candidate: names of runs in the store, run folders, or addresses such as diffusers:DIR"""
-    again: Annotated[str | None, tyro.conf.arg(aliases=["--self"])] = None
+    again: str | None = None
     """a second run of the reference, for the ceiling: what the candidate is held to where there is no bound"""
     store: Path = Path("runs")
     """where names are looked up"""
-    metric: tuple[str, ...] = ("mse",)
+    metrics: tuple[str, ...] = ("mse",)
     """distances; all must pass"""
     at_least: tuple[float, ...] = ()
     """score that must be reached, one for all metrics or one for each"""
@@ -65,8 +69,6 @@ class Gate(OfModels):
     """write JUnit XML: a test case for each metric"""
     markdown: Path | None = None
     """write Markdown for a pull request's comment, and the worst pairs as a PNG beside it"""
-    json: Path | None = None
-    """write all numbers as JSON"""
     out: Path = Path("gate")
     """folder for the result, its figures and the report"""
 
@@ -74,10 +76,9 @@ class Gate(OfModels):
         from consistency_lab.diffusion.noise import SharedNoise
         from consistency_lab.diffusion.sampling import Sampler
         from consistency_lab.gates.baseline import Baseline
-        from consistency_lab.gates.decision import FAIL, STATUS
+        from consistency_lab.gates.decision import STATUS
         from consistency_lab.gates.gate import gate
-        from consistency_lab.kinds.gate import Gate as Kind
-        from consistency_lab.reports.gate import write_json, write_junit, write_markdown
+        from consistency_lab.reports.gate import json_text, write_junit, write_markdown
         from consistency_lab.store.atomic import ensure_writable
 
         if len(self.models) != 2:
@@ -89,9 +90,9 @@ class Gate(OfModels):
         labels = None if self.labels is None else parse_numbers(self.labels, "labels")
         baseline = None if self.baseline is None else Baseline.read(self.baseline)
         if self.dry_run:
-            print_json({"models": found, "samples_at_most": self.count, "out": str(self.out)})
+            self.say({"models": found, "samples_at_most": self.count, "out": str(self.out)})
             return 0
-        written = {write_json: self.json, write_junit: self.junit, write_markdown: self.markdown}
+        written = {write_junit: self.junit, write_markdown: self.markdown}
         if self.write_baseline is not None and self.write_baseline.exists() and not self.force:
             raise UserError(
                 f"{self.write_baseline} holds a baseline already; name another file, or write over it with --force."
@@ -105,7 +106,7 @@ class Gate(OfModels):
         models: list[Any] = load_models(texts, self.store, self.device)
         result = gate(
             *models,
-            metric=with_weights(self.metric, self.lpips_weights),
+            metrics=with_weights(self.metrics, self.lpips_weights),
             at_least=self.at_least or None,
             margin=self.margin,
             baseline=baseline,
@@ -118,23 +119,33 @@ class Gate(OfModels):
             labels=labels,
             progress=self.progress,
         )
-        decision = result.attrs["decision"]
         for write, path in written.items():
             if path is not None:
                 write(result, path)
+        try:
+            if self.json:
+                print(json_text(result), end="", flush=True)
+            with contextlib.redirect_stdout(sys.stderr if self.json else sys.stdout):
+                self._tell(result)
+        except BrokenPipeError:  # nobody reads on (`... | head`); the decision must get through all the same
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the interpreter flushes it on its way out
+        return STATUS[result.attrs["decision"]]
+
+    def _tell(self, result: xr.Dataset) -> None:
+        """Write the baseline and the report, and say what was decided."""
+        from consistency_lab.gates.baseline import Baseline
+        from consistency_lab.gates.decision import FAIL
+        from consistency_lab.kinds.gate import Gate as Kind
+
         if self.write_baseline is not None:
-            if decision == FAIL:
+            if result.attrs["decision"] == FAIL:
                 print(f"{self.write_baseline} is not written: the gate fails.")
             else:
                 made = Baseline.of(result, self.tolerance)
                 made.save(self.write_baseline)
                 for sentence in made.out_of_reach(result):
                     print(sentence)
-        try:
-            write_results(
-                {"gate": result}, self.out, f"Gate: {result.attrs['candidate']} against {result.attrs['reference']}"
-            )
-            print(Kind().sentence(result), flush=True)
-        except BrokenPipeError:  # nobody reads on (`... | head`); the decision must get through all the same
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the interpreter flushes it on its way out
-        return STATUS[decision]
+        write_results(
+            {"gate": result}, self.out, f"Gate: {result.attrs['candidate']} against {result.attrs['reference']}"
+        )
+        print(Kind().sentence(result), flush=True)

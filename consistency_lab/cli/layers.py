@@ -12,7 +12,6 @@ from consistency_lab.cli.common import (
     claim_folder,
     find,
     load_models,
-    print_json,
     print_table,
     training_images,
     write_results,
@@ -54,9 +53,7 @@ class Layers(OfModels):
         found, layers = find(self.models, self.store), self._layers()
         if self.dry_run:
             evaluations = len(found) * self.count * len(self.times)
-            print_json(
-                {"models": found, "images": self.count, "network_evaluations": evaluations, "out": str(self.out)}
-            )
+            self.say({"models": found, "images": self.count, "network_evaluations": evaluations, "out": str(self.out)})
             return
         claim_folder(self.out, self.force)
         images = training_images(self.data, self.data_dir)

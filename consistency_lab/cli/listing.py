@@ -81,6 +81,7 @@ LISTS = {
     "weightings": "training.weighting:WEIGHTINGS",
     "momentum": "training.momentum:MOMENTUM_RULES",
     "optimizers": "training.loop:OPTIMIZERS",
+    "zoo": "zoo:ZOO",
 }
 
 

@@ -13,7 +13,6 @@ from consistency_lab.cli.common import (
     claim_folder,
     find,
     load_models,
-    print_json,
     training_images,
     write_results,
 )
@@ -64,7 +63,7 @@ class Probe(OfModels):
         images = load_images(self.data, data_dir=self.data_dir)
         if self.dry_run:
             asked = {"probe": self.what, "models": found, "data": self.data, "out": str(self.out)}
-            print_json({**asked, **self._cost(images)})
+            self.say({**asked, **self._cost(images)})
             return
         claim_folder(self.out, self.force)
         result = self._landscape(images) if self.what in ("landscape", "curvature") else self._probe(images)

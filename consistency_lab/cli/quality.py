@@ -13,7 +13,6 @@ from consistency_lab.cli.common import (
     claim_folder,
     find,
     load_models,
-    print_json,
     print_table,
     training_images,
     write_results,
@@ -67,9 +66,7 @@ class Quality(OfModels):
         found, sampler = find(self.models, self.store), Sampler.parse(self.sampler)
         if self.dry_run:
             evaluations = len(found) * self.count * sampler.evaluations()
-            print_json(
-                {"models": found, "samples": self.count, "network_evaluations": evaluations, "out": str(self.out)}
-            )
+            self.say({"models": found, "samples": self.count, "network_evaluations": evaluations, "out": str(self.out)})
             return
         claim_folder(self.out, self.force)
         real, training = (training_images(data, self.data_dir) for data in (self.data, self.training_data))

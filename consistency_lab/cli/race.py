@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import tyro
 
-from consistency_lab.cli.common import SideBySide, print_cost, print_json
+from consistency_lab.cli.common import SideBySide, cost_facts
+from consistency_lab.cli.live import Say, live
+from consistency_lab.cli.plans import DryRun
 from consistency_lab.errors import UserError
 from consistency_lab.training.settings import TrainingSettings
 
@@ -19,12 +22,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class MakeRecipe:
+class MakeRecipe(DryRun):
     """Derive training settings from findings: a difficulty result, and landscapes or a curvature of the same model.
 
     Example: consistency-lab recipe probe/results/difficulty-unet-s0.nc --out recipe.json
     """
 
+    answers: ClassVar[bool] = True
     findings: tyro.conf.Positional[tuple[Path, ...]] = ()
     """.nc files: one difficulty, any number of landscapes, at most one curvature; none for the paper's own recipe"""
     settings: TrainingSettings = field(default_factory=TrainingSettings)
@@ -37,9 +41,7 @@ class MakeRecipe:
     measured_momentum: bool = False
     """also the momentum that the curvature asks for (by itself that of the settings is kept, which raced faster)"""
     out: Path = Path("recipe.json")
-    """the recipe, for --recipe of a race and Recipe.load"""
-    dry_run: bool = False
-    """print the recipe, and write nothing"""
+    """the recipe, for --recipe of train, --recipes of race, and Recipe.load"""
 
     def run(self) -> None:
         from consistency_lab.recipe import Recipe
@@ -69,11 +71,9 @@ class MakeRecipe:
             recipe = Recipe.from_findings(
                 by_kind["difficulty"][0], by_kind["landscape"] or None, curvature=curvature, **options
             )
-        print(recipe)
-        print_json(recipe.changes)
+        self.say({"reasons": list(recipe.reasons), "changes": recipe.changes, "out": self.out})
         if not self.dry_run:
             recipe.save(self.out)
-            print(self.out)
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Race(SideBySide):
     """data, network and seeds: digits, fashion"""
     contestants: Literal["standard", "centers"] = "standard"
     """standard: controls, published methods, the paper's recipe and ours. centers: the paper's ablation over the center of CLTS"""
-    recipe: tuple[Path, ...] = ()
+    recipes: tuple[Path, ...] = ()
     """recipes from findings on another set, such as the recipe-*.json that its race writes: they cost no pilot here"""
     consistency: bool = False
     """no race: does the recipe change what is learned, or only when? Consistency within and between uniform and recipe-trained models"""
@@ -111,22 +111,23 @@ class Race(SideBySide):
             raise UserError("a race has no --force: its rows are committed. Remove those that are to be run again.")
         plan, folder = replace(race_plan(self.preset), data_dir=self.data_dir), self.out / self.preset
         store, rows, where = Store(self.store), Rows(folder / "race.jsonl"), self.where
-        foreign = {f"recipe from {path.stem.removeprefix('recipe-')}": Recipe.load(path) for path in self.recipe}
+        foreign = {f"recipe from {path.stem.removeprefix('recipe-')}": Recipe.load(path) for path in self.recipes}
         options: dict[str, Any] = {
             "contestant_set": self.contestants,
             "foreign": foreign,
             "device": resolve_device(self.device),
         }
         if self.dry_run:
-            print_cost(race_dry_run(plan, store, rows, **options))
+            self.say(cost_facts(race_dry_run(plan, store, rows, **options)))
             return
         store.check()
         ensure_writable(folder)
         if self.consistency:
             self._consistency(plan, store, rows, options["device"])
             return
-        told: Any = (lambda line: None) if self.quiet else (lambda line: print(line, flush=True))
-        _print_race(run_race(plan, store, rows, executor=where, live=self._write, say=told, **options))
+        with self._shown(folder, self.contestants) as say:
+            found = run_race(plan, store, rows, executor=where, live=self._write, say=say, **options)
+        _print_race(found)
         if self.contestants == "standard":
             for use, recipe in race_recipes(plan, rows, options["device"]).items():
                 recipe.save(folder / f"recipe-{self.preset}-{use}.json")
@@ -136,10 +137,14 @@ class Race(SideBySide):
         from consistency_lab.paper.race.recipe_consistency import what_is_learnt
         from consistency_lab.store.results import save_frame
 
-        table = what_is_learnt(plan, store, rows, device=device, executor=self.where, say=print)
+        with self._shown(self.out / self.preset, "consistency") as say:
+            table = what_is_learnt(plan, store, rows, device=device, executor=self.where, say=say)
         save_frame(table, self.out / self.preset / "race-consistency.csv")
         shown = ["family", "models", *interval_names("mse_score"), "frechet"]
         print(table[shown].to_string(index=False, na_rep="", float_format=lambda x: f"{x:.3f}"))
+
+    def _shown(self, folder: Path, what: str) -> AbstractContextManager[Say]:
+        return live(f"Race of {self.preset}: {what}", folder / f"race-{what}-progress.html", self.quiet)
 
     def _write(self, result: xr.Dataset) -> None:
         from consistency_lab.paper import kinds

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import tyro
 
-from consistency_lab.cli.common import print_json
+from consistency_lab.cli.plans import DryRun
 from consistency_lab.errors import UserError
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(DryRun):
     """Make one page out of results (.nc files, or folders that hold them).
 
     Example: consistency-lab report comparison between --out report.html
@@ -24,8 +24,6 @@ class Report:
     """heading of the page"""
     out: Path = Path("report.html")
     """the page; .json and .md are written beside it"""
-    dry_run: bool = False
-    """print which results would be read, and stop"""
 
     def run(self) -> None:
         from consistency_lab.reports.html import report
@@ -35,7 +33,7 @@ class Report:
         if not paths:
             raise UserError("there is nothing to report: name .nc files or a folder that holds some.")
         if self.dry_run:
-            print_json({"results": [str(path) for path in paths], "out": str(self.out)})
+            self.say({"results": [str(path) for path in paths], "out": str(self.out)})
             return
         print(report([load_result(path) for path in paths], self.out, title=self.title))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from consistency_lab.cli.common import OfModels, print_json, with_weights
+from consistency_lab.cli.common import OfModels, with_weights
 from consistency_lab.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class Reproduce(OfModels):
     """Measure a result again from what it records, and say number by number whether it agrees. Exit status 0: all do, 1: some do not.
 
-    Models that the store has are loaded, others are trained from their specs; with --force all are trained again, beside the store. A
-    number agrees if it is equal, or within the 95 % interval of the first.
+    Models that the store or the zoo has are loaded, others are trained from their specs; with --force all but the zoo's are trained again,
+    beside the store. A number agrees if it is equal, or within the 95 % interval of the first.
 
     Example: consistency-lab reproduce comparison/results/comparison.nc --dry-run
     """
@@ -39,7 +39,7 @@ class Reproduce(OfModels):
     """folder with the files of published sets; data/ by default"""
     lpips_weights: Path | None = None
     """file with the trunk's weights, for metrics such as lpips-squeeze"""
-    keep: Path | None = None
+    out: Path | None = None
     """a .nc file for what is measured now"""
 
     def run(self) -> int:
@@ -54,17 +54,17 @@ class Reproduce(OfModels):
         recorded = read_recorded(load_result(self.result), store, data=self.data, data_dir=self.data_dir)
         metrics = recorded.metrics(self._with_weights)
         if self.dry_run:
-            print_json(self._plan(recorded, store))
+            self.say(self._plan(recorded, store))
             return 0
-        if self.keep is not None:
-            if self.keep.exists() and not self.force:
-                raise UserError(f"{self.keep} is there already; name another file, or write over it with --force.")
-            ensure_writable(self.keep.parent)
+        if self.out is not None:
+            if self.out.exists() and not self.force:
+                raise UserError(f"{self.out} is there already; name another file, or write over it with --force.")
+            ensure_writable(self.out.parent)
         with tempfile.TemporaryDirectory() as anew:
             place = Store(anew) if self.force else store
             found = recorded.measured(place, metrics, device=self.device, progress=self.progress)
-        if self.keep is not None:
-            save_result(found.result, self.keep)
+        if self.out is not None:
+            save_result(found.result, self.out)
         print("\n".join(_said(found.agreements)))
         print(f"\n{_conclusion(found.agreements, found.differently)}")
         return 0 if found.agrees else 1
@@ -82,6 +82,9 @@ class Reproduce(OfModels):
     def _plan(self, recorded: Recorded, store: Any) -> dict[str, Any]:
         plan = {}
         for model in (*recorded.models, *recorded.again):
+            if model.shipped("cpu") is not None:
+                plan[model.name] = f"load zoo:{model.facts['zoo']}"
+                continue
             kept = None if self.force else model.kept(store)
             if kept is None:
                 model.check_trainable()

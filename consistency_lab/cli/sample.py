@@ -8,7 +8,7 @@ from typing import Any
 
 import tyro
 
-from consistency_lab.cli.common import OfModels, find, load_models, parse_numbers, print_json
+from consistency_lab.cli.common import OfModels, find, load_models, parse_numbers
 from consistency_lab.errors import UserError
 
 
@@ -49,7 +49,7 @@ class Sample(OfModels):
         labels = None if self.labels is None else parse_numbers(self.labels, "labels")
         found = find([self.model], self.store)[0]
         if self.dry_run:
-            print_json({"model": found, "images": count, "out": str(self.out)})
+            self.say({"model": found, "images": count, "out": str(self.out)})
             return
         if self.out.exists() and not self.force:
             raise UserError(f"{self.out} is there already; choose another --out, or --force to write over it.")

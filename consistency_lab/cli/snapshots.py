@@ -12,7 +12,6 @@ from consistency_lab.cli.common import (
     claim_folder,
     find,
     load_models,
-    print_json,
     print_table,
     training_images,
     write_results,
@@ -63,7 +62,7 @@ class Snapshots(Common):
         if self.dry_run:
             snapshots = sum(len(kept_steps(model)) for model in models)
             evaluations = snapshots * self.count * sampler.evaluations()
-            print_json(
+            self.say(
                 {"models": found, "snapshots": snapshots, "network_evaluations": evaluations, "out": str(self.out)}
             )
             return

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from consistency_lab.cli.common import SideBySide, print_cost, with_weights
+from consistency_lab.cli.common import SideBySide, cost_facts, with_weights
+from consistency_lab.cli.live import live
 from consistency_lab.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,15 +58,15 @@ class Study(SideBySide):
             raise UserError(f"--count must be 2 or more, not {self.count}.")
         if self.force:
             raise UserError("a study has no --force: its rows are committed. Remove those that are to be made again.")
+        rows = self.out / self.preset / f"{self.what}.jsonl"
         options: dict[str, Any] = {
             "store": Store(self.store),
-            "rows": Rows(self.out / self.preset / f"{self.what}.jsonl"),
+            "rows": Rows(rows),
             "seed": self.seed,
             "count": self.count,
             "data_dir": self.data_dir,
             "device": resolve_device(self.device),
             "executor": self.where,
-            "say": (lambda line: None) if self.quiet else print,
         }
         data: dict[str, Any] = {} if self.data is None else {"data": self.data}
         study: SizesStudy | TableStudy
@@ -76,10 +77,13 @@ class Study(SideBySide):
             plan = replace(plan, metrics=with_weights(plan.metrics, self.lpips_weights))
             study = TableStudy(self.what, plan, **options)
         if self.dry_run:
-            print_cost(study.cost())
+            self.say(cost_facts(study.cost()))
             return
-        ensure_writable(self.out / self.preset)
-        self._finish(study.table())
+        ensure_writable(rows.parent)
+        title = f"Study {self.what} of {self.preset}"
+        with live(title, rows.with_name(f"{self.what}-progress.html"), self.quiet) as say:
+            table = replace(study, say=say).table()
+        self._finish(table)
 
     def _finish(self, table: Any) -> None:
         from consistency_lab.store.results import save_frame

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from consistency_lab.choices import printable
-from consistency_lab.cli.common import SideBySide, parse_numbers, print_json
+from consistency_lab.cli.common import SideBySide, parse_numbers
+from consistency_lab.cli.live import live
 from consistency_lab.contrast.settings import GANSettings, VAESettings
 from consistency_lab.errors import UserError
 from consistency_lab.training.settings import LoopSettings, TrainingSettings
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 class Training(SideBySide):
     """Train one model, or one per seed, of the kind that the settings are for."""
 
+    shared: ClassVar[bool] = True
+    """several processes, of a launcher, may do it together"""
     settings: LoopSettings = field(default_factory=LoopSettings)
     config: Path | None = None
     """JSON file with training settings; options given here override it"""
@@ -36,7 +39,7 @@ class Training(SideBySide):
     name: str | None = None
     """how tables call the model; by default after its network and seed: unet-s0, gan-dense-s0, vae-conv-s0"""
     seeds: str | None = None
-    """several models: 0-3,7"""
+    """of the model, such as 3, or of several, such as 0-3,7; by default that of the settings, or 0"""
     at_once: int | None = None
     """models that are trained in lock-step, as one; by default up to 16 of a small network on a GPU, and 1 elsewhere"""
     store: Path = Path("runs")
@@ -44,7 +47,7 @@ class Training(SideBySide):
 
     def run(self) -> None:
         from consistency_lab.data.sources import load_images
-        from consistency_lab.loading import kind_of
+        from consistency_lab.model_kinds import kind_of
         from consistency_lab.store.runs import Store
         from consistency_lab.training.group import shared_device
         from consistency_lab.training.lockstep import in_lockstep, lockstep_groups
@@ -69,11 +72,12 @@ class Training(SideBySide):
             for name, job in zip(names, jobs, strict=True):
                 runs[name] = store.run(kind.name, name, {**kind.spec(images, job, place), **more})
         if self.dry_run:
+            models = []
             for name, run in runs.items():
                 parameters = sum(p.numel() for p in kind.build(run.spec).parameters())
-                print_json(
-                    {"name": name, "folder": str(run.folder), "done": run.done, "parameters": parameters, **run.spec}
-                )
+                known = {"name": name, "folder": str(run.folder), "done": run.done, "parameters": parameters}
+                models.append({**known, **run.spec})
+            self.say({"models": models})
             return
         if elsewhere:
             self._train_elsewhere(where, images, dict(zip(names, jobs, strict=True)), runs, store, place)
@@ -98,7 +102,8 @@ class Training(SideBySide):
             for run in runs.values():
                 run.set_aside()
         missing = {name: Job(jobs[name], run, self._more()) for name, run in runs.items() if not run.done}
-        train_jobs(where, images, missing, store, device, lambda line: None if self.quiet else print(line, flush=True))
+        with live("Training", quiet=self.quiet) as say:
+            train_jobs(where, images, missing, store, device, say)
 
     @staticmethod
     def _known_as(model: Any) -> str:
@@ -108,7 +113,7 @@ class Training(SideBySide):
         return "" if stored == model.name else f" (trained already, as {stored!r}: the store knows it by that name)"
 
     def _default_name(self, job: LoopSettings) -> str:
-        from consistency_lab.loading import kind_of
+        from consistency_lab.model_kinds import kind_of
 
         return kind_of(job).model_name(job)
 

@@ -41,7 +41,7 @@ def gate(
     candidate: GenerativeModel,
     again: GenerativeModel | None = None,
     *,
-    metric: str | Distance | Sequence[str | Distance] = "mse",
+    metrics: str | Distance | Sequence[str | Distance] = "mse",
     at_least: float | Sequence[float] | None = None,
     margin: float = MARGIN,
     baseline: Baseline | str | os.PathLike[str] | None = None,
@@ -66,7 +66,7 @@ def gate(
         again: a second run of the reference, under other conditions if that is what may vary (another GPU, another batch size). It gives
             the ceiling, what the reference itself scores, and the criterion where there is no bound. For a model that is deterministic the
             ceiling is 1, and the reference itself may be given.
-        metric: distances, one or several, by name (see `METRICS`) or as objects; all must pass.
+        metrics: distances, one or several, by name (see `METRICS`) or as objects; all must pass.
         at_least: the score that must be reached, from 0 to below 1; one for all metrics or one for each.
         margin: how far below the ceiling the score may be where no bound is given, from 0 to below 1.
         baseline: of an earlier gate (see `consistency_lab.gates.baseline`), or its file: scores must reach its estimates less its
@@ -96,7 +96,7 @@ def gate(
         check_generative(model)
     check_noise(noise)
     noise, sampler = noise or SharedNoise(0), None if sampler is None else Sampler.of(sampler)
-    distances, held = _distances(metric), baseline_of(baseline)
+    distances, held = _distances(metrics), baseline_of(baseline)
     if not _share("error", error):
         raise UserError("error is a probability above 0: no interval is always right; write for example error=0.05.")
     bounds = _bounds([distance.name for distance in distances], at_least, held, again is not None)
@@ -149,9 +149,9 @@ def gate(
     return result.assign_attrs(warnings=json.dumps(said))
 
 
-def _distances(metric: str | Distance | Sequence[str | Distance]) -> list[Distance]:
+def _distances(metrics: str | Distance | Sequence[str | Distance]) -> list[Distance]:
     """The metrics, each once and each a distance."""
-    given = [metric] if isinstance(metric, str | Distance) or not isinstance(metric, Sequence) else list(metric)
+    given = [metrics] if isinstance(metrics, str | Distance) or not isinstance(metrics, Sequence) else list(metrics)
     if not given:
         raise UserError("a gate needs one metric or more, for example 'mse'; see `consistency-lab list metrics`.")
     distances = [each if isinstance(each, Distance) else METRICS.build(each) for each in given]
@@ -186,7 +186,7 @@ def _bounds(
         if not again:
             raise UserError(
                 "a gate needs something to hold the candidate to: a bound (at_least=0.95, --at-least .95), a second run of the reference "
-                "(again, --self), or the baseline of an earlier gate."
+                "(again, --again), or the baseline of an earlier gate."
             )
         return None
     return tuple(bounds)

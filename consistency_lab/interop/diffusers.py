@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from consistency_lab.choices import Choice
-from consistency_lab.devices import resolve_device
+from consistency_lab.devices import random_state, resolve_device
 from consistency_lab.diffusion.denoiser import PREDICTIONS, NetworkDenoiser
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.schedule import Schedule
@@ -171,7 +171,7 @@ def _pretrained(layout: Layout) -> nn.Module:
     verbosity = diffusers.logging.get_verbosity()
     diffusers.logging.set_verbosity_error()  # what it would warn of is an error below
     try:
-        with torch.random.fork_rng(devices=[]):  # it draws initial weights before it reads the file
+        with random_state():  # it draws initial weights before it reads the file
             kind = getattr(diffusers, _CLASSES[layout.kind])
             folder = layout.weights.parent
             module, found = kind.from_pretrained(folder, torch_dtype=torch.float32, output_loading_info=True, **options)

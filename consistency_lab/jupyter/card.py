@@ -17,7 +17,7 @@ from consistency_lab.kinds.registry import kind_of
 from consistency_lab.kinds.words import facts_of, machine
 from consistency_lab.markup import bullets, table
 from consistency_lab.plots import generic
-from consistency_lab.store.shapes import whole
+from consistency_lab.plots.reading import shown
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def show(result: xr.Dataset) -> Card:
     Raises:
         UserError: something that is no result, or holds no numbers.
     """
-    result = whole(result)
+    result = shown(result)
     kind = kind_of(result)
     first, sentence = next(iter(kind.figures(result)), None), kind.sentence(result)
     if first is None:

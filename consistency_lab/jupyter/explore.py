@@ -10,7 +10,7 @@ import xarray as xr
 from consistency_lab.jupyter.still import Still, figure_html
 from consistency_lab.kinds.registry import kind_of
 from consistency_lab.kinds.views import Control, View
-from consistency_lab.store.shapes import whole
+from consistency_lab.plots.reading import shown
 
 NO_WIDGETS = "For sliders: pip install 'consistency-lab[jupyter]'. Another view: explore(result, {})."
 
@@ -32,7 +32,7 @@ def explore(result: xr.Dataset, **start: Any) -> Any:
     Raises:
         UserError: something that is no result or holds no numbers, a control that it does not have, or a value that one cannot take.
     """
-    result = whole(result)
+    result = shown(result)
     view = kind_of(result).view(result)
     chosen = view.settled(start)
     try:

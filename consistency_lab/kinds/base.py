@@ -52,6 +52,15 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Fold:
+    """Parts that are read when they are asked for, behind their title."""
+
+    form: ClassVar[str] = "fold"
+    title: str
+    parts: Sequence[Part]
+
+
+@dataclass(frozen=True)
 class Steps:
     """Sentences in their order, numbered."""
 
@@ -67,20 +76,22 @@ class Note:
     text: str
 
 
-Part = Drawing | Table | Facts | Steps | Note | str
+Part = Drawing | Table | Facts | Fold | Steps | Note | str
 
 
 @dataclass(frozen=True)
 class Section:
     """What a report shows of one result: ``parts`` under a ``title``, in their order.
 
-    ``template`` names another pair of templates than that of parts, ``own`` is what it reads (see `kinds.comparison`).
+    ``template`` names another pair of templates than that of parts, ``own`` is what it reads (see `kinds.comparison`), and ``places``
+    are the ends of the ids that it has inside, each with its name in the page's table of contents.
     """
 
     title: str
     parts: Sequence[Part] = ()
     template: str = "section"
     own: Mapping[str, Any] = field(default_factory=dict)
+    places: Sequence[tuple[str, str]] = ()
 
 
 class Kind:
@@ -138,6 +149,10 @@ class Kind:
         ]
         title = kind[:1].upper() + kind[1:] + (f": {ds.attrs['model']}" if "model" in ds.attrs else "")
         return Section(title, [*self.figures(ds), Table(("what", "value [low, high]"), rows)])
+
+    def together(self, results: Sequence[xr.Dataset]) -> Section | None:
+        """One section on several results of this kind, where it says more than one after the other; None where it does not."""
+        return None
 
     def view(self, ds: xr.Dataset) -> View:
         """What can be moved in a notebook (`consistency_lab.kinds.views`), and figure and sentence at a setting: a choice among figures."""

@@ -13,18 +13,24 @@ import xarray as xr
 from consistency_lab.intervals import interval_of, mean_interval
 from consistency_lab.kinds import words
 from consistency_lab.kinds.asked import asked_of_each
-from consistency_lab.kinds.base import Drawing, Kind, Section
+from consistency_lab.kinds.base import Drawing, Kind, Section, Table
 from consistency_lab.kinds.gallery import extremes, gallery
-from consistency_lab.kinds.numbers import Headline, headline, number, records, score_text, with_interval
+from consistency_lab.kinds.meaning import nearer_reference, worst_sample
+from consistency_lab.kinds.numbers import Headline, duration, headline, number, records, score_text, with_interval
 from consistency_lab.kinds.sample_view import sample_labels, sample_sentence, sample_view
 from consistency_lab.kinds.views import Control, View
 from consistency_lab.plots import frames, reading, similarity
 from consistency_lab.plots.by_label import SHOWN, by_label_figure, by_label_frame
 from consistency_lab.plots.differences import differences_figure, differences_frame
 from consistency_lab.plots.gallery import gallery as still
+from consistency_lab.plots.possible import drawn_back
 from consistency_lab.plots.save import drawn
 from consistency_lab.similarity.quantities import is_scored
 
+COLUMNS = 5  # models beside each other in a table that is not to be wider than the page
+FIELDS = {name: name for name in ("network", "predicts", "schedule", "parameters", "seed", "steps", "weights")} | {
+    "seconds": "training took"
+}
 _SCORE_CURVES = (
     "Above: the score; thick with its 95 % interval, all models; thin, each pair; "
     "dotted and dashed, references (mean over models) with their 95 % intervals over noise. "
@@ -41,7 +47,8 @@ class Comparison(Kind):
         yield _scores(ds, metric, table)
         yield _heatmap(ds, metric, table)
         for name in reading.names(ds, "metric"):
-            yield _curves(ds, name, table if name == metric else frames.overview(ds, name))
+            if ds.sizes["t"] > 1:
+                yield _curves(ds, name, table if name == metric else frames.overview(ds, name))
             yield _distribution(ds, name)
             if "label" in ds.coords:
                 yield _by_label(ds, name)
@@ -53,7 +60,12 @@ class Comparison(Kind):
 
     def numbers(self, ds: xr.Dataset) -> dict[str, Any]:
         metrics = {
-            metric: {**headline(ds, metric).as_dict(), "rows": records(frames.overview(ds, metric))}
+            metric: {
+                **headline(ds, metric).as_dict(),
+                "meaning": nearer_reference(ds, metric),
+                "worst": worst_sample(ds, metric),
+                "rows": records(frames.overview(ds, metric)),
+            }
             for metric in reading.names(ds, "metric")
         }
         return {"headline": headline(ds).as_dict(), "metrics": metrics}
@@ -67,6 +79,7 @@ class Comparison(Kind):
             "score": score_text(first.score, float("nan"), float("nan")),
             "bounds": _bounds(first.low, first.high),
             "plain_words": _plain_words(first),
+            "meaning": nearer_reference(ds, first.metric),
             "metrics": metrics,
             "panels": [_panel(ds, metric) for metric in metrics],
             "compared": words.compared(ds, facts),
@@ -79,7 +92,16 @@ class Comparison(Kind):
             "methods": words.methods(ds, facts),
             "caveats": words.caveats(ds, facts),
         }
-        return Section("Comparison", template="comparison", own=own)
+        places = [
+            ("numbers", "Numbers"),
+            *([("gallery", "Gallery")] if pictures else []),
+            ("pairs", "Pairs"),
+            *([("curves", "Along t")] if ds.sizes["t"] > 1 else []),
+            ("samples", "Samples"),
+            ("models", "Models"),
+            ("methods", "Methods and caveats"),
+        ]
+        return Section("Comparison", template="comparison", own=own, places=places)
 
     def view(self, ds: xr.Dataset) -> View:
         times = tuple(map(float, ds["t"].values))
@@ -117,9 +139,10 @@ def _panel(ds: xr.Dataset, metric: str) -> dict[str, Any]:
         "quantity": reading.quantity(ds, metric),
         "rows": _rows(table[table["group"] != "pair"]),
         "reason": reading.why_undefined(ds, metric) if _is_undefined(table) else "",
+        "worst": worst_sample(ds, metric),
         "scores": _scores(ds, metric, table),
         "heatmap": _heatmap(ds, metric, table),
-        "curves": _curves(ds, metric, table),
+        "curves": _curves(ds, metric, table) if ds.sizes["t"] > 1 else None,
         "distribution": _distribution(ds, metric),
         "by_label": _by_label(ds, metric) if "label" in ds.coords else None,
     }
@@ -251,8 +274,8 @@ def _differences(ds: xr.Dataset, metric: str) -> Drawing:
     )
 
 
-def _models(ds: xr.Dataset, facts: words.Facts) -> dict[str, Any]:
-    """A row a model: what is recorded of it, its own ceiling and its distance to the training images."""
+def _models(ds: xr.Dataset, facts: words.Facts) -> Table:
+    """What is recorded of each model, its own ceiling and its distance to the training images: a column a model while these are few."""
     recorded = {str(model.get("name")): dict(model) for model in words.models_of(facts)}
     names = reading.names(ds, "model")
     told = asked_of_each([dict(recorded.get(name, {})) for name in names])
@@ -261,10 +284,10 @@ def _models(ds: xr.Dataset, facts: words.Facts) -> dict[str, Any]:
         model |= {"seed": words.seeds_of(model) or None}
         model |= {"steps": None} if model.get("kind") == "pipeline" else {}  # the solver's: among what it was asked for
     columns: list[tuple[str, list[str]]] = []
-    for field in ("network", "predicts", "schedule", "parameters", "seed", "steps", "weights"):
+    for field, title in FIELDS.items():
         values = [recorded.get(name, {}).get(field) for name in names]
         if any(value is not None for value in values):
-            columns.append((field, [_recorded(field, value) for value in values]))
+            columns.append((title, [_recorded(field, value) for value in values]))
     columns += [(term, texts) for term, texts in told.items() if len(set(texts)) > 1]
     metric = reading.headline_metric(ds)
     if "without_score" in ds:
@@ -272,29 +295,38 @@ def _models(ds: xr.Dataset, facts: words.Facts) -> dict[str, Any]:
         columns.append((f"score of the others without it, {metric}", [score_text(x, np.nan, np.nan) for x in left]))
     if "ceiling" in ds:
         samples = ds["ceiling"].sel(metric=metric).dropna("sample", how="all").transpose("model", "sample").values
-        columns.append((f"ceiling, {reading.quantity(ds, metric)}", _intervals(samples)))
+        most = np.inf if is_scored(ds, metric) else None
+        columns.append((f"ceiling, {reading.quantity(ds, metric)}", _intervals(samples, most)))
     if "nearest_distance" in ds:
         samples = ds["nearest_distance"].transpose("model", "sample").values
         columns.append(("nearest training image, mean-squared error", _intervals(samples)))
     if "outside" in ds:
         samples = ds["outside"].transpose("model", "sample").values
-        columns.append(("share of pixels outside [−1.5, 1.5]", _intervals(samples)))
+        columns.append(("share of pixels outside [−1.5, 1.5]", _intervals(samples, 1.0)))
         data = f" (data: {number(float(ds['data_spread']))})" if "data_spread" in ds else ""
         spreads = [with_interval(*each) for each in zip(*interval_of(ds, "spread"), strict=True)]
         columns.append((f"standard deviation of pixels{data}", spreads))
-    return {"names": names, "columns": columns}
+    if len(names) <= COLUMNS:
+        return Table(("model", *names), [(title, *values) for title, values in columns])
+    return Table(
+        ("model", *(title for title, _ in columns)), list(zip(names, *(each for _, each in columns), strict=True))
+    )
 
 
 def _recorded(field: str, value: Any) -> str:
     if value is None:
         return "–"
+    if field == "seconds" and isinstance(value, int | float):
+        return duration(value)
     # Counts are grouped in threes; a seed is a name, not a count.
     counted = field in ("parameters", "steps") and isinstance(value, int)
     return f"{value:,}".replace(",", "\u202f") if counted else str(value)
 
 
-def _intervals(samples: np.ndarray) -> list[str]:
-    means, lows, highs = mean_interval(samples)
+def _intervals(samples: np.ndarray, most: float | None = np.inf) -> list[str]:
+    """Means of (model, sample) with their intervals; ``most``: of what lies between zero and that, None for what has no bounds."""
+    found = mean_interval(samples)
+    means, lows, highs = found if most is None else drawn_back(found, 0.0, most)
     return [with_interval(float(a), float(b), float(c)) for a, b, c in zip(means, lows, highs, strict=True)]
 
 

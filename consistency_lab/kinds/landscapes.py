@@ -141,13 +141,13 @@ def _path(ds: xr.Dataset, otherwise: str) -> str:
 def _section(ds: xr.Dataset, otherwise: str, figures: Iterator[Drawing], numbers: list[tuple[str, str]]) -> Section:
     """The section of a line or plane."""
     path, model = _path(ds, otherwise), str(ds.attrs.get("model", ""))
-    parts: list[Part] = [f"Around {model}."] if model and model not in path else []
-    parts += figures
+    parts: list[Part] = list(figures)
     if numbers:
         intervals = {"curvature", "curvature_x"} & set(estimates(ds))
         note = "On one frozen batch; 95 % intervals over its images."
         parts += [Facts(numbers), Note(note if intervals else "Each is one number on one frozen batch: no interval.")]
-    return Section(f"Loss landscape: {path}", parts)
+    who = f" of {model}" if model and model not in path else ""
+    return Section(f"Loss landscape{who}: {path}", parts)
 
 
 def _numbers(ds: xr.Dataset, names: Mapping[str, str], why: dict[str, str]) -> list[tuple[str, str]]:

@@ -44,6 +44,19 @@ def interval_text(container: Any, name: str) -> str:
     return with_interval(*(np.asarray(part).item() for part in interval_of(container, name)))
 
 
+def duration(seconds: float) -> str:
+    """``41 s``, ``6 min 8 s``, ``3 h 20 min``: a time to be read."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    minutes = round(whole / 60)
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
 def score_text(value: float, low: float, high: float) -> str:
     """A score with its interval to three decimals, the precision at which scores are compared."""
     if math.isnan(value):

@@ -37,7 +37,7 @@ class Quality(Kind):
     def section(self, ds: xr.Dataset) -> Section:
         table = _frechet(ds)
         rows = [
-            (f"{row['row']} ({row['role']})", str(row["samples"]), _text(row), number(row["bias"]))
+            (f"{row['row']} ({row['role']})", str(row["samples"]), _text(row), _owed(row))
             for row in table.to_dict("records")
         ]
         head = ("images", "how many", f"{table['measure'].iloc[0]} [95 %]", "owed to their number")
@@ -51,6 +51,11 @@ class Quality(Kind):
 def _frechet(ds: xr.Dataset) -> pd.DataFrame:
     table = quality_frame(ds)
     return table[table["measure"] == table["measure"].iloc[0]]
+
+
+def _owed(row: dict[Any, Any]) -> str:
+    """The bias; nothing but rounding is none."""
+    return number(row["bias"] if abs(row["bias"]) > 1e-9 * abs(row["value"]) else 0.0)
 
 
 def _text(row: dict[Any, Any]) -> str:

@@ -27,7 +27,7 @@ from consistency_lab.kinds.snapshots import Snapshots
 from consistency_lab.kinds.structure import Structure
 from consistency_lab.kinds.timesteps import Timesteps
 from consistency_lab.kinds.training import Recipe, Training
-from consistency_lab.store.shapes import whole
+from consistency_lab.plots.reading import shown
 
 KINDS: Registry[Kind] = Registry(
     "kind of result",
@@ -83,6 +83,6 @@ def _installed(kind: str) -> Callable[[], Kind] | None:
 
 def figures_of(ds: xr.Dataset) -> Iterator[tuple[str, Figure, pd.DataFrame]]:
     """(name, figure, frame) of every figure of a result: what is saved beside a report."""
-    ds = whole(ds)
+    ds = shown(ds)
     for each in kind_of(ds).figures(ds):
         yield each.name, each.figure, each.frame

@@ -252,7 +252,7 @@ def caveats(ds: xr.Dataset, facts: Facts) -> list[str]:
     if "ceiling" not in ds:
         said.append(
             "No ceiling was measured, so it is not known how much of the difference a second run of the first would show; give one with "
-            "--self (in Python: again=...)."
+            "--again (in Python: again=...)."
             if models_of(facts) and all(model.get("kind") == "images" for model in models_of(facts))
             else "No ceiling was measured, so it is not known how much of the difference is the solver's."
         )

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from consistency_lab.devices import measuring, plain_defaults, sent
+from consistency_lab.devices import measuring, plain_defaults, random_state, sent
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.base import check_range, displayed
 
@@ -165,8 +165,7 @@ def train_classifier(
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(images), generator=generator, device="cpu")
     test, train = order[:count], order[count:]
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # the CPU alone: a GPU's generator is not forked
+    with random_state(seed):
         network = SmallClassifier(_shape(images), int(labels.max()) + 1, data, width=width, length=length).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-2)
     # A one-cycle rate wants a step or more on each side of its peak.

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from consistency_lab.devices import hand_back, measuring
+from consistency_lab.devices import hand_back, measuring, random_state
 from consistency_lab.errors import UserError
 from consistency_lab.inputs import check_archive
 from consistency_lab.metrics.base import SquaredDistance, as_rgb, displayed
@@ -162,9 +162,8 @@ def random_network(trunk: str, seed: int = 0) -> Any:
             f"torchvision {metadata.version('torchvision')} was built for another torch than {metadata.version('torch')}; "
             "install versions of torch and torchvision that were released together."
         ) from None
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+    with warnings.catch_warnings(), random_state(seed):
         warnings.simplefilter("ignore")  # the package still writes pretrained=False
-        torch.default_generator.manual_seed(seed)  # the CPU alone: a GPU's generator is not forked
         return lpips.LPIPS(net=trunk, pnet_rand=True, verbose=False)
 
 

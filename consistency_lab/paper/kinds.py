@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from consistency_lab.intervals import interval_of
 from consistency_lab.kinds.base import Drawing, Kind, Section, Table
 from consistency_lab.kinds.numbers import number, records, with_interval
 from consistency_lab.paper.plots import race as plots
-from consistency_lab.paper.race.table import finals_table, race_table
+from consistency_lab.paper.race.table import AGAINST, finals_table, race_table
 from consistency_lab.plots.reading import need
 
 
@@ -44,7 +45,8 @@ class Race(Kind):
         )
 
     def numbers(self, ds: xr.Dataset) -> dict[str, Any]:
-        return {"rows": records(race_table(ds)), "finals": records(finals_table(ds))}
+        table = race_table(ds)
+        return {"sentence": recipe_sentence(table), "rows": records(table), "finals": records(finals_table(ds))}
 
     def section(self, ds: xr.Dataset) -> Section:
         ds = need(ds, "race", "pilot_seconds", "total_variation", "effective_share", "batch", "target_qualified")
@@ -70,7 +72,44 @@ class Race(Kind):
             Table(("contestant", "control", *sooner, "total variation", "effective batch"), rows),
             Table(("at the end", "held-out loss [95 %]", str(ds["metric"].values[1])), ends),
         ]
-        return Section("Who reaches the target first?", [*self.figures(ds), *tables])
+        said = [sentence] if (sentence := recipe_sentence(table)) else []
+        return Section("Who reaches the target first?", [*said, *self.figures(ds), *tables])
+
+
+_COUNTED = {"": "in steps", "pilot_": "with the steps of its pilot", "pilot_seconds_": "in time with pilot and probes"}
+
+
+def recipe_sentence(table: pd.DataFrame) -> str:
+    """Whether the recipe was faster than uniform training with annealing (constant rate if none was annealed), in one sentence.
+
+    Args:
+        table: of `race_table`.
+    """
+    own = table[(table["role"] == "recipe") & table["fastest"]]
+    against = next((label for label in ("annealed", "control") if (own["against"] == AGAINST[label]).any()), None)
+    if against is None:
+        return ""
+    rows = own[own["against"] == AGAINST[against]].sort_values(["censored", "crossing"]).to_dict("records")
+    first, count = rows[0], len(rows)
+    who = (
+        f"the fastest of {count} recipes ({first['contestant']})"
+        if count > 1
+        else f"the recipe ({first['contestant']})"
+    )
+    told = [f"{_times(first, prefix)} {words} ({_verdict(first, prefix)})" for prefix, words in _COUNTED.items()]
+    return f"Against {first['control']}, {who} reached the target sooner by a factor of {', '.join(told)}."
+
+
+def _verdict(row: Mapping[Any, Any], prefix: str) -> str:
+    """Whether a speed-up is one, as far as its interval, or the bound that censored runs leave, tells."""
+    (value, low, high), bound = interval_of(row, f"{prefix}speedup"), row[f"{prefix}bound"]
+    if bound:
+        faster, slower = bound == "at least" and value >= 1, bound == "at most" and value <= 1
+    elif np.isfinite(low):
+        faster, slower = low > 1, high < 1
+    else:
+        return "no interval"
+    return "faster" if faster else "slower" if slower else "not told apart"
 
 
 def _times(row: Mapping[Any, Any], prefix: str) -> str:

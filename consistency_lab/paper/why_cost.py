@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from consistency_lab.diffusion.model import DiffusionModel
-from consistency_lab.loading import Model, kind_of
+from consistency_lab.loading import Model
+from consistency_lab.model_kinds import kind_of
 from consistency_lab.paper.why import CONNECTIVITY, CURVATURE, DIFFICULTY, LINE, STRUCTURE, Why
 from consistency_lab.studies.cost import fleet_cost
 from consistency_lab.studies.fleet import Fleet

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from consistency_lab.devices import random_state
 from consistency_lab.errors import UserError, explained, unknown_name
 from consistency_lab.interop.layout import read_json, refuse_code
 from consistency_lab.interop.pickles import refuse_pickle
@@ -190,7 +191,7 @@ def _built(folder: Path, index: dict[str, Any], variant: Variant) -> Any:
     options |= {name: None for name in absent if name != "self"}
     if config := _quantization(variant, index):
         options["quantization_config"] = config
-    with explained(f"diffusers cannot build the pipeline of {folder}"), torch.random.fork_rng(devices=[]), _quiet():
+    with explained(f"diffusers cannot build the pipeline of {folder}"), random_state(), _quiet():
         pipe = diffusers.DiffusionPipeline.from_pretrained(folder, **options)
     pipe.set_progress_bar_config(disable=True)
     return pipe

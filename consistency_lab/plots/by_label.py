@@ -28,7 +28,7 @@ def by_label_frame(ds: xr.Dataset, metric: str) -> pd.DataFrame:
     distance, null = (last[name].transpose("pair", "sample").values.mean(0) for name in ("distance", "null"))
     labels, names = ds["label"].values, label_names(ds)
     blocks = ds["block"].values if "block" in ds.coords else None
-    rows = []
+    rows, bounded = [], reading.drawn_back_by(ds, metric)
     for label in np.unique(labels):
         at = labels == label
         score = pair_score(
@@ -36,7 +36,7 @@ def by_label_frame(ds: xr.Dataset, metric: str) -> pd.DataFrame:
             null[at] if is_scored(ds, metric) else np.full(at.sum(), np.nan),
             blocks=blocks if blocks is None else blocks[at],
         )
-        numbers = {**as_columns("distance", mean_interval(distance[at])), **as_columns("score", score)}
+        numbers = {**as_columns("distance", bounded(mean_interval(distance[at]))), **as_columns("score", score)}
         rows.append({"label": names.get(int(label), str(label)), "samples": int(at.sum()), **numbers})
     return pd.DataFrame(rows).sort_values("distance", ascending=higher_is_alike(ds, metric), ignore_index=True)
 

@@ -14,6 +14,8 @@ from consistency_lab.intervals import Interval
 from consistency_lab.plots.look import IN_CELL, current
 from consistency_lab.plots.theme import GRID, MUTED, Colour, ink_on
 
+SMALL = 7.0  # points of an interval in a cell: no smaller, or it cannot be read on a screen
+WIDE = 0.88  # inches of a cell that holds one with two minus signs
 _SIDE = 0.96  # of a cell: what is left between two shows the page, which may be dark
 _MIDDLE: dict[str, Any] = {"ha": "center", "va": "center"}
 _NAMES = 16  # letters of a line of a name where there is little room
@@ -26,11 +28,11 @@ def cell(ax: Axes, x: float, y: float, found: Interval, colour: Colour, digits: 
     number, low, high = (round(float(part), digits) + 0.0 for part in found)
     ends = f"{low:.{digits}f} to {high:.{digits}f}" if np.isfinite([low, high]).all() else "no interval"
     number_text, is_number, is_interval = f"{number:{sign}.{digits}f}", *IN_CELL[:2]
-    for text, at, size, gid in ((number_text, y - 0.1, 8.5, is_number), (ends, y + 0.24, 5, is_interval)):
+    for text, at, size, gid in ((number_text, y - 0.13, 9.5, is_number), (ends, y + 0.22, SMALL, is_interval)):
         ax.text(x, at, text.replace("-", "−"), fontsize=size, color=ink_on(colour), gid=gid, **_MIDDLE)
 
 
-def empty_cell(ax: Axes, x: float, y: float, text: str = "undefined", hatch: str = "////", size: float = 5.5) -> None:
+def empty_cell(ax: Axes, x: float, y: float, text: str = "undefined", hatch: str = "////", size: float = 6.5) -> None:
     """A cell without a number, and why."""
     _square(ax, x, y, facecolor="none", edgecolor=GRID, hatch=hatch)
     ax.text(x, y, text, fontsize=size, color=MUTED, gid=IN_CELL[2], **_MIDDLE)

@@ -17,7 +17,8 @@ from consistency_lab.intervals import (
     mean_interval,
     without_bounds,
 )
-from consistency_lab.plots.reading import REFERENCE_NAMES, check_metric, model_of, names, need
+from consistency_lab.plots.possible import above_zero
+from consistency_lab.plots.reading import REFERENCE_NAMES, check_metric, drawn_back_by, model_of, names, need
 from consistency_lab.probes.profiles import with_void_marked
 from consistency_lab.similarity.quantities import is_scored
 from consistency_lab.similarity.statistics import COLLAPSED, MANY
@@ -46,7 +47,8 @@ def overview(ds: xr.Dataset, metric: str) -> pd.DataFrame:
         rows.append({"group": group, "name": name, **numbers, "interval": why})
 
     interval = str(ds.attrs.get("interval", "not recorded"))
-    mean = mean_interval(distance.mean(axis=0))
+    bounded = drawn_back_by(ds, metric)
+    mean = bounded(mean_interval(distance.mean(axis=0)))
     add("family", "all models, same noise", mean, interval_of(last, "family_score"), interval)
     if "family_plain_score" in ds:
         add("plain", "all models, null over all labels", mean, interval_of(last, "family_plain_score"), interval)
@@ -64,9 +66,9 @@ def overview(ds: xr.Dataset, metric: str) -> pd.DataFrame:
             add("robust", name, without_bounds(center), score, why)
     for i, pair in enumerate(names(ds, "pair")):
         own = interval_of(last.isel(pair=i), "score")
-        add("pair", pair, mean_interval(distance[i]), own, "over noise: this pair, not this family")
+        add("pair", pair, bounded(mean_interval(distance[i])), own, "over noise: this pair, not this family")
     zero = np.nan if not is_scored(ds, metric) or null.mean() < COLLAPSED else 0.0
-    apart = _null_interval(ds, null.mean(axis=0))
+    apart = bounded(_null_interval(ds, null.mean(axis=0)))
     add("null", "other noise (null)", apart, without_bounds(zero), "0 by definition")
     controls = "over noise: these models, not this family"
     if "ceiling" in ds:
@@ -74,12 +76,12 @@ def overview(ds: xr.Dataset, metric: str) -> pd.DataFrame:
         runs = last["ceiling"].dropna("sample", how="all").transpose("model", "sample").values
         there = ~np.isnan(runs).all(axis=1)  # models that have a second run
         what = "same model, other step count" if there.all() else "the first and its own second run"
-        own = mean_interval(runs[there].mean(axis=0))
+        own = bounded(mean_interval(runs[there].mean(axis=0)))
         add("ceiling", f"{what} (ceiling)", own, interval_of(last, "ceiling_score"), controls)
     for i, reference in enumerate(names(ds, "reference") if "reference_distance" in ds else []):
         need(ds, "comparison", *interval_names("reference_mean_score"))
         one = last.isel(reference=i)
-        own = mean_interval(one["reference_distance"].transpose("model", "sample").values.mean(axis=0))
+        own = bounded(mean_interval(one["reference_distance"].transpose("model", "sample").values.mean(axis=0)))
         label = f"models to the {REFERENCE_NAMES.get(reference, reference)}"
         add("reference", label, own, interval_of(one, "reference_mean_score"), controls)
     return pd.DataFrame(rows, columns=["group", "name", *interval_names("distance", "score"), "interval"])
@@ -150,9 +152,10 @@ def curves(ds: xr.Dataset, metric: str) -> pd.DataFrame:
         for i, pair in enumerate(names(ds, "pair")):
             add("score", "pair", pair, interval_of(one.isel(pair=i), "score"))
     distance = one["distance"].transpose("t", "pair", "sample").values
-    add("distance", "family", "same noise", mean_interval(distance.mean(axis=1)))
+    bounded = drawn_back_by(ds, metric)
+    add("distance", "family", "same noise", bounded(mean_interval(distance.mean(axis=1))))
     null = one["null"].transpose("t", "pair", "sample").values
-    add("distance", "null", "other noise (null)", _null_interval(ds, null.mean(axis=1)))
+    add("distance", "null", "other noise (null)", bounded(_null_interval(ds, null.mean(axis=1))))
     if "ceiling_along" in ds:
         add("distance", "ceiling", "ceiling", interval_of(one, "ceiling_along"))
     for i, reference in enumerate(names(ds, "reference") if "reference_distance" in ds else []):
@@ -161,7 +164,7 @@ def curves(ds: xr.Dataset, metric: str) -> pd.DataFrame:
             need(ds, "comparison", *interval_names("reference_mean_score"))
             add("score", "reference", name, interval_of(one.isel(reference=i), "reference_mean_score"))
         samples = one["reference_distance"].isel(reference=i).transpose("t", "model", "sample").values
-        add("distance", "reference", name, mean_interval(samples.mean(axis=1)))
+        add("distance", "reference", name, bounded(mean_interval(samples.mean(axis=1))))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -203,7 +206,7 @@ def difficulty(ds: xr.Dataset) -> pd.DataFrame:
             name = REFERENCE_NAMES.get(reference, reference)
             if "reference_error" in ds:
                 samples = one["reference_error"].isel(reference=i).transpose("t", "sample").values
-                add("error", name, unit, mean_interval(samples))
+                add("error", name, unit, above_zero(mean_interval(samples)))
             if "excess" in ds and bool(one["excess"].isel(reference=i).notnull().any()):
                 add("excess", name, unit, interval_of(one.isel(reference=i), "excess"))
     return pd.concat(parts, ignore_index=True)
@@ -223,9 +226,10 @@ def landscape(ds: xr.Dataset) -> pd.DataFrame:
 
 
 def training(ds: xr.Dataset) -> pd.DataFrame:
-    """Columns model, step, loss: only the steps that a model has."""
+    """Columns model, step, loss, held_out: only the steps that a model has; NaN where no held-out loss was recorded."""
     ds = need(ds, "training", "loss")
-    frame = ds["loss"].to_dataframe("loss").reset_index()[["model", "step", "loss"]]
+    frame = ds[["loss"]].to_dataframe().reset_index()[["model", "step", "loss"]]
+    frame["held_out"] = ds["held_out"].transpose(*ds["loss"].dims).values.ravel() if "held_out" in ds else np.nan
     return frame.dropna(subset="loss").reset_index(drop=True)
 
 

@@ -21,8 +21,9 @@ def frozen_frame(ds: xr.Dataset, metric: str | None = None) -> pd.DataFrame:
     Without a metric the one of the headline.
     """
     ds = reading.need(ds, "frozen comparison", "distance")
-    one = ds.sel(metric=metric or reading.headline_metric(ds))
-    found = mean_interval(one["distance"].transpose("pair", "t", "sample").values)
+    metric = metric or reading.headline_metric(ds)
+    one, bounded = ds.sel(metric=metric), reading.drawn_back_by(ds, metric)
+    found = bounded(mean_interval(one["distance"].transpose("pair", "t", "sample").values))
     means = xr.Dataset(coords={"pair": one["pair"], "t": one["t"]})
     add_interval(means, "distance", ("pair", "t"), found)
     parts = [long_frame(means, "distance", quantity="distance", name=SAME_STATES)]

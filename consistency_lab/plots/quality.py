@@ -31,7 +31,7 @@ def quality(ds: xr.Dataset) -> Figure:
     """A panel per measure, a row per set of images, with intervals over samples; the line is the control's value."""
     table = quality_frame(ds)
     measures, rows = reading.names(ds, "measure"), reading.names(ds, "row")
-    figure, axes = new_figure(9.8, 2 * (1.0 + 0.22 * len(rows)), 2, 3, sharey=True)
+    figure, axes = new_figure(9.8, 2 * (1.0 + 0.22 * len(rows)), 2, 3, sharey=True, gridspec_kw={"wspace": 0.06})
     for ax, measure in zip(axes.ravel(), measures, strict=True):
         part = table[table["measure"] == measure]
         for y, row in enumerate(part.to_dict("records")):

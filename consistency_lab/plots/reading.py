@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import numpy as np
 import xarray as xr
 
 from consistency_lab.choices import printable
 from consistency_lab.errors import UserError, unknown_name
+from consistency_lab.intervals import Interval
+from consistency_lab.plots.possible import above_zero, drawn_back, possible
 from consistency_lab.similarity.quantities import higher_is_alike, is_scored, unit_of
 from consistency_lab.similarity.statistics import COLLAPSED
 from consistency_lab.store.shapes import whole
@@ -34,9 +37,14 @@ def is_between(ds: xr.Dataset) -> bool:
     return " to " in path and not path.startswith("random")
 
 
+def shown(ds: object) -> xr.Dataset:
+    """The result as figures, tables and words say it: `whole`, its intervals within what is `possible`. Raises `UserError` as `whole`."""
+    return possible(whole(ds))
+
+
 def need(ds: xr.Dataset, kind: str, *variables: str) -> xr.Dataset:
     """The result made whole (`store.shapes.whole`). Raises `UserError` unless it can be, is of that kind and holds those variables."""
-    ds = whole(ds)
+    ds = shown(ds)
     if ds.attrs.get("kind") != kind:
         raise UserError(f"this figure needs a result of kind {kind!r}, not {ds.attrs.get('kind')!r}.")
     missing = [name for name in variables if name not in ds.variables]
@@ -49,6 +57,11 @@ def check_metric(ds: xr.Dataset, metric: str) -> None:
     """Raise `UserError` with the nearest name unless the comparison has this metric."""
     if metric not in names(ds, "metric"):
         raise unknown_name("metric of this comparison", metric, names(ds, "metric"))
+
+
+def drawn_back_by(ds: xr.Dataset, metric: str) -> Callable[[Interval], Interval]:
+    """What draws an interval of means of a metric back to what they can be: a metric that is scored is a distance."""
+    return above_zero if is_scored(ds, metric) else drawn_back
 
 
 def quantity(ds: xr.Dataset, metric: str) -> str:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from consistency_lab.intervals import Interval, interval_of
 from consistency_lab.plots import frames, reading
-from consistency_lab.plots.cells import cell, empty_cell, named
+from consistency_lab.plots.cells import WIDE, cell, empty_cell, named
 from consistency_lab.plots.theme import (
     CEILING,
     MUTED,
@@ -31,6 +31,7 @@ GROUP_COLOURS = {
 }  # fmt: skip
 GROUP_MARKS = {"family": "D", "robust": "d", "plain": "v", "pair": "o", "null": "X", "ceiling": "^", "reference": "s"}
 DOTS = {"Gaussian denoiser": (0, (4, 1.5)), "optimal denoiser": (0, (1.2, 1.2)), "data mean": (0, (5, 1.5, 1, 1.5))}
+_FLAT = 0.7  # height of a cell over its width
 _BLUES = LinearSegmentedColormap.from_list("alike", ["#f3f6f9", "#a9cde6", "#3f8fc4", "#0a4a7c"])
 
 
@@ -85,10 +86,11 @@ def heatmap(ds: xr.Dataset, metric: str) -> Figure:
     references = [name for name in table.columns if name not in models]
     scored = is_scored(ds, metric)
     places = [i + (0.35 if i >= len(models) else 0.0) for i in range(table.shape[1])]
-    side = 0.66 if table.shape[1] <= 8 else 0.6
+    # Scores have two digits before their interval's ends; means of other metrics may have more.
+    side = WIDE if table.shape[1] <= 8 else 0.8
     # Room for the names, in inches: a letter is 0.08 wide, and those below are tilted by 38 degrees.
     beside, below = 0.5 + 0.08 * max(map(len, models)), 0.35 + 0.055 * max(map(len, table.columns))
-    width, height = beside + side * (places[-1] + 1), 0.65 + side * len(models) + below
+    width, height = beside + side * (places[-1] + 1), 0.65 + _FLAT * side * len(models) + below
     figure, axes = new_figure(max(5.0, width), height)
     ax = axes[0, 0]
     finite = found.estimate[np.isfinite(found.estimate)]
@@ -102,7 +104,7 @@ def heatmap(ds: xr.Dataset, metric: str) -> Figure:
         else:
             empty_cell(ax, places[j], i)
     named(ax, places, models + references, models)
-    ax.set_aspect("equal")
+    ax.set_aspect(_FLAT)
     what = "consistency score at t = 0 (no unit)" if scored else "mean at t = 0"
     ax.set_title(f"{what}\n{metric if scored else reading.quantity(ds, metric)}")
     return figure

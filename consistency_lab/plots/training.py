@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from consistency_lab.plots import frames
 from consistency_lab.plots.reading import need
@@ -26,9 +29,10 @@ DRAWN = 300
 
 @themed
 def loss(ds: xr.Dataset) -> Figure:
-    """Training loss of each model: as recorded (faint), and the running median over the last fifth of the steps."""
+    """Training loss: as recorded (faint), and its running median over the last fifth of the steps; beside it, held-out losses."""
     table = frames.training(ds)
-    figure, axes = new_figure(7.2, 3.4)
+    both = has_held_out(ds)
+    figure, axes = new_figure(9.6 if both else 7.2, 3.4, 1, 1 + both)
     ax = axes[0, 0]
     ends = []
     for i, (name, line) in enumerate(table.groupby("model", sort=False)):
@@ -43,13 +47,46 @@ def loss(ds: xr.Dataset) -> Figure:
     if not ends:
         note(ax, "no training step was recorded")
     else:
-        ax.set_xscale("log")
         ax.set_yscale("log")
         ax.margins(x=0)
+        _step_axis(ax)
     ax.set_xlabel("training step (log scale)")
     ax.set_ylabel("training loss, batch mean\n(log scale, units of the objective)")
     label_lines(ax, ends)
+    if both:
+        _held_out(axes[0, 1], table)
     return figure
+
+
+def has_held_out(ds: xr.Dataset) -> bool:
+    """Whether any run was given held-out images."""
+    return "held_out" in ds and bool(ds["held_out"].notnull().any())
+
+
+def _step_axis(ax: Axes) -> None:
+    """Steps as they are counted, 1, 2 and 5 of each decade (1 alone where there are many): other marks would lie on each other."""
+    ax.set_xscale("log")
+    low, high = ax.get_xlim()
+    subs = (1.0, 2.0, 5.0) if high < 200 * low else (1.0,)
+    ax.xaxis.set_major_locator(LogLocator(subs=subs, numticks=5))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}".replace(",", "\u202f")))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _held_out(ax: Axes, table: pd.DataFrame) -> None:
+    """Held-out losses in the looks that their models have beside it."""
+    ends = []
+    for i, (name, every) in enumerate(table.groupby("model", sort=False)):
+        line, colour = every.dropna(subset="held_out"), SERIES[i % len(SERIES)]
+        if len(line):
+            dashes = DASHES[(i // len(SERIES) + i) % len(DASHES)]
+            ax.plot(line["step"], line["held_out"], color=colour, ls=dashes, marker="o", ms=2.5, label=str(name))
+            ends.append((float(line["held_out"].iloc[-1]), str(name), colour))
+    ax.set_yscale("log")
+    _step_axis(ax)
+    ax.set_xlabel("training step (log scale)")
+    ax.set_ylabel("held-out loss, averaged weights\n(log scale)")
+    label_lines(ax, ends)
 
 
 @themed

@@ -22,11 +22,10 @@ from consistency_lab.store.results import provenance
 from consistency_lab.store.shapes import whole
 
 
-def write_json(ds: xr.Dataset, path: str | os.PathLike[str]) -> None:
-    """Decision, status, numbers of every metric and look, worst pairs and provenance. Raises `StoreError` if it cannot be written."""
+def json_text(ds: xr.Dataset) -> str:
+    """Decision, status, numbers of every metric and look, worst pairs and provenance, as JSON."""
     ds = whole(ds)
-    content = {**Gate().numbers(ds), "provenance": provenance(ds)}
-    atomic_write(as_path(path), json.dumps(content, indent=2, allow_nan=False) + "\n")
+    return json.dumps({**Gate().numbers(ds), "provenance": provenance(ds)}, indent=2, allow_nan=False) + "\n"
 
 
 def write_junit(ds: xr.Dataset, path: str | os.PathLike[str]) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,17 @@ from markupsafe import Markup
 from consistency_lab.errors import UserError
 from consistency_lab.kinds import registry as _kinds
 from consistency_lab.kinds import words
-from consistency_lab.kinds.base import Drawing, Kind
+from consistency_lab.kinds.base import Drawing, Kind, Section
 from consistency_lab.kinds.numbers import plain
 from consistency_lab.kinds.registry import kind_of
 from consistency_lab.markup import markdown
+from consistency_lab.plots.reading import shown
 from consistency_lab.plots.theme import PALETTE
 from consistency_lab.reports.svg import csv_link, inline_svg
 from consistency_lab.store.atomic import as_path, atomic_write
-from consistency_lab.store.shapes import whole
 
 HERE, KINDS_HERE = Path(__file__).parent, Path(_kinds.__file__).parent
+LONG = 24  # rows of a table beyond which it is behind its title
 DEFAULT_TITLE = "How alike are the images that these models make from the same noise?"
 
 
@@ -49,7 +51,7 @@ def report(results: Sequence[xr.Dataset], path: str | Path, title: str | None = 
     if path.suffix != ".html":
         raise UserError(f"the report is a web page: end its path in .html (got {str(path)!r}).")
     ordered = _ordered(results)
-    sections = [_section(kind, ds, i) for i, (kind, ds) in enumerate(ordered, start=1)]
+    sections = [_section(*each, i) for i, each in enumerate(_sections(ordered), start=1)]
     title = title or DEFAULT_TITLE
     numbers = {"kind": "report", "title": title, **_numbers(ordered)}
     environment = _environment()
@@ -75,17 +77,28 @@ def _ordered(results: Sequence[xr.Dataset]) -> list[tuple[Kind, xr.Dataset]]:
     for ds in results:
         if not isinstance(ds, xr.Dataset | xr.DataArray):
             raise UserError(f"a report is made of results (xarray datasets), not of {type(ds).__name__}.")
-        ds = whole(ds)
+        ds = shown(ds)
         found.append((kind_of(ds), ds))
-    return sorted(found, key=lambda item: item[0].place)
+    # Those of one kind stay in their order and beside each other, also where another kind has the same place.
+    return sorted(found, key=lambda item: (item[0].place, str(item[1].attrs["kind"])))
 
 
-def _section(kind: Kind, ds: xr.Dataset, number: int) -> dict[str, Any]:
+def _sections(ordered: Sequence[tuple[Kind, xr.Dataset]]) -> Iterator[tuple[Section, list[xr.Dataset]]]:
+    """Each section with its results: one for all those of a kind that can be shown together, else one for each."""
+    for _, group in itertools.groupby(ordered, key=lambda item: str(item[1].attrs["kind"])):
+        kinds, results = zip(*group, strict=True)
+        if len(results) > 1 and (together := kinds[0].together(results)):
+            yield together, list(results)
+        else:
+            yield from ((kind.section(ds), [ds]) for kind, ds in zip(kinds, results, strict=True))
+
+
+def _section(section: Section, results: Sequence[xr.Dataset], number: int) -> dict[str, Any]:
     """What the templates read of a section, beside what its kind has for its own."""
-    section = kind.section(ds)
-    name = re.sub(r"[^\w.-]+", "-", str(ds.attrs["kind"]))
-    common = {"key": f"{name}-{number}", "template": section.template, "title": section.title, "parts": section.parts}
-    return {**common, "made": words.made(ds), **section.own}
+    kind = re.sub(r"[^\w.-]+", "-", str(results[0].attrs["kind"]))
+    common = {name: getattr(section, name) for name in ("template", "title", "parts", "places")}
+    made = "; and ".join(dict.fromkeys(filter(None, map(words.made, results))))
+    return {**common, "key": f"{kind}-{number}", "made": made, **section.own}
 
 
 def _numbers(ordered: Sequence[tuple[Kind, xr.Dataset]]) -> dict[str, Any]:
@@ -109,6 +122,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals["svg"] = _svg
+    environment.globals["long"] = LONG
     environment.globals["csv"] = lambda drawing: csv_link(drawing.frame)
     # Our own files, inlined; everything that comes from a result is escaped.
     environment.globals["style"] = Markup(_colours() + (HERE / "style.css").read_text(encoding="utf-8"))

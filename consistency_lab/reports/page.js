@@ -1,10 +1,46 @@
 "use strict";
 // Everything is in the page: pixels as base64 bytes (row, time, column, height, width, channel), drawn at their own size and
 // enlarged by the style sheet without smoothing.
+followReader(document.querySelector(".contents"));
+skipWhatFits([...document.querySelectorAll(".scroll, .drawing")]);
 for (const section of document.querySelectorAll(".comparison")) {
   showMetric(section);
   const block = section.querySelector(".payload");
   if (block) showGallery(section, JSON.parse(block.textContent));
+}
+
+// Marks the link to the last place that begins above the upper third of the window, and keeps it in sight.
+function followReader(contents) {
+  const links = [...contents.querySelectorAll("a")];
+  const places = links.map((link) => document.getElementById(link.hash.slice(1)));
+  let marked = null;
+  const mark = () => {
+    const atEnd = scrollY + innerHeight >= document.documentElement.scrollHeight - 2;
+    const above = places.map((place) => place.getBoundingClientRect().top <= innerHeight / 3);
+    const link = links[atEnd ? links.length - 1 : Math.max(0, above.lastIndexOf(true))];
+    if (link === marked) return;
+    if (marked) marked.removeAttribute("aria-current");
+    link.setAttribute("aria-current", "true");
+    marked = link;
+    const box = link.getBoundingClientRect(), frame = contents.getBoundingClientRect();
+    contents.scrollLeft += box.left - frame.left - (frame.width - box.width) / 2;
+    contents.scrollTop += box.top - frame.top - (frame.height - box.height) / 2;
+  };
+  addEventListener("scroll", mark, {passive: true});
+  addEventListener("resize", mark);
+  mark();
+}
+
+// What can be moved sideways is reached by the keyboard; what fits into the window need not stop it.
+function skipWhatFits(boxes) {
+  const look = () => {
+    const moves = boxes.map((box) => box.scrollWidth > box.clientWidth);
+    boxes.forEach((box, i) => moves[i] ? box.setAttribute("tabindex", "0") : box.removeAttribute("tabindex"));
+  };
+  addEventListener("resize", look);
+  addEventListener("toggle", look, true);
+  addEventListener("change", look);
+  look();
 }
 
 function showMetric(section) {
@@ -51,6 +87,7 @@ function showGallery(section, data) {
 
   for (const canvas of section.querySelectorAll("canvas")) draw(canvas, last);
   const slider = section.querySelector(".time");
+  if (!slider) return;  // the final images alone
   const now = section.querySelector(".now");
   const moving = [...section.querySelectorAll("canvas[data-moves]")];
   const show = () => {

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from consistency_lab.plots.save import drawn, to_csv
 from consistency_lab.plots.theme import PALETTE, STYLE
 
+SMALLEST = 0.8  # share of its own size to which a figure may shrink
 _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 _COLOURS = {light: f"var(--{name})" for name, (light, _) in PALETTE.items()}
 
@@ -38,7 +39,9 @@ def inline_svg(figure: Figure, prefix: str, alt: str) -> Markup:
     used = {a or b for tag in tags for a, b in re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', tag)}
     svg = re.sub(r"<[^>]+>", lambda tag: _own_ids(_lighter(tag[0]), prefix, used), svg)
     width = figure.get_size_inches()[0] * 72
-    opening = f'<svg role="img" aria-label="{escape(alt)}" style="max-width: {width * 4 / 3:.0f}px"'
+    # Drawn at its own size where there is room, and no smaller than what can still be read: on a narrow screen it is moved sideways.
+    full, least = width * 4 / 3, width * 4 / 3 * SMALLEST
+    opening = f'<svg role="img" aria-label="{escape(alt)}" style="max-width: {full:.0f}px; min-width: {least:.0f}px"'
     svg = re.sub(r'^<svg\s+height="[^"]*"|^<svg', "<svg", svg)
     svg = re.sub(r'^(<svg[^>]*?)\s(?:width|height)="[^"]*"', r"\1", svg)
     svg = re.sub(r'^(<svg[^>]*?)\s(?:width|height)="[^"]*"', r"\1", svg)

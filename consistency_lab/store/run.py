@@ -27,6 +27,7 @@ from consistency_lab.store.spec import NUMERICS_VERSION, canonical, content_hash
 DONE, LOG, _LOCK = "done.json", "metrics.jsonl", ".lock"
 SPEC = "spec.json"
 ASIDE = "set-aside"
+NO_SPEC = "restore it from a copy, or, if that folder is a run, move it away and run it again"
 _FACTS = ("kind", "name", "numerics_version", "hash", "spec")
 _POLL = 0.2  # seconds between two looks at a lock
 
@@ -285,7 +286,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         facts = parsed(path.read_text("utf-8"))
     except FileNotFoundError as error:
-        raise StoreError(f"cannot read {path} ({(error.strerror or str(error)).lower()}).") from None
+        raise StoreError(f"cannot read {path} ({(error.strerror or str(error)).lower()}); {NO_SPEC}.") from None
     except OSError as error:
         raise unreadable(path, error) from None
     except ValueError:

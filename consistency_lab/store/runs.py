@@ -16,7 +16,7 @@ from consistency_lab.errors import DamagedError, StoreError, UserError, unknown_
 from consistency_lab.markup import table
 from consistency_lab.store.atomic import as_path, ensure_writable, is_file
 from consistency_lab.store.mirror import url_of
-from consistency_lab.store.run import ASIDE, SPEC, Run
+from consistency_lab.store.run import ASIDE, DONE, SPEC, Run
 from consistency_lab.store.spec import NUMERICS_VERSION, file_digest
 
 if TYPE_CHECKING:
@@ -65,8 +65,10 @@ class Store:
         """The run of a spec: new, unfinished or done. A spec begun under another name is that run, with that name.
 
         Raises:
-            StoreError: the spec is not JSON, or the folder that it belongs in holds another spec.
+            UserError: the name is no text. StoreError: the spec is not JSON, or the folder that it belongs in holds another spec.
         """
+        if not isinstance(name, str):
+            raise UserError(f"a name is text, not {name!r}.")
         run = Run(self.root, kind, name, spec, NUMERICS_VERSION)
         run.folder = self.root / f"{_file_name(kind)}-{_file_name(name)}-{run.hash[:12]}"
         for folder in sorted(self.root.glob(f"*-{run.hash[:12]}")):
@@ -95,11 +97,12 @@ class Store:
     def _opened(self) -> tuple[list[Run], dict[str, StoreError]]:
         """The runs, and by folder name what is wrong with those that cannot be opened."""
         found, damaged = [], {}
-        for path in sorted(self.root.glob(f"[!.]*/{SPEC}")):
-            try:
-                found.append(Run.open(path.parent))
-            except StoreError as error:
-                damaged[path.parent.name] = error
+        for path in sorted(self.root.glob("[!.]*/")):
+            if is_file(path / SPEC) or (is_run_folder(path.name) and is_file(path / DONE)):
+                try:
+                    found.append(Run.open(path))
+                except StoreError as error:
+                    damaged[path.name] = error
         return found, damaged
 
     def _repr_html_(self) -> str:
@@ -196,6 +199,11 @@ def _fresh(runs: list[Run], stale: bool) -> list[Run]:
         made = runs[0].numerics_version
         raise StoreError(f"{runs[0].folder} is stale (numerics version {made}, now {NUMERICS_VERSION}); run it again.")
     return fresh or runs
+
+
+def is_run_folder(name: str) -> bool:
+    """Whether `Store.run` may have given a folder this name."""
+    return re.fullmatch(r"[^-]+-[^-]+-[0-9a-f]{12}", name) is not None
 
 
 def _file_name(text: str) -> str:

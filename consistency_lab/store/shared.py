@@ -7,9 +7,10 @@ import hashlib
 import itertools
 import os
 import secrets
+import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from consistency_lab.errors import StoreError
 from consistency_lab.store.atomic import atomic_write
@@ -17,6 +18,9 @@ from consistency_lab.store.mirror import Mirror, make_folder, opened, reaching, 
 from consistency_lab.store.run import ASIDE, DONE, LOG, SPEC, Run, dated
 from consistency_lab.store.runs import Store
 from consistency_lab.store.spec import NUMERICS_VERSION
+
+if TYPE_CHECKING:
+    from consistency_lab.store.verify import Finding
 
 
 class SharedStore(Store):
@@ -61,6 +65,24 @@ class SharedStore(Store):
                 self._learn(folder)
         return self._shared(super().run(kind, name, spec))
 
+    def verify(self, *more: str | os.PathLike[str]) -> list[Finding]:
+        from consistency_lab.store.verify import verify
+
+        return verify([self.url, *more])[1]
+
+    def copies(self) -> Iterator[tuple[str, Path]]:
+        """Name and whole copy of each run that lies at the URL, one at a time, in a folder that is removed before the next is made."""
+        for name in self._folders():
+            if name != ASIDE:
+                with tempfile.TemporaryDirectory(prefix="consistency_lab-") as scratch:
+                    copy = Path(scratch, name)
+                    self._mirror(copy).fetch()
+                    yield name, copy
+
+    def names_aside(self) -> list[str]:
+        """Names of what was set aside at the URL."""
+        return self._folders(ASIDE)
+
     def _opened(self) -> tuple[list[Run], dict[str, StoreError]]:
         """Every run there, of all machines. Nothing but their specs is fetched."""
         folders = self._folders()
@@ -69,11 +91,11 @@ class SharedStore(Store):
         found, damaged = super()._opened()
         return [self._shared(run) for run in found if run.folder.name in folders], damaged
 
-    def _folders(self) -> list[str]:
+    def _folders(self, *below: str) -> list[str]:
         with reaching(self.url):
             self._files.invalidate_cache()
             try:
-                found = self._files.ls(self._there, detail=False)
+                found = self._files.ls("/".join([self._there, *below]), detail=False)
             except FileNotFoundError:
                 return []
         names = (str(path).rstrip("/").rpartition("/")[2] for path in found)

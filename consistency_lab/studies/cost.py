@@ -12,7 +12,7 @@ from consistency_lab.data.imageset import ImageSet
 from consistency_lab.diffusion.model import CHUNK, DiffusionModel
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
-from consistency_lab.loading import kind_of
+from consistency_lab.model_kinds import kind_of
 from consistency_lab.store.runs import Store
 from consistency_lab.studies.fleet import fleet_runs
 from consistency_lab.training.settings import LoopSettings

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +27,7 @@ from consistency_lab.similarity.compare import compare
 from consistency_lab.store.runs import Store
 from consistency_lab.training.settings import TrainingSettings
 from consistency_lab.training.train import train, training_curves
+from consistency_lab.zoo import open_zoo
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,63 @@ class DemoResults(NamedTuple):
     models: dict[str, DiffusionModel]
     results: dict[str, xr.Dataset]
     recipe: Recipe
+
+
+@dataclass(frozen=True)
+class QuickPlan:
+    """What the quick demo does, which trains nothing.
+
+    Attributes:
+        families: models of the zoo that are compared with each other: name of the result -> their names.
+        data: the set that they were trained on. The closed-form references are made of it where its files are here.
+        metrics: of every comparison.
+        count: samples of a comparison.
+        sampler: of the diffusion models.
+    """
+
+    families: dict[str, tuple[str, ...]]
+    data: str
+    metrics: tuple[str, ...]
+    count: int
+    sampler: dict[str, Any]
+
+
+def run_quick(
+    plan: QuickPlan,
+    *,
+    seed: int = 0,
+    data_dir: str | Path | None = None,
+    device: str | torch.device | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, xr.Dataset]:
+    """Compare models that ship with the package: a result for each family of the plan.
+
+    Args:
+        plan: what to do; see `presets`.
+        seed: of the shared noise.
+        data_dir: where the files of published sets lie; nothing is downloaded.
+        device: by default a GPU where there is one.
+        say: is told what happens.
+    """
+    try:
+        images = load_images(plan.data, data_dir=data_dir, download=False)
+    except UserError:
+        images = None
+        say(f"{plan.data} is not here, so no closed-form references are drawn beside the models")
+    results = {}
+    for name, members in plan.families.items():
+        say(f"comparing {', '.join(members)}")
+        models = [open_zoo(member, device=device) for member in members]
+        noise, sampler = SharedNoise(seed), Sampler(**plan.sampler)
+        how: dict[str, Any] = {
+            "count": plan.count,
+            "metrics": plan.metrics,
+            "sampler": sampler,
+            "images": images,
+            "ceiling": False,
+        }
+        results[name] = compare(models, noise, **how)
+    return results
 
 
 def demo_data(plan: DemoPlan) -> tuple[ImageSet, ImageSet]:
@@ -96,7 +155,8 @@ def run_demo(
     models = {}
     for name, settings in plan.runs.items():
         say(f"training {name}: {settings.steps} steps of {settings.batch} images")
-        models[name] = train(images, name=name, settings=settings, **how)
+        run = partial(train, images, name=name, settings=settings, **how)
+        models[name] = _watched(run, held_out) if name == plan.pilot else run()
     pilot = models[plan.pilot]
     facts = {
         "plan": {**vars(plan), "runs": {name: settings.texts for name, settings in plan.runs.items()}},
@@ -125,8 +185,17 @@ def run_demo(
     recipe = Recipe.from_findings(results[f"difficulty-{plan.pilot}"], results[f"landscape-{plan.pilot}"])
     results["recipe"] = recipe.to_dataset(f"recipe from {plan.pilot}")
     say(f"training {plan.pilot} with the recipe")
-    taught = train(images, name=f"{plan.pilot}-recipe", settings=plan.runs[plan.pilot], recipe=recipe, **how)
+    run = partial(train, images, name=f"{plan.pilot}-recipe", settings=plan.runs[plan.pilot], recipe=recipe, **how)
+    taught = _watched(run, held_out)
     keep(f"difficulty-{taught.name}", [taught], lambda: probe_difficulty(taught, held_out, training_images=images))
     models[taught.name] = taught
     results["training"] = training_curves(list(models.values()))
     return DemoResults(models, results, recipe)
+
+
+def _watched(run: Callable[..., DiffusionModel], held_out: ImageSet) -> DiffusionModel:
+    """The model with its losses on held-out images in its log; without them where the store has a run that was not asked for any."""
+    try:
+        return run(validation=held_out, validate_every=50)
+    except UserError:
+        return run()

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from consistency_lab.errors import UserError
+from consistency_lab.progress import current_board
 
 EXECUTORS = ("local", "ray")
 MOST_DEATHS = 5  # of the workers of one job; more is no accident
@@ -24,10 +25,12 @@ class Executor(ABC):
         workers: jobs at a time; an executor has its own default.
 
     Raises:
-        UserError: fewer than one worker.
+        UserError: fewer than one worker, or what is no whole number.
     """
 
     def __init__(self, workers: int | None = None):
+        if workers is not None and (not isinstance(workers, int) or isinstance(workers, bool)):
+            raise UserError(f"workers are a whole number, not {workers!r}.")
         if workers is not None and workers < 1:
             raise UserError(f"jobs need at least one worker, not {workers}.")
         self.workers = workers
@@ -110,6 +113,8 @@ class Deaths:
     def note(self, name: str, why: str) -> None:
         """One more. Raises `UserError` if it is one too many."""
         self._count[name] += 1
+        if board := current_board():
+            board.lost(name)
         if self._count[name] > MOST_DEATHS:
             raise UserError(
                 f"{name} lost {self._count[name]} workers ({why}); it may need more memory than there is: take fewer workers at a time."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
@@ -15,7 +16,9 @@ import torch
 from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, check_generative
 from consistency_lab.errors import HeldError, UserError
-from consistency_lab.loading import Model, kind_of
+from consistency_lab.loading import Model
+from consistency_lab.model_kinds import kind_of
+from consistency_lab.progress import current_board
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
 from consistency_lab.studies.executors import Executor, executor_of
@@ -101,7 +104,7 @@ class Fleet:
     Args:
         images: the training set of every job.
         jobs: name -> settings, whose type says what is trained: `TrainingSettings`, `GANSettings` or `VAESettings`.
-        store: where runs are stored; a stopped fleet resumes. All workers see it: a folder, or a URL (`Store`).
+        store: where runs are stored, or its root; a stopped fleet resumes. All workers see it: a folder, or a URL (`Store`).
         device: of every job; of ``"cuda"`` each local worker takes a GPU of its own while there are enough.
         workers, executor, address, gpus_per_worker: where the jobs are done, see `executor_of`. Results depend on the threads of a run by
             rounding alone.
@@ -116,7 +119,7 @@ class Fleet:
         self,
         images: ImageSet,
         jobs: Mapping[str, LoopSettings],
-        store: Store,
+        store: Store | str | os.PathLike[str],
         *,
         device: str | torch.device = "cpu",
         workers: int | None = None,
@@ -128,11 +131,17 @@ class Fleet:
     ):
         refuse_several("many models are trained")
         self.executor = executor_of(executor, workers, address, gpus_per_worker)
+        if not isinstance(jobs, Mapping):
+            raise UserError(f"jobs are a dict of name -> settings, not a {type(jobs).__name__}.")
+        store = store if isinstance(store, Store) else Store(store)
         store.check()
         check_set(images)
         self.images, self.store, self.say, self.device = images, store, say, torch.device(device)
         self.jobs = in_lockstep(jobs, images.shape, self.device, lockstep)
         self.runs = fleet_runs(images, self.jobs, store, self.device)
+        if board := current_board():
+            for name, settings in self.jobs.items():
+                board.plan(name, settings.steps, done=self.runs[name].done)
         self._loaded: dict[str, Model] = {}
 
     def family(self, name: str, members: Sequence[str]) -> Family:
@@ -184,6 +193,10 @@ def train_jobs(
         (train_group, together),
         (train_job, single),
     )
+    board = current_board()
+    if board:
+        for name, job in jobs.items():
+            board.plan(name, job.settings.steps)
     for function, given in pieces:
         with closing(executor.run(function, given, (images.to("cpu"), store.address), device, say)) as done:
             for label, _ in done:
@@ -192,10 +205,14 @@ def train_jobs(
                         raise UserError(
                             f"{name} was trained where {store.address} is another place; name a folder that all machines see, or a URL."
                         )
+                    if board:
+                        board.end(name)
                     say(f"trained {name}")
 
 
-def train_fleet(images: ImageSet, jobs: Mapping[str, LoopSettings], store: Store, **options: Any) -> dict[str, Model]:
+def train_fleet(
+    images: ImageSet, jobs: Mapping[str, LoopSettings], store: Store | str | os.PathLike[str], **options: Any
+) -> dict[str, Model]:
     """Train every job that the store does not have, and load them all: name -> model. Arguments and errors as for `Fleet`."""
     fleet = Fleet(images, jobs, store, **options)
     return dict(zip(jobs, fleet.models(list(jobs)), strict=True))

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
+import shutil
+import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from consistency_lab.progress import current_board, file_post, posted_in, posting_to
 from consistency_lab.studies.executors import Deaths, Executor, Say
 
 _process: dict[str, Any] = {}  # of a worker: what all of its jobs share, sent once
@@ -52,9 +57,23 @@ class LocalExecutor(Executor):
             for name, arguments in jobs.items():
                 yield name, function(*shared, *arguments, device)
             return
+        with _posts() as folder:
+            yield from self._side_by_side(function, jobs, shared, device, say, folder)
+
+    def _side_by_side(
+        self,
+        function: Callable[..., Any],
+        jobs: Mapping[str, Sequence[Any]],
+        shared: Sequence[Any],
+        device: torch.device,
+        say: Say,
+        folder: Path | None,
+    ) -> Generator[tuple[str, Any], None, None]:
+        """Args as for `run`; ``folder``: where workers post how far they are."""
         deaths, todo, threads = Deaths(say), deque(jobs), self.threads(device)
         slots = [
-            _Slot(tuple(shared), place_of(k, device), threads) for k in range(min(self._workers(device), len(jobs)))
+            _Slot(tuple(shared), place_of(k, device), threads, None if folder is None else folder / f"{k}.json")
+            for k in range(min(self._workers(device), len(jobs)))
         ]
         free, running = deque(slots), dict[Future[Any], tuple[str, _Slot]]()
         try:
@@ -82,8 +101,8 @@ class _Slot:
     A pool of one, since a pool that loses one of its processes ends them all.
     """
 
-    def __init__(self, shared: tuple[Any, ...], place: torch.device, threads: int):
-        self._begin = (shared, place, threads)
+    def __init__(self, shared: tuple[Any, ...], place: torch.device, threads: int, posts: Path | None):
+        self._begin = (shared, place, threads, posts)
         self._pool: ProcessPoolExecutor | None = None
 
     def submit(self, function: Callable[..., Any], arguments: Sequence[Any]) -> Future[Any]:
@@ -107,16 +126,32 @@ class _Slot:
         return self._pool
 
 
-def _begin(shared: tuple[Any, ...], place: torch.device, threads: int) -> None:
+def _begin(shared: tuple[Any, ...], place: torch.device, threads: int, posts: Path | None) -> None:
     end_with_parent()
     torch.set_num_threads(threads)
     if place.type == "cuda":
         torch.cuda.set_device(place)
-    _process.update(shared=shared, place=place)
+    _process.update(shared=shared, place=place, post=None if posts is None else file_post(posts))
 
 
 def _do(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
-    return function(*_process["shared"], *arguments, _process["place"])
+    with posting_to(_process["post"]):
+        return function(*_process["shared"], *arguments, _process["place"])
+
+
+@contextlib.contextmanager
+def _posts() -> Iterator[Path | None]:
+    """A folder for the files in which workers say how far they are, if anybody looks; the board reads it."""
+    board = current_board()
+    if board is None:
+        yield None
+        return
+    folder = Path(tempfile.mkdtemp(prefix="consistency-lab-"))
+    try:
+        with board.listening(lambda: posted_in(folder)):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def end_with_parent() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from consistency_lab.errors import UserError
+from consistency_lab.progress import Throttled, current_board, posting_to
 from consistency_lab.studies.executors import Deaths, Executor, Say
 
 
@@ -57,7 +58,7 @@ class RayExecutor(Executor):
     ) -> Generator[tuple[str, Any], None, None]:
         if not jobs:
             return
-        with self._connected() as ray:
+        with self._connected() as ray, _posts(ray) as box:
             cpus, gpus = self._cpus(ray), self._gpus(device)
             _check_room(ray, cpus, gpus)
             # Ray's own retries are off: it would not say that it does one.
@@ -68,7 +69,7 @@ class RayExecutor(Executor):
                 while todo or running:
                     while todo and (self.workers is None or len(running) < self.workers):
                         name = todo.popleft()
-                        running[task.remote(function, sent, jobs[name], device.type, cpus)] = name
+                        running[task.remote(function, sent, jobs[name], device.type, cpus, box)] = name
                     (done, *_), _ = ray.wait(list(running))
                     name = running.pop(done)
                     try:
@@ -119,6 +120,7 @@ class RayExecutor(Executor):
             ray.shutdown()
 
 
+_BOX = 5.0  # seconds for what was posted to be read
 _PATIENCE = 60.0  # seconds for jobs that are stopped to store what they have
 
 
@@ -143,8 +145,54 @@ def _reason(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
+class _Box:
+    """An actor that keeps what jobs have posted."""
+
+    def __init__(self) -> None:
+        self.posted: dict[str, tuple[Any, ...]] = {}
+
+    def put(self, told: dict[str, tuple[Any, ...]]) -> None:
+        self.posted |= told
+
+    def all(self) -> dict[str, tuple[Any, ...]]:
+        return self.posted
+
+
+@contextmanager
+def _posts(ray: Any) -> Iterator[Any]:
+    """An actor to which jobs say how far they are, if anybody looks; the board reads it."""
+    board = current_board()
+    if board is None:
+        yield None
+        return
+    box = ray.remote(num_cpus=0)(_Box).remote()
+
+    def read() -> dict[str, tuple[Any, ...]]:
+        try:
+            found: dict[str, tuple[Any, ...]] = ray.get(box.all.remote(), timeout=_BOX)
+        except Exception:  # nothing is trained otherwise because nobody can be told of it
+            return {}
+        return found
+
+    try:
+        with board.listening(read):
+            yield box
+    finally:
+        ray.kill(box)
+
+
 def _do(
-    function: Callable[..., Any], shared: tuple[Any, ...], arguments: Sequence[Any], device: str, threads: int
+    function: Callable[..., Any],
+    shared: tuple[Any, ...],
+    arguments: Sequence[Any],
+    device: str,
+    threads: int,
+    box: Any,
 ) -> Any:
     torch.set_num_threads(threads)
+    with posting_to(None if box is None else Throttled(box.put.remote)):
+        return _done(function, shared, arguments, device)
+
+
+def _done(function: Callable[..., Any], shared: tuple[Any, ...], arguments: Sequence[Any], device: str) -> Any:
     return function(*shared, *arguments, torch.device(device))  # Ray shows a worker no GPU but its own

@@ -12,12 +12,13 @@ from consistency_lab.data.imageset import ImageSet
 from consistency_lab.data.sources import load_images, source_of
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.errors import UserError
-from consistency_lab.loading import MODEL_KINDS
+from consistency_lab.model_kinds import MODEL_KINDS
 from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
 from consistency_lab.training.describing import changed_settings
 from consistency_lab.training.model_kind import ModelKind
 from consistency_lab.training.train import load_snapshots
+from consistency_lab.zoo import ZOO, open_zoo
 
 _logger = logging.getLogger(__name__)
 
@@ -92,6 +93,12 @@ class RecordedModel:
         run = store.run(self.kind.name, self.name, self.spec)
         return run if run.done and not run.stale else None
 
+    def shipped(self, device: str | None = None) -> Any:
+        """The model as it ships with the package; None where it does not, or not as trained by that spec."""
+        name = self.facts.get("zoo")
+        model: Any = open_zoo(name, device=device) if name in ZOO.names() else None
+        return model if model is not None and model.facts["spec"] == self.spec else None
+
     def training(self) -> str:
         """What would be trained, in words."""
         changed = changed_settings(self.spec["settings"], self.kind.settings(), self.kind.settings.registries())
@@ -114,11 +121,20 @@ class RecordedModel:
             )
 
     def ready(self, store: Store, images: RecordedImages, device: str | None, progress: bool | None) -> Any:
-        """The model: from the store, where it has the run, else trained into it.
+        """The model: of the zoo, if it was one; from the store, where that has the run; else trained into it.
 
         Raises:
             UserError: it cannot be trained again, or its images are missing or are others.
         """
+        model = self.shipped(device) or self._run(store, images, device, progress)
+        steps = self.facts.get("steps")
+        if steps != model.facts["steps"]:
+            model = self._snapshot(model, steps)
+        if "guidance" in self.facts:
+            model = model.guided(self.facts["guidance"])
+        return replace(model, name=self.name)
+
+    def _run(self, store: Store, images: RecordedImages, device: str | None, progress: bool | None) -> Any:
         run = self.kept(store)
         if run is None:
             self.check_trainable()
@@ -130,13 +146,7 @@ class RecordedModel:
                 )
             made = self.kind.train(data, settings=self.settings, store=store, device=device, progress=progress)
             run = Run.open(made.folder)
-        model = self.kind.load(run, device=device, weights=str(self.facts.get("weights", "ema")))
-        steps = self.facts.get("steps")
-        if steps != model.facts["steps"]:
-            model = self._snapshot(model, steps)
-        if "guidance" in self.facts:
-            model = model.guided(self.facts["guidance"])
-        return replace(model, name=self.name)
+        return self.kind.load(run, device=device, weights=str(self.facts.get("weights", "ema")))
 
     def _snapshot(self, model: Any, step: Any) -> Any:
         if isinstance(model, DiffusionModel) and (found := dict(load_snapshots(model, {step}))):

@@ -96,7 +96,7 @@ class Recorded:
             UserError: models or images that are missing.
         """
         for model in (*self.models, *self.again):
-            if model.kept(store) is None:
+            if model.shipped("cpu") is None and model.kept(store) is None:
                 model.check_trainable()
         sets = [self.images.find(data) for data in self.sets]
         options: dict[str, Any] = {"device": device, "progress": progress}

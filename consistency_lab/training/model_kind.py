@@ -161,9 +161,11 @@ class ModelKind(ABC, Generic[S, N, M]):
             build: makes the module that is loaded; `build` by default.
         """
 
+        spent: dict[str, Any] = {}
+
         def trained() -> Run | None:
             if store is None:
-                train_unkept(loop, name, progress, watch)
+                spent["seconds"] = round(train_unkept(loop, name, progress, watch), 2)
                 return None
             options: dict[str, Any] = {"keep": self._kept, "force": force, "progress": progress, "watch": watch}
             return train_in_store(store, self.name, name, spec, loop, **options)
@@ -176,7 +178,7 @@ class ModelKind(ABC, Generic[S, N, M]):
         if run is None:
             if loop.step < loop.settings.steps:
                 name, spec = f"{name}@{loop.step}", {**spec, "stopped": loop.step}
-            return self._model(name, spec, module, self._kept(loop.average.weights))
+            return self._model(name, spec, module, self._kept(loop.average.weights), more=spent)
         name = f"{name}@{run.spec['stopped']}" if "stopped" in run.spec else name
         return self.load(run, device=loop.device, name=name, build=build)
 
@@ -215,6 +217,33 @@ class ModelKind(ABC, Generic[S, N, M]):
         module = (build or self.build)(run.spec).to(resolve_device(device))
         more = {"run": run.hash[:12], "seconds": (run.summary or {}).get("seconds")}
         return self._model(name or run.name, run.spec, module, tensors, weights, str(path), run.folder, more)
+
+    @plain_defaults()
+    def of_weights(
+        self,
+        name: str,
+        spec: Mapping[str, Any],
+        tensors: Mapping[str, Tensor],
+        *,
+        source: str,
+        device: str | torch.device | None = None,
+        more: Mapping[str, Any] | None = None,
+    ) -> M:
+        """A trained model from averaged weights that lie in no run folder.
+
+        Args:
+            name: how tables call it.
+            spec: that it was trained by.
+            tensors: the weights of its `part`.
+            source: how messages call them, their path for example.
+            device: where to put it; by default a GPU where there is one.
+            more: provenance beside the spec's.
+
+        Raises:
+            StoreError: weights of another architecture.
+        """
+        module = self.build(spec).to(resolve_device(device))
+        return self._model(name, spec, module, tensors, source=source, more=more)
 
     def _kept(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         prefix = f"{self.part}." if self.part else ""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from consistency_lab.errors import DamagedError, StoreError, UserError
+from consistency_lab.progress import told
 from consistency_lab.store.atomic import is_file
 from consistency_lab.store.checkpoint import (
     STATE,
@@ -205,12 +206,18 @@ def _weights_in(run: Run) -> list[str]:
     return names + [path.name for _, path in snapshot_files(run)]
 
 
-def train_unkept(loop: Loop, name: str, progress: bool | None = None, watch: Watch | None = None) -> None:
-    """Train a loop to its end, or until its callback stops it, and write nothing. Raises `UserError` for a loss that diverges."""
-    watch, started = watch or Watch(), time.monotonic()
+def train_unkept(loop: Loop, name: str, progress: bool | None = None, watch: Watch | None = None) -> float:
+    """Train a loop to its end, or until its callback stops it, and write nothing; returns the seconds that its steps took.
+
+    Raises:
+        UserError: a loss that diverges.
+    """
+    watch, started, seconds = watch or Watch(), time.monotonic(), 0.0
     for record in _watched(loop, name, progress, [], watch, loop.settings.steps):
         if record is not None:
-            watch.tell({**record, "seconds": time.monotonic() - started})
+            seconds = time.monotonic() - started
+            watch.tell({**record, "seconds": seconds})
+    return seconds
 
 
 def _watched(
@@ -232,6 +239,7 @@ def _watched(
         check: called after each step but the last.
     """
     total, steps = loop.settings.steps, iter(loop)
+    told(name, loop.step, total)
     with tqdm(
         total=total, initial=loop.step, desc=name, unit="step", disable=None if progress is None else not progress
     ) as bar:
@@ -246,6 +254,7 @@ def _watched(
                 pending.clear()
                 for loss in means.values():
                     check_finite(loss, done.step, name)
+                told(name, done.step, total, means["loss"])
                 bar.set_postfix_str(", ".join(f"{key} {loss:.4f}" for key, loss in means.items()))
                 record: Record = {"step": done.step, **means, "lr": done.lr, "beta1": done.beta1}
                 if watch.validation and watch.validation.due(done.step, total):

@@ -19,7 +19,7 @@ from consistency_lab.data.labels import check_every_class
 from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.denoiser import NetworkDenoiser
 from consistency_lab.diffusion.loss import denoising_loss
-from consistency_lab.diffusion.model import DiffusionModel, described
+from consistency_lab.diffusion.model import DiffusionModel, described, specs_of
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
 from consistency_lab.networks.own import NetworkMaker, code_digest, is_own, network_name, own_choice, own_network
@@ -307,19 +307,27 @@ def _kept_run(model: DiffusionModel) -> Run:
 
 
 def training_curves(models: Sequence[DiffusionModel]) -> xr.Dataset:
-    """The logged training losses of models that were trained with a store: ``loss (model, step)``, NaN where one has no such step.
+    """What models logged that were trained with a store, ``(model, step)``, NaN where one has no such step.
 
-    Losses are means over 25 steps of what each run itself minimised: they do not compare runs with different densities over t.
+    ``loss`` is the mean over 25 steps of what each run itself minimised: it does not compare runs with different densities over t.
+    Where any run was given held-out images, ``held_out`` is their loss, the same for all t and of the averaged weights: that one does
+    compare runs of one objective and one set. How long each run took is in the provenance, so that two fresh runs give the same numbers.
     """
     records = {model.name: Run.open(model.folder).records() for model in models if model.folder is not None}
     if not records:
         raise UserError("none of the models was trained with a store, so there are no training curves.")
     steps = sorted({record["step"] for rows in records.values() for record in rows})
-    loss = np.full((len(records), len(steps)), np.nan)
+    logged = {name: np.full((len(records), len(steps)), np.nan) for name in ("loss", "held_out")}
     for row, rows in enumerate(records.values()):
         for record in rows:
-            loss[row, steps.index(record["step"])] = record["loss"]
+            at, held_out = (row, steps.index(record["step"])), record.get("validation", {}).get("loss", np.nan)
+            logged["loss"][at], logged["held_out"][at] = record["loss"], held_out
+    if np.isnan(logged["held_out"]).all():
+        del logged["held_out"]
     result = xr.Dataset(
-        {"loss": (("model", "step"), loss)}, coords={"model": list(records), "step": np.array(steps, dtype=np.int32)}
+        {name: (("model", "step"), values) for name, values in logged.items()},
+        coords={"model": list(records), "step": np.array(steps, dtype=np.int32)},
     )
-    return with_provenance(result, "training", choices=("model",), models=[described(model) for model in models])
+    known = [model for model in models if model.name in records]
+    facts: dict[str, Any] = {"models": [described(model) for model in known], "specs": specs_of(known)}
+    return with_provenance(result, "training", choices=("model",), **facts)

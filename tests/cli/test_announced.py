@@ -8,7 +8,7 @@ from consistency_lab.cli import main
 
 
 def test_a_dry_run_says_it(trained, capsys):
-    names = ["compare", "mlp-s0", "mlp-s1", "--store", str(trained), "--dry-run"]
+    names = ["compare", "mlp-s0", "mlp-s1", "--store", str(trained), "--dry-run", "--json"]
     said = []
     for count in ("100", "1000000"):
         assert main([*names, "--count", count]) == 0

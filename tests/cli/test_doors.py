@@ -51,7 +51,19 @@ def test_compare_writes_what_it_is_asked_for_beside_the_comparison(trained, scri
 
 
 def test_a_dry_run_counts_what_is_asked_for(trained, script, tmp_path, capsys):
-    names = ["compare", "mlp-s0", "mlp-s1", "--store", str(trained), "--count", "10", "--dry-run", "--data", "digits"]
+    names = [
+        "compare",
+        "mlp-s0",
+        "mlp-s1",
+        "--store",
+        str(trained),
+        "--count",
+        "10",
+        "--dry-run",
+        "--json",
+        "--data",
+        "digits",
+    ]
     counted = []
     for options in ([], ["--frozen"], ["--copies", str(script), "--trust"]):
         assert main([*names, *options, "--out", str(tmp_path / "c")]) == 0
@@ -72,7 +84,7 @@ def test_layers_snapshots_and_quality(trained, tmp_path, capsys, monkeypatch):
         ("quality", ["--count", "30", "--sampler", "ddim(steps=2)"], "30 samples are few for 64 features"),
     ):
         out = tmp_path / command
-        assert main([command, *models, *options, "--out", str(tmp_path / "dry"), "--dry-run"]) == 0
+        assert main([command, *models, *options, "--out", str(tmp_path / "dry"), "--dry-run", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["network_evaluations"] > 0
         assert main([command, *models, *options, "--out", str(out)]) == 0
         assert said in capsys.readouterr().out

@@ -50,12 +50,19 @@ def test_an_option_of_one_name_is_the_same_everywhere():
         "data_dir",
         "device",
         "metrics",
+        "again",
+        "trust",
+        "dry_run",
+        "json",
         "name",
         "preset",
     )
     for name in alike:
         kinds = {
-            field.type for command in COMMANDS.values() for field in dataclasses.fields(command) if field.name == name
+            str(field.type).removesuffix(" | None")
+            for command in COMMANDS.values()
+            for field in dataclasses.fields(command)
+            if field.name == name
         }
         assert len(kinds) == 1, (name, kinds)
     stores = {command().store for command in COMMANDS.values() if hasattr(command(), "store")}
@@ -68,11 +75,11 @@ def test_options_have_the_names_that_python_has():
     for command, function, options in [
         ("train", cl.train, ("store", "device", "force", "name", "recipe", "start")),
         ("train-gan", cl.train_gan, ("store", "device", "force", "name")),
-        ("compare", cl.compare, ("count", "metrics", "sampler", "labels")),
+        ("compare", cl.compare, ("count", "metrics", "sampler", "labels", "again")),
         (
             "gate",
             cl.gate,
-            ("metric", "at_least", "margin", "baseline", "again", "count", "batch", "error", "sampler", "labels"),
+            ("metrics", "at_least", "margin", "baseline", "again", "count", "batch", "error", "sampler", "labels"),
         ),
         ("recipe", cl.Recipe.from_findings, ("draws", "density", "exponent", "measured_momentum")),
         ("sample", cl.DiffusionModel.guided, ("guidance",)),

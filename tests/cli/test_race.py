@@ -8,7 +8,8 @@ import pytest
 import xarray as xr
 
 from consistency_lab import presets
-from consistency_lab.cli import Race, main
+from consistency_lab.cli import main
+from consistency_lab.cli.race import Race
 from consistency_lab.paper.race import study
 from consistency_lab.recipe import Recipe
 from consistency_lab.store.results import load_result, save_result
@@ -93,8 +94,8 @@ def test_race_beforehand_and_itself(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(study, "set_classifier", lambda whole, store: classify(whole, store, steps=10))
     Recipe.paper(center=0.6).save(tmp_path / "elsewhere.json")
     common = ["--store", str(tmp_path / "runs"), "--out", str(tmp_path / "figures"), "--device", "cpu"]
-    recipe = ["--recipe", str(tmp_path / "elsewhere.json")]
-    assert main(["race", *common, *recipe, "--dry-run"]) == 0
+    recipe = ["--recipes", str(tmp_path / "elsewhere.json")]
+    assert main(["race", *common, *recipe, "--dry-run", "--json"]) == 0
     jobs = json.loads(capsys.readouterr().out)["jobs"]
     steps = ("recipe, followed density, 10 steps", "recipe from elsewhere, 10 steps")
     assert {"pilot", "target pilot", "uniform", *steps} <= set(jobs)

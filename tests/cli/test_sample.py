@@ -53,7 +53,7 @@ def test_what_cannot_be_made_is_one_sentence(trained, tmp_path, monkeypatch, cap
 
 def test_nothing_is_written_over_and_a_dry_run_writes_nothing(trained, tmp_path, capsys):
     out = tmp_path / "there.png"
-    assert run(trained, "--dry-run", "--count", 2, "--out", out) == 0
+    assert run(trained, "--dry-run", "--json", "--count", 2, "--out", out) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 2
     assert not out.exists()
     out.write_text("mine")
@@ -81,8 +81,8 @@ def test_a_recipe_is_trained_by(trained, tiny, tmp_path, capsys):
     path = tmp_path / "recipe.json"
     cl.Recipe.paper().save(path)
     capsys.readouterr()
-    assert main(["train", *tiny, "--recipe", str(path), "--store", str(tmp_path / "runs"), "--dry-run"]) == 0
-    told = json.loads(capsys.readouterr().out)["settings"]
+    assert main(["train", *tiny, "--recipe", str(path), "--store", str(tmp_path / "runs"), "--dry-run", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["models"][0]["settings"]
     assert (told["timesteps"]["center"], told["timesteps"]["width"]) == (0.3, 0.2)
     assert "mdlrc" in str(told["momentum"])
     assert main(["train", *tiny, "--recipe", str(tmp_path / "none.json"), "--store", str(tmp_path / "runs")]) == 2

@@ -20,8 +20,8 @@ from consistency_lab.training.settings import TrainingSettings
 def test_a_settings_file_gives_defaults_that_options_override(tmp_path, capsys):
     path = tmp_path / "settings.json"
     path.write_text(json.dumps({"network": "mlp", "steps": 77, "lr": 0.01}))
-    assert main(["train", "--config", str(path), "--steps", "5", "--dry-run", "--store", str(tmp_path)]) == 0
-    spec = json.loads(capsys.readouterr().out)
+    assert main(["train", "--config", str(path), "--steps", "5", "--dry-run", "--json", "--store", str(tmp_path)]) == 0
+    (spec,) = json.loads(capsys.readouterr().out)["models"]
     assert (spec["settings"]["steps"], spec["settings"]["lr"]) == (5, 0.01)
     assert spec["settings"]["batch"] == TrainingSettings().batch
 
@@ -53,8 +53,8 @@ def test_gans_and_vaes_are_trained_as_in_python(command, tmp_path, capsys):
     assert ours.facts["spec"] == theirs.facts["spec"]
     weights = theirs.module.state_dict()
     assert all(torch.equal(weights[key], tensor) for key, tensor in ours.module.state_dict().items())
-    assert main([*line, "--seed", "1", "--dry-run"]) == 0
-    planned = json.loads(capsys.readouterr().out)
+    assert main([*line, "--seeds", "1", "--dry-run", "--json"]) == 0
+    (planned,) = json.loads(capsys.readouterr().out)["models"]
     assert planned["done"] is True
     assert planned["parameters"] == sum(math.prod(p.shape) for p in ours.module.parameters())
     assert main(["status", "--store", str(tmp_path)]) == 0
@@ -67,9 +67,9 @@ def test_their_settings_files_are_their_own(command, tmp_path, capsys):
     _, settings, _, own = CONTRASTS[command]
     path = tmp_path / "settings.json"
     path.write_text(json.dumps({**own, "steps": 77}))
-    line = [command, "--config", str(path), "--batch", "7", "--dry-run", "--store", str(tmp_path / "runs")]
+    line = [command, "--config", str(path), "--batch", "7", "--dry-run", "--json", "--store", str(tmp_path / "runs")]
     assert main(line) == 0
-    found = json.loads(capsys.readouterr().out)["settings"]
+    found = json.loads(capsys.readouterr().out)["models"][0]["settings"]
     assert {"steps": 77, "batch": 7, "lr": settings().lr, **own}.items() <= found.items()
     path.write_text(json.dumps({"network": "mlp"}))
     assert main(line) == 2

@@ -55,14 +55,16 @@ def test_a_changed_file_is_named_with_what_to_do(place, capsys, file, said, to_d
     content = bytearray(path.read_bytes())
     content[-9] ^= 1
     path.write_bytes(content)
-    status, lines = verified(capsys, place, "--json", place / "found.json")
+    status, lines = verified(capsys, place)
     assert status == 1
     wrong = [line for line in lines if line.startswith("WRONG")]
     assert len(wrong) == 1
     assert str(path) in wrong[0]
     assert any(each in wrong[0] for each in said.split("|"))
     assert to_do in wrong[0]
-    (found,) = json.loads((place / "found.json").read_text())["found"]
+    status, lines = verified(capsys, place, "--json")
+    assert status == 1
+    (found,) = json.loads("\n".join(lines))["found"]
     assert (found["path"], found["wrong"]) == (str(path), True)
 
 
@@ -116,3 +118,34 @@ def test_a_name_in_an_error_cannot_drive_the_terminal(place, capsys):
     said = capsys.readouterr().err
     assert "\x1b" not in said
     assert r"none\x1b[2J.json" in said
+
+
+def test_a_run_that_is_no_longer_declared_finished_or_described_is_named(place, capsys):
+    one, other = (place / "runs" / run.folder.name for run in Store(place / "runs").runs())
+    (one / "done.json").unlink()
+    (other / "spec.json").unlink()
+    status, lines = verified(capsys, place / "runs")
+    assert status == 1
+    wrong = [line for line in lines if line.startswith("WRONG")]
+    assert len(wrong) == 2
+    assert f"{one / 'done.json'}  is gone, and so is checkpoint.pt" in "\n".join(wrong)
+    assert f"{other / 'spec.json'}  is gone from a run" in "\n".join(wrong)
+    assert all("put it back" in line or "restore it from a copy" in line for line in wrong)
+
+
+def test_a_run_without_its_spec_is_listed_and_its_name_is_not_its_neighbours(place, caplog):
+    _, other = Store(place / "runs").runs()
+    (other.folder / "spec.json").unlink()
+    assert len(Store(place / "runs").runs()) == 1
+    assert f"{other.folder / 'spec.json'} (no such file or directory); restore it from a copy" in caplog.text
+    with pytest.raises(cl.UserError, match="may be the run in"):
+        Store(place / "runs").find(other.name)
+
+
+def test_a_folder_that_was_renamed_is_noted(place, capsys):
+    run = Store(place / "runs").runs()[0]
+    run.folder.rename(place / "runs" / "mine")
+    status, lines = verified(capsys, place / "runs")
+    assert status == 0
+    assert lines[0].startswith(f"note   {place / 'runs' / 'mine'}  has another name")
+    assert f"ends with -{run.hash[:12]}" in lines[0]

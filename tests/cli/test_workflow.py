@@ -72,15 +72,27 @@ def test_published_sets_are_looked_for_in_the_data_folder_that_is_named(trained,
 
 
 def test_dry_runs_do_nothing(tiny, trained, tmp_path, capsys):
-    assert main(["train", *tiny, "--seeds", "0,5", "--store", str(trained), "--dry-run"]) == 0
-    text = capsys.readouterr().out
-    assert text.count('"parameters"') == 2
-    assert '"done": true' in text
-    assert '"done": false' in text
-    assert main(["demo", "--dry-run", "--out", str(tmp_path / "demo")]) == 0
+    assert main(["train", *tiny, "--seeds", "0,5", "--store", str(trained), "--dry-run", "--json"]) == 0
+    models = json.loads(capsys.readouterr().out)["models"]
+    assert [model["done"] for model in models] == [True, False]
+    assert all(model["parameters"] > 0 for model in models)
+    assert main(["demo", "--dry-run", "--json", "--out", str(tmp_path / "demo")]) == 0
     assert json.loads(capsys.readouterr().out)["data"] == "digits"
     assert (
-        main(["compare", "mlp-s0", "mlp-s1", "--store", str(trained), "--dry-run", "--out", str(tmp_path / "c")]) == 0
+        main(
+            [
+                "compare",
+                "mlp-s0",
+                "mlp-s1",
+                "--store",
+                str(trained),
+                "--dry-run",
+                "--json",
+                "--out",
+                str(tmp_path / "c"),
+            ]
+        )
+        == 0
     )
     assert json.loads(capsys.readouterr().out)["network_evaluations"] == 2 * 256 * 150
     assert list(tmp_path.iterdir()) == []
@@ -98,7 +110,7 @@ def test_dry_runs_do_nothing(tiny, trained, tmp_path, capsys):
     ],
 )
 def test_a_dry_run_of_a_probe_says_what_it_would_cost(probe, work, trained, tmp_path, capsys):
-    out = ["--count", "4", "--store", str(trained), "--out", str(tmp_path / "probe"), "--dry-run"]
+    out = ["--count", "4", "--store", str(trained), "--out", str(tmp_path / "probe"), "--dry-run", "--json"]
     assert main(["probe", *probe, *out]) == 0
     said = json.loads(capsys.readouterr().out)
     rows = {row["what"]: row for row in said["work"]}

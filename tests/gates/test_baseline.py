@@ -12,7 +12,7 @@ from consistency_lab.store.results import provenance
 
 @pytest.fixture
 def made(paint):
-    return cl.gate(paint("a"), paint("b", noise=0.3), metric=["mse", "cosine"], at_least=0.5, count=256, early=False)
+    return cl.gate(paint("a"), paint("b", noise=0.3), metrics=["mse", "cosine"], at_least=0.5, count=256, early=False)
 
 
 def test_it_is_read_as_it_was_written(made, tmp_path):
@@ -51,13 +51,13 @@ def test_a_later_gate_fails_only_where_its_upper_end_is_below(made, paint):
 def test_other_versions_are_said_and_nothing_fails_for_them(made, paint, tmp_path):
     path = tmp_path / "baseline.json"
     Baseline.of(made, 0.1).save(path)
-    same = cl.gate(paint("a"), paint("b", noise=0.3), metric=["mse", "cosine"], baseline=path, count=256, early=False)
+    same = cl.gate(paint("a"), paint("b", noise=0.3), metrics=["mse", "cosine"], baseline=path, count=256, early=False)
     assert json.loads(same.attrs["warnings"]) == []
     written = json.loads(path.read_text())
     del written["checksum"]
     written["facts"] |= {"version of torch": "1.0", "noise_seed": 7}
     path.write_text(json.dumps(written))
-    other = cl.gate(paint("a"), paint("b", noise=0.3), metric=["mse", "cosine"], baseline=path, count=256, early=False)
+    other = cl.gate(paint("a"), paint("b", noise=0.3), metrics=["mse", "cosine"], baseline=path, count=256, early=False)
     said = json.loads(other.attrs["warnings"])
     assert said[0] == "baseline: noise_seed was 7 and is 0."
     assert "version of torch was 1.0" in said[1]
@@ -73,7 +73,7 @@ def test_what_is_no_baseline_is_refused(made, paint, tmp_path):
         with pytest.raises(StoreError, match="is no baseline of a gate"):
             cl.gate(a, b, baseline=tmp_path / name)
     with pytest.raises(cl.UserError, match="no score by ssim"):
-        cl.gate(a, b, metric="ssim(sigma=0.2)", baseline=Baseline.of(made))
+        cl.gate(a, b, metrics="ssim(sigma=0.2)", baseline=Baseline.of(made))
     with pytest.raises(cl.UserError, match="the tolerance of a baseline"):
         Baseline.of(made, 2)
 
@@ -132,7 +132,7 @@ def test_ends_that_are_not_known_are_no_damage(made, tmp_path):
 
 def test_what_is_known_of_both_models_is_kept_and_a_change_said(paint, tmp_path):
     """But not where they lie."""
-    path, options = tmp_path / "baseline.json", {"metric": "mse", "count": 64, "early": False}
+    path, options = tmp_path / "baseline.json", {"metrics": "mse", "count": 64, "early": False}
     a, b = paint("a"), paint("b", noise=0.1)
     a.facts, b.facts = {"dtype": "float32", "path": "here"}, {"call": {"eta": 1.0}}
     Baseline.of(cl.gate(a, b, at_least=0.5, **options), 0.1).save(path)

@@ -38,7 +38,7 @@ def undrawn(gate, monkeypatch):
         ("a a --at-least .95", 0, "pass: "),
         ("a b --at-least .95", 1, "fail: "),
         ("a a --at-least .95 --count 2", 3, "cannot tell: "),
-        ("a b --self a --margin .1", 1, "fail: "),
+        ("a b --again a --margin .1", 1, "fail: "),
     ],
 )
 def test_exit_status_is_the_decision(undrawn, capsys, words, status, said):
@@ -49,11 +49,11 @@ def test_exit_status_is_the_decision(undrawn, capsys, words, status, said):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["a", "b"], "--self"),
+        (["a", "b"], "--again"),
         (["a"], "a gate is of two, the reference and the candidate, not of 1"),
         (["a", "nobody", "--at-least", ".5"], "nobody"),
         (["a", "b", "--at-least", "95"], "from 0 to below 1"),
-        (["a", "b", "--metric", "psnr", "--at-least", ".5"], "psnr is no distance"),
+        (["a", "b", "--metrics", "psnr", "--at-least", ".5"], "psnr is no distance"),
         (["a", "b", "--baseline", "none.json"], "there is no baseline none.json"),
     ],
 )
@@ -65,9 +65,9 @@ def test_what_cannot_be_used_ends_in_2_and_leaves_nothing(gate, capsys, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_all_files_are_written(gate, tmp_path):
+def test_all_files_are_written_and_nothing_else_is_where_json_is_expected(gate, tmp_path, capsys):
     words = [
-        "--metric",
+        "--metrics",
         "mse",
         "cosine",
         "--at-least",
@@ -77,17 +77,17 @@ def test_all_files_are_written(gate, tmp_path):
         "--markdown",
         "ci/comment.md",
         "--json",
-        "ci/gate.json",
     ]
     assert gate("a", "b", *words) == 1
+    told = capsys.readouterr()
+    assert json.loads(told.out)["status"] == 1
+    assert "report: " in told.err
     assert {path.name for path in (tmp_path / "ci").iterdir()} == {
         "gate.xml",
         "comment.md",
         "comment-worst.png",
-        "gate.json",
     }
     assert ET.parse(tmp_path / "ci" / "gate.xml").getroot().get("failures") in ("1", "2")
-    assert json.loads((tmp_path / "ci" / "gate.json").read_text())["status"] == 1
     result = load_result(tmp_path / "gate" / "results" / "gate.nc")
     assert result.attrs["decision"] == "fail"
     assert (tmp_path / "gate" / "report.html").stat().st_size > 10_000
@@ -113,7 +113,7 @@ def test_a_baseline_is_made_of_all_samples_and_held_to(undrawn, tmp_path, capsys
 
 
 def test_a_dry_run_loads_nothing(gate, tmp_path, capsys):
-    assert gate("a", "b", "--at-least", ".5", "--dry-run") == 0
+    assert gate("a", "b", "--at-least", ".5", "--dry-run", "--json") == 0
     assert len(json.loads(capsys.readouterr().out)["models"]) == 2
     assert list(tmp_path.iterdir()) == []
 
@@ -126,11 +126,7 @@ def test_two_folders_and_a_second_run_need_no_model(undrawn, tmp_path, capsys):
             Image.fromarray(image[0]).save(tmp_path / name / f"{number:03}.png")
     assert undrawn("images:ref", "images:cand", "--at-least", ".9", "--markdown", "gate.md") == 0
     assert "pass: cand against ref" in capsys.readouterr().out
-    worst = json.loads(_json(undrawn, tmp_path))["worst"][0]["name"]
+    assert undrawn("images:ref", "images:cand", "--at-least", ".9", "--json") == 0
+    worst = json.loads(capsys.readouterr().out)["worst"][0]["name"]
     assert f"{int(worst):03}" == worst
-    assert undrawn("images:ref", "images:cand", "--self", "images:again", "--margin", ".1") == 0
-
-
-def _json(call, folder):
-    assert call("images:ref", "images:cand", "--at-least", ".9", "--json", "gate.json") == 0
-    return (folder / "gate.json").read_text()
+    assert undrawn("images:ref", "images:cand", "--again", "images:again", "--margin", ".1") == 0

@@ -74,7 +74,7 @@ def test_all_samples_give_what_compare_gives_for_them():
         for k, part in enumerate((digits[:400], digits[400:]))
     ]
     metrics = ["mse", "cosine"]
-    result = cl.gate(*models, metric=metrics, at_least=0.5, count=64, early=False, sampler="ddim(steps=5)")
+    result = cl.gate(*models, metrics=metrics, at_least=0.5, count=64, early=False, sampler="ddim(steps=5)")
     whole = cl.compare(models, count=64, metrics=metrics, sampler="ddim(steps=5)", levels=2, ceiling=False)
     last = whole.isel(pair=0, t=-1).sel(sample=result["sample"].values)
     assert result["distance"].values == pytest.approx(last["distance"].values, rel=1e-4, abs=1e-6)
@@ -175,9 +175,9 @@ def test_it_stops_as_soon_as_it_can_tell_and_takes_all_if_told_so(paint):
 def test_several_metrics_share_the_error_and_all_must_pass(paint):
     a, b = paint("a"), paint("b", noise=0.3)
     alone = cl.gate(a, b, at_least=0.5, count=64, early=False)
-    both = cl.gate(a, b, metric=("mse", "cosine"), at_least=(0.5, 0.5), count=64, early=False)
+    both = cl.gate(a, b, metrics=("mse", "cosine"), at_least=(0.5, 0.5), count=64, early=False)
     assert (both["score_low"].values[-1, 0] < alone["score_low"].values[-1, 0]).all()
-    mixed = cl.gate(a, b, metric=("mse", "cosine"), at_least=(0.5, 0.999))
+    mixed = cl.gate(a, b, metrics=("mse", "cosine"), at_least=(0.5, 0.999))
     assert mixed["decision"].values.tolist()[1] == "fail"
     assert mixed.attrs["decision"] == "fail"
     assert "split between 2 metrics" in mixed.attrs["interval"]
@@ -299,17 +299,17 @@ def test_large_pictures_are_kept_small():
 
 
 SLIPS = {
-    "nothing to hold to": (lambda a, b: cl.gate(a, b), "a second run of the reference .*--self"),
+    "nothing to hold to": (lambda a, b: cl.gate(a, b), "a second run of the reference .*--again"),
     "bound of 1": (lambda a, b: cl.gate(a, b, at_least=1.0), "from 0 to below 1, not 1.0"),
     "bound in percent": (lambda a, b: cl.gate(a, b, at_least=95), "from 0 to below 1, not 95"),
     "bounds": (lambda a, b: cl.gate(a, b, at_least=[0.5, 0.6]), "2 bounds were given for 1 metrics"),
-    "psnr": (lambda a, b: cl.gate(a, b, metric="psnr", at_least=0.5), "psnr is no distance"),
-    "metric": (lambda a, b: cl.gate(a, b, metric="msee", at_least=0.5), "Did you mean 'mse'"),
-    "no metric": (lambda a, b: cl.gate(a, b, metric=[], at_least=0.5), "one metric or more"),
-    "metric of another type": (lambda a, b: cl.gate(a, b, metric=3, at_least=0.5), "is given as text"),
+    "psnr": (lambda a, b: cl.gate(a, b, metrics="psnr", at_least=0.5), "psnr is no distance"),
+    "metric": (lambda a, b: cl.gate(a, b, metrics="msee", at_least=0.5), "Did you mean 'mse'"),
+    "no metric": (lambda a, b: cl.gate(a, b, metrics=[], at_least=0.5), "one metric or more"),
+    "metric of another type": (lambda a, b: cl.gate(a, b, metrics=3, at_least=0.5), "is given as text"),
     "baseline of another type": (lambda a, b: cl.gate(a, b, baseline=3), "a path is text"),
     "labels": (lambda a, b: cl.gate(a, b, at_least=0.5, labels=["x"]), "labels are whole numbers"),
-    "twice": (lambda a, b: cl.gate(a, b, metric=["mse", "mse"], at_least=0.5), "named twice"),
+    "twice": (lambda a, b: cl.gate(a, b, metrics=["mse", "mse"], at_least=0.5), "named twice"),
     "count": (lambda a, b: cl.gate(a, b, at_least=0.5, count=1), "at least 2 samples"),
     "batch": (lambda a, b: cl.gate(a, b, at_least=0.5, batch=0), "batch is a whole number"),
     "error": (lambda a, b: cl.gate(a, b, at_least=0.5, error=0), "error is a probability"),

@@ -12,7 +12,7 @@ import consistency_lab as cl
 from consistency_lab.kinds.gate import Gate
 from consistency_lab.kinds.registry import figures_of, kind_of
 from consistency_lab.plots.gate import gate_frame, worst_figure, worst_frame
-from consistency_lab.reports.gate import write_json, write_junit, write_markdown
+from consistency_lab.reports.gate import json_text, write_junit, write_markdown
 from consistency_lab.store.results import load_result, save_result
 
 
@@ -21,7 +21,7 @@ def results():
     a, b = Painter("a"), Painter("b | <2>", noise=0.3)
     return {
         "pass": cl.gate(a, b, at_least=0.8),
-        "fail": cl.gate(a, b, metric=["mse", "cosine"], at_least=[0.5, 0.999]),
+        "fail": cl.gate(a, b, metrics=["mse", "cosine"], at_least=[0.5, 0.999]),
         "cannot tell": cl.gate(a, b, a, count=64, margin=0.05),
     }
 
@@ -66,9 +66,8 @@ def test_markdown_refers_to_a_picture_beside_it(results, decision, tmp_path):
 
 
 @pytest.mark.parametrize("decision", DECISIONS)
-def test_json_holds_the_numbers(results, decision, tmp_path):
-    write_json(results[decision], tmp_path / "gate.json")
-    found = json.loads((tmp_path / "gate.json").read_text(), parse_constant=pytest.fail)
+def test_json_holds_the_numbers(results, decision):
+    found = json.loads(json_text(results[decision]), parse_constant=pytest.fail)
     assert found["decision"] == decision
     assert found["status"] == {"pass": 0, "fail": 1, "cannot tell": 3}[decision]
     mse = found["metrics"]["mse"]

@@ -75,7 +75,7 @@ def comparison(models=4, samples=48, shown=8, times=11, channels=1, nearest=True
 @once
 def gate(samples=64, metrics=("mse", "cosine")):
     a, b = (model(name) for name in NAMES[:2])
-    return cl.gate(a, b, a, metric=metrics, count=samples, sampler=cl.Sampler(steps=4))
+    return cl.gate(a, b, a, metrics=metrics, count=samples, sampler=cl.Sampler(steps=4))
 
 
 @once

@@ -144,7 +144,7 @@ def test_a_landscape_at_one_level_has_that_levels_loss_and_interval(subject):
     line = next(x for x in figure.axes[0].lines if len(x.get_xdata()) == found.sizes["position"])
     assert np.array_equal(line.get_ydata(), found["loss_by_t"].sel(t=level).values)
     assert f"{float(found['curvature_by_t_low'].sel(t=level)):.3g}".replace("-", "−") in sentence
-    assert len(view.draw(level=ALL)[0].axes) == 2
+    assert len(view.draw(level=ALL)[0].axes) == 3  # all levels, each, and the bar of their colours
 
 
 @pytest.mark.parametrize("kind", ["plane", "curvature", "structure", "connectivity"])

@@ -6,6 +6,7 @@ from consistency_lab.data.sources import load_images
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.kinds import words
 from consistency_lab.kinds.comparison import _models
+from consistency_lab.kinds.numbers import duration
 from consistency_lab.similarity.compare import compare
 
 
@@ -129,15 +130,20 @@ def test_what_pipelines_were_asked_for_is_said_of_each(results):
     }
 
 
+def columns_of(table):
+    """Texts of each model by what they say, of a table with a column a model."""
+    return {row[0]: list(row[1:]) for row in table.rows}
+
+
 def test_the_table_of_models_has_what_differs_between_them(results):
     ds = results.comparison(2, samples=12)
     names = [str(name) for name in ds["model"].values]
     models = [{"name": name, **MADE, "steps": steps} for name, steps in zip(names, (4, 8), strict=True)]
-    columns = dict(_models(ds, {"models": models})["columns"])
+    columns = columns_of(_models(ds, {"models": models}))
     assert columns["solver steps"] == ["4", "8"]
     assert not {"steps", "dtype", "guidance"} & set(columns)
     models[1] = {"name": names[1], "kind": "images", "size": "8x8x1"}
-    columns = dict(_models(ds, {"models": models})["columns"])
+    columns = columns_of(_models(ds, {"models": models}))
     assert columns["dtype"] == ["float32", "not recorded"]
     assert columns["size"] == ["16x8", "not recorded"]
 
@@ -145,4 +151,16 @@ def test_the_table_of_models_has_what_differs_between_them(results):
 def test_steps_and_batch_of_training_are_not_those_of_a_call(results):
     ds = results.comparison(2, samples=12)
     assert not {"solver steps", "images made together"} & set(dict(words.compared(ds, words.facts_of(ds))))
-    assert "steps" in dict(_models(ds, words.facts_of(ds))["columns"])
+    columns = columns_of(_models(ds, words.facts_of(ds)))
+    assert "steps" in columns
+    recorded = [model["seconds"] for model in words.facts_of(ds)["models"]]
+    assert columns["training took"] == [duration(seconds) for seconds in recorded]
+
+
+def test_a_table_of_models_is_not_wider_than_the_page(results):
+    few, many = results.comparison(2, samples=12), results.comparison(6, samples=12, shown=2, times=3)
+    beside, below = (_models(ds, words.facts_of(ds)) for ds in (few, many))
+    assert beside.head == ("model", *few["model"].values)
+    assert [row[0] for row in below.rows] == list(many["model"].values)
+    assert {row[0]: row[1] for row in beside.rows}["network"] == "unet"
+    assert below.rows[0][below.head.index("network")] == "unet"

@@ -563,5 +563,5 @@ def test_a_dry_run_knows_what_runs_itself(folders, capsys):
         ("", 2 * samples),
         ("?mode=theirs", f"{samples}, and as many as 1 pipelines take by themselves"),
     ):
-        assert main(["compare", address, f"{address}{more}", "--count", "4", "--dry-run"]) == 0
+        assert main(["compare", address, f"{address}{more}", "--count", "4", "--dry-run", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["network_evaluations"] == evaluations

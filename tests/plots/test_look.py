@@ -11,7 +11,17 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Text
 
 from consistency_lab.errors import UserError
-from consistency_lab.plots import colours, curvature, definitions, gallery, landscapes, probes, similarity
+from consistency_lab.plots import (
+    colours,
+    curvature,
+    definitions,
+    difficulty,
+    gallery,
+    landscapes,
+    probes,
+    similarity,
+    training,
+)
 from consistency_lab.plots.look import WIDTHS, look
 from consistency_lab.plots.save import save_figure
 from consistency_lab.plots.theme import NULL, SAME, contrast, new_figure, themed
@@ -39,9 +49,11 @@ PLOTS = {
     "distribution": lambda r, **o: similarity.distribution(r.comparison(3, samples=12), "mse", **o),
     "gallery": lambda r, **o: gallery.gallery(r.comparison(2, samples=6, shown=4), **o),
     "landscape": lambda r, **o: probes.landscape(r.landscape(), **o),
+    "difficulty": lambda r, **o: difficulty.difficulty([r.difficulty()], **o),
+    "training": lambda r, **o: training.loss(r.training(2), **o),
     "smoothness": lambda r, **o: landscapes.smoothness([r.landscape()], **o),
     "spectrum": lambda r, **o: curvature.spectrum(r.curvature(), **o),
-    "definitions": lambda r, **o: definitions.definitions(r.difficulty(), **o),
+    "definitions": lambda r, **o: definitions.definitions([r.difficulty()], **o),
     "agreement": lambda r, **o: definitions.agreement(r.difficulty(), **o),
 }
 

@@ -57,7 +57,7 @@ def lines(ax):
 
 
 def test_every_definition_has_a_panel_with_its_curve_interval_and_peak(hard):
-    figure, names = definitions.definitions(hard), list(hard["definition"].values)
+    figure, names = definitions.definitions([hard]), list(hard["definition"].values)
     panels = [ax for ax in figure.axes if ax.get_visible()]
     assert [ax.get_title(loc="left") for ax in panels] == names
     for ax, name in zip(panels, names, strict=True):

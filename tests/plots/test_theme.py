@@ -1,8 +1,11 @@
+import itertools
+
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from consistency_lab.plots import theme
+from consistency_lab.plots import difficulty, similarity, theme, training
 
 
 def test_contrast_is_that_of_the_guidelines():
@@ -68,3 +71,61 @@ def test_time_axis_runs_from_noise_to_data_and_marks_log_snr_where_it_is():
     assert marks["0"] == pytest.approx(0.5)
     assert marks["−4"] == pytest.approx(0.7)
     assert marks["+4"] == pytest.approx(0.3)
+
+
+def test_levels_of_noise_can_be_told_from_both_pages():
+    # 3 is asked of what is needed to read a figure; names are not written in these colours.
+    for colour in theme.LEVELS(np.linspace(0, 1, 64)):
+        assert theme.contrast(tuple(colour[:3]), "#ffffff") >= 3
+        assert theme.contrast(tuple(colour[:3]), "#1b2027") >= 3
+
+
+def overlapping(figure):
+    """Pairs of labels of one horizontal axis that lie on each other, as drawn."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    found = []
+    axes = [each for ax in figure.axes for each in (ax, *ax.child_axes)]
+    for ax in axes:
+        for minor in (False, True):
+            labels = [text for text in ax.xaxis.get_ticklabels(minor=minor) if text.get_visible() and text.get_text()]
+            boxes = [(text.get_text(), text.get_window_extent(canvas.get_renderer())) for text in labels]
+            left, right = ax.get_window_extent().x0 - 1, ax.get_window_extent().x1 + 1
+            boxes = sorted(
+                (each for each in boxes if left <= (each[1].x0 + each[1].x1) / 2 <= right), key=lambda each: each[1].x0
+            )
+            found += [(a, b) for (a, one), (b, two) in itertools.pairwise(boxes) if one.x1 > two.x0]
+    return found
+
+
+@pytest.mark.parametrize("steps", [[25, 50, 400], [25, 100, 30_000], [1, 2, 1_000_000]])
+def test_marks_of_steps_do_not_lie_on_each_other(results, steps):
+    ds = results.training(2).isel(step=slice(0, 3)).assign_coords(step=steps).assign_attrs(shape="")
+    ds["held_out"] = ds["loss"]
+    figure = training.loss(ds)
+    assert overlapping(figure) == []
+    assert figure.axes[0].get_xlabel() == figure.axes[1].get_xlabel() == "training step (log scale)"
+
+
+def test_marks_of_log_snr_do_not_lie_on_each_other(results):
+    assert overlapping(difficulty.difficulty([results.difficulty()])) == []
+    assert len(overlapping(crowded())) > 0  # the test can see it
+
+
+def crowded():
+    figure, axes = theme.new_figure(1, 1)
+    axes[0, 0].set_xticks([0, 0.01], labels=["zero", "more"])
+    return figure
+
+
+def test_intervals_in_cells_can_be_read_and_fit(results):
+    figure = similarity.heatmap(results.comparison(), "mse")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    ax = figure.axes[0]
+    texts = [text for text in ax.texts if " to " in text.get_text()]
+    assert texts
+    assert all(text.get_fontsize() >= 7 for text in texts)
+    side = ax.transData.transform([(0, 0), (1, 0)])
+    wide = side[1][0] - side[0][0]
+    assert all(text.get_window_extent(canvas.get_renderer()).width <= wide for text in texts)

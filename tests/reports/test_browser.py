@@ -104,6 +104,33 @@ def test_the_page_is_as_wide_as_the_window(opened):
     assert opened.ask("document.documentElement.scrollWidth <= innerWidth")
 
 
+WHERE = """new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => {
+  const marked = [...document.querySelectorAll(".contents [aria-current]")];
+  const box = document.querySelector(".contents").getBoundingClientRect(), link = marked[0].getBoundingClientRect();
+  const inside = link.left >= box.left - 1 && link.right <= box.right + 1;
+  done({marked: marked.map((each) => each.hash), seen: inside && box.top >= 0 && box.top < 60});
+})))"""
+
+
+def test_the_contents_stay_in_sight_and_mark_where_the_reader_is(opened):
+    hashes = opened.ask("[...document.querySelectorAll('.contents a')].map((link) => link.hash)")
+    assert opened.ask(WHERE)["marked"] == hashes[:1]
+    for each in hashes[1:-2]:
+        opened.ask(f"document.querySelector('{each}').scrollIntoView()")
+        found = opened.ask(WHERE)
+        assert found == {"marked": [each], "seen": True}
+    opened.ask("scrollTo(0, document.body.scrollHeight)")
+    assert opened.ask(WHERE)["marked"] == hashes[-1:]
+
+
+def test_the_keyboard_stops_at_what_moves_sideways_alone(opened):
+    boxes = "[...document.querySelectorAll('.scroll, .drawing')].filter((box) => box.offsetParent)"
+    right = opened.ask(f"{boxes}.every((box) => (box.scrollWidth > box.clientWidth) === box.hasAttribute('tabindex'))")
+    assert right
+    moving = opened.ask(f"{boxes}.filter((box) => box.hasAttribute('tabindex')).length")
+    assert (moving > 5) == (opened.ask("innerWidth") < 600)
+
+
 def test_colours_follow_the_system(browser, page):
     lightness = []
     for dark in (False, True):

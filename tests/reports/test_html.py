@@ -1,6 +1,7 @@
 import base64
 import html.parser
 import io
+import itertools
 import json
 import re
 from importlib.metadata import version
@@ -12,9 +13,12 @@ import xarray as xr
 
 from consistency_lab.errors import StoreError, UserError
 from consistency_lab.intervals import interval_of
+from consistency_lab.kinds.base import Kind, Section, Table
 from consistency_lab.kinds.gallery import extremes
+from consistency_lab.kinds.registry import figures_of
 from consistency_lab.plots import frames
-from consistency_lab.reports.html import report
+from consistency_lab.reports import html as pages
+from consistency_lab.reports.html import LONG, report
 from consistency_lab.store.results import load_result, save_result
 
 FEW = {"samples": 6, "shown": 2, "times": 3}  # of comparisons whose pictures and curves are not looked at
@@ -144,6 +148,78 @@ def test_the_gallery_has_a_canvas_for_each_row_and_noise_with_a_name(page, resul
     slider = page.all("input", type="range")[0]
     assert (slider["min"], slider["max"], slider["value"]) == ("0", str(ds.sizes["t"] - 1), str(ds.sizes["t"] - 1))
     assert slider["aria-label"]
+
+
+def test_the_contents_reach_every_section_and_its_parts(page):
+    (nav,) = page.all("nav")
+    assert nav["aria-label"]
+    links = [
+        a["href"].removeprefix("#") for a in page.all("a") if a.get("href", "").startswith("#") and "class" not in a
+    ]
+    ids = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
+    assert set(links) <= ids
+    sections = [section["id"] for section in page.all("section")]
+    parts = [card["id"] for card in page.all("div", class_="card") if "id" in card]
+    assert sorted(links) == sorted(sections + parts)
+    assert len(parts) == 7
+
+
+def test_headings_go_down_by_one_step(page):
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+
+
+def test_heads_of_tables_say_what_they_are_of_and_what_moves_is_reached(page):
+    assert page.all("th")
+    assert all(th.get("scope") in ("col", "row", "rowgroup") for th in page.all("th"))
+    moving = [div for div in page.all("div") if div.get("class") in ("scroll", "drawing")]
+    assert len(moving) > 20
+    assert all(div["tabindex"] == "0" and div["role"] == "group" and div["aria-label"] for div in moving)
+    assert all(image["alt"] for image in page.all("img"))
+
+
+def test_one_time_has_no_figure_along_t(results, tmp_path):
+    ds = results.comparison(3, **FEW).isel(t=[-1])
+    path = report([ds], tmp_path / "pixels.html")
+    page = Page(path.read_text(encoding="utf-8"))
+    assert "along t" not in page.text.lower()
+    assert page.all("input", type="range") == []
+    assert not [a for a in page.all("a") if a.get("download", "").endswith("curves.csv")]
+    assert "comparison-1-curves" not in path.read_text(encoding="utf-8")
+    assert not [name for name, _, _ in figures_of(ds) if name.startswith("curves")]
+
+
+def test_difficulties_share_a_section_where_they_share_their_images(results, tmp_path):
+    first = results.difficulty()
+    second = first.assign_attrs(model="another")
+    path = report([first, second, results.recipe()], tmp_path / "together.html")
+    page = Page(path.read_text(encoding="utf-8"))
+    assert [section["id"] for section in page.all("section")] == ["difficulty-1", "recipe-2"]
+    assert len(page.all("details")) == 2 + 2  # one a model, and how each section was made
+    csv = next(a for a in page.all("a") if a.get("download") == "difficulty-1-curves.csv")
+    table = pd.read_csv(io.BytesIO(base64.b64decode(csv["href"].split(",")[1])))
+    assert list(dict.fromkeys(table["model"])) == [first.attrs["model"], "another"]
+    entries = json.loads(path.with_suffix(".json").read_text())["results"]
+    assert [entry["kind"] for entry in entries] == ["difficulty", "difficulty", "recipe"]
+    assert "### another: every definition, and how they agree" in path.with_suffix(".md").read_text(encoding="utf-8")
+    apart = report([first, first], tmp_path / "apart.html")  # of one name: nobody could tell the lines from each other
+    assert len(Page(apart.read_text(encoding="utf-8")).all("section")) == 2
+
+
+def test_long_tables_stand_behind_their_titles(results, tmp_path):
+    rows = [("a", "b")] * (LONG + 1)
+
+    class Long(Kind):
+        def section(self, ds):
+            return Section("Long", [Table(("what", "value"), rows), Table(("what", "value"), rows[:-1])])
+
+    section = pages._section(Long().section(None), [results.recipe()], 1)
+    page = Page(pages._environment().get_template("page.html.j2").render(title="t", sections=[section]))
+    summaries = re.findall(r"What: all \d+ rows", page.text)
+    assert summaries == [f"What: all {LONG + 1} rows"]
+    assert len(page.all("table")) == 2
 
 
 def test_figures_have_alternatives_and_vector_text(page):

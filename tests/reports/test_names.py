@@ -50,8 +50,8 @@ def test_what_no_file_holds_on_one_line_is_written_as_an_escape(results, tmp_pat
 def test_markdown_tables_keep_their_columns(results, tmp_path):
     ds = results.training(2).assign_coords(model=["a|b `$x$", "<b>c"])
     text = report([ds], tmp_path / "r.html").with_suffix(".md").read_text("utf-8")
-    rows = [line for line in text.splitlines() if line.startswith("| ") and "time" not in line]
-    assert [len(re.findall(r"(?<!\\)\|", row)) for row in rows] == [5, 5]
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "loss" not in line]
+    assert [len(re.findall(r"(?<!\\)\|", row)) for row in rows] == [4, 4]  # the times are known of other names
     assert rows[0].startswith(r"| a\|b \`\$x\$ |")
     assert rows[1].startswith(r"| \<b>c |")
 

@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from consistency_lab.cli import main
 from consistency_lab.data.sources import load_images
 from consistency_lab.errors import StoreError, UserError
 from consistency_lab.loading import load
 from consistency_lab.store import mirror
 from consistency_lab.store.checkpoint import load_tensors
 from consistency_lab.store.mirror import Mirror, url_of
+from consistency_lab.store.run import ASIDE
 from consistency_lab.store.runs import Store
 from consistency_lab.store.shared import SharedStore
 from consistency_lab.training import run_io
@@ -210,3 +212,23 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot reach the shared store file://"):
         Store(f"file://{tmp_path}/file/runs").check()
+
+
+def test_verify_reads_what_lies_at_the_url_and_not_this_machines_copy(images, machine, capsys):
+    store = machine()
+    trained(images, store)
+    files, folder = MemoryFileSystem(), f"{store._there}/{store.runs()[0].folder.name}"
+    assert store.verify() == []
+    place = f"{folder}/ema.safetensors"
+    content = bytearray(files.cat_file(place))
+    content[-9] ^= 1
+    files.pipe_file(place, bytes(content))
+    files.pipe_file(f"{store._there}/{ASIDE}/old/spec.json", b"{}")
+    for each in (store, machine()):  # one that has a whole copy, and one that has none
+        wrong, aside = each.verify()
+        assert wrong.path == f"{store.url}/{store.runs()[0].folder.name}/ema.safetensors"
+        assert wrong.wrong
+        assert "checksum does not fit" in wrong.what
+        assert (aside.path, aside.wrong) == (f"{store.url}/{ASIDE}/old", False)
+    assert main(["verify", str(Path(store.url))]) == 1  # pathlib takes one of its slashes
+    assert f"WRONG  {wrong.path}" in capsys.readouterr().out

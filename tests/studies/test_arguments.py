@@ -4,6 +4,7 @@ import pytest
 import torch
 import xarray as xr
 
+import consistency_lab as cl
 from consistency_lab.contrast.model import ContrastModel
 from consistency_lab.contrast.networks import VAE
 from consistency_lab.data.imageset import ImageSet
@@ -114,3 +115,25 @@ def test_a_race_without_one_of_its_variables_says_which(table):
     race = xr.Dataset({"crossing": ("seed", [1.0]), "batch": ("seed", [32])}, attrs={"kind": "race"})
     race.attrs["shape"] = shape_of(race)
     refused("has lost batch", lambda: table(race.drop_vars("batch")))
+
+
+def test_arguments_of_another_type_are_refused_in_a_sentence(tmp_path):
+    images, settings = cl.load_images("digits"), cl.TrainingSettings(network="mlp(width=8, depth=1)", steps=1)
+    for options, said in (
+        ({"jobs": ["m"]}, "jobs are a dict of name -> settings, not a list"),
+        ({"jobs": {5: settings}}, "a name is text, not 5"),
+        ({"store": 3}, "a path is text, not a int"),
+        ({"workers": "2"}, "workers are a whole number, not '2'"),
+        ({"workers": True}, "workers are a whole number, not True"),
+    ):
+        with pytest.raises(cl.UserError, match=said):
+            train_fleet(images, **{"jobs": {"m": settings}, "store": tmp_path / "runs", **options})
+    with pytest.raises(cl.UserError, match="a name is text, not 5"):
+        cl.train(images, settings=settings, name=5, store=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_fleet_takes_the_root_of_its_store_as_training_does(tmp_path):
+    settings = cl.TrainingSettings(network="mlp(width=8, depth=1)", steps=1)
+    train_fleet(cl.load_images("digits"), {"m": settings}, str(tmp_path / "runs"))
+    assert [run.name for run in cl.Store(tmp_path / "runs").runs()] == ["m"]

@@ -13,6 +13,7 @@ import torch
 
 from consistency_lab.data.sources import load_images
 from consistency_lab.errors import UserError
+from consistency_lab.progress import DONE, WAITING, Board, posting_to
 from consistency_lab.store.checkpoint import load_tensors
 from consistency_lab.store.runs import Store
 from consistency_lab.studies import executors, fleet
@@ -52,8 +53,15 @@ def logs(store):
 def test_a_worker_that_is_killed_loses_nothing_and_nothing_is_trained_twice(tmp_path, monkeypatch, trace):
     images, told = load_images("digits"), []
     monkeypatch.setattr(fleet, "train_job", mortal.train_and_die_once)
-    mended = Fleet(images, JOBS, Store(tmp_path / "mended"), workers=2, say=told.append)
-    mended.models(list(JOBS))
+    board = Board()
+    with posting_to(board):  # what is shown is of the processes, and changes nothing that is compared below
+        mended = Fleet(images, JOBS, Store(tmp_path / "mended"), workers=2, say=told.append)
+        assert [(job.name, job.state, job.steps) for job in board.jobs] == [(name, WAITING, 100) for name in JOBS]
+        mended.models(list(JOBS))
+    last = {name: mended.runs[name].records()[-1]["loss"] for name in JOBS}
+    assert [(job.name, job.state, job.step, job.loss) for job in board.jobs] == [
+        (name, DONE, 100, pytest.approx(last[name])) for name in JOBS
+    ]
     assert [line for line in told if "lost its worker (killed, or out of memory)" in line] == [told[0]]
     assert sorted(told[1:]) == ["trained m0", "trained m1"]
     assert set(Counter(trace.read_text().splitlines()).values()) == {1}  # each record by one process alone

@@ -16,6 +16,7 @@ from consistency_lab.errors import UserError
 from consistency_lab.paper.race.parallel_runs import run_all
 from consistency_lab.paper.race.running import RaceRun, Watch
 from consistency_lab.paper.rows import Rows
+from consistency_lab.progress import DONE, Board, posting_to
 from consistency_lab.similarity.quality import set_classifier
 from consistency_lab.store.checkpoint import load_tensors
 from consistency_lab.store.runs import Store
@@ -124,7 +125,14 @@ def test_a_race_on_ray_has_the_rows_of_a_serial_one(cluster, one_thread, tmp_pat
     found = []
     for name, executor in [("serial", LocalExecutor()), ("ray", RayExecutor(address=made.address))]:
         rows = Rows(tmp_path / f"{name}.jsonl")
-        run_all(watch, planned, rows, executor)
+        board = Board()
+        with posting_to(board):
+            run_all(watch, planned, rows, executor)
+        # What was shown: every run to its end, with the loss of that step, whether it was trained here or on a node.
+        losses = {row["values"]["loss"][-1] for row in rows.finished() if row["spec"]["row"] == "run"}
+        assert [job.name for job in board.jobs] == [run.label for run in planned]
+        assert {(job.state, job.step) for job in board.jobs} == {(DONE, 30)}
+        assert {job.loss for job in board.jobs} == losses
         assert len(rows) == len(planned) * 7  # one of the run, and six evaluations
         found.append({row["key"]: {**row["values"], "seconds_per_step": None} for row in rows.finished()})
     assert found[0] == found[1]

@@ -99,7 +99,7 @@ def test_a_difficulty_without_snapshots_is_repeated_without(images, tmp_path):
 def test_the_command_says_what_agrees_and_what_was_made_differently(comparison, store, tmp_path, capsys):
     file, options = tmp_path / "c.nc", ["--store", str(store), "--device", "cpu", "--quiet"]
     save_result(comparison, file)
-    assert main(["reproduce", str(file), *options, "--keep", str(tmp_path / "new.nc")]) == 0
+    assert main(["reproduce", str(file), *options, "--out", str(tmp_path / "new.nc")]) == 0
     said = capsys.readouterr().out
     assert "are the same" in said
     assert cl.load_result(tmp_path / "new.nc").drop_attrs().identical(comparison.drop_attrs())
@@ -119,12 +119,12 @@ def test_a_dry_run_says_what_it_would_train_and_trains_nothing(comparison, store
     save_result(comparison, file)
     planned = []
     for place in (store, tmp_path / "empty"):
-        assert main(["reproduce", str(file), "--store", str(place), "--dry-run"]) == 0
+        assert main(["reproduce", str(file), "--store", str(place), "--dry-run", "--json"]) == 0
         planned.append(json.loads(capsys.readouterr().out)["models"])
     assert planned[0]["mlp-s1"].startswith("load ")
     assert planned[1]["mlp-s1"] == "train a model on digits: network=mlp(width=8), steps=4, seed=1"
     assert not (tmp_path / "empty").exists()
-    assert main(["reproduce", str(file), "--store", str(store), "--dry-run", "--force"]) == 0
+    assert main(["reproduce", str(file), "--store", str(store), "--dry-run", "--json", "--force"]) == 0
     assert "train a model" in json.loads(capsys.readouterr().out)["models"]["mlp-s0"]
 
 

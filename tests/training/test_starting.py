@@ -101,7 +101,7 @@ def test_what_cannot_be_gone_on_from_is_refused(images, store):
 
 
 def test_the_command_line_goes_on_with_the_settings_of_the_run(store, capsys):
-    line = ["train", "--start", "mlp-s2", "--store", str(store), "--dry-run", "--device", "cpu"]
+    line = ["train", "--start", "mlp-s2", "--store", str(store), "--dry-run", "--json", "--device", "cpu"]
     assert main([*line, "--steps", "12"]) == 0
     said = capsys.readouterr().out
     assert '"steps": 12' in said
@@ -109,7 +109,7 @@ def test_the_command_line_goes_on_with_the_settings_of_the_run(store, capsys):
     assert '"name": "v"' in said
     assert '"start": {' in said
     assert '"name": "mlp-s2+12"' in said
-    assert main([*line[:-3], "--device", "cpu", "--steps", "2", "--quiet"]) == 0
+    assert main([*line[:-4], "--device", "cpu", "--steps", "2", "--quiet"]) == 0
     assert "mlp-s2+2: " in capsys.readouterr().out
     assert main(["status", "--store", str(store)]) == 0
     (shown,) = [row for row in capsys.readouterr().out.splitlines() if "mlp-s2+2 " in row]

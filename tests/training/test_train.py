@@ -201,6 +201,7 @@ def test_snapshots_end_with_the_model(images, tmp_path):
     assert not torch.equal(weights(models[0]), weights(model))
     curves = training_curves([model])
     assert curves["loss"].shape == (1, 3)
+    assert list(curves.data_vars) == ["loss"]
     with pytest.raises(UserError, match="without a store"):
         next(load_snapshots(train(images, **TINY)))
 

@@ -9,7 +9,7 @@ from consistency_lab.store.run import Run
 from consistency_lab.store.runs import Store
 from consistency_lab.training import run_io
 from consistency_lab.training.loop import TrainingLoop
-from consistency_lab.training.train import load_snapshots
+from consistency_lab.training.train import load_snapshots, training_curves
 
 TINY = {"network": "mlp(width=16, depth=1)", "steps": 110, "batch": 32, "lr_warmup": 5, "snapshots": 3}
 TINY |= {"device": "cpu", "progress": False}
@@ -197,3 +197,16 @@ def test_validation_of_a_conditional_model_and_what_is_refused(images):
     ]:
         with pytest.raises(cl.UserError, match=message):
             cl.train(images, **TINY, **options)
+
+
+def test_training_curves_hold_what_was_validated_and_not_more(images, tmp_path):
+    watched = cl.train(
+        images, **TINY, seed=1, store=tmp_path, validation=images.take(range(20), "held"), validate_every=50
+    )
+    curves = training_curves([watched, cl.train(images, **TINY, store=tmp_path)])
+    records = {record["step"]: record for record in Run.open(watched.folder).records()}
+    known = curves["held_out"].sel(model=watched.name).dropna("step")
+    assert {int(step): float(known.sel(step=step)) for step in known["step"]} == {
+        step: records[step]["validation"]["loss"] for step in (50, 100, 110)
+    }
+    assert curves["held_out"].isel(model=1).isnull().all()

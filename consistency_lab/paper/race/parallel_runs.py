@@ -10,6 +10,7 @@ import torch
 
 from consistency_lab.paper.race.running import RaceRun, Watch, keep, recorded, run_spec_of, train_watched
 from consistency_lab.paper.rows import Rows
+from consistency_lab.progress import DONE, current_board
 from consistency_lab.studies.executors import Executor
 
 
@@ -51,11 +52,18 @@ def run_all(
     for run in planned:
         if recorded(watch, run, rows) is None:
             missing.setdefault(rows.key(run_spec_of(watch, run.settings)), run)
-    todo = {f"{run.name}, seed {run.settings.seed}": run for run in missing.values()}
+    todo = {run.label: run for run in missing.values()}
+    board = current_board()
+    if board:
+        for run in planned:
+            if run.label in todo or recorded(watch, run, rows) is not None:  # not what another run stands for
+                board.plan(run.label, run.settings.steps, done=run.label not in todo)
     jobs = {name: (run,) for name, run in todo.items()}
     with closing(executor.run(_train_one, jobs, (watch.on("cpu"),), watch.device, say)) as done:
         for name, found in done:
             keep(watch, todo[name], rows, found)
+            if board:
+                board.end(name, DONE if found["diverged_at"] is None else f"diverged at step {found['diverged_at']}")
             say(name if found["diverged_at"] is None else f"{name}: diverged at step {found['diverged_at']}")
             after()
 

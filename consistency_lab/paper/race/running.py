@@ -25,6 +25,7 @@ from consistency_lab.metrics.classifier import SmallClassifier, classes_covered
 from consistency_lab.metrics.quality import Moments, frechet_distance, moments
 from consistency_lab.paper.rows import Rows
 from consistency_lab.probes.frozen import FrozenBatch
+from consistency_lab.progress import told
 from consistency_lab.training.batches import DenoisingBatches
 from consistency_lab.training.loop import TrainingLoop
 from consistency_lab.training.settings import TrainingSettings
@@ -120,6 +121,11 @@ class RaceRun(NamedTuple):
     settings: TrainingSettings
     followed: bool = False
 
+    @property
+    def label(self) -> str:
+        """The name of its job."""
+        return f"{self.name}, seed {self.settings.seed}"
+
 
 def frozen_batch(images: ImageSet, schedule: Schedule, count: int, device: torch.device) -> FrozenBatch:
     """``count`` samples under uniform t: image i modulo the set, noise i, and the centre of a stratum of t, in a fixed random order."""
@@ -181,6 +187,7 @@ def train_watched(watch: Watch, run: RaceRun) -> dict[str, Any]:
     evaluations: list[tuple[int, dict[str, Any]]] = []
     diverged = None
     iterator, last = iter(loop), settings.steps
+    told(run.label, 0, last)
     for step in range(1, last + 1):
         start = time.perf_counter()
         loss = float(next(iterator).loss)  # waits for an accelerator
@@ -195,6 +202,7 @@ def train_watched(watch: Watch, run: RaceRun) -> dict[str, Any]:
         if is_record:
             steps.append(step)
             losses.append(_number(watch.loss(averaged)))
+            told(run.label, step, last, losses[-1])
             densities.append(source.sampler.checked_masses(step))
             if losses[-1] is None:
                 diverged = step
