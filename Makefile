@@ -18,10 +18,18 @@ RESULTS_OPTIONS ?=
 FIGURES_OPTIONS ?=
 COMPAT_OPTIONS ?=
 
-.PHONY: demo figures results test test-slow faults fuzz bench compat audit lint format clean
+.PHONY: demo quick notebooks figures results test test-slow faults fuzz bench compat audit lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/consistency-lab demo --out $(OUT)
+
+# Models that ship with the package, compared: no training.
+quick: $(VENV)/.installed
+	$(BIN)/consistency-lab demo --quick --out $(OUT)
+
+# The notebooks from their sources, run, with the outputs that readers online see.
+notebooks: $(VENV)/.installed-dev
+	$(BIN)/python docs/make_notebooks.py
 
 # Every figure of a preset from what is committed in figures/PRESET; those whose rows are missing are skipped with a line.
 figures: $(VENV)/.installed

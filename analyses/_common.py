@@ -18,10 +18,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from consistency_lab.contrast.settings import GANSettings, VAESettings
-from consistency_lab.data.sources import load_images
 from consistency_lab.errors import UserError
 from consistency_lab.intervals import interval_names, interval_of
 from consistency_lab.paper.plots import frames
+from consistency_lab.paper.tables import plan_sets
 from consistency_lab.plots.look import look, note_below
 from consistency_lab.plots.save import save_figure
 from consistency_lab.presets import TABLES, likeness_plan, race_plan, sizes_plan
@@ -133,9 +133,7 @@ class Source:
         """The families of the preset's main table whose models are all in the store. Raises `MissingRows` if there is none."""
         assert self.store is not None
         plan = likeness_plan(self.preset)
-        whole = load_images(plan.data, data_dir=self.data_dir)
-        images, _ = whole.split(len(whole) - plan.held_out, plan.held_out, seed=0)
-        fleet = Fleet(images, plan.jobs, Store(self.store))
+        fleet = Fleet(plan_sets(plan, self.data_dir).images, plan.jobs, Store(self.store))
         done = {family: names for family, names in plan.members.items() if all(fleet.runs[name].done for name in names)}
         if not done:
             command = f"consistency-lab study likeness --preset {self.preset} --store {self.store}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import os
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from consistency_lab.pipelines.either import open_diffusers
 from consistency_lab.pipelines.folders import load_folder_model
 from consistency_lab.pipelines.recording_files import load_recording
 from consistency_lab.trust import trusting
-from consistency_lab.zoo import open_zoo
+from consistency_lab.zoo import ZOO, open_zoo
 
 _SHORT = {"range": "value_range"}  # what an address calls an option
 _LONG = {option: short for short, option in _SHORT.items()}
@@ -91,6 +92,13 @@ class Address(NamedTuple):
         """The options but the name, as an address writes them."""
         several = {key: ",".join(map(str, x)) if isinstance(x, tuple | list) else x for key, x in self.options.items()}
         return {_LONG.get(key, key): value for key, value in several.items() if key != "name"}
+
+    def check_there(self) -> None:
+        """Raise `UserError` if there is no such file, folder or model of the zoo. Nothing is opened."""
+        if self.prefix == "zoo":
+            ZOO.check(self.path)
+        elif not (path := Path(self.path).expanduser()).exists():
+            raise UserError(f"there is no file or folder {path}; write an address as PREFIX:PATH.")
 
 
 def read_address(text: str) -> Address:

@@ -6,13 +6,13 @@ import ctypes
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from functools import cache, partial
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from consistency_lab.errors import UserError
+from consistency_lab.switches import SWITCHES
 
 T = TypeVar("T")
 
@@ -122,11 +122,12 @@ def keep_freed() -> None:
 def measuring() -> Iterator[None]:
     """Full float32 while something is measured: no TF32 or bfloat16 inside products, deterministic cuDNN kernels.
 
-    The old settings come back afterwards. A generator must not yield inside: its caller would go on under these settings for as long as
-    it holds the generator (`while_running`).
+    The old settings come back when no thread measures or trains any longer; one that wants TF32 waits for those that do not, and the
+    other way round. A generator must not yield inside: its caller would go on under these settings for as long as it holds the generator
+    (`while_running`).
     """
     keep_freed()
-    with _repeatable():
+    with SWITCHES.block():
         yield
 
 
@@ -137,7 +138,7 @@ def training_in(precision: str) -> Iterator[None]:
     So a spec decides the bits: products are in full float32, or in TF32 where that was asked for, and cuDNN's kernels are deterministic.
     What of bfloat16 is autocast is up to the loop.
     """
-    with _repeatable(), _tf32() if precision == "tf32" else nullcontext():
+    with SWITCHES.block(tf32=precision == "tf32"):
         yield
 
 
@@ -152,7 +153,7 @@ def evaluating_in(precision: str, device: torch.device) -> Iterator[None]:
     half = precision == "bfloat16"
     with (
         torch.autocast(device.type, dtype=torch.bfloat16) if half else nullcontext(),
-        _tf32() if precision == "tf32" else nullcontext(),
+        SWITCHES.block(tf32=True) if precision == "tf32" else nullcontext(),
     ):
         yield
 
@@ -161,37 +162,6 @@ def check_precision(precision: str, device: torch.device) -> None:
     """Raise `UserError` for TF32 on the CPU, which has none: what is recorded is what was computed."""
     if precision == "tf32" and device.type == "cpu":
         raise UserError("precision 'tf32' is of NVIDIA GPUs; on the CPU choose 'float32' or 'bfloat16'.")
-
-
-@contextmanager
-def _repeatable() -> Iterator[None]:
-    """Full float32, and cuDNN's deterministic kernels, none of which is chosen by its time."""
-    cudnn = torch.backends.cudnn
-    before = (cudnn.deterministic, cudnn.benchmark)
-    cudnn.deterministic, cudnn.benchmark = True, False
-    try:
-        with _full_float32():
-            yield
-    finally:
-        cudnn.deterministic, cudnn.benchmark = before
-
-
-@contextmanager
-def _tf32() -> Iterator[None]:
-    """TF32 in a GPU's matrix products and convolutions; inside `_full_float32`, which says of the two interfaces what there is to say."""
-    on: Any = torch.backends
-    try:
-        on.cudnn.allow_tf32, on.cuda.matmul.allow_tf32  # noqa: B018 (they raise where the newer interface is in use)
-        told: list[tuple[Any, str, Any, Any]] = [(at, "allow_tf32", True, False) for at in (on.cudnn, on.cuda.matmul)]
-    except RuntimeError:
-        told = [(at, "fp32_precision", "tf32", "ieee") for at in (on.cuda.matmul, on.cudnn.conv, on.cudnn.rnn)]
-    try:
-        for at, name, new, _ in told:
-            setattr(at, name, new)
-        yield
-    finally:
-        for at, name, _, old in reversed(told):
-            setattr(at, name, old)
 
 
 def while_running(context: Callable[[], AbstractContextManager[Any]], steps: Iterator[T]) -> Iterator[T]:
@@ -203,56 +173,6 @@ def while_running(context: Callable[[], AbstractContextManager[Any]], steps: Ite
             except StopIteration:
                 return
         yield item
-
-
-@contextmanager
-def _full_float32() -> Iterator[None]:
-    """Products of float32 in float32, through whichever of torch's two interfaces the caller has used.
-
-    The older one is a flag for cuDNN and a word for matrix products. Once a caller has used the newer one (torch 2.9: a precision for all,
-    for a backend, for one of its operations; "none" means that of the level above) so that the two disagree, the older one cannot be
-    read any more, and raises. As long as it can be read it is kept right, because other code reads it (torch.compile does); what is
-    not off after that is switched off in the newer one, from above, where alone a level that is "none" can be told from one that says
-    the same as the level above it, and so can be put back as it was. One thing cannot: convolutions that nobody ever set use TF32, and
-    say so themselves afterwards, so that a precision set later for the whole backend does not reach them.
-    """
-    cudnn, before = torch.backends.cudnn, _precisions()
-    undo: list[Callable[[], None]] = []
-    try:
-        older: tuple[tuple[Callable[[], Any], Callable[[Any], None], Any], ...] = (
-            (lambda: cudnn.allow_tf32, partial(setattr, cudnn, "allow_tf32"), False),
-            (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"),
-        )
-        for read, write, off in older:
-            with suppress(RuntimeError):  # the newer interface is in use
-                if (was := read()) != off:
-                    write(off)
-                    undo.append(partial(write, was))
-        for place in _places():
-            if (now := place.fp32_precision) != "ieee" and (now != "none" or place is torch.backends):
-                place.fp32_precision = "ieee"
-                undo.append(partial(setattr, place, "fp32_precision", now))
-        yield
-    finally:
-        for step in reversed(undo):
-            step()
-        for place, precision in zip(_places(), before, strict=True):
-            if place.fp32_precision != precision:  # the older interface wrote more than was asked of it
-                place.fp32_precision = precision
-
-
-@cache
-def _places() -> tuple[Any, ...]:
-    """What has a precision of its own in torch 2.9 and later, from above; nothing before that."""
-    on: Any = torch.backends
-    if not hasattr(on, "fp32_precision"):
-        return ()
-    # on.mkldnn itself is left out: what is written there goes to on (torch 2.14).
-    return (on, on.cudnn, on.cuda.matmul, on.cudnn.conv, on.cudnn.rnn, on.mkldnn.matmul, on.mkldnn.conv, on.mkldnn.rnn)
-
-
-def _precisions() -> list[str]:
-    return [place.fp32_precision for place in _places()]
 
 
 def hand_back() -> None:

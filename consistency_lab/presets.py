@@ -29,7 +29,11 @@ def _seeds(settings: LoopSettings, models: int = _FAMILY) -> tuple[LoopSettings,
 _ANNEALED = TrainingSettings(lr_final=0.1)
 _GAN = GANSettings(batch=64, snapshots=0)
 _IMAGE_GAN = _GAN.replace(generator="image(network='unet')")
-_DATA = {"digits": ("digits", 297), "fashion": ("fashion-mnist(size=16)", 10_000), "paper": ("cifar10", 5000)}
+_DATA: dict[str, tuple[str, int | str]] = {
+    "digits": ("digits", 297),
+    "fashion": ("fashion-mnist", "fashion-mnist(split='test')"),
+    "paper": ("cifar10", 5000),
+}
 # The paper's CIFAR-10 at 32x32. Its networks and settings could not be read; these are DDPM's (Ho, Jain & Abbeel 2020, appendix B), in
 # bfloat16, and a DiT, a GAN and a VAE beside them.
 _PAPER = TrainingSettings.of(
@@ -62,13 +66,33 @@ def _main_families(preset: str) -> dict[str, LoopSettings]:
                 autoencoder="conv(latent=128, width=64)", steps=200_000, batch=128, lr=2e-4, snapshots=0
             ),
         }
+    # Preconditioned (Karras et al. 2206.00364), so that few pixels leave the range of an image. The hidden layers of an MLP of this size
+    # are narrower than an image and cannot hand noise through, as preconditioning asks: it predicts x0.
+    edm = TrainingSettings.of(
+        predicts="edm", weighting="edm", schedule="edm", timesteps="edm_lognormal", lr_final=0.02, lr_warmup=200
+    )
+    gan = GANSettings.of(
+        generator="latent(latent=64, width=16)",
+        discriminator="conv(width=16)",
+        penalty_every=4,
+        batch=64,
+        lr=5e-4,
+        lr_final=0.1,
+        steps=6000,
+        snapshots=0,
+    )
+    vae = VAESettings.of(
+        autoencoder="conv(latent=16, width=16)", beta=1.0, batch=64, lr=1e-3, lr_final=0.02, snapshots=0
+    )
     return {
-        "unet": _ANNEALED.replace(network="unet", batch=64, steps=1200),
-        "dit": _ANNEALED.replace(network="dit(patch=4)", steps=2000),
-        "mlp": _ANNEALED.replace(network="mlp", steps=3000),
-        "gan": _GAN.replace(steps=5000),
-        "gan-image": _IMAGE_GAN.replace(steps=1000),
-        "vae": VAESettings.of(autoencoder="conv(width=16)", steps=1500, lr_final=0.1, snapshots=0),
+        "unet": edm.replace(network="unet(multipliers=(1,2,4))", batch=64, steps=8000),
+        "dit": edm.replace(network="dit(width=96, depth=4, patch=4)", batch=64, steps=10_000, lr=1e-3),
+        "mlp": edm.replace(
+            network="mlp(width=256, depth=2)", predicts="x0", objective="x0", weighting="none", steps=30_000, lr=1e-3
+        ),
+        "gan": gan,
+        "gan-image": gan.replace(generator="image(network='unet')", steps=1500),
+        "vae": vae.replace(steps=3000),
     }
 
 
@@ -145,7 +169,7 @@ def origins_plan(preset: str) -> LikenessPlan:
 
 def perceptual_plan(preset: str) -> LikenessPlan:
     """LPIPS beside the squared error, per noise level, at the images' own size. Raises `UserError` for an unknown preset."""
-    data, held_out = _known(preset, {"fashion": ("fashion-mnist", 10_000), "cifar10": ("cifar10(split='test')", 1000)})
+    data, held_out = _known(preset, {"fashion": _DATA["fashion"], "cifar10": ("cifar10(split='test')", 1000)})
     small = TrainingSettings.of(network="unet", steps=600, batch=32, lr_final=0.1, snapshots=0)
     return LikenessPlan(
         data, held_out, {"unet": _seeds(small, 3)}, metrics=("mse", "lpips-squeeze"), count=128, quality=False
@@ -180,31 +204,20 @@ def demo_plan(preset: str) -> DemoPlan:
 
 
 def zoo_plan() -> dict[str, LoopSettings]:
-    """The models that ship with the package, by name: all of Fashion-MNIST's training images, at their own size (see `zoo`).
-
-    U-Nets and DiTs are preconditioned (Karras et al. 2206.00364). The hidden layers of an MLP of this size are narrower than an image and
-    cannot hand noise through, as preconditioning asks: it predicts x0.
-    """
-    edm = TrainingSettings.of(
-        predicts="edm", weighting="edm", schedule="edm", timesteps="edm_lognormal", lr_final=0.02, lr_warmup=200
-    )
-    families: dict[str, LoopSettings] = {
-        "unet": edm.replace(network="unet(multipliers=(1,2,4))", batch=64, steps=8000),
-        "dit": edm.replace(network="dit(width=96, depth=4, patch=4)", batch=64, steps=10_000, lr=1e-3),
-        "mlp": edm.replace(
-            network="mlp(width=256, depth=2)", predicts="x0", objective="x0", weighting="none", steps=30_000, lr=1e-3
-        ),
-    }
+    """The models that ship with the package, by name: two of each main family of Fashion-MNIST but one (see `zoo`)."""
+    families = {name: each for name, each in _main_families("fashion").items() if name != "gan-image"}
     return {f"fashion-{name}-s{seed}": each.replace(seed=seed) for name, each in families.items() for seed in (0, 1)}
 
 
 def quick_plan() -> QuickPlan:
-    """The demo that trains nothing: the zoo's diffusion models of three architectures."""
+    """The demo that trains nothing: the zoo's diffusion models of three architectures, and its GANs and VAEs for contrast."""
     from consistency_lab.studies.demo import QuickPlan  # imports torch, which --help must not wait for
 
-    names = {kind: tuple(f"fashion-{kind}-s{seed}" for seed in (0, 1)) for kind in ("unet", "dit", "mlp")}
+    names = {kind: tuple(f"fashion-{kind}-s{seed}" for seed in (0, 1)) for kind in ("unet", "dit", "mlp", "gan", "vae")}
     families = {
         "comparison": (*names["unet"], *names["dit"], *names["mlp"]),
+        "comparison-gan": names["gan"],
+        "comparison-vae": names["vae"],
     }
     return QuickPlan(families, "fashion-mnist", ("mse",), count=32, sampler={"method": "dpm++2m", "steps": 12})
 

@@ -1,6 +1,6 @@
 """The training loop of diffusers' examples, with a timestep sampler and a momentum rule of this package.
 
-Run it: python examples/diffusers_loop.py (it needs diffusers: pip install "consistency-lab[interop]")
+Run it: python examples/diffusers_loop.py (it needs diffusers: pip install diffusers)
 
 diffusers draws integer timesteps with torch.randint. Here they are the cells of a sampler's density, one cell per timestep.
 """

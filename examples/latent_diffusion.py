@@ -1,6 +1,6 @@
 """A small latent diffusion of Fashion-MNIST classes as a pipeline of diffusers, and what its variants change.
 
-Run it: python examples/latent_diffusion.py --out pipeline (it needs diffusers: pip install "consistency-lab[interop]"; minutes on a CPU)
+Run it: python examples/latent_diffusion.py --out pipeline (it needs diffusers: pip install diffusers; minutes on a CPU)
 
 An autoencoder (4x8x8 latents) and a label-conditional DiT are trained briefly and saved as a DiTPipeline. Its variants then make the same
 64 images: score of the final images against the pipeline in float32, and along t of the x0 estimates of the latents.

@@ -1,8 +1,11 @@
 """Where things are computed."""
 
+import contextlib
 import platform
+import queue
 import subprocess
 import sys
+import threading
 from functools import partial
 
 import pytest
@@ -97,7 +100,7 @@ def test_measuring_is_full_float32_and_puts_back_what_was_set(setting, as_torch_
     with measuring(), measuring():
         inside = precisions()
         assert torch.backends.cudnn.deterministic
-    assert not {True, "tf32", "bf16", "high", "medium"} & set(inside.values())
+    assert not REDUCED & set(inside.values())
     # Where the older interface could be read, it still can be: torch.compile reads it.
     assert all(inside[name] is not None for name in ("cudnn.allow_tf32", "word") if before[name] is not None)
     assert precisions() == before
@@ -226,3 +229,96 @@ def test_there_is_no_tf32_on_the_cpu():
     model = cl.train(images, **told)
     with pytest.raises(cl.UserError, match="'tf32' is of NVIDIA GPUs"):
         model.generate(cl.SharedNoise(0), [0], "ddim(steps=1, precision='tf32')")
+
+
+REDUCED = {True, "tf32", "bf16", "high", "medium"}
+
+
+class Turns:
+    """A thread that enters and leaves blocks as it is told, and whether anything was below full float32 after each."""
+
+    def __init__(self):
+        self.told, self.done = queue.SimpleQueue(), queue.SimpleQueue()
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def _work(self):
+        stack = contextlib.ExitStack()
+        while (context := self.told.get()) is not None:
+            with contextlib.ExitStack() as left:
+                if context == "leave":
+                    left.push(stack.pop_all())
+                else:
+                    stack.enter_context(context)
+            self.done.put(bool(REDUCED & set(precisions().values())))
+
+    def begin(self, context):
+        self.told.put(context)
+
+    def seen(self):
+        return self.done.get(timeout=20)
+
+    def do(self, context):
+        self.begin(context)
+        return self.seen()
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("first", [0, 1])
+def test_threads_that_overlap_put_back_what_was_set_when_the_last_is_done(setting, first, as_torch_starts):
+    exec(setting, {"on": torch.backends, "torch": torch})
+    before, threads = precisions(), (Turns(), Turns())
+    flags = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    try:
+        assert threads[0].do(measuring()) is False
+        assert threads[1].do(training_in("float32")) is False
+        threads[first].do("leave")
+        assert torch.backends.cudnn.deterministic
+        assert not REDUCED & set(precisions().values())
+        threads[1 - first].do("leave")
+    finally:
+        for thread in threads:
+            thread.begin(None)
+    assert precisions() == before
+    assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark) == flags
+
+
+def test_threads_of_other_precisions_take_turns(as_torch_starts):
+    measure, train, other = Turns(), Turns(), Turns()
+    try:
+        assert measure.do(measuring()) is False
+        train.begin(training_in("tf32"))
+        other.begin(training_in("tf32"))
+        assert not torch.backends.cuda.matmul.allow_tf32
+        assert train.done.empty()
+        # What is measured comes to want TF32 itself: all three are at work.
+        assert measure.do(evaluating_in("tf32", torch.device("meta"))) is True
+        assert (train.seen(), other.seen()) == (True, True)
+        assert torch.backends.cuda.matmul.allow_tf32
+        other.do("leave")
+        train.do("leave")
+        assert torch.backends.cuda.matmul.allow_tf32
+        measure.do("leave")
+    finally:
+        for thread in (measure, train, other):
+            thread.begin(None)
+    assert not torch.backends.cudnn.deterministic
+
+
+def test_generators_left_in_any_order_put_back_what_was_set(as_torch_starts):
+    def held(context):
+        with context:
+            yield
+
+    before = precisions()
+    for precision in ("float32", "tf32"):
+        walks = [held(measuring()), held(training_in(precision)), held(measuring())]
+        for walk in walks:
+            next(walk)
+        walks[0].close()
+        ended = threading.Thread(target=walks[1].close)  # as the collector of another thread may
+        ended.start()
+        ended.join()
+        assert torch.backends.cudnn.deterministic
+        walks[2].close()
+        assert precisions() == before
+        assert not torch.backends.cudnn.deterministic

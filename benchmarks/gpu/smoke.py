@@ -15,6 +15,7 @@ import tempfile
 import traceback
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -133,6 +134,78 @@ def waits(images, device) -> dict:
     return found
 
 
+def probed(work, results: list) -> dict:
+    """Most of the result must have values, what has none is named, and the process's switches must be what they were."""
+    before, result = flags(), work()
+    if hasattr(result, "attrs"):
+        results.extend([result] if result.attrs["kind"] != "frozen comparison" else [])  # which no report takes
+        values = [v for v in result.data_vars.values() if v.dtype.kind == "f"]
+        void = sorted(str(v.name) for v in values if not bool(v.notnull().any()))  # what has no meaning here
+        finite = 2 * len(void) < len(values)
+    else:
+        void, finite = [], all(bool(v.isfinite().all()) for v in result.values())
+    return {"ok": finite and flags() == before, "void": void, "flags_kept": flags() == before}
+
+
+def left(model) -> dict:
+    """A walk that is left half way puts the switches back too."""
+    before, walk = flags(), model.path(NOISE, range(4), FEW)
+    next(walk)
+    walk.close()
+    return {"ok": flags() == before}
+
+
+def probes(images, a, b, small, other, gan, vae) -> dict[str, Callable[[], object]]:
+    """What is measured, by name: of two U-Nets, two small networks, a GAN and a VAE."""
+    few = {"count": 8, "bins": 3}
+    tiny = {"eigenvalues": 1, "probes": 2, "steps": 4, "products": 6}
+    one = {"count": 16, "sampler": FEW, "levels": 4, "images": images}
+    return {
+        "compare": lambda: cl.compare([a, b], metrics=("mse", "cosine", "ssim(sigma=0.8)"), **one),
+        "compare ancestral": lambda: cl.compare([a, small], **one | {"sampler": cl.Sampler("ancestral", 10)}),
+        "compare frozen": lambda: compare_frozen([a, b], images, count=16, levels=3),
+        "compare gan vae": lambda: cl.compare([gan, dataclasses.replace(gan, name="again")], count=16, images=images),
+        "capture": lambda: capture(a, ["network.middle.0.res.conv_1"], 0.5, images, count=8),
+        "difficulty": lambda: cl.probe_difficulty(a, images, detail=4, **few),
+        "landscape": lambda: cl.probe_landscape(a, images, points=5, **few),
+        "landscape between": lambda: cl.probe_landscape(a, images, towards=b, points=7, **few),
+        "plane": lambda: cl.probe_plane(a, images, points=5, **few),
+        "curvature": lambda: cl.probe_curvature(small, images, count=4, bins=2, **tiny),
+        "curvature unet": lambda: cl.probe_curvature(
+            a, images, count=2, bins=2, by_t=False, operators=("hessian",), **tiny
+        ),
+        "structure": lambda: cl.probe_structure([a, b], images, count=6, sampler=FEW, levels=4),
+        "connectivity": lambda: cl.probe_connectivity(
+            small, other, images, images, points=3, steps=5, samples=4, sampler=FEW, **few
+        ),
+        "gan landscape": lambda: line_landscape(contrast_subject(gan, images, count=8), points=5),
+        "vae landscape": lambda: line_landscape(contrast_subject(vae, images, count=8), points=5),
+    }
+
+
+def fleet(images, store: Path, device, steps: int) -> dict:
+    """Two processes on one device: what they train is what one process trains."""
+    jobs = {
+        f"mlp-{seed}": cl.TrainingSettings(network="mlp(width=32)", steps=steps, seed=seed, snapshots=0)
+        for seed in (7, 8)
+    }
+    made = train_fleet(images, jobs, cl.Store(store / "fleet"), device=device, workers=2)
+    threads = torch.get_num_threads()
+    worst = [apart(made[name], cl.train(images, settings=s, device=device, progress=False)) for name, s in jobs.items()]
+    return {"ok": max(worst) == 0 or device.type == "cpu", "apart": worst, "threads": threads}
+
+
+def laps(images, store: Path, device) -> dict:
+    """The race's workers, to which the frozen batch on the device is sent."""
+    train, held = images.split(1500, 297)
+    judge = train_classifier(train.all(), train.labels, "digits", steps=12, batch=32)
+    watch = Watch(train, held, judge, batch=64, every=5, count=16, sampler=cl.Sampler("dpm++2m", 4), device=device)
+    told = [RaceRun("x", cl.TrainingSettings(network="mlp(width=32)", steps=10, seed=seed)) for seed in (0, 1)]
+    rows = Rows(store / "rows.jsonl")
+    run_all(watch, told, rows, executor_of("local", 2))
+    return {"ok": len(rows) > 0, "rows": len(rows)}
+
+
 def main() -> int:
     chosen = arguments(__doc__, seconds=120)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with Ctrl-C ignored
@@ -165,84 +238,14 @@ def main() -> int:
         vae = cl.train_vae(images, steps=5, device=device, progress=False)
         results = []
 
-        def probed(work) -> dict:
-            """Most of the result must have values, what has none is named, and the process's switches must be what they were."""
-            before, result = flags(), work()
-            if hasattr(result, "attrs"):
-                results.extend([result] if result.attrs["kind"] != "frozen comparison" else [])  # which no report takes
-                values = [v for v in result.data_vars.values() if v.dtype.kind == "f"]
-                void = sorted(str(v.name) for v in values if not bool(v.notnull().any()))  # what has no meaning here
-                finite = 2 * len(void) < len(values)
-            else:
-                void, finite = [], all(bool(v.isfinite().all()) for v in result.values())
-            return {"ok": finite and flags() == before, "void": void, "flags_kept": flags() == before}
-
-        def left() -> dict:
-            """A walk that is left half way puts the switches back too."""
-            before, walk = flags(), a.path(NOISE, range(4), FEW)
-            next(walk)
-            walk.close()
-            return {"ok": flags() == before}
-
-        few = {"count": 8, "bins": 3}
-        tiny = {"eigenvalues": 1, "probes": 2, "steps": 4, "products": 6}
-        one = {"count": 16, "sampler": FEW, "levels": 4, "images": images}
-        for name, work in {
-            "compare": lambda: cl.compare([a, b], metrics=("mse", "cosine", "ssim(sigma=0.8)"), **one),
-            "compare ancestral": lambda: cl.compare([a, small], **one | {"sampler": cl.Sampler("ancestral", 10)}),
-            "compare frozen": lambda: compare_frozen([a, b], images, count=16, levels=3),
-            "compare gan vae": lambda: cl.compare(
-                [gan, dataclasses.replace(gan, name="again")], count=16, images=images
-            ),
-            "capture": lambda: capture(a, ["network.middle.0.res.conv_1"], 0.5, images, count=8),
-            "difficulty": lambda: cl.probe_difficulty(a, images, detail=4, **few),
-            "landscape": lambda: cl.probe_landscape(a, images, points=5, **few),
-            "landscape between": lambda: cl.probe_landscape(a, images, towards=b, points=7, **few),
-            "plane": lambda: cl.probe_plane(a, images, points=5, **few),
-            "curvature": lambda: cl.probe_curvature(small, images, count=4, bins=2, **tiny),
-            "curvature unet": lambda: cl.probe_curvature(
-                a, images, count=2, bins=2, by_t=False, operators=("hessian",), **tiny
-            ),
-            "structure": lambda: cl.probe_structure([a, b], images, count=6, sampler=FEW, levels=4),
-            "connectivity": lambda: cl.probe_connectivity(
-                small, other, images, images, points=3, steps=5, samples=4, sampler=FEW, **few
-            ),
-            "gan landscape": lambda: line_landscape(contrast_subject(gan, images, count=8), points=5),
-            "vae landscape": lambda: line_landscape(contrast_subject(vae, images, count=8), points=5),
-        }.items():
-            journal.attempt(name, 20, partial(probed, work))
-        journal.attempt("switches after half a walk", 20, left)
+        for name, work in probes(images, a, b, small, other, gan, vae).items():
+            journal.attempt(name, 20, partial(probed, work, results))
+        journal.attempt("switches after half a walk", 20, partial(left, a))
         journal.attempt("report", 20, lambda: {"page": str(cl.report(results, chosen.out / "smoke.html"))})
         journal.attempt("waits", 20, partial(waits, images, device))
 
-        def fleet() -> dict:
-            """Two processes on one device: what they train is what one process trains."""
-            jobs = {
-                f"mlp-{seed}": cl.TrainingSettings(network="mlp(width=32)", steps=steps, seed=seed, snapshots=0)
-                for seed in (7, 8)
-            }
-            made = train_fleet(images, jobs, cl.Store(store / "fleet"), device=device, workers=2)
-            threads = torch.get_num_threads()
-            worst = [
-                apart(made[name], cl.train(images, settings=s, device=device, progress=False))
-                for name, s in jobs.items()
-            ]
-            return {"ok": max(worst) == 0 or device.type == "cpu", "apart": worst, "threads": threads}
-
-        def laps() -> dict:
-            """The race's workers, to which the frozen batch on the device is sent."""
-            train, held = images.split(1500, 297)
-            judge = train_classifier(train.all(), train.labels, "digits", steps=12, batch=32)
-            watch = Watch(
-                train, held, judge, batch=64, every=5, count=16, sampler=cl.Sampler("dpm++2m", 4), device=device
-            )
-            told = [RaceRun("x", cl.TrainingSettings(network="mlp(width=32)", steps=10, seed=seed)) for seed in (0, 1)]
-            rows = Rows(store / "rows.jsonl")
-            run_all(watch, told, rows, executor_of("local", 2))
-            return {"ok": len(rows) > 0, "rows": len(rows)}
-
-        journal.attempt("fleet of 2 workers", 60, fleet)
-        journal.attempt("race of 2 workers", 60, laps)
+        journal.attempt("fleet of 2 workers", 60, partial(fleet, images, store, device, steps))
+        journal.attempt("race of 2 workers", 60, partial(laps, images, store, device))
     journal.write({"step": "end", "failed": journal.failed, "flags": flags()})
     return min(journal.failed, 100)
 

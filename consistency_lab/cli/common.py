@@ -85,8 +85,8 @@ def find(texts: Sequence[str], store: Path) -> list[str]:
     for text in texts:
         if is_weights(text):
             refuse_weights(text)
-        if is_foreign(text) and not (path := Path(read_address(text).path).expanduser()).exists():
-            raise UserError(f"there is no file or folder {path}; write an address as PREFIX:PATH.")
+        if is_foreign(text):
+            read_address(text).check_there()
     return [text if is_foreign(text) else str(find_run(text, store).folder) for text in texts]
 
 

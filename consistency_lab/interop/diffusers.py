@@ -153,7 +153,7 @@ def require_diffusers() -> ModuleType:
     try:
         import diffusers
     except ImportError:
-        what_to_do = "install the extra: pip install 'consistency-lab[interop]'"
+        what_to_do = "pip install diffusers"
         raise UserError(f"diffusers is not installed; {what_to_do}.") from None
     return diffusers
 

@@ -12,7 +12,7 @@ from consistency_lab.kinds.registry import kind_of
 from consistency_lab.kinds.views import Control, View
 from consistency_lab.plots.reading import shown
 
-NO_WIDGETS = "For sliders: pip install 'consistency-lab[jupyter]'. Another view: explore(result, {})."
+NO_WIDGETS = "For sliders: pip install ipywidgets. Another view: explore(result, {})."
 
 
 def explore(result: xr.Dataset, **start: Any) -> Any:

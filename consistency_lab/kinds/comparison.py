@@ -101,7 +101,9 @@ class Comparison(Kind):
             ("models", "Models"),
             ("methods", "Methods and caveats"),
         ]
-        return Section("Comparison", template="comparison", own=own, places=places)
+        models = reading.names(ds, "model")
+        of = ", ".join(models) if len(models) == 2 else f"{len(models)} models"
+        return Section(f"Comparison: {of}", template="comparison", own=own, places=places)
 
     def view(self, ds: xr.Dataset) -> View:
         times = tuple(map(float, ds["t"].values))

@@ -39,7 +39,7 @@ def compared(ds: xr.Dataset, facts: Facts) -> list[tuple[str, str]]:
     """What was compared, as (term, text): only what is recorded."""
     sampler, data = _mapping(facts.get("sampler")), _mapping(facts.get("data"))
     entries: list[tuple[str, Any]] = [
-        ("models", ds.sizes["model"]),
+        ("models", f"{ds.sizes['model']}: {', '.join(map(printable, map(str, ds['model'].values)))}"),
         ("pairs", ds.sizes["pair"]),
         ("samples a model", ds.sizes["sample"]),
         ("noise seed", facts.get("noise_seed")),

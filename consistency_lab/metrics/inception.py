@@ -54,7 +54,7 @@ def extractor_class(module: str, name: str) -> Any:
         return getattr(import_module(f"torch_fidelity.feature_extractor_{module}"), name)
     except ImportError:
         raise UserError(
-            "FID needs the package torch-fidelity: pip install 'consistency-lab[fid]'; or measure with the set's classifier."
+            "FID needs the package torch-fidelity: pip install torch-fidelity; or measure with the set's classifier."
         ) from None
 
 

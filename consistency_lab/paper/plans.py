@@ -13,7 +13,8 @@ class LikenessPlan:
 
     Attributes:
         data: the data set, by name.
-        held_out: images that no model is trained on; quality is measured against them.
+        held_out: images that no model is trained on; quality is measured against them: how many are cut from the data set, or the name of
+            a set of their own.
         families: name -> settings of its models, which differ in their seed.
         metrics: distances, by name.
         count: samples of a comparison.
@@ -27,7 +28,7 @@ class LikenessPlan:
     """
 
     data: str
-    held_out: int
+    held_out: int | str
     families: dict[str, tuple[LoopSettings, ...]]
     metrics: tuple[str, ...] = ("mse", "cosine")
     count: int = 256

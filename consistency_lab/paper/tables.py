@@ -44,7 +44,10 @@ class Sets(NamedTuple):
 def plan_sets(plan: LikenessPlan, data_dir: Path | None = None) -> Sets:
     """The sets of a plan. Raises `UserError` for data that are not there or cannot be split so."""
     whole = load_images(plan.data, data_dir=data_dir)
-    images, held_out = whole.split(len(whole) - plan.held_out, plan.held_out, seed=0)
+    if isinstance(plan.held_out, str):
+        images, held_out = whole, load_images(plan.held_out, data_dir=data_dir)
+    else:
+        images, held_out = whole.split(len(whole) - plan.held_out, plan.held_out, seed=0)
     if len(held_out) > plan.most_held_out:
         held_out = held_out.take(range(plan.most_held_out), f"{held_out.name}, first {plan.most_held_out}")
     return Sets(whole, images, held_out)

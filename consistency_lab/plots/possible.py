@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from consistency_lab.intervals import Interval, estimates
+from consistency_lab.intervals import Interval, estimates, interval_names
 
 _POSITIVE, _SHARE, _SIGNED = (0.0, np.inf), (0.0, 1.0), (-1.0, 1.0)
 _AT_MOST_ONE = (-np.inf, 1.0)
@@ -61,7 +61,7 @@ def possible(ds: xr.Dataset) -> xr.Dataset:
         if all(np.ndim(bound) == 0 and np.isinf(bound) for bound in bounds):
             continue
         low, high = (b.broadcast_like(ds[name]).values if isinstance(b, xr.DataArray) else b for b in bounds)
-        ends = (f"{name}_low", f"{name}_high")
+        _, *ends = interval_names(name)
         back = drawn_back((ds[name].values, *(ds[end].values for end in ends)), low, high)
         for end, values in zip(ends, back[1:], strict=True):
             if not np.array_equal(values, ds[end].values, equal_nan=True):

@@ -219,6 +219,10 @@ def distribution(ds: xr.Dataset, metric: str) -> Figure:
     upper.set_ylabel("share of samples\nand pairs (%)")
     for y, i in enumerate(reversed(range(len(pairs)))):
         for values, colour, mark, shift in ((same[:, i], SAME, "o", 0.13), (null[:, i], NULL, "X", -0.13)):
+            if np.isnan(values).all():  # equal images have no PSNR
+                at = {"transform": lower.get_yaxis_transform(), "va": "center", "fontsize": 7}
+                lower.text(0.02, y + 1.6 * shift, "undefined", style="italic", color=MUTED, **at)
+                continue
             low, mid_low, middle, mid_high, high = np.nanquantile(values, [0.025, 0.25, 0.5, 0.75, 0.975])
             lower.plot([low, high], [y + shift] * 2, color=colour, lw=1)
             lower.plot([mid_low, mid_high], [y + shift] * 2, color=colour, lw=3)

@@ -12,6 +12,7 @@ import json
 import os
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Mapping
+from copy import copy
 from typing import Any
 
 import safetensors
@@ -112,12 +113,13 @@ def check_run_tensors(run: Run, name: str) -> bool:
 def save_state(path: str | os.PathLike[str], state: object) -> None:
     """Write what a resumed run needs: tensors in nested dicts, lists and tuples, with numbers, texts and None.
 
+    Tensors of a GPU are written as those of the CPU, so that the file can be read on any machine.
+
     Raises:
         StoreError: ``path`` cannot be written, or the state holds something that could not be loaded again safely.
     """
-    _check_loadable(state, "state")
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
+    here, buffer = _loadable(state, "state"), io.BytesIO()
+    torch.save(here, buffer)
     buffer.write(_AFTER)
     write_summed(path, buffer.getbuffer(), buffer.tell() - len(_AFTER) + 1)
 
@@ -217,18 +219,23 @@ def _fits(held: bool | None, path: str | os.PathLike[str]) -> bool:
     return bool(held)
 
 
-def _check_loadable(value: object, where: str) -> None:
-    """Refuse now what ``weights_only=True`` would refuse at the resume. Exact types, since numpy's float is a float."""
+def _loadable(value: Any, where: str) -> Any:
+    """The value with its tensors on the CPU. Refuses now what ``weights_only=True`` would refuse at the resume.
+
+    Exact types, since numpy's float is a float.
+    """
     if type(value) in (dict, OrderedDict, defaultdict):
-        assert isinstance(value, dict)
+        made = copy(value)  # with what a module notes beside its weights
         for key, inner in value.items():
-            _check_loadable(key, f"a key of {where}")
-            _check_loadable(inner, f"{where}[{key!r}]")
-    elif type(value) in (list, tuple):
-        assert isinstance(value, list | tuple)
-        for index, inner in enumerate(value):
-            _check_loadable(inner, f"{where}[{index}]")
-    elif not (isinstance(value, Tensor) or type(value) in (int, float, bool, str, type(None))):
+            _loadable(key, f"a key of {where}")
+            made[key] = _loadable(inner, f"{where}[{key!r}]")
+        return made
+    if type(value) in (list, tuple):
+        return type(value)([_loadable(inner, f"{where}[{index}]") for index, inner in enumerate(value)])
+    if isinstance(value, Tensor):
+        return value.cpu()
+    if type(value) not in (int, float, bool, str, type(None)):
         raise StoreError(
             f"{where} is a {type(value).__name__}, which cannot be saved; make it a tensor or a plain number."
         )
+    return value

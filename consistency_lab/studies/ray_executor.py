@@ -128,7 +128,7 @@ def _ray() -> Any:
     try:
         import ray
     except ImportError:
-        raise UserError("executor='ray' needs Ray; pip install 'consistency_lab[ray]'.") from None
+        raise UserError("executor='ray' needs Ray: pip install ray.") from None
     return ray
 
 

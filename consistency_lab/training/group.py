@@ -119,7 +119,7 @@ def shared_device(name: str | torch.device | None = None) -> torch.device:
         from accelerate import PartialState
     except ImportError:
         raise UserError(
-            f"{count} processes train one model through accelerate, which is not installed: pip install 'consistency-lab[accelerate]'."
+            f"{count} processes train one model through accelerate, which is not installed: pip install accelerate."
         ) from None
     asked = torch.device("cuda" if torch.cuda.is_available() else "cpu") if name is None else _named(name)
     try:

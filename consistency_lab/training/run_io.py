@@ -24,7 +24,7 @@ from consistency_lab.store.checkpoint import (
     save_run_tensors,
     save_state,
 )
-from consistency_lab.store.run import DONE, Run
+from consistency_lab.store.run import DONE, SPEC, Run
 from consistency_lab.store.runs import Store
 from consistency_lab.training.ema import WeightAverage
 from consistency_lab.training.loop import TrainingStep, check_finite
@@ -132,6 +132,7 @@ def steps_in_store(
     """
     store = store if isinstance(store, Store) else Store(store)
     run, watch, last = store.run(kind, name, spec), watch or Watch(), loop.settings.steps
+    _tell_of_sibling(store, run)
     _make_way(run, force)
     watch.replay(run, last)
     if watch.stopped is None:
@@ -179,6 +180,29 @@ def _take_over(run: Run, whole: Run) -> None:
         run.log(record)
     for step, weights, _ in snapshots_of(whole):
         _save_snapshot(run, step, weights)
+
+
+def _tell_of_sibling(store: Store, run: Run) -> None:
+    """Say that a new run begins beside an unfinished one which differs from it in nothing but the number of processes."""
+    if is_file(run.folder / SPEC):
+        return
+    for path in sorted(store.root.glob(f"*/{STATE}")):
+        try:
+            other = Run.open(path.parent)
+        except StoreError:  # whoever asks for that one hears of it
+            continue
+        if other.done or other.stale or other.kind != run.kind or _alone(other.spec) != _alone(run.spec):
+            continue
+        had, has = (each.spec.get("processes", 1) for each in (other, run))
+        _logger.warning(
+            "%s is unfinished in %s, where %d process%s trained it; on %d it is another run, which begins at step 0.",
+            other.name, other.folder, had, "" if had == 1 else "es", has,
+        )  # fmt: skip
+        return
+
+
+def _alone(spec: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in spec.items() if key != "processes"}
 
 
 def _make_way(run: Run, force: bool) -> None:

@@ -33,6 +33,11 @@ class Zoo(Names):
     def options(self, name: str) -> dict[str, Any]:
         return {}
 
+    def check(self, name: str) -> None:
+        """Raise `UserError` with the nearest name unless there is a model of that name."""
+        if name not in self.names():
+            raise unknown_name(self.kind, name, self.names())
+
 
 ZOO = Zoo("model of the zoo")
 
@@ -49,8 +54,7 @@ def open_zoo(path: str, *, name: str | None = None, device: str | torch.device |
         UserError: there is none of that name, with the nearest one.
         DamagedError: its file is missing or was changed.
     """
-    if path not in ZOO.names():
-        raise unknown_name(ZOO.kind, path, ZOO.names())
+    ZOO.check(path)
     file = FOLDER / f"{path}.safetensors"
     tensors, about = load_tensors(file)
     kind = MODEL_KINDS.get(about.get("kind", ""))

@@ -11,7 +11,7 @@ import pytest
 from consistency_lab.store.results import with_provenance
 
 ROOT = Path(__file__).parents[2]
-HELPERS = {"_common", "_paper", "_stored", "make_all", "make_results"}
+HELPERS = {"_common", "_paper", "_stored", "make_all", "make_results", "make_zoo"}
 SCRIPTS = sorted(path.stem for path in (ROOT / "analyses").glob("*.py") if path.stem not in HELPERS)
 
 

@@ -11,7 +11,7 @@ from consistency_lab.cli.common import imported
 from consistency_lab.cli.listing import LISTS
 from consistency_lab.cli.names import names_at
 from consistency_lab.data.sources import load_images
-from consistency_lab.loading import MODEL_KINDS
+from consistency_lab.model_kinds import MODEL_KINDS
 from consistency_lab.similarity.quality import set_classifier
 from consistency_lab.store.results import load_result
 from consistency_lab.store.runs import Store

@@ -10,11 +10,19 @@ from pretended_device import DEVICE, Elsewhere, pretended_device
 
 import consistency_lab as cl
 from consistency_lab.diffusion.sampling import SAMPLERS
+from consistency_lab.interop.diffusers import import_diffusers
 from consistency_lab.metrics.classifier import train_classifier
 from consistency_lab.metrics.copy_detection import CopyDistance
 from consistency_lab.metrics.pixels import MeanSquaredError
+from consistency_lab.paper.race import running
+from consistency_lab.paper.race.contestants import Contestant
+from consistency_lab.paper.race.race import race
+from consistency_lab.paper.race.running import RaceRun, Watch, train_watched
+from consistency_lab.paper.rows import Rows
 from consistency_lab.probes import gradients
 from consistency_lab.similarity.representations import capture
+from consistency_lab.training.loop import TrainingLoop
+from consistency_lab.training.stopping import Stopped
 from consistency_lab.training.watching import LOG_EVERY
 
 SMALL = "mlp(width=16, depth=1)"
@@ -177,6 +185,96 @@ def test_a_validation_waits_once(waits, images):
     assert (
         sum(count for (_, line), count in found.items() if line.startswith("training/watching.py")) == 2
     )  # one in making it
+
+
+@pytest.fixture
+def stopped_at(monkeypatch):
+    """Training that is stopped before the step after that one."""
+    ordinary = TrainingLoop._advance
+
+    def stop(at, images, **told):
+        def advance(loop):
+            if loop.step == at:
+                raise Stopped("stopped")
+            return ordinary(loop)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(TrainingLoop, "_advance", advance)
+            with pytest.raises(Stopped):
+                trained(images, **told)
+
+    return stop
+
+
+# torch warns of every copy to what says that it is on "meta"; here they are made.
+MADE = pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")
+
+
+@MADE
+def test_a_stopped_run_goes_on_to_the_same_bits(waits, images, stopped_at, tmp_path):
+    told = {"steps": 4, "snapshots": 0, "timesteps": "loss_root"}
+    expected = trained(images, **told).denoiser.state_dict()
+    stopped_at(2, images, store=tmp_path, **told)
+    found = trained(images, store=tmp_path, **told)
+    assert found.device == DEVICE
+    assert all(torch.equal(found.denoiser.state_dict()[name].cpu(), each.cpu()) for name, each in expected.items())
+
+
+@MADE
+def test_a_step_after_a_resume_waits_for_nothing(waits, images, stopped_at, tmp_path):
+    def gone_on(steps):
+        told = {"steps": steps, "snapshots": 0, "store": tmp_path / str(steps)}
+        stopped_at(1, images, **told)
+        return waits.during(lambda: trained(images, **told))
+
+    assert gone_on(2) == gone_on(4)
+
+
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
+def test_an_export_to_diffusers_gives_the_weights_back(waits, images, tmp_path, network):
+    model = trained(images, network=network)
+    cl.export_diffusers(model, tmp_path / "there")
+    back = import_diffusers(tmp_path / "there", device=DEVICE)
+    assert back.device == DEVICE
+    for name, weight in model.denoiser.state_dict().items():
+        assert torch.equal(back.denoiser.state_dict()[name].cpu(), weight.cpu())
+
+
+@pytest.fixture(scope="module")
+def watch(images):
+    classifier = train_classifier(images.all(), images.labels, "digits", steps=2, width=4, length=8)
+    training, held_out = images.split(200, 60, seed=0)
+    return Watch(training, held_out, classifier, batch=16, every=3, count=8, sampler=cl.Sampler("dpm++2m", 2))
+
+
+BASE = cl.TrainingSettings(network=SMALL, steps=4, batch=8, lr_warmup=0, snapshots=0)
+
+
+def raced(watch, path):
+    entries = Contestant("uniform", BASE, "control"), Contestant("clts", BASE.replace(timesteps="clts"), "curriculum")
+    return race(entries, watch, Rows(path / f"{watch.device}.jsonl"), seeds=[0], workers=1, followed=1)
+
+
+@pytest.fixture(scope="module")
+def raced_on_cpu(watch, tmp_path_factory):
+    return raced(watch, tmp_path_factory.mktemp("race"))
+
+
+def test_a_race_gives_what_it_gives_on_the_cpu(waits, watch, raced_on_cpu, tmp_path):
+    found = raced(watch.on(DEVICE), tmp_path)
+    for name in ("loss", "evaluation_loss", "frechet", "pilot_loss", "target_loss", "crossing"):
+        same(found, raced_on_cpu, name)
+
+
+def test_a_run_of_a_race_waits_once_a_step_and_a_handful_of_times_a_record(waits, watch, monkeypatch):
+    """For the seconds of each step, and for the loss on the frozen batch."""
+    monkeypatch.setattr(running, "evaluation_steps", lambda steps: [steps])
+
+    def work(steps):
+        train_watched(watch.on(DEVICE), RaceRun("x", BASE.replace(steps=steps)))
+
+    more = more_waits(waits, work, 6, 9)
+    assert sum(more.values()) <= 3 + 4, more
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS.names())

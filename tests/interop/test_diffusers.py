@@ -148,7 +148,7 @@ def test_importing_needs_no_diffusers_and_loading_says_that_it_does(save_unet, m
     folder = save_unet(scheduler={})
     monkeypatch.setitem(sys.modules, "diffusers", None)
     import_diffusers(folder, device="cpu")
-    with pytest.raises(UserError, match=r"pip install 'consistency-lab\[interop\]'"):
+    with pytest.raises(UserError, match=r"pip install diffusers"):
         load_diffusers(folder, device="cpu")
 
 

@@ -66,7 +66,7 @@ def test_without_ipywidgets_there_is_a_still_figure(results, no_widgets):
     still = cl.explore(results.comparison(models=2), t=1.0, metric="cosine")
     assert isinstance(still, Still)
     assert "t = 1.00" in still.sentence
-    assert "pip install 'consistency-lab[jupyter]'" in still.hint
+    assert "pip install ipywidgets" in still.hint
     assert 'src="data:image/png;base64,' in still._repr_html_()
     assert repr(still) == still.sentence
 

@@ -13,7 +13,8 @@ from consistency_lab.similarity.compare import compare
 def test_only_what_is_recorded_is_said(results):
     ds = results.comparison(3, samples=12)
     said = dict(words.compared(ds, {"sampler": {"method": "ddim", "eta": 0.5}}))
-    assert said == {"models": "3", "pairs": "3", "samples a model": "12", "sampler": "ddim, eta = 0.5"}
+    names = ", ".join(map(str, ds["model"].values))
+    assert said == {"models": f"3: {names}", "pairs": "3", "samples a model": "12", "sampler": "ddim, eta = 0.5"}
 
 
 def test_caveats_follow_the_provenance(results):
@@ -111,7 +112,7 @@ def test_what_pipelines_were_asked_for_is_said_of_each(results):
     ]
     said = dict(words.compared(ds, {"models": models}))
     assert said == {
-        "models": "2",
+        "models": f"2: {', '.join(map(str, ds['model'].values))}",
         "pairs": "1",
         "samples a model": "12",
         "pipeline": "DiTPipeline",

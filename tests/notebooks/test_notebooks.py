@@ -17,6 +17,7 @@ TINY = {
     "STEPS": 2,
     "PILOT_STEPS": 2,
     "COUNT": 4,
+    "SHOWN": 4,
     "IMAGES": 4,
     "SAMPLER_STEPS": 3,
     "POINTS": 5,
@@ -41,9 +42,9 @@ def tiny(cell):
     return "\n".join(f"{name} = {TINY[name]!r}" for name in assigned)
 
 
-def test_there_are_four_and_the_readme_names_them():
+def test_there_are_five_and_the_readme_names_them():
     said = (FOLDER / "README.md").read_text("utf-8")
-    assert len(SOURCES) == 4
+    assert len(SOURCES) == 5
     assert all(f"]({path.name})" in said and f"]({path.stem}.ipynb)" in said for path in SOURCES)
 
 
@@ -70,8 +71,22 @@ def test_a_notebook_is_its_source(source):
     kept = nbformat.read(made, as_version=4)
     assert [(c.cell_type, c.source, is_parameters(c)) for c in kept.cells] == [
         (c.cell_type, c.source, is_parameters(c)) for c in notebook(source).cells
-    ], f"run: jupytext --to ipynb --update notebooks/{source.name}"
+    ], f"run: python docs/make_notebooks.py {source.stem}"
     assert made.stat().st_size < MEGABYTE
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_a_notebook_holds_the_outputs_of_one_whole_run(source):
+    """In order, without an error or a complaint, a figure for what can be moved, and nothing of the machine that ran it."""
+    cells = [c for c in nbformat.read(source.with_suffix(".ipynb"), as_version=4).cells if c.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+    kinds = {kind for output in outputs for kind in output.get("data", {})}
+    assert "text/html" in kinds
+    assert "application/vnd.jupyter.widget-view+json" not in kinds
+    text = str(outputs)
+    assert not [folder for folder in ("/home/", "/root/", "/tmp/", "/work/", "/Users/") if folder in text]
 
 
 @pytest.mark.slow

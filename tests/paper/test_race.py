@@ -34,6 +34,7 @@ from consistency_lab.paper.rows import Rows
 from consistency_lab.presets import race_plan
 from consistency_lab.store.results import load_result, save_result
 from consistency_lab.store.runs import Store
+from consistency_lab.studies.local_executor import LocalExecutor
 from consistency_lab.training.settings import TrainingSettings
 from consistency_lab.training.timesteps import BINS, TIMESTEPS, total_variation
 from consistency_lab.training.train import DenoisingBatches, build_denoiser, train, training_spec
@@ -51,6 +52,18 @@ FOUND = {  # kappa = 100, a smooth landscape, small times hard
 }
 LINEAR = SCHEDULES.build("linear")
 CPU = torch.device("cpu")
+
+
+class Elsewhere(LocalExecutor):
+    """An executor that notes which jobs it is given."""
+
+    def __init__(self, workers):
+        super().__init__(workers)
+        self.asked = []
+
+    def run(self, function, jobs, *arguments, **options):
+        self.asked.append(list(jobs))
+        return super().run(function, jobs, *arguments, **options)
 
 
 @pytest.fixture(scope="module")
@@ -264,6 +277,7 @@ def test_static_twins_are_the_end_and_the_average():
     assert total_variation(end, sampler.masses(BASE.steps)) < 2e-3
     drawn = np.mean([sampler.masses(step) for step in range(BASE.steps)], axis=0)
     assert total_variation(average, drawn) < 2e-3
+    assert static_twins(contestant)[1].settings.timesteps == as_density(drawn)  # to the bit
     assert total_variation(average, end) > 0.05
     assert [twin.role for twin in static_twins(contestant)] == ["twin", "twin"]
     with pytest.raises(UserError, match="adapts to the loss"):
@@ -376,7 +390,9 @@ def test_findings_are_measured_and_kept(tmp_path):
     images = load_images("digits").split(200, 20, seed=0)[0]
     pilot = BASE.replace(network="mlp(width=8, depth=1)", steps=20)
     rows = Rows(tmp_path / "rows.jsonl")
-    found = findings.findings(images, pilot, rows, CPU)
+    where = Elsewhere(1)
+    found = findings.findings(images, pilot, rows, CPU, where)
+    assert where.asked == [["race-pilot"]]  # timed where the race's runs are
     assert found.curvature.top > 0
     assert found.curvature.condition > 1
     assert all(seconds > 0 for seconds in found.seconds)

@@ -117,6 +117,18 @@ def test_distribution_counts_every_sample_of_every_pair(results):
     assert "squared image units" in lower.get_xlabel()
 
 
+def test_distribution_says_where_a_pair_has_no_value(results, recwarn):
+    """As PSNR of equal images."""
+    ds = results.comparison(3)
+    ds["distance"][{"pair": 1}] = np.nan
+    figure = similarity.distribution(ds, "mse")
+    assert texts(figure).count("undefined") == 1
+    ds["null"][{"pair": 1}] = np.nan
+    ds["distance"][:] = np.nan
+    assert texts(similarity.distribution(ds, "mse")).count("undefined") == len(ds["pair"]) + 1
+    assert not [each for each in recwarn if each.category is RuntimeWarning]
+
+
 def test_figures_are_drawn_without_pyplot(results):
     rooms = ", ".join(
         f"consistency_lab.plots.{name}" for name in ("similarity", "gallery", "probes", "training", "save")

@@ -131,7 +131,7 @@ def test_what_is_no_executor_is_refused():
 
 def test_without_ray_a_sentence_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"pip install 'consistency_lab\[ray\]'"):
+    with pytest.raises(UserError, match=r"pip install ray"):
         executor_of("ray")
 
 

@@ -6,7 +6,7 @@ import torch
 from consistency_lab.contrast.settings import GANSettings, VAESettings
 from consistency_lab.data.sources import load_images
 from consistency_lab.errors import UserError
-from consistency_lab.loading import MODEL_KINDS, kind_of
+from consistency_lab.model_kinds import MODEL_KINDS, kind_of
 from consistency_lab.training.settings import TrainingSettings
 
 TINY = {"steps": 2, "batch": 8, "lr_warmup": 0, "snapshots": 0}

@@ -10,15 +10,19 @@ import torch
 
 from consistency_lab.cli import main
 from consistency_lab.data.sources import load_images
+from consistency_lab.diffusion.loss import denoising_loss
 from consistency_lab.errors import StoreError
 from consistency_lab.store.checkpoint import load_tensors
 from consistency_lab.store.runs import Store
 from consistency_lab.training import run_io
+from consistency_lab.training.batches import DenoisingBatches
 from consistency_lab.training.loop import TrainingLoop
+from consistency_lab.training.settings import TrainingSettings
 from consistency_lab.training.stopping import Stopped, stop_between_steps
-from consistency_lab.training.train import load_model, load_snapshots, train
+from consistency_lab.training.train import build_denoiser, load_model, load_snapshots, train, training_spec
 
 TINY = {"network": "mlp(width=16, depth=1)", "steps": 60, "batch": 32, "device": "cpu", "progress": False}
+CPU = torch.device("cpu")
 ORIGINAL = TrainingLoop._advance
 
 
@@ -293,6 +297,41 @@ def test_an_interrupt_elsewhere_is_one_line_too(monkeypatch, capsys):
     def stop(self):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("consistency_lab.cli.Status.run", stop)
+    monkeypatch.setattr("consistency_lab.cli.listing.Status.run", stop)
     assert main(["status"]) == 130
     assert capsys.readouterr().err == "consistency-lab: stopped.\n"
+
+
+def test_a_run_on_another_number_of_processes_says_that_it_begins_beside_an_unfinished_one(
+    images, tmp_path, monkeypatch, caplog
+):
+    store = Store(tmp_path)
+
+    def steps(**changed):
+        """A training in the store up to its first step, with more in its spec than one process says."""
+        settings = TrainingSettings(**{key: TINY[key] for key in ("network", "steps", "batch")})
+        spec = training_spec(images, settings, CPU)
+        loop = TrainingLoop(
+            build_denoiser(spec), denoising_loss, DenoisingBatches(images, settings, CPU), settings, CPU
+        )
+        caplog.clear()
+        run = run_io.steps_in_store(store, "model", "m", {**spec, **changed}, loop, check=lambda: None)
+        next(run)
+        with pytest.raises(Stopped):
+            run.throw(Stopped("stopped"))
+        return [each.message for each in caplog.records]
+
+    interrupt(monkeypatch, 24, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(Stopped):
+        train(images, **TINY, store=store)
+    monkeypatch.undo()
+    (said,) = steps(processes=2)
+    (first,) = [run for run in store.runs() if "processes" not in run.spec]
+    assert said == (
+        f"{first.name} is unfinished in {first.folder}, where 1 process trained it; on 2 it is another run, which begins at step 0."
+    )
+    assert not steps(processes=2)  # it is begun: it goes on
+    assert not steps(dtype="float64", processes=2)  # another run altogether
+    train(images, **TINY, store=store)
+    (said,) = steps(processes=3)
+    assert "where 2 processes trained it; on 3" in said

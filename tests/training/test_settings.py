@@ -10,7 +10,7 @@ from consistency_lab.choices import Choice
 from consistency_lab.contrast.settings import GANSettings, VAESettings
 from consistency_lab.data.sources import load_images
 from consistency_lab.errors import UserError
-from consistency_lab.loading import kind_of
+from consistency_lab.model_kinds import kind_of
 from consistency_lab.store.spec import content_hash
 from consistency_lab.training.settings import TrainingSettings
 from consistency_lab.training.train import train

@@ -376,7 +376,7 @@ def test_each_process_has_the_gpu_that_the_launcher_gives_it(monkeypatch, asked,
     with pytest.raises(UserError, match="number 3 of 1"):
         shared_device(asked)
     monkeypatch.setitem(sys.modules, "accelerate", None)
-    with pytest.raises(UserError, match=r"pip install 'consistency-lab\[accelerate\]'"):
+    with pytest.raises(UserError, match=r"pip install accelerate"):
         shared_device(asked)
     with pytest.raises(UserError, match=r"cannot be used here|accelerate"):
         shared_device("nothing")

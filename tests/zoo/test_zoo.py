@@ -162,6 +162,13 @@ def test_references_stand_beside_the_zoo_where_its_data_are_here(assets):
     assert "gaussian" in found["reference"].values
 
 
+def test_a_dry_run_knows_the_zoo_and_what_is_not_in_it(capsys):
+    assert main(["compare", *(f"zoo:{name}" for name in MLPS), "--dry-run"]) == 0
+    assert "zoo:fashion-mlp-s0" in capsys.readouterr().out
+    assert main(["compare", "zoo:fashion-mlp-s0", "zoo:fashion-mlp-s9", "--dry-run"]) == 2
+    assert "Did you mean 'fashion-mlp-s" in capsys.readouterr().err
+
+
 def test_the_zoo_is_listed(capsys):
     assert main(["list", "zoo"]) == 0
     assert capsys.readouterr().out.split() == list(NAMES)

@@ -33,6 +33,7 @@ CURVATURE = {
     "products": 10,
     "by_t": False,
 }
+PILOT = "race-pilot"
 GRADIENTS = ("gradient norm", "gradient noise")
 
 
@@ -78,19 +79,21 @@ def findings(
         pilot: its settings.
         rows: of the race.
         device: where it happens.
-        executor: the race's: the pilot is timed here, with the threads of one of its runs.
+        executor: the race's: the pilot is trained, probed and timed where one of its runs would be, with as many threads.
     """
+    where = executor_of(executor)
 
     def compute() -> dict[str, Any]:
-        with as_one_of(executor_of(executor), device):
-            return _found(images, pilot, device)
+        with as_one_of(where, device):  # a single job may be done in this process
+            ((_, found),) = where.run(_found, {PILOT: (pilot,)}, (images,), device)
+        return dict(found)
 
     return from_row(rows.row(findings_spec(images, pilot, device), compute))
 
 
 def _found(images: ImageSet, settings: TrainingSettings, device: torch.device) -> dict[str, Any]:
     began = _clocks()
-    pilot = train(images, name="race-pilot", settings=settings, device=device, progress=False)
+    pilot = train(images, name=PILOT, settings=settings, device=device, progress=False)
     trained = _clocks()
     difficulty = probe_difficulty(pilot, images, **DIFFICULTY)  # type: ignore[arg-type]
     landscape = probe_landscape(pilot, images, **LANDSCAPE)  # type: ignore[arg-type]
