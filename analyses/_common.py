@@ -22,7 +22,8 @@ from consistency_lab.errors import UserError
 from consistency_lab.intervals import interval_names, interval_of
 from consistency_lab.paper.plots import frames
 from consistency_lab.paper.tables import plan_sets
-from consistency_lab.plots.look import look, note_below
+from consistency_lab.plots.fitting import note_below
+from consistency_lab.plots.look import look
 from consistency_lab.plots.save import save_figure
 from consistency_lab.presets import TABLES, likeness_plan, race_plan, sizes_plan
 from consistency_lab.store.atomic import atomic_write

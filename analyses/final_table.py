@@ -11,7 +11,7 @@ from consistency_lab.paper.race.table import fastest, finals_table, race_table
 from consistency_lab.plots.look import current
 
 CLAIMED = ("paper", "recipe")
-LINES, LINES_OF_COLUMN = 28, 12  # of a page
+LINES, LINES_OF_COLUMN = 28, 22  # of a page
 MEASURES = {"loss": "held-out loss", "frechet": "Frechet distance"}
 
 

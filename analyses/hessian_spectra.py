@@ -10,14 +10,15 @@ from _stored import curves
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
-from scipy.interpolate import PchipInterpolator
+from scipy.interpolate import CubicSpline
 
 from consistency_lab.intervals import interval_of
 from consistency_lab.paper.plots import frames
 from consistency_lab.paper.plots.studies import COLOURS, plain_ticks
 from consistency_lab.plots.curvature import density_frame
-from consistency_lab.plots.look import current, note_below
-from consistency_lab.plots.theme import MUTED, new_figure, themed
+from consistency_lab.plots.fitting import note_below
+from consistency_lab.plots.look import current
+from consistency_lab.plots.theme import DASHES, INK, MUTED, new_figure, themed
 from consistency_lab.probes.curvature import WIDTH
 
 THINNED = 4  # beside the bulk every so manieth point of a density is kept: bumps are wider
@@ -65,7 +66,7 @@ def draw(densities: pd.DataFrame, table: pd.DataFrame) -> Figure:
         colour = COLOURS[list(KINDS).index(row["kind"])]
         line = densities[densities["name"] == row["name"]].sort_values("eigenvalue")
         last = i == len(names) - 1
-        _bulk(bulk, line, colour)
+        _bulk(bulk, line, colour, WIDTH * (row["hessian_top"] - row["hessian_bottom"]) / row["loss"])
         bulk.set_title(row["name"] if current().narrow else f"{row['name']} ({row['kind']})", color=colour)
         whole.set_xscale("symlog", linthresh=LINEAR)
         whole.set_yscale("log")
@@ -88,24 +89,27 @@ def draw(densities: pd.DataFrame, table: pd.DataFrame) -> Figure:
     axes[-1, 0].set_xlabel("the bulk: eigenvalue / loss\n(per squared filter norm)")
     axes[-1, 1].set_xlabel("all: eigenvalue / loss (per squared filter norm;\nlinear within ±0.01, log beyond)")
     figure.supylabel("density of eigenvalues (left: over its highest value; right: log scale)", fontsize=9)
-    said = f"Each eigenvalue is a normal density as wide as {100 * WIDTH:g} % of its spectrum: a bulk of that width may be narrower."
+    said = (
+        f"Dotted: what one eigenvalue looks like, a normal density as wide as {100 * WIDTH:g} % of its spectrum. Where the bulk "
+        "is no wider, its own width is not known."
+    )
     note_below(figure, said)
     return figure
 
 
-def _bulk(ax: Axes, line: pd.DataFrame, colour: str) -> None:
-    """Where the density is at least a two-hundredth of its highest value, over that, as a filled curve."""
+def _bulk(ax: Axes, line: pd.DataFrame, colour: str, width: float) -> None:
+    """Where the density is at least a two-hundredth of its highest value, over that, as a filled curve; dotted what one eigenvalue is."""
     top = float(line["value"].max())
     inside = line[line["value"] > BULK * top]
-    # Between the points a sum of normal densities is nearly a parabola in the logarithm, and no polygon.
     at = np.linspace(inside["eigenvalue"].min(), inside["eigenvalue"].max(), 200)
-    smooth = (
-        np.exp(PchipInterpolator(inside["eigenvalue"], np.log(inside["value"] / top))(at)) if len(inside) > 2 else None
-    )
-    if smooth is None:
-        at, smooth = inside["eigenvalue"].to_numpy(), (inside["value"] / top).to_numpy()
+    if len(inside) > 3:  # the logarithm of a normal density is a parabola, which a spline of a few points is, too
+        smooth = np.exp(CubicSpline(inside["eigenvalue"], np.log(inside["value"] / top))(at))
+    else:
+        smooth = np.interp(at, inside["eigenvalue"], inside["value"] / top)
+    smooth /= smooth.max()
     ax.fill_between(at, 0, smooth, color=colour, alpha=0.25, lw=0)
     ax.plot(at, smooth, color=colour, lw=1.3)
+    ax.plot(at, np.exp(-0.5 * ((at - at[smooth.argmax()]) / width) ** 2), color=INK, lw=1, ls=DASHES[2])
     ax.set_ylim(0, 1.08)
     ax.set_yticks([0, 0.5, 1], ["0", "", "1"])
     ax.margins(x=0.02)

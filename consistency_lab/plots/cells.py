@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from consistency_lab.intervals import Interval
-from consistency_lab.plots.look import IN_CELL, current
+from consistency_lab.plots.fitting import IN_CELL, balanced
+from consistency_lab.plots.look import current
 from consistency_lab.plots.theme import GRID, MUTED, Colour, ink_on
 
 SMALL = 7.0  # points of an interval in a cell: no smaller, or it cannot be read on a screen
@@ -44,7 +44,7 @@ def named(ax: Axes, places: Sequence[float], columns: Sequence[str], rows: Seque
     ax.set_ylim(max(len(rows), 1) - 0.5, -0.5)
     own = current()
     if own.paper:
-        columns, rows = ([fill(name, _NAMES) for name in names] for names in (columns, rows))
+        columns, rows = ([balanced(name, _NAMES) for name in names] for names in (columns, rows))
     # Lines of names would meet those of the next at a slant.
     turned = {"rotation": 90, "va": "center"} if own.narrow else {"rotation": 38}
     ax.set_xticks(places, columns, ha="right", rotation_mode="anchor", **turned)

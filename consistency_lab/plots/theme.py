@@ -9,7 +9,6 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Sequence
-from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,8 @@ from consistency_lab.plots.colours import (
     luminance,
 )
 from consistency_lab.plots.drawable import drawable
-from consistency_lab.plots.look import BELOW, PANEL, SHRINK, STYLE, StyledFigure, blank_figure, current, finish, look
+from consistency_lab.plots.fitting import BELOW, balanced, finish
+from consistency_lab.plots.look import PANEL, SHRINK, STYLE, StyledFigure, blank_figure, current, look
 
 __all__ = [
     "CEILING",
@@ -238,7 +238,7 @@ def label_lines(ax: Axes, ends: Sequence[tuple[float, str, str]], size: float = 
     box = ax.get_position()
     figure = ax.get_figure(root=True)
     assert figure is not None
-    names = [fill(text, _NAMES, break_long_words=False) if current().narrow else text for _, text, _ in ends]
+    names = [balanced(text, _NAMES) if current().narrow else text for _, text, _ in ends]
     lines = max(name.count("\n") + 1 for name in names)
     gap = size * (0.2 + 1.05 * lines) / 72 / max(box.height * figure.get_size_inches()[1] * 0.85, 0.1)
     gap *= SHRINK if current().paper else 1

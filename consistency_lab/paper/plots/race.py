@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from consistency_lab.intervals import as_columns, as_value, interval_names, inte
 from consistency_lab.paper.plots.studies import NAMES, plain_ticks
 from consistency_lab.paper.race.crossing import haste
 from consistency_lab.paper.race.table import crossings, fastest, race_table
+from consistency_lab.plots.fitting import balanced
 from consistency_lab.plots.look import current
 from consistency_lab.plots.reading import need
 from consistency_lab.plots.theme import (
@@ -172,7 +172,7 @@ def speedups(ds: xr.Dataset) -> Figure:
         ax.plot([], [], mark, color=colour, ms=4.5, label=f"than {kind}" + (f": {control}" if control != kind else ""))
     ax.set_yticks(
         range(len(names)),
-        [fill(name, NAMES, break_on_hyphens=False) for name in names] if narrow else names,
+        [balanced(name, NAMES) for name in names] if narrow else names,
         fontsize=8,
     )
     ax.set_ylim(-0.6, len(names) - 0.4)
@@ -182,9 +182,15 @@ def speedups(ds: xr.Dataset) -> Figure:
     ax.tick_params(axis="y", length=0, labelcolor=INK)
     ax.set_xlabel("times sooner at the target (log scale)")
     figure.legend(frameon=False, fontsize=8, loc="outside upper left")
+    said = []
     if len(names) < ds.sizes["contestant"]:
-        text = f"{len(names)} of {ds.sizes['contestant']}: the fastest of every role, then whoever else is fastest. All are in the table."
-        figure.supxlabel(text, fontsize=7.5, color=MUTED, x=0.01, ha="left")
+        said.append(
+            f"{len(names)} of {ds.sizes['contestant']}: the fastest of every role, then whoever else is fastest. All are in the table."
+        )
+    if (table["bound"] != "").any():
+        said.append("Arrow: a bound, as some seed never arrived. Cross: unknown.")
+    if said:
+        figure.supxlabel(" ".join(said), fontsize=7.5, color=MUTED, x=0.01, ha="left")
     return figure
 
 

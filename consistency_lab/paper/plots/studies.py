@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -14,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from consistency_lab.intervals import interval_names, interval_of
+from consistency_lab.plots.fitting import balanced
 from consistency_lab.plots.look import current
 from consistency_lab.plots.theme import (
     DASHES,
@@ -31,7 +31,7 @@ from consistency_lab.plots.theme import (
 
 # The null keeps its colour to itself.
 COLOURS = tuple(colour for colour in SERIES if colour != NULL)
-NAMES = 26  # letters of a line of a name beside the axes of a narrow figure
+NAMES, NAMES_OF_TWO = 26, 21  # letters of a line of a name beside one panel of a narrow figure, and beside two
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "h")
 
 
@@ -44,8 +44,8 @@ class Panel:
         label: of the axis, with the unit.
         title: above the panel.
         lines: named values to compare with.
-        log: a logarithmic axis; values at or below 0 have no place on it and are written as text, and an interval that goes on to there is
-            cut at the edge.
+        log: a logarithmic axis; values at or below 0 have no place on it and are written as text, and an interval that goes on to there
+            ends in an arrow at the edge.
         limits: of the axis; from the data by default. A value beyond them is written at the edge.
     """
 
@@ -68,7 +68,7 @@ def forest(table: pd.DataFrame, panels: Sequence[Panel], groups: Sequence[str] =
         groups: all of a table of several pages, each of which keeps its colour and mark; those of this table by default.
     """
     groups = list(groups or (dict.fromkeys(table["group"]) if "group" in table else [""]))
-    places: list[float] = []
+    narrow, places = current().narrow, list[float]()
     labels: list[tuple[float, str, str, bool]] = []
     colours: list[int] = []
     y = 0.0
@@ -80,9 +80,9 @@ def forest(table: pd.DataFrame, panels: Sequence[Panel], groups: Sequence[str] =
             y += 1
         for row in (table[table["group"] == group] if "group" in table else table).to_dict("records"):
             name = f"{row['name']}{' (unfit)' if row.get('fit') is False else ''}"
-            if current().narrow:
-                name = fill(name, NAMES, break_long_words=False)
-            high = 0.4 * name.count("\n")  # half of what further lines need
+            if narrow:
+                name = balanced(name, NAMES if len(panels) == 1 else NAMES_OF_TWO)
+            high = 0.35 * name.count("\n")  # half of what further lines need
             y += high
             labels.append((y, name, INK, False))
             places.append(y)
@@ -90,12 +90,13 @@ def forest(table: pd.DataFrame, panels: Sequence[Panel], groups: Sequence[str] =
             y += 1 + high
         y += 0.35
     order = pd.concat([table[table["group"] == group] for group in groups]) if "group" in table else table
-    shares = [2.0 if i == 0 and len(panels) == 2 else 1.0 for i in range(len(panels))]
+    shares = [2.0 if i == 0 and len(panels) == 2 and not narrow else 1.0 for i in range(len(panels))]
     width = (
         0.8 + 0.066 * max(len(text) for _, text, *_ in labels) + {1: 4.6, 2: 5.6}.get(len(panels), 2.2 * len(panels))
     )
     above = max(len(panel.lines) for panel in panels)
-    figure, axes = new_figure(width, 0.85 + 0.22 * y, 1, len(panels), sharey=True, width_ratios=shares)
+    few = len(panels) < 3
+    figure, axes = new_figure(width, 0.85 + 0.22 * y, 1, len(panels), fold=not few, sharey=True, width_ratios=shares)
     for ax, panel in zip(axes[0], panels, strict=True):
         _panel(ax, order, panel, places, colours, above)
     axes[0, 0].set_ylim(y - 0.6, -0.8)
@@ -151,6 +152,8 @@ def _panel(
             continue
         if np.isfinite(low) and np.isfinite(high):
             ax.plot([max(low, left) if panel.log else low, high], [y, y], color=ink, lw=1.8, solid_capstyle="butt")
+            if panel.log and low < left:
+                ax.plot([left], [y], "<", color=ink, ms=3.5, clip_on=False, zorder=4)
         elif some:
             inside = value < middle
             ax.annotate(
@@ -209,9 +212,13 @@ def curves(
             n = known.index(name)
             colour = COLOURS[n % len(COLOURS)]
             line = line.sort_values(x, ascending=x != "t")
-            ax.fill_between(line[x], line["low"], line["high"], color=colour, alpha=0.16, lw=0)
-            ax.plot(line[x], line["value"], color=colour, ls=DASHES[n % len(DASHES)], label=str(name))
-            ax.plot(line[x], line["value"], MARKS[n % len(MARKS)], color=colour, ms=3.2, label="_marks")
+            look = {"color": colour, "ls": DASHES[n % len(DASHES)], "marker": MARKS[n % len(MARKS)], "ms": 3.2}
+            if len(line) > 1:
+                ax.fill_between(line[x], line["low"], line["high"], color=colour, alpha=0.16, lw=0)
+                ax.plot(line[x], line["value"], label=str(name), **look)
+            else:  # a band of one point is not seen
+                ends_of = np.abs(line[["low", "high"]].sub(line["value"], axis=0)).to_numpy().T
+                ax.errorbar(line[x], line["value"], ends_of, elinewidth=1.4, label=str(name), **look)
             ends.append((float(line["value"].iloc[-1]), str(name), colour))
         if part.empty:
             note(ax, "no finished rows")
