@@ -68,7 +68,7 @@ def darkened(colour: Colour, least: float = 4.5) -> str:
 
 
 def palette_of(given: str | Sequence[Colour] | None) -> tuple[str, ...] | None:
-    """The colours of a palette, for the names in `SERIES` and in their order; None is the own palette, which is safe for the colour-blind.
+    """The colours of a palette, for the names in `SERIES` and in their order; None is the own palette, of the hues of Okabe and Ito.
 
     Args:
         given: a list of colours, or a name: of a colour sequence or map of matplotlib ("tab10", "Set2", "viridis": a map that is a scale

@@ -160,6 +160,7 @@ def test_a_race_draws_a_dozen_and_has_everybody_in_its_table(script, builders, t
     # Each is faster than the one before: the last of every role, then the fastest of all.
     assert {"control 4", "annealed 4", "density 4", "recipe 4", "paper"} <= set(shown)
     assert shown == sorted(shown, key=list(MANY).index)
+    assert drawn.figures[""][0]._supxlabel.get_text().startswith("12 of 21: the fastest of every role")
     assert list(drawn.table["contestant"]) == list(MANY)
     assert "times sooner than uniform, constant rate: control 4" in drawn.table
     pages = [page for _, page in script("final_table").produce(source(script, tmp_path)).figures.values()]
@@ -275,6 +276,17 @@ def test_an_excess_of_held_out_images_in_old_rows_is_void(script, builders, tmp_
     assert "to t = 0.40 [0.20 to 0.90] (x0 error, u, mlp)" in said["old"]
     assert "of 1 pairs" in said["old"]
     assert said["old"].endswith("left out: over optimal (void: of held-out images).")
+
+
+def test_distances_that_were_measured_once_are_a_forest(script, builders, tmp_path):
+    (tmp_path / "digits").mkdir()
+    raced = builders.race(builders.STANDARD)
+    for name in ("frechet", "evaluation_loss", "evaluation_step"):
+        raced[name][..., :-1] = np.nan
+    builders.save_result(raced, tmp_path / "digits" / "race-standard.nc")
+    ax = script("quality_vs_iterations").produce(source(script, tmp_path)).figures[""][0].axes[0]
+    assert ax.get_yticklabels()[0].get_text() == "after 60 steps"
+    assert [text.get_text() for text in ax.get_yticklabels()[1:]] == list(builders.STANDARD)
 
 
 def test_a_distance_that_does_not_qualify_decides_nothing(script, made):

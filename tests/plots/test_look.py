@@ -11,6 +11,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Text
 
 from consistency_lab.errors import UserError
+from consistency_lab.intervals import Interval
 from consistency_lab.plots import (
     colours,
     curvature,
@@ -22,6 +23,8 @@ from consistency_lab.plots import (
     similarity,
     training,
 )
+from consistency_lab.plots.cells import cell, named
+from consistency_lab.plots.fitting import balanced, note_below
 from consistency_lab.plots.look import WIDTHS, look
 from consistency_lab.plots.save import save_figure
 from consistency_lab.plots.theme import NULL, SAME, contrast, new_figure, themed
@@ -179,6 +182,49 @@ def test_palettes_of_seaborn_are_known_by_name():
 def test_a_look_that_does_not_exist_is_one_sentence(options, words):
     with pytest.raises(UserError, match=re.escape(words)):
         two_lines(**options)
+
+
+@pytest.mark.parametrize(
+    ("line", "most", "expected"),
+    [
+        ("short", 8, "short"),
+        ("uniform + annealing, 750 steps", 26, "uniform +\nannealing, 750 steps"),
+        ("a bb ccc dddd", 9, "a bb\nccc dddd"),
+        ("held-out unbreakable", 4, "held-out\nunbreakable"),
+    ],
+)
+def test_lines_are_broken_between_words_into_equal_ones(line, most, expected):
+    assert balanced(line, most) == expected
+
+
+@pytest.mark.parametrize(
+    ("inches", "expected"), [(1.0, ["0.75", "−0.50 to 0.80"]), (0.5, ["0.75", "−0.50\n0.80"]), (0.1, [])]
+)
+def test_an_interval_in_a_cell_without_room_has_two_lines_or_is_left_out(inches, expected):
+    @themed
+    def one_cell():
+        figure, axes = new_figure(1, 1.2 / 0.8)
+        cell(axes[0, 0], 0, 0, Interval(0.75, -0.5, 0.8), "#ffffff")
+        named(axes[0, 0], [0], [""], [""])
+        figure.get_layout_engine().set(rect=(0, 0, inches / WIDTHS["column"], 1))
+        return figure
+
+    texts = one_cell(style="paper", width="column").axes[0].texts
+    assert [text.get_text() for text in texts if text.get_visible()] == expected
+
+
+@pytest.mark.parametrize("style", ["screen", "paper"])
+def test_notes_stand_below_a_figure_on_each_other(results, style):
+    figure = landscapes.smoothness([results.landscape()], style=style)  # in a column its legend is below, too
+    with look(style):
+        note_below(figure, "first " * 40)
+        note_below(figure, "second")
+    figure.draw_without_rendering()
+    lowest, above = (figure.texts[-2].get_window_extent(), figure.texts[-1].get_window_extent())
+    axes = min(ax.get_tightbbox().y0 for ax in figure.axes)
+    assert 0 <= lowest.y0 < lowest.y1 <= above.y0 < above.y1 <= axes
+    assert max(lowest.x1, above.x1) <= figure.bbox.x1
+    assert "\n" in figure.texts[-2].get_text()
 
 
 # Machado, Oliveira and Fernandes (2009), severity 1, on linear RGB.
