@@ -63,7 +63,8 @@ def _recolour(figure: Figure, palette: Sequence[str]) -> None:
 
     def other(colour: Any, text: bool = False) -> Any:
         """The colour in exchange, with the same opacity; None for what is of no series."""
-        if not isinstance(colour, str | tuple | list | np.ndarray) or str(colour) in ("none", "auto"):
+        is_one = isinstance(colour, str | tuple | list | np.ndarray) and str(colour) not in ("none", "auto")
+        if not is_one:
             return None
         shown = to_hex(colour)
         if shown not in SERIES:
@@ -101,10 +102,15 @@ def _exchange(artist: Any, what: str, other: Any) -> None:
         getattr(artist, f"set_{what}")(new)
 
 
+def _size(text: Text) -> float:
+    """In points."""
+    return float(text.get_fontsize())
+
+
 def _shrink(figure: Figure) -> None:
     for artist in figure.findobj():
         if isinstance(artist, Text):
-            artist.set_fontsize(max(LEAST, SHRINK * artist.get_fontsize()))
+            artist.set_fontsize(max(LEAST, SHRINK * _size(artist)))
         elif isinstance(artist, Line2D):
             artist.set(linewidth=SHRINK * artist.get_linewidth(), markersize=SHRINK * artist.get_markersize())
         elif isinstance(artist, Patch):
@@ -113,7 +119,7 @@ def _shrink(figure: Figure) -> None:
             for axis in (artist.xaxis, artist.yaxis):
                 tick = axis.get_major_ticks(1)[0]
                 # Of those that are made later.
-                axis.set_tick_params(labelsize=max(LEAST, SHRINK * tick.label1.get_fontsize()))
+                axis.set_tick_params(labelsize=max(LEAST, SHRINK * _size(tick.label1)))
 
 
 def _wrap(figure: Figure) -> None:
@@ -125,7 +131,7 @@ def _wrap(figure: Figure) -> None:
         # A label may reach over its axes a little, as far as the ticks do.
         for text, room in (
             (ax.xaxis.label, box.width * wide + 0.25), (ax.yaxis.label, box.height * high + 0.15),
-            (ax.title, box.width * wide), (ax._left_title, box.width * wide),
+            (ax.title, box.width * wide), (ax._left_title, box.width * wide),  # type: ignore[attr-defined]
         ):  # fmt: skip
             _broken(text, room)
         _fit_cells(ax)
@@ -167,7 +173,7 @@ def _fit_cells(ax: Axes) -> None:
 
 def _broken(text: Text, room: float) -> None:
     """Lines of a text that are wider than ``room`` inches are broken between words."""
-    letters = max(8, int(72 * room / (0.56 * text.get_fontsize())))
+    letters = max(8, int(72 * room / (0.56 * _size(text))))
     text.set_text("\n".join(balanced(line, letters) for line in str(text.get_text()).split("\n")))
 
 

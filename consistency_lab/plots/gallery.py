@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from consistency_lab.plots import reading
 from consistency_lab.plots.drawable import with_short_names
@@ -52,7 +53,8 @@ def grid(rows: Sequence[tuple[str, Pixels]], title: str, columns: int = 10) -> F
     if own.paper:
         side = min(0.62, (own.width - 0.8) / columns) / SHRINK
     figure, axes = new_figure(1.3 + 0.62 * columns, 0.45 + side * len(rows), len(rows), columns, fold=False)
-    if own.paper and (engine := figure.get_layout_engine()):
+    engine = figure.get_layout_engine()
+    if own.paper and isinstance(engine, ConstrainedLayoutEngine):
         engine.set(w_pad=0.012, h_pad=0.012, wspace=0.02, hspace=0.02)
     for y, (name, pixels) in enumerate(rows):
         for x in range(columns):

@@ -88,8 +88,8 @@ class Look:
         return self.paper and self.width < NARROW
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """Of matplotlib."""
+    def settings(self) -> Any:
+        """Of matplotlib, by name."""
         return {**STYLE, "savefig.dpi": PAPER_DPI} if self.paper else STYLE
 
 

@@ -247,7 +247,8 @@ def label_lines(ax: Axes, ends: Sequence[tuple[float, str, str]], size: float = 
         if handles and not figure.legends:
             legend_beside(ax)
         kept = [i for i, (_, text, _) in enumerate(ends) if text not in labels]
-        ends, names, heights = ([each[i] for i in kept] for each in (ends, names, heights))
+        ends, names = [ends[i] for i in kept], [names[i] for i in kept]
+        heights = [heights[i] for i in kept]
     for name, (_, _, colour), height in zip(names, ends, spread(heights, gap), strict=True):
         ax.text(1.012, height, name, color=colour, fontsize=size, va="center", ha="left", transform=ax.transAxes)
 

@@ -211,9 +211,7 @@ def test_a_card_says_headline_numbers_provenance_and_data(results):
 
 
 def test_the_figure_of_a_card_can_be_for_a_paper(results):
-    card = cl.show(
-        results.comparison(models=4), style="paper", width="column", palette=["navy", "#c04a00", "olive", "black"]
-    )
+    card = cl.show(results.training(2), style="paper", width="column", palette=["navy", "olive"])
     assert card.figure.get_size_inches()[0] == 3.25
     assert "#000080" in {line.get_color() for line in card.figure.axes[0].lines}
     with pytest.raises(cl.UserError, match="unknown palette"):

@@ -217,7 +217,7 @@ def curves(
                 ax.fill_between(line[x], line["low"], line["high"], color=colour, alpha=0.16, lw=0)
                 ax.plot(line[x], line["value"], label=str(name), **look)
             else:  # a band of one point is not seen
-                ends_of = np.abs(line[["low", "high"]].sub(line["value"], axis=0)).to_numpy().T
+                ends_of = np.abs(line[["low", "high"]].to_numpy() - line[["value"]].to_numpy()).T
                 ax.errorbar(line[x], line["value"], ends_of, elinewidth=1.4, label=str(name), **look)
             ends.append((float(line["value"].iloc[-1]), str(name), colour))
         if part.empty:
