@@ -23,6 +23,7 @@ from consistency_lab.plots.look import LEAST, SHRINK, StyledFigure, current
 
 IN_CELL = ("number", "interval", "reason")  # texts that may not be wider than a unit of the horizontal axis
 BELOW = "below"  # a legend under the axes
+_INSIDE = 0.92  # of a cell, for text: letters are not equally wide in all resolutions
 
 
 def finish(figure: StyledFigure) -> None:
@@ -148,7 +149,7 @@ def _fit_cells(ax: Axes) -> None:
     What still has no room is left out of all cells: it is in the data.
     """
     (left, foot), (right, top) = ax.transData.transform([(0, 0), (1, 1)])
-    wide, high = abs(right - left), abs(top - foot)
+    wide, high = _INSIDE * abs(right - left), abs(top - foot)
     numbers, intervals, _ = every = [[text for text in ax.texts if text.get_gid() == kind] for kind in IN_CELL]
 
     def over(texts: list[Text]) -> bool:
