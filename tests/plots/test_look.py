@@ -198,7 +198,7 @@ def test_lines_are_broken_between_words_into_equal_ones(line, most, expected):
 
 
 @pytest.mark.parametrize(
-    ("inches", "expected"), [(1.0, ["0.75", "−0.50 to 0.80"]), (0.5, ["0.75", "−0.50\n0.80"]), (0.22, [])]
+    ("inches", "expected"), [(1.0, ["0.75", "−0.50 to 0.80"]), (0.62, ["0.75", "−0.50\n0.80"]), (0.22, [])]
 )
 def test_an_interval_in_a_cell_without_room_has_two_lines_or_is_left_out(inches, expected):
     @themed
