@@ -22,9 +22,11 @@ from consistency_lab.errors import UserError
 from consistency_lab.intervals import interval_names, interval_of
 from consistency_lab.paper.plots import frames
 from consistency_lab.paper.tables import plan_sets
+from consistency_lab.plots.fitting import note_below
+from consistency_lab.plots.look import look
 from consistency_lab.plots.save import save_figure
-from consistency_lab.plots.theme import MUTED
 from consistency_lab.presets import TABLES, likeness_plan, race_plan, sizes_plan
+from consistency_lab.store.atomic import atomic_write
 from consistency_lab.store.results import load_result, provenance
 from consistency_lab.store.runs import Store
 from consistency_lab.studies.fleet import Family, Fleet
@@ -42,6 +44,7 @@ class Drawn(NamedTuple):
 
     figures: dict[str, tuple[Figure, pd.DataFrame]]
     sentence: str
+    table: pd.DataFrame | None = None  # what has no room in a figure, for reading
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ class Source:
 
     Attributes:
         preset: on which data. folder: with PRESET/STUDY.jsonl. store: with models and results, for images and curves. result: a cached
-            comparison, for the grid. data_dir: of published sets. notes: what the rows that were read ask to be said of them.
+            comparison, for the grid. data_dir: of published sets. older: where all rows are of an older version, draw them and say so.
+        notes: what the rows that were read ask to be said of them.
     """
 
     preset: str
@@ -58,12 +62,16 @@ class Source:
     store: Path | None = None
     result: Path | None = None
     data_dir: Path | None = None
+    older: bool = False
     notes: dict[str, None] = field(default_factory=dict, compare=False)
 
     def rows(self, study: str, command: str | None = None) -> list[frames.Row]:
         """The finished rows of a study. Raises `MissingRows`, which names the command that makes them: `study` unless another is given."""
         try:
-            found = frames.current_rows(self.folder / self.preset / f"{study}.jsonl")
+            path = self.folder / self.preset / f"{study}.jsonl"
+            found = frames.current_rows(path, self.older)
+            if self.older and not frames.is_current(path):
+                self.notes[frames.OLDER] = None
         except frames.MissingRows as missing:
             raise self.missing(study, str(missing), command or f"study {study} --preset {self.preset}") from None
         if note := frames.old_rules(found):
@@ -146,7 +154,8 @@ def main(produce: Produce, file: str, arguments: Sequence[str] | None = None) ->
     given = parser.parse_args(arguments)
     try:
         source = source_of(given)
-        finish(produce(source), Path(file).stem, given.out or given.rows / given.preset, list(source.notes))
+        with look(given.style, given.width, palette(given.palette)):
+            finish(produce(source), Path(file).stem, given.out or given.rows / given.preset, list(source.notes))
     except UserError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
@@ -158,32 +167,54 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="folder of the figures; ROWS/PRESET by default")
     parser.add_argument("--store", type=Path, help="store with the preset's models: makes images and curves anew")
     parser.add_argument("--data-dir", type=Path, help="folder with the files of published sets, for --store")
+    parser.add_argument("--older", action="store_true", help="draw rows of older versions where there are no others")
+    parser.add_argument("--style", choices=("screen", "paper"), default="screen", help="paper: small text, exact width")
+    parser.add_argument("--width", help="of a figure for paper: column (3.25 in), page (6.75 in), or inches")
+    parser.add_argument("--palette", help="name of a palette of matplotlib or seaborn, or colours with commas")
     parser.add_argument("--result", type=Path, help="a comparison (.nc) whose images the same-noise grid shows")
 
 
 def source_of(given: argparse.Namespace) -> Source:
-    return Source(given.preset, given.rows, given.store, given.result, given.data_dir)
+    return Source(given.preset, given.rows, given.store, given.result, given.data_dir, given.older)
+
+
+def palette(given: str | None) -> str | list[str] | None:
+    """A palette as options say it: a name, or colours with commas between them."""
+    return given.split(",") if given and "," in given else given
 
 
 def finish(drawn: Drawn, script: str, out: Path, notes: Sequence[str] = ()) -> None:
-    """Write ``figure-SCRIPT[-NAME]`` as png, pdf and csv, and print the sentence. (STUDY.csv is the study's own table.)
+    """Write ``figure-SCRIPT[-NAME]`` as png, pdf and csv, the table as ``table-SCRIPT.md``, and print the sentence.
 
     ``notes`` on the rows stand under every figure and behind the sentence.
     """
     for name, (figure, frame) in drawn.figures.items():
         if notes:
-            figure.text(0.01, -0.01, "\n".join(notes), fontsize=6, color=MUTED, va="top", wrap=True)
+            note_below(figure, " ".join(notes))
         png, *_ = save_figure(figure, out / stem(script, name), frame)
         # They are committed: few colours are enough, and a third of the size.
         with Image.open(png) as picture:
             fewer = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
         fewer.save(png, optimize=True)
+    if drawn.table is not None:
+        atomic_write(
+            out / f"table-{hyphened(script)}.md", "\n\n".join([drawn.sentence, *notes, _in_markdown(drawn.table)])
+        )
     print(" ".join([drawn.sentence, *notes]), flush=True)
 
 
 def stem(script: str, name: str = "") -> str:
     """The name of the files of a script's figure."""
-    return f"figure-{script.replace('_', '-')}{f'-{name}' if name else ''}"
+    return f"figure-{hyphened(script)}{f'-{name}' if name else ''}"
+
+
+def hyphened(script: str) -> str:
+    return script.replace("_", "-")
+
+
+def _in_markdown(table: pd.DataFrame) -> str:
+    lines = [list(table), ["---"] * table.shape[1], *table.astype(str).to_numpy().tolist()]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 # How numbers are said.

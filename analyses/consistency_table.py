@@ -105,9 +105,9 @@ def produce(source: Source) -> Drawn:
             )
         )
     sets = over_sets(source)
-    figures = {"": (forest(table, panels, width=8.4), table)}
+    figures = {"": (forest(table, panels), table)}
     if sets["name"].nunique() > 1:
-        figures["sets"] = (forest(sets, panels[:1], width=6.4), sets)
+        figures["sets"] = (forest(sets, panels[:1]), sets)
     return Drawn(figures, sentence(tables).removesuffix(".") + across(sets) + ".")
 
 

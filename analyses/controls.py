@@ -67,7 +67,7 @@ def produce(source: Source) -> Drawn:
     panel = Panel(
         "score", f"score, {METRIC} (no unit; 1 = the same image)", lines={"other noise (null)": 0.0}, limits=(low, 1.02)
     )
-    return Drawn({"": (forest(table, [panel], width=7.6), table)}, sentence(table))
+    return Drawn({"": (forest(table, [panel]), table)}, sentence(table))
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def produce(source: Source) -> Drawn:
             "share", "share of the curve's area\nat t < 0.5", "at low noise", {"flat curve": 0.5}, limits=(-0.04, 1.04)
         ),
     ]
-    figures = {"": (forest(table, panels, width=8.6), table), **figures}
+    figures = {"": (forest(table, panels), table), **figures}
     return Drawn(figures, sentence(table, pd.concat(every, ignore_index=True)))
 
 

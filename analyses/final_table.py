@@ -5,10 +5,13 @@ from __future__ import annotations
 import pandas as pd
 from _common import Drawn, Source, listed, main, of, relation
 
+from consistency_lab.intervals import interval_names
 from consistency_lab.paper.plots.studies import Panel, forest
 from consistency_lab.paper.race.table import fastest, finals_table, race_table
+from consistency_lab.plots.look import current
 
 CLAIMED = ("paper", "recipe")
+LINES, LINES_OF_COLUMN = 28, 22  # of a page
 MEASURES = {"loss": "held-out loss", "frechet": "Frechet distance"}
 
 
@@ -27,6 +30,21 @@ def sentence(ends: pd.DataFrame, best: dict[str, str], unqualified: list[str]) -
     return f"At the end (over seeds): {'; '.join(parts) if parts else 'no recipe was raced'}{caution}."
 
 
+def pages(ends: pd.DataFrame, most: int = LINES) -> list[pd.DataFrame]:
+    """The table in pages of at most ``most`` lines, headings among them; a group that does not fit on what is left begins the next."""
+    found: list[list[pd.DataFrame]] = [[]]
+    left = most
+    for _, group in ends.groupby("group", sort=False):
+        for first in range(0, len(group), most - 1):
+            part = group.iloc[first : first + most - 1]
+            if len(part) + 1 > left:
+                found.append([])
+                left = most
+            found[-1].append(part)
+            left -= len(part) + 1
+    return [pd.concat(page, ignore_index=True) for page in found if page]
+
+
 def produce(source: Source) -> Drawn:
     race = source.race("standard")
     ends, speed = finals_table(race), race_table(race)
@@ -38,16 +56,26 @@ def produce(source: Source) -> Drawn:
     best = float(ends["loss"].min())
     # Where contestants end; what is far from there is written, not drawn.
     near = (0.95 * best, 1.5 * best)
+    known = ends[interval_names("frechet")].to_numpy(dtype=float)
+    known = known[known > 0]
+    same = (known.min() / 1.4, known.max() * 1.4)  # on every page
     panels = [
         Panel("loss", "held-out loss at the end\n(uniform t, eps units)", limits=near),
-        Panel("frechet", "Frechet distance at the end\n(classifier features, no unit; log scale)", log=True),
+        Panel(
+            "frechet", "Frechet distance at the end\n(classifier features, no unit; log scale)", log=True, limits=same
+        ),
     ]
     named = zip(MEASURES.values(), race["qualified"].values, strict=True)
     unqualified = [words for words, good in named if not good]
     target = float(race["target"].values[-1])
     entries = speed.groupby("role", sort=False)["contestant"].unique()
     chosen = {str(role): fastest(race, list(names), target) for role, names in entries.items()}
-    return Drawn({"": (forest(ends, panels, width=9.6), ends)}, sentence(ends, chosen, unqualified))
+    most = LINES_OF_COLUMN if current().narrow else LINES
+    figures = {
+        ("" if i == 1 else f"page-{i}"): (forest(page, panels, list(order)), page)
+        for i, page in enumerate(pages(ends, most), start=1)
+    }
+    return Drawn(figures, sentence(ends, chosen, unqualified))
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from _common import add_options, finish, source_of
+from _common import add_options, finish, palette, source_of
 
 from consistency_lab.errors import UserError
 from consistency_lab.paper.plots.frames import MissingRows
+from consistency_lab.plots.look import look
 
 SCRIPTS = (
     *("same_noise_grid", "consistency_table", "controls", "similarity_along_t", "parametrisation", "streams"),
@@ -30,9 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in SCRIPTS:
         try:
             own = replace(source, notes={})
-            drawn = importlib.import_module(name).produce(own)
-            print(f"{name}: ", end="")
-            finish(drawn, name, given.out or given.rows / given.preset, list(own.notes))
+            with look(given.style, given.width, palette(given.palette)):
+                drawn = importlib.import_module(name).produce(own)
+                print(f"{name}: ", end="")
+                finish(drawn, name, given.out or given.rows / given.preset, list(own.notes))
         except MissingRows as missing:
             print(f"{name}: skipped; {missing}", flush=True)
         except UserError as error:

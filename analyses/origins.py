@@ -52,7 +52,7 @@ def produce(source: Source) -> Drawn:
             "residual", "score of what is left\n(mse, no unit)", "left over", {"other noise": 0.0}, limits=(low, 1.02)
         ),
     ]
-    return Drawn({"": (forest(frame, panels, width=8.0), frame)}, sentence(frame))
+    return Drawn({"": (forest(frame, panels), frame)}, sentence(frame))
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def produce(source: Source) -> Drawn:
         panels.append(
             Panel("frechet", "Frechet distance\n(classifier features, no unit;\nlog scale, lower is better)", log=True)
         )
-    return Drawn({"": (forest(drawn, panels, width=8.4), table)}, sentence(tables))
+    return Drawn({"": (forest(drawn, panels), table)}, sentence(tables))
 
 
 if __name__ == "__main__":

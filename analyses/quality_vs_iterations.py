@@ -6,7 +6,7 @@ import pandas as pd
 from _common import Drawn, Source, listed, main, said
 
 from consistency_lab.paper.plots.race import quality_frame, shown
-from consistency_lab.paper.plots.studies import curves
+from consistency_lab.paper.plots.studies import Panel, curves, forest
 from consistency_lab.paper.race.table import finals_table
 
 
@@ -32,10 +32,14 @@ def produce(source: Source) -> Drawn:
     metric = str(race["metric"].values[1])
     high = 1.3 * max(table["value"].quantile(0.75), references["frechet"].drop_duplicates().median())
     lines = {name: value for name, value in lines.items() if value < high}
-    labels = {"frechet": f"{metric.replace(' (', chr(10) + '(')}\n(no unit; log scale, lower is better)"}
-    figure = curves(
-        table, "step", "training step (log scale)", labels, lines=lines, logx=True, logy=True, width=8.4, height=4.2
-    )
+    label = f"{metric.replace(' (', chr(10) + '(')}\n(no unit; log scale, lower is better)"
+    if table["name"].is_unique:  # evaluated once: no curves
+        once = table.sort_values("step", kind="stable").rename(columns={"low": "value_low", "high": "value_high"})
+        once = once.assign(group=[f"after {step} steps" for step in once["step"]])
+        figure = forest(once, [Panel("value", label, lines=lines, log=True)])
+    else:
+        text, both = "training step (log scale)", {"logx": True, "logy": True}
+        figure = curves(table, "step", text, {"frechet": label}, lines=lines, height=4.2, **both)
     return Drawn({"": (figure, table)}, sentence(table, bool(race["qualified"].values[1])))
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from textwrap import fill
-
 import pandas as pd
 from _common import Drawn, Source, listed, main, said
 
@@ -38,16 +36,25 @@ def sentence(table: pd.DataFrame, best: dict[str, tuple[str, int]]) -> str:
     )
 
 
+def everybody(table: pd.DataFrame) -> pd.DataFrame:
+    """Every contestant, a column for every kind of control with the control's name, in words."""
+    lines: dict[str, dict[str, str]] = {}
+    for row in table.to_dict("records"):
+        control = "" if row["control"] == row["against"] else f": {row['control']}"
+        known = row["bound"] == "" and pd.notna(row["speedup_low"])
+        ends = f" [{row['speedup_low']:.2f}, {row['speedup_high']:.2f}]" if known else ""
+        value = "unknown" if row["bound"] == "unknown" else f"{row['bound']} {row['speedup']:.2f}{ends}".strip()
+        lines.setdefault(row["contestant"], {})[f"times sooner than {row['against']}{control}"] = value
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("contestant").reset_index()
+
+
 def produce(source: Source) -> Drawn:
     race = source.race("standard")
     table, target = race_table(race), float(race["target"].values[-1])
     entries = table.groupby("role", sort=False)["contestant"].unique()
     best = {str(role): (fastest(race, list(names), target), len(names)) for role, names in entries.items()}
-    figure = speedups(race)
-    for ax in figure.axes:  # names of contestants are longer than panels are wide
-        title = ax.get_title(loc="left")
-        ax.set_title("\n".join(fill(line, 26) for line in title.splitlines()), loc="left", fontsize=8)
-    return Drawn({"": (figure, table), "loss": (curves(race), curves_frame(race, shown(race)))}, sentence(table, best))
+    figures = {"": (speedups(race), table), "loss": (curves(race), curves_frame(race, shown(race)))}
+    return Drawn(figures, sentence(table, best), everybody(table))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
-from _common import Drawn, Source, main, of
+from _common import Drawn, Source, listed, main, of
 from _stored import committed, image_frame, images_of, short
 
 from consistency_lab.diffusion.noise import SharedNoise
@@ -17,6 +17,7 @@ from consistency_lab.similarity.compare import compare
 from consistency_lab.store.results import load_result
 
 COLUMNS = 10  # images of a row
+ROWS = 10  # models at most
 METRIC = "mse"
 
 
@@ -67,14 +68,35 @@ def sentence(own: pd.DataFrame) -> str:
     )
 
 
+def chosen(table: pd.DataFrame, kinds: dict[str, str]) -> tuple[pd.DataFrame, str]:
+    """Images of two models, the least that can be alike, of as many families as `ROWS` has room for; and what is to be said of the rest.
+
+    The first family of every kind comes before others.
+    """
+    models = {str(family): list(dict.fromkeys(own["model"])) for family, own in table.groupby("family", sort=False)}
+    firsts = list({kind: family for family, kind in reversed(kinds.items())}.values())
+    shown: list[str] = []
+    for family in sorted(models, key=lambda family: family not in firsts):
+        shown += models[family][: min(2, ROWS - len(shown))]
+    without = [family for family, each in models.items() if not set(each) & set(shown)]
+    few = len(shown) < sum(map(len, models.values()))
+    said = (
+        f" ({len(shown)} of {sum(map(len, models.values()))} models{'; without ' + listed(without) if without else ''})"
+        if few
+        else ""
+    )
+    return table[table["model"].isin(shown)], said
+
+
 def produce(source: Source) -> Drawn:
     if source.result is not None:
         return from_result(source)
     rows = source.rows("likeness")
     those = frames.measured_alike(rows, "family")
     table = committed(source, "same_noise_grid", those) if source.store is None else drawn_by(source, those)
-    lines = [(str(model), images_of(part)) for model, part in table.groupby("model", sort=False)]
-    figure = grid(lines, "same noise in each column of a family", COLUMNS)
+    shown, left = chosen(table, {str(family): source.kind(str(family)) for family in table["family"].unique()})
+    lines = [(str(model), images_of(part)) for model, part in shown.groupby("model", sort=False)]
+    figure = grid(lines, f"same noise in each column of a family{left}", COLUMNS)
     return Drawn({"": (figure, table)}, sentence(frames.families(rows)))
 
 

@@ -7,17 +7,18 @@ from _common import KINDS, Drawn, Source, against, hull, listed, main
 
 from consistency_lab.intervals import interval_names, is_bound
 from consistency_lab.paper.plots import frames
-from consistency_lab.paper.plots.studies import Panel, forest
+from consistency_lab.paper.plots.dots import dots, over_yardstick
 from consistency_lab.paper.why import LINE_SPAN
 
-# (probe, number, label of the axis, logarithmic)
+# (probe, number, words)
 NUMBERS = (
-    ("line", "relative_curvature", "relative curvature\n(per squared filter norm;\nlog scale)", True),
-    ("line", "roughness", "roughness on ±{:g}\n(share of the line's range;\nlog scale)", True),
-    ("between", "relative_barrier", "relative barrier\n(of the mean loss; log scale)", True),
-    ("curvature", "hessian_relative_trace", "Hessian's relative trace\n(per squared filter norm;\nlog scale)", True),
-    ("curvature", "hessian_relative_top", "its largest eigenvalue\n(relative; log scale)", True),
+    ("line", "relative_curvature", "relative curvature\n(per squared filter norm)"),
+    ("line", "roughness", "roughness on ±{:g}\n(share of the line's range)"),
+    ("between", "relative_barrier", "relative barrier\n(of the mean loss)"),
+    ("curvature", "hessian_relative_trace", "Hessian's relative trace\n(per squared filter norm)"),
+    ("curvature", "hessian_relative_top", "its largest eigenvalue\n(relative)"),
 )
+YARDSTICK = "diffusion"
 
 
 # Roughness is that of a span; each number stands with its own, and the kinds are held against each other on every span that rows know.
@@ -61,8 +62,8 @@ def sentence(table: pd.DataFrame, drawn: dict[str, str]) -> str:
 
 def produce(source: Source) -> Drawn:
     rows, table = source.rows("why"), pd.DataFrame()
-    panels = []
-    for probe, number, label, log in NUMBERS:
+    labels: dict[str, str] = {}
+    for probe, number, label in NUMBERS:
         try:
             found = frames.probes(rows, probe)
         except frames.MissingRows:
@@ -72,14 +73,15 @@ def produce(source: Source) -> Drawn:
             columns = interval_names(column)
             part = found.set_index(["name", "kind"]).reindex(columns=columns).astype(float)
             table = part if table.empty else table.join(part, how="outer")
-            panels.append(Panel(column, text, log=log))
-    if not panels:
+            labels[column] = text
+    if not labels:
         raise source.missing("why", "there are no lines and spectra in the rows", f"study why --preset {source.preset}")
     table = table.reset_index()
     table.insert(0, "group", table["kind"])
     table = table.sort_values("kind", key=lambda kinds: kinds.map(list(KINDS).index), kind="stable", ignore_index=True)
-    figure = forest(table, panels, width=1.6 + 2.2 * len(panels))
-    return Drawn({"": (figure, table)}, sentence(table, {panel.value: panel.label for panel in panels}))
+    scaled = over_yardstick(table, labels, YARDSTICK)
+    figure = dots(scaled, f"times the median of {YARDSTICK} models (log scale; less is smoother)")
+    return Drawn({"": (figure, table)}, sentence(table, labels))
 
 
 if __name__ == "__main__":

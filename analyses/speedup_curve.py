@@ -80,7 +80,7 @@ def produce(source: Source) -> Drawn:
     ends = drawn[["value", "low", "high"]].to_numpy(dtype=float)
     figure = curves(
         drawn, "fraction", "target: the loss that a uniform run had reached at this share of its steps", labels, lines={"as soon": 1.0},
-        ylim=(min(0.9, 0.95 * float(np.nanmin(ends))), 1.05 * float(np.nanmax(ends))), width=8.4, height=2.4,
+        ylim=(min(0.9, 0.95 * float(np.nanmin(ends))), 1.05 * float(np.nanmax(ends))), height=2.4,
     )  # fmt: skip
     return Drawn({"": (figure, table)}, sentence(table, who))
 

@@ -14,6 +14,7 @@ from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.paper.plots import frames, studies
 from consistency_lab.plots import probe_frames
 from consistency_lab.plots.gallery import gallery_rows, grid
+from consistency_lab.plots.look import current
 from consistency_lab.similarity.compare import compare
 
 SAMPLES, LEVELS = 2, 10
@@ -57,7 +58,9 @@ def strip(table: pd.DataFrame) -> Figure:
     times = sorted(set(table["t"]), reverse=True)
     figure = grid(lines, "estimate of the image at time t (1 = noise, 0 = the image that is drawn)", len(times))
     for ax, t in zip(figure.axes, times, strict=False):
-        ax.set_title(f"t = {t:.2g}", fontsize=7.5, fontweight="normal", loc="center")
+        ax.set_title(
+            f"{t:.2g}" if current().narrow else f"t = {t:.2g}", fontsize=7.5, fontweight="normal", loc="center"
+        )
     return figure
 
 

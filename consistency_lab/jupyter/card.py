@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 
@@ -17,6 +18,8 @@ from consistency_lab.kinds.registry import kind_of
 from consistency_lab.kinds.words import facts_of, machine
 from consistency_lab.markup import bullets, table
 from consistency_lab.plots import generic
+from consistency_lab.plots.colours import Colour
+from consistency_lab.plots.look import look
 from consistency_lab.plots.reading import shown
 
 
@@ -41,23 +44,35 @@ class Card:
         return self.sentence
 
 
-def show(result: xr.Dataset) -> Card:
+def show(
+    result: xr.Dataset,
+    *,
+    style: str | None = None,
+    width: str | float | None = None,
+    palette: str | Sequence[Colour] | None = None,
+) -> Card:
     """A result at a glance.
 
     In a notebook it is shown as the last line of a cell; after ``%load_ext consistency_lab`` results show themselves so.
 
     Args:
         result: of any kind (`KINDS`).
+        style: of the figure: "screen", or "paper" for one that is exactly ``width`` wide, with text of at least 6 points.
+        width: of a figure for paper: "column" (3.25 inches), "page" (6.75 inches, the default), or inches from 2.5 to 12.
+        palette: colours of the figure's series: a list, or a name that matplotlib or, where it is installed, seaborn knows. The own palette
+            by default, whose first four can be told apart by the colour-blind.
 
     Returns:
         A card with ``figure`` and ``sentence``; in a notebook also warnings, numbers with intervals, how the result was made, and the data.
 
     Raises:
-        UserError: something that is no result, or holds no numbers.
+        UserError: something that is no result, or holds no numbers; a style, width or palette that does not exist.
     """
     result = shown(result)
     kind = kind_of(result)
-    first, sentence = next(iter(kind.figures(result)), None), kind.sentence(result)
+    with look(style, width, palette):
+        first = next(iter(kind.figures(result)), None)
+    sentence = kind.sentence(result)
     if first is None:
         raise UserError(f"this result of kind {result.attrs['kind']!r} has no figure to show.")
     return Card(first.figure, sentence, _html(result, sentence, figure_html(first.figure, f"{first.name}: {sentence}")))

@@ -15,7 +15,7 @@ from consistency_lab.kinds.gallery import shown_samples
 from consistency_lab.kinds.numbers import number, score_text
 from consistency_lab.plots import frames, reading
 from consistency_lab.plots.gallery import gallery_rows, show_image
-from consistency_lab.plots.theme import INK, MUTED, NULL, SAME, label_lines, themed, time_axis
+from consistency_lab.plots.theme import INK, MUTED, NULL, SAME, blank_figure, label_lines, themed, time_axis
 from consistency_lab.similarity.quantities import higher_is_alike
 
 LOOKS: dict[str, tuple[str, Any]] = {"family": (SAME, "-"), "null": (NULL, (0, (6, 2)))}
@@ -39,7 +39,7 @@ def sample_view(ds: xr.Dataset, t: float, sample: int, metric: str) -> Figure:
     table = frames.curves(ds, metric)
     column = sample_labels(ds).index(sample)
     rows = gallery_rows(ds, t) if "images" in ds else []
-    figure = Figure(figsize=(8.4, 4.6 if rows else 3.2), layout="constrained")
+    figure = blank_figure(8.4, 4.6 if rows else 3.2)
     lower: Any = figure
     if rows:
         halves: Any = figure.subfigures(2, 1, height_ratios=[1.4, 3.2])

@@ -78,6 +78,7 @@ def _one(ax: Axes, lines: list[pd.DataFrame], looks: list[tuple[str, Any]], name
         ax.set_ylim(min(0.0, positive.min()) - 0.15 * reach, max(0.0, positive.max()) + 0.25 * reach)
 
 
+@themed
 def agreement(ds: xr.Dataset) -> Figure:
     """Spearman's rank correlation between definitions, each with its 95 % interval over images."""
     ds = reading.need(ds, "difficulty")
@@ -87,7 +88,8 @@ def agreement(ds: xr.Dataset) -> Figure:
 @themed
 def agreement_matrix(table: pd.DataFrame, known: list[str]) -> Figure:
     """The same of a table of `difficulty_correlations`, over the definitions that it knows."""
-    figure, axes = new_figure(1.3 + WIDE * (len(known) - 1), 1.5 + 0.46 * len(known))
+    beside = 0.5 + 0.08 * max(map(len, known), default=0)  # inches of names
+    figure, axes = new_figure(beside + WIDE * (len(known) - 1), 1.5 + 0.46 * len(known))
     ax, size = axes[0, 0], len(known)
     for row in table.to_dict("records"):
         x, y, rho = known.index(row["first"]), known.index(row["second"]) - 1, interval_of(row, "rho")

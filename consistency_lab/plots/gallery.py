@@ -8,15 +8,18 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from consistency_lab.plots import reading
 from consistency_lab.plots.drawable import with_short_names
+from consistency_lab.plots.look import SHRINK, current
 from consistency_lab.plots.theme import INK, MUTED, new_figure, themed
 
 Pixels = np.ndarray
 _DIMS = ("shown", "row", "column", "channel")
 
 
+@themed
 def gallery(ds: xr.Dataset, t: float = 0.0, columns: int = 10) -> Figure:
     """Models (and references) as rows, shared noise as columns: x0 estimates at the grid time nearest to ``t``."""
     ds = with_short_names(reading.need(ds, "comparison", "images"))
@@ -46,7 +49,13 @@ def show_image(ax: Axes, pixels: Pixels) -> None:
 def grid(rows: Sequence[tuple[str, Pixels]], title: str, columns: int = 10) -> Figure:
     """Images of one name in a row: ``(columns, row, column, channel)`` each, 0 to 255; rows may differ in how many they have."""
     columns = min(columns, max(len(pixels) for _, pixels in rows))
-    figure, axes = new_figure(1.3 + 0.62 * columns, 0.45 + 0.62 * len(rows), len(rows), columns)
+    own, side = current(), 0.62
+    if own.paper:
+        side = min(0.62, (own.width - 0.8) / columns) / SHRINK
+    figure, axes = new_figure(1.3 + 0.62 * columns, 0.45 + side * len(rows), len(rows), columns, fold=False)
+    engine = figure.get_layout_engine()
+    if own.paper and isinstance(engine, ConstrainedLayoutEngine):
+        engine.set(w_pad=0.012, h_pad=0.012, wspace=0.02, hspace=0.02)
     for y, (name, pixels) in enumerate(rows):
         for x in range(columns):
             ax = axes[y, x]

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from consistency_lab.plots.theme import STYLE
+from consistency_lab.plots.look import Look, StyledFigure
 from consistency_lab.store.atomic import atomic_write
 from consistency_lab.store.results import csv_text
 
@@ -36,9 +36,12 @@ def save_figure(figure: Figure, stem: str | Path, frame: pd.DataFrame) -> tuple[
     stem = Path(stem)
     # Not with_suffix: a name such as "loss at t=0.3" has a dot of its own.
     png, pdf, csv = (stem.with_name(stem.name + suffix) for suffix in SUFFIXES)
-    with matplotlib.rc_context(STYLE):
+    own = figure.look if isinstance(figure, StyledFigure) else Look()
+    # A figure for paper keeps its width; of others what stands out is kept and margins are not.
+    cut: dict[str, Any] = {} if own.paper else {"bbox_inches": "tight"}
+    with matplotlib.rc_context(own.settings):
         for path, dates in ((png, {}), (pdf, {"CreationDate": None})):
-            atomic_write(path, drawn(figure, path.suffix[1:], metadata=dates, bbox_inches="tight"))
+            atomic_write(path, drawn(figure, path.suffix[1:], metadata=dates, **cut))
     atomic_write(csv, to_csv(frame))
     return png, pdf, csv
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from consistency_lab.intervals import Interval, interval_of
 from consistency_lab.plots import frames, reading
 from consistency_lab.plots.cells import WIDE, cell, empty_cell, named
+from consistency_lab.plots.look import current
 from consistency_lab.plots.theme import (
     CEILING,
     MUTED,
@@ -104,7 +105,8 @@ def heatmap(ds: xr.Dataset, metric: str) -> Figure:
         else:
             empty_cell(ax, places[j], i)
     named(ax, places, models + references, models)
-    ax.set_aspect(_FLAT)
+    if not current().paper:  # in a paper cells have the room that there is
+        ax.set_aspect(_FLAT)
     what = "consistency score at t = 0 (no unit)" if scored else "mean at t = 0"
     ax.set_title(f"{what}\n{metric if scored else reading.quantity(ds, metric)}")
     return figure

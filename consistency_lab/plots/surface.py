@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from consistency_lab.plots.landscapes import SHADES, plane_frame
 from consistency_lab.plots.reading import model_of, need
-from consistency_lab.plots.theme import GRID, MUTED, note, themed
+from consistency_lab.plots.theme import GRID, MUTED, blank_figure, note, themed
 
 MOST = 40  # cells along an axis: finer ones are not seen, and every cell is a polygon of the page
 
@@ -28,7 +28,7 @@ def surface(ds: xr.Dataset) -> Figure:
     table = plane_frame(ds)
     grid = table[table["name"] == "mean"].pivot(index="y", columns="x", values="relative")
     x, y, z = grid.columns.to_numpy(), grid.index.to_numpy(), grid.to_numpy()
-    figure = Figure(figsize=(5.2, 4.0), layout="constrained")
+    figure = blank_figure(5.2, 4.0)
     if not np.isfinite(z).all() or not (z > 0).all():
         note(figure.subplots(), "the loss is not positive and finite everywhere")
         return figure

@@ -1,109 +1,111 @@
-"""One look for every figure: colours that a page can exchange for the dark, labels at the lines, one direction of time.
+"""What every figure shares: its sizes in its look, labels at the lines, one direction of time.
 
-Figures are `matplotlib.figure.Figure` objects made here; pyplot and its global state are never touched.
+Figures are `consistency_lab.plots.look.StyledFigure` objects made here; pyplot and its global state are never touched.
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeAlias
+from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import Formatter, LogFormatterMathtext
 
+from consistency_lab.plots.colours import (
+    CEILING,
+    DASHES,
+    GRID,
+    INK,
+    LEVELS,
+    MUTED,
+    NULL,
+    ON_DARK,
+    ON_LIGHT,
+    PALETTE,
+    REFERENCE,
+    SAME,
+    SERIES,
+    Colour,
+    contrast,
+    ink_on,
+    luminance,
+)
 from consistency_lab.plots.drawable import drawable
+from consistency_lab.plots.fitting import BELOW, balanced, finish
+from consistency_lab.plots.look import PANEL, SHRINK, STYLE, StyledFigure, blank_figure, current, look
 
-P = ParamSpec("P")
-Colour: TypeAlias = str | tuple[float, float, float] | tuple[float, float, float, float]
-
-# name -> (on white, on dark). The page swaps the first for the second, so no first colour may appear twice. Series
-# follow Okabe and Ito's colour-blind safe hues, darkened or lightened to the contrast that text needs (4.5 to 1).
-PALETTE: dict[str, tuple[str, str]] = {
-    "ink": ("#1d2430", "#e8ebf0"),
-    "muted": ("#586474", "#a3aebd"),
-    "grid": ("#dfe3e8", "#333b47"),
-    "same": ("#0068a6", "#56b4e9"),
-    "null": ("#c04a00", "#ff9a55"),
-    "ceiling": ("#007a5a", "#35c79c"),
-    "reference": ("#8d4a86", "#dd9bd6"),
-    "series-ochre": ("#8a6100", "#e0b040"),
-    "series-teal": ("#20707f", "#74cfdf"),
-    "series-rose": ("#b02a56", "#ff8fb0"),
-    "series-slate": ("#4a4f9c", "#a8aef0"),
-}
-INK, MUTED, GRID, SAME, NULL, CEILING, REFERENCE = (light for light, _ in list(PALETTE.values())[:7])
-SERIES: tuple[str, ...] = (SAME, NULL, CEILING, REFERENCE, *(light for light, _ in list(PALETTE.values())[7:]))
-# A second cue beside colour, in the order of SERIES.
-DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
-# Noise levels in their order, noise first. All can be seen on white and on dark (3 to 1), so that hue alone tells them apart, beside a bar.
-LEVELS = LinearSegmentedColormap.from_list("levels", ["#6a5fd0", "#a04fb8", "#cc4f86", "#d9653f", "#b98a1c"])
-# Text on coloured cells: not in the palette, because the cell keeps its colour in the dark. Black and white, because of these the better
-# one has a contrast of at least 4.58 to any colour.
-ON_LIGHT, ON_DARK = "#000000", "#ffffff"
-
-# Any: matplotlib's stubs want literal names of settings, which differ between its versions.
-STYLE: Any = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 9.0,
-    "axes.titlesize": 9.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.labelsize": 9.0,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.unicode_minus": True,
-    "axes.formatter.useoffset": False,
-    "grid.color": GRID,
-    "grid.linewidth": 0.7,
-    "text.color": INK,
-    # A model may be called "$x_" or "a$b$": names are shown as they are.
-    "text.parse_math": False,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-    "lines.linewidth": 1.8,
-    "lines.solid_capstyle": "round",
-    "svg.fonttype": "none",
-    "svg.hashsalt": "consistency_lab",
-    "pdf.fonttype": 42,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "savefig.facecolor": "white",
-    "savefig.dpi": 160,
-}
+__all__ = [
+    "CEILING",
+    "DASHES",
+    "GRID",
+    "INK",
+    "LEVELS",
+    "MUTED",
+    "NULL",
+    "ON_DARK",
+    "ON_LIGHT",
+    "PALETTE",
+    "REFERENCE",
+    "SAME",
+    "SERIES",
+    "STYLE",
+    "Colour",
+    "blank_figure",
+    "contrast",
+    "ink_on",
+    "label_lines",
+    "legend_beside",
+    "luminance",
+    "new_figure",
+    "note",
+    "spread",
+    "themed",
+    "time_axis",
+]
+_NAMES = 16  # letters of a name beside the axes of a narrow figure
+_LOOK = [
+    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+    for name, annotation in (
+        ("style", "str | None"),
+        ("width", "str | float | None"),
+        ("palette", "str | Sequence[Colour] | None"),
+    )
+]
 
 
-def themed(plot: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Run a plot function under `STYLE`, on what a figure has a place for (`drawable`); the caller's settings of matplotlib stay."""
+def themed(plot: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Run a plot function in its look, on what a figure has a place for (`drawable`); the caller's settings of matplotlib stay.
+
+    The function gets the keywords ``style``, ``width`` and ``palette`` of `consistency_lab.plots.look.look`.
+    """
 
     @functools.wraps(plot)
-    def inside(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with matplotlib.rc_context(STYLE):
-            figure = plot(*map(drawable, args), **kwargs)
+    def inside(
+        *args: Any,
+        style: str | None = None,
+        width: str | float | None = None,
+        palette: str | Sequence[Colour] | None = None,
+        **options: Any,
+    ) -> Figure:
+        with look(style, width, palette):
+            figure = plot(*map(drawable, args), **options)
             for ax in figure.axes:
                 for axis in (ax.xaxis, ax.yaxis):
                     for ticker in (axis.major, axis.minor):
                         if isinstance(ticker.formatter, LogFormatterMathtext):
                             ticker.formatter = _Powers(ticker.formatter)
                             ticker.formatter.set_axis(axis)
+            if isinstance(figure, StyledFigure):
+                finish(figure)
             return figure
 
+    signature = inspect.signature(plot)
+    inside.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *_LOOK])  # type: ignore[attr-defined]
     return inside
 
 
@@ -129,30 +131,32 @@ class _Powers(Formatter):
 _RAISED = str.maketrans("0123456789-−.", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁻·")
 
 
-def luminance(colour: Colour) -> float:
-    """Relative luminance of an sRGB colour, 0 to 1 (WCAG 2.2)."""
-    channels = np.array(to_rgb(colour), dtype=float)
-    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-    return float(linear @ [0.2126, 0.7152, 0.0722])
-
-
-def contrast(a: Colour, b: Colour) -> float:
-    """Contrast of two colours, 1 to 21; WCAG 2.2 asks 4.5 of text and 3 of what is needed to use a control."""
-    low, high = sorted((luminance(a), luminance(b)))
-    return (high + 0.05) / (low + 0.05)
-
-
-def ink_on(colour: Colour) -> str:
-    """The colour of text on a cell of this colour."""
-    return max((ON_LIGHT, ON_DARK), key=lambda ink: contrast(ink, colour))
-
-
 def new_figure(
-    width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
+    width: float, height: float, rows: int = 1, columns: int = 1, fold: bool = True, **options: Any
 ) -> tuple[Figure, np.ndarray]:
-    """A figure of ``width`` x ``height`` inches and its axes (rows, columns); options go to `Figure.subplots`."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+    """A figure of ``width`` x ``height`` inches and its axes (rows, columns); options go to `Figure.subplots`.
+
+    In a paper it is as wide as the look says; panels that have no room there beside each other go below, unless ``fold`` is false. The
+    axes are given as if they did not.
+    """
+    own = current()
+    across = max(1, int(own.width / PANEL)) if own.paper and fold else columns
+    if across >= columns:
+        figure: Figure = blank_figure(width, height)
+        return figure, figure.subplots(rows, columns, squeeze=False, **options)
+    lines = -(-columns // across)
+    across = -(-columns // lines)
+    options.pop("width_ratios", None)
+    if "height_ratios" in options:
+        options["height_ratios"] = np.repeat(options["height_ratios"], lines)
+    figure = blank_figure(width, height * lines)
+    axes = figure.subplots(rows * lines, across, squeeze=False, **options)
+    folded = axes.reshape(rows, lines * across)
+    for ax in folded[:, columns:].ravel():
+        ax.remove()
+    for ax in folded[-1, columns - across : columns]:
+        ax.tick_params(labelbottom=True)  # those with nothing below
+    return figure, folded[:, :columns]
 
 
 def time_axis(ax: Axes, t: np.ndarray, log_snr: np.ndarray | None = None, labels: bool = True) -> None:
@@ -234,9 +238,32 @@ def label_lines(ax: Axes, ends: Sequence[tuple[float, str, str]], size: float = 
     box = ax.get_position()
     figure = ax.get_figure(root=True)
     assert figure is not None
-    gap = size * 1.25 / 72 / max(box.height * figure.get_size_inches()[1] * 0.85, 0.1)
-    for (_, text, colour), height in zip(ends, spread(heights, gap), strict=True):
-        ax.text(1.012, height, text, color=colour, fontsize=size, va="center", ha="left", transform=ax.transAxes)
+    names = [balanced(text, _NAMES) if current().narrow else text for _, text, _ in ends]
+    lines = max(name.count("\n") + 1 for name in names)
+    gap = size * (0.2 + 1.05 * lines) / 72 / max(box.height * figure.get_size_inches()[1] * 0.85, 0.1)
+    gap *= SHRINK if current().paper else 1
+    if current().narrow and gap * len(ends) > 1:  # no room for all of them: lines that have a label go into a legend
+        handles, labels = ax.get_legend_handles_labels()
+        if handles and not figure.legends:
+            legend_beside(ax)
+        kept = [i for i, (_, text, _) in enumerate(ends) if text not in labels]
+        ends, names = [ends[i] for i in kept], [names[i] for i in kept]
+        heights = [heights[i] for i in kept]
+    for name, (_, _, colour), height in zip(names, ends, spread(heights, gap), strict=True):
+        ax.text(1.012, height, name, color=colour, fontsize=size, va="center", ha="left", transform=ax.transAxes)
+
+
+def legend_beside(ax: Axes, **options: Any) -> None:
+    """The legend right of the axes, or below them where a figure has no room at the side."""
+    if current().narrow:
+        figure = ax.get_figure(root=True)
+        assert isinstance(figure, Figure)
+        made = figure.legend(
+            *ax.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside lower left", **options
+        )
+        made.set_gid(BELOW)
+    else:
+        ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), **options)
 
 
 def note(ax: Axes, text: str) -> None:

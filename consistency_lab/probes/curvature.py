@@ -99,7 +99,9 @@ def curvature_spectrum(
           below a thousandth of the eigenvalue itself, which those near 0 hardly ever reach), and an interval
           over images to first order: that of ``v^T H v`` for the vector that was found;
         * ``density (operator, part, point)`` at ``grid``, a share of all eigenvalues per unit of eigenvalue, mean over probes with its
-          standard error ``density_error``; every node is a bump of standard deviation ``width``;
+          standard error ``density_error``; every node is a bump of standard deviation ``width``, which hides what is narrower: the nodes
+          of each probe and their weights, ``node`` and ``weight (operator, part, probe, step)``, give densities of any width
+          (`consistency_lab.probes.lanczos.Quadrature`);
         * ``trace`` with the standard error of its random vectors, ``trace_error``, and an interval that holds this error and that over
           images; ``square``, the sum of the squared eigenvalues, with ``square_error``;
         * ``loss (part)`` at the model, and in the attributes the number of ``parameters``.
@@ -144,6 +146,7 @@ def curvature_spectrum(
     for key in rows[0]:
         values = np.stack([row[key] for row in rows])
         dims: tuple[str, ...] = {0: (), 1: ("point",), 2: ("end", "rank")}[values.ndim - 1]
+        dims = ("probe", "step") if key in ("node", "weight") else dims
         result[key] = (("operator", "part", *dims), values.reshape(*shape, *values.shape[1:]))
     single = [p.times.item() if p.times is not None and key != "all" else np.nan for key, p in parts.items()]
     result = result.assign_coords(t=("part", single))
@@ -207,6 +210,8 @@ def _spectrum(
         "density": density.mean(0),
         "density_error": _error(density),
         "width": np.array(width),
+        "node": nodes.nodes,
+        "weight": nodes.weights,
         **as_columns("trace", (traced.value, traced.value - half, traced.value + half)),
         "trace_error": np.array(traced.error),
         "square": squares.mean(),

@@ -235,6 +235,15 @@ class Quadrature:
         bumps = np.exp(-0.5 * distance**2) / (width * np.sqrt(2 * np.pi))
         return np.nansum(self.weights[..., None] * bumps, axis=1)
 
+    def middle(self, share: float) -> tuple[float, float, float]:
+        """Between which two eigenvalues that share of all lies, as much below as above, and the mean distance of a probe's nodes there."""
+        known = np.isfinite(self.nodes)
+        order = np.argsort(self.nodes[known])
+        nodes, below = self.nodes[known][order], np.cumsum(self.weights[known][order]) / len(self.nodes)
+        ends = np.searchsorted(below, [(1 - share) / 2, (1 + share) / 2]).clip(0, len(nodes) - 1)
+        low, high = map(float, nodes[ends])
+        return low, high, (high - low) * len(self.nodes) / float(np.ptp(ends) + 1)
+
     def grid(self, points: int, width: float) -> Array:
         """Evenly spaced, 5 widths beyond the outermost nodes."""
         return np.linspace(np.nanmin(self.nodes) - 5 * width, np.nanmax(self.nodes) + 5 * width, points)

@@ -261,6 +261,8 @@ def curvature_result(loss=0.5):
         "density": np.ones(32),
         "density_error": 0.1,
         "width": 1.0,
+        "node": [0.0, 1.0, 0.0, 1.0],
+        "weight": 0.25,
         "loss": loss,
         "parameters": 10,
     }

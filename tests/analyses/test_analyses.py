@@ -1,5 +1,6 @@
 """Each script on made-up rows: it draws its figure, writes its data, and says what the numbers say, whichever way they point."""
 
+import json
 import re
 from pathlib import Path
 
@@ -108,7 +109,9 @@ def test_kinds_come_from_the_preset_when_only_lines_are_finished(script, builder
     assert "smoother in 1 of 2 comparisons" in drawn.sentence
     assert "relative curvature [0.9, 1.1] is lower than GAN [2.9, 3.1]" in drawn.sentence
     assert "roughness on ±0.5 [-1.5, 3.5] is not told from GAN [0.5, 5.5]" in drawn.sentence
-    assert any("older rows: on this span alone" in ax.get_xlabel() + ax.get_title() for ax in drawn.figures[""][0].axes)
+    assert any(
+        "older rows: on this span alone" in text.get_text() for text in drawn.figures[""][0].axes[0].get_yticklabels()
+    )
 
 
 def test_roughness_is_compared_on_every_span_that_rows_know(script, builders, tmp_path):
@@ -139,6 +142,78 @@ def test_speedups_are_those_of_the_race(script, made):
     ablation = script("center_ablation").produce(source(script, made)).sentence
     assert "Of 2 centers, CLTS, center 0.5 is" in ablation
     assert "4 [4, 4] times as fast" in ablation
+
+
+MANY = {f"{role} {i}": role for role in ("control", "annealed", "density", "recipe") for i in range(5)} | {
+    "paper": "paper"
+}
+
+
+def test_a_race_draws_a_dozen_and_has_everybody_in_its_table(script, builders, tmp_path):
+    (tmp_path / "digits").mkdir()
+    raced = builders.race(MANY)
+    builders.save_result(raced, tmp_path / "digits" / "race-standard.nc")
+    drawn = script("race").produce(source(script, tmp_path))
+    (ax,) = drawn.figures[""][0].axes
+    shown = [text.get_text() for text in ax.get_yticklabels()]
+    assert len(shown) == 12
+    # Each is faster than the one before: the last of every role, then the fastest of all.
+    assert {"control 4", "annealed 4", "density 4", "recipe 4", "paper"} <= set(shown)
+    assert shown == sorted(shown, key=list(MANY).index)
+    assert drawn.figures[""][0]._supxlabel.get_text().startswith("12 of 21: the fastest of every role")
+    assert list(drawn.table["contestant"]) == list(MANY)
+    assert "times sooner than uniform, constant rate: control 4" in drawn.table
+    pages = [page for _, page in script("final_table").produce(source(script, tmp_path)).figures.values()]
+    # 21 contestants and a heading for each of five roles; the four references with theirs do not fit on what is left.
+    assert [len(page) + page["group"].nunique() for page in pages] == [26, 5]
+    assert [name for page in pages for name in page["name"]][: len(MANY)] == list(MANY)
+
+
+def test_a_group_that_is_longer_than_a_page_is_divided(script):
+    ends = pd.DataFrame({"group": ["a"] + ["b"] * 9, "name": list("0123456789")})
+    pages = script("final_table").pages(ends, most=5)
+    assert [list(page["name"]) for page in pages] == [["0"], list("1234"), list("5678"), ["9"]]
+
+
+def test_rows_of_an_older_version_are_drawn_on_request_and_said_to_be(script, builders, made, tmp_path, capsys):
+    path = tmp_path / "digits" / "streams.jsonl"
+    rows = builders.likeness(
+        tmp_path / "digits", {"all three": 0.85, "data order": 0.95}, "streams", crosses=False, contrast={}
+    )
+    script("_common")  # keys of another version
+    lines = [json.loads(line) for line in rows.path.read_text().splitlines()]
+    path.write_text(
+        "".join(
+            json.dumps({k: v for k, v in {**line, "key": f"old {line['key']}"}.items() if k != "checksum"}) + "\n"
+            for line in lines
+        )
+    )
+    with pytest.raises(script("_common").UserError, match="older version"):
+        source(script, tmp_path).rows("streams")
+    old = source(script, tmp_path, older=True)
+    assert len(old.rows("streams")) == len(lines)
+    assert any("older version" in note for note in old.notes)
+    now = source(script, made, older=True)
+    now.rows("streams")
+    assert not any("older version" in note for note in now.notes)
+
+
+@pytest.mark.parametrize("width", ["3.25", "page"])
+def test_figures_for_paper_are_as_wide_as_they_are_asked_to_be(script, made, tmp_path, width):
+    module, inches = script("streams"), {"3.25": 3.25, "page": 6.75}[width]
+    options = ["--style", "paper", "--width", width, "--palette", "Dark2"]
+    script("_common").main(module.produce, module.__file__, ["--rows", str(made), "--out", str(tmp_path), *options])
+    box = re.search(rb"/MediaBox \[ 0 0 ([\d.]+)", (tmp_path / "figure-streams.pdf").read_bytes())
+    assert float(box[1]) == 72 * inches
+
+
+def test_a_palette_that_nobody_knows_ends_in_one_sentence(script, made, tmp_path, capsys):
+    module = script("streams")
+    with pytest.raises(SystemExit):
+        script("_common").main(
+            module.produce, module.__file__, ["--rows", str(made), "--out", str(tmp_path), "--palette", "Drak2"]
+        )
+    assert "unknown palette 'Drak2'. Did you mean 'Dark2'?" in capsys.readouterr().err
 
 
 def test_the_speedup_is_said_at_every_target(script, made):
@@ -201,6 +276,17 @@ def test_an_excess_of_held_out_images_in_old_rows_is_void(script, builders, tmp_
     assert "to t = 0.40 [0.20 to 0.90] (x0 error, u, mlp)" in said["old"]
     assert "of 1 pairs" in said["old"]
     assert said["old"].endswith("left out: over optimal (void: of held-out images).")
+
+
+def test_distances_that_were_measured_once_are_a_forest(script, builders, tmp_path):
+    (tmp_path / "digits").mkdir()
+    raced = builders.race(builders.STANDARD)
+    for name in ("frechet", "evaluation_loss", "evaluation_step"):
+        raced[name][..., :-1] = np.nan
+    builders.save_result(raced, tmp_path / "digits" / "race-standard.nc")
+    ax = script("quality_vs_iterations").produce(source(script, tmp_path)).figures[""][0].axes[0]
+    assert ax.get_yticklabels()[0].get_text() == "after 60 steps"
+    assert [text.get_text() for text in ax.get_yticklabels()[1:]] == list(builders.STANDARD)
 
 
 def test_a_distance_that_does_not_qualify_decides_nothing(script, made):

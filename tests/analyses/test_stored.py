@@ -60,12 +60,37 @@ def test_the_claim_about_lines_follows_the_numbers_and_names_networks_at_their_d
 
 def test_spectra_are_per_loss(script, builders, made):
     table = script("hessian_spectra").frame_of(builders.curvature_result(loss=0.5))
-    assert table["eigenvalue"].iloc[0] == pytest.approx(-2.0)
-    np.testing.assert_allclose(table["value"], 0.5)
-    np.testing.assert_allclose(table["high"], 0.55)
+    whole, bulk = (table[table["view"] == view] for view in ("all", "bulk"))
+    assert whole["eigenvalue"].iloc[0] == pytest.approx(-2.0)
+    np.testing.assert_allclose(whole["value"], 0.5)
+    np.testing.assert_allclose(whole["high"], 0.55)
+    # Both probes have half of their weight at 0 and half at 1: four nodes from end to end, 1/4 apart, as two normal densities.
+    at, width = bulk["eigenvalue"].to_numpy() * 0.5, 0.25
+    normal = [np.exp(-0.5 * ((at - node) / width) ** 2) / (width * np.sqrt(2 * np.pi)) for node in (0, 1)]
+    np.testing.assert_allclose(bulk["value"], 0.5 * np.mean(normal, axis=0))
+    np.testing.assert_allclose(bulk["width"], width / 0.5)
+    np.testing.assert_allclose(bulk["low"], bulk["high"])
     said = script("hessian_spectra").produce(source(script, made)).sentence
     assert "unet 5 [4.9, 5.1] (10 % of the density is negative)" in said
     assert "is lower than GAN [1.5e+02, 3e+02] and not told from VAE [4.9, 5.1]" in said
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_the_bulk_of_a_spectrum_stands_beside_what_one_eigenvalue_is(script, made, old):
+    hessian = script("hessian_spectra")
+    densities = hessian.curves(source(script, made), "hessian_spectra", "curvature", hessian.frame_of)
+    if old:  # the density alone, of before nodes were kept; its bumps are a hundredth of what lies between the ends
+        densities = densities[densities["view"] == "all"].drop(columns=["view", "width"])
+    table = hessian.frames.probes(source(script, made).rows("why"), "curvature")
+    table["kind"] = [source(script, made).kind(family) for family in table["family"]]
+    bulk, whole = hessian.draw(densities, table).axes[:2]
+    shown, one = bulk.lines[:2]
+    width = 0.01 * (2.5 + 0.5) / 0.5 if old else 0.25 / 0.5
+    at = one.get_xdata()
+    middle = at[one.get_ydata().argmax()]
+    np.testing.assert_allclose(one.get_ydata(), np.exp(-0.5 * ((at - middle) / width) ** 2))
+    assert shown.get_ydata().max() == pytest.approx(1)
+    assert whole.get_xscale() == "symlog"
 
 
 def test_bands_that_overlap_are_not_told_apart(script, made):
@@ -103,7 +128,21 @@ def test_the_grid_has_the_scores_of_the_rows(script, made):
     drawn = script("same_noise_grid").produce(source(script, made))
     assert "unet 0.9 [0.88, 0.92]; " in drawn.sentence
     assert "above other noise are 3 of 3 diffusion families and 2 of 2 GANs and VAEs" in drawn.sentence
-    assert len(drawn.figures[""][0].axes) == 5 * 4 * 2
+    assert len(drawn.figures[""][0].axes) == 5 * 2 * 2  # two models each, of two images
+    assert drawn.figures[""][0]._suptitle.get_text().endswith("(10 of 20 models)")
+
+
+def test_the_grid_has_ten_rows_and_every_kind_of_model(script):
+    grid, kinds = script("same_noise_grid"), {"unet": "diffusion", "dit": "diffusion", "mlp": "diffusion"}
+    kinds |= {"gan": "GAN", "gan-image": "GAN", "vae": "VAE"}
+    table = pd.DataFrame([{"family": family, "model": f"{family}-{i}"} for family in kinds for i in range(4)])
+    shown, said = grid.chosen(table, kinds)
+    assert list(shown["model"]) == [
+        f"{family}-{i}" for family in ("unet", "dit", "mlp", "gan", "vae") for i in range(2)
+    ]
+    assert said == " (10 of 24 models; without gan-image)"
+    everything, nothing = grid.chosen(table[table["model"].str.endswith("0")], kinds)
+    assert (len(everything), nothing) == (6, "")
 
 
 def test_controls_stand_beside_the_score(script, made):

@@ -210,6 +210,14 @@ def test_a_card_says_headline_numbers_provenance_and_data(results):
     assert "0.8 [0.7, 0.9]" in line._repr_html_()
 
 
+def test_the_figure_of_a_card_can_be_for_a_paper(results):
+    card = cl.show(results.training(2), style="paper", width="column", palette=["navy", "olive"])
+    assert card.figure.get_size_inches()[0] == 3.25
+    assert "#000080" in {line.get_color() for line in card.figure.axes[0].lines}
+    with pytest.raises(cl.UserError, match="unknown palette"):
+        cl.show(results.comparison(models=4), palette="Drak2")
+
+
 def test_a_card_shows_what_is_held_against_a_score(results):
     ds = results.comparison(models=2).assign_attrs(warnings='["many pixels <leave> the range."]')
     assert "Warning: many pixels &lt;leave&gt; the range." in cl.show(ds)._repr_html_()

@@ -159,6 +159,23 @@ def test_a_logarithmic_panel_says_what_it_has_no_place_for():
     assert [text.get_text().strip() for text in ax.texts] == ["-2, not above 0"]
 
 
+def test_an_interval_that_goes_on_beyond_a_logarithmic_panel_ends_in_an_arrow():
+    wide = pd.DataFrame({"name": ["a", "b"], "y": [5.0, 6.0], "y_low": [-1.0, 4.0], "y_high": [9.0, 8.0]})
+    ax = studies.forest(wide, [studies.Panel("y", "y (no unit)", log=True)]).axes[0]
+    (arrow,) = [line for line in lengths(ax, 1) if line.get_marker() == "<"]
+    assert (arrow.get_xdata()[0], arrow.get_ydata()[0]) == (ax.get_xlim()[0], ax.get_yticks()[0])
+    assert ax.get_xlim()[0] > 0
+
+
+def test_two_numbers_stand_beside_each_other_in_a_column():
+    panels = [studies.Panel("x", "x (no unit)"), studies.Panel("y", "y (no unit)")]
+    named = table().assign(name=["a name of many letters, 750 steps", "b", "c"])
+    first, second = studies.forest(named, panels, style="paper", width="column").axes
+    assert first.get_position().y0 == second.get_position().y0
+    assert first.get_position().x1 < second.get_position().x0
+    assert "a name of many\nletters, 750 steps" in [text.get_text() for text in first.get_yticklabels()]
+
+
 def test_a_panel_without_any_interval_says_so_once():
     bare = table().assign(x_low=np.nan, x_high=np.nan)
     ax = studies.forest(bare, [studies.Panel("x", "x (no unit)")]).axes[0]
@@ -187,6 +204,14 @@ def test_curves_draw_their_frame_with_bands_and_names(x):
     assert {text.get_text() for text in ax.texts} == {"a", "b", "null"}
     assert [text.get_text() for text in empty.texts] == ["no finished rows"]
     assert ax.xaxis_inverted() == (x == "t")
+
+
+def test_a_curve_of_one_point_has_its_interval():
+    once = pd.DataFrame({"panel": "p", "name": ["a"], "step": [10], "value": [3.0], "low": [-1.0], "high": [4.0]})
+    ax = studies.curves(once, "step", "step", {"p": "value (no unit)"}, logy=True).axes[0]
+    (bar,) = [path.get_segments()[0] for path in ax.collections]
+    np.testing.assert_allclose(bar, [[10, -1], [10, 4]])
+    assert ax.get_ylim()[0] > 0
 
 
 def test_a_scatter_draws_both_intervals():

@@ -9,6 +9,7 @@ from consistency_lab.errors import UserError
 from consistency_lab.kinds.registry import figures_of
 from consistency_lab.paper.plots import race
 from consistency_lab.paper.race.table import race_table
+from consistency_lab.plots.theme import REFERENCE, SAME
 from consistency_lab.reports.html import report
 from consistency_lab.training.timesteps.audit import audit_timesteps
 
@@ -78,16 +79,19 @@ def test_speedups_are_those_of_the_table(raced):
     assert table.loc[("never", "wild"), "bound"] == "unknown"
     figure = race.speedups(raced)
     first = figure.axes[0]
+    names = [text.get_text() for text in first.get_yticklabels()]
+    assert names[2:] == ["uniform", "twice"]  # the fastest above; those that never arrived below
+    assert set(names[:2]) == {"never", "wild"}
     marks = {
-        (line.get_ydata()[0], line.get_marker()): line.get_xdata()[0]
+        (names[round(line.get_ydata()[0])], line.get_marker(), line.get_color()): line.get_xdata()[0]
         for line in first.lines
         if len(line.get_xdata()) == 1
     }
-    assert marks[1, "o"] == pytest.approx(2.0)
-    assert marks[2, "<"] == pytest.approx(0.75)
-    assert [text.get_text() for text in first.get_yticklabels()] == ["uniform", "twice", "never", "wild"]
-    unknown = [line for line in figure.axes[1].lines if line.get_marker() == "x"]
-    assert len(unknown) == 2
+    assert marks["twice", "o", SAME] == pytest.approx(2.0)
+    assert marks["never", "<", SAME] == pytest.approx(0.75)
+    assert marks["twice", ">", REFERENCE] > 1  # than the second kind of control, which never arrived
+    unknown = [name for name, mark, _ in marks if mark == "x"]
+    assert sorted(unknown) == ["never", "wild"]
 
 
 def test_a_race_has_its_figures(raced, results):

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from consistency_lab.errors import UserError
-from consistency_lab.probes.lanczos import extreme_eigenpairs, lanczos, quadrature
+from consistency_lab.probes.lanczos import Quadrature, extreme_eigenpairs, lanczos, quadrature
 from consistency_lab.probes.trace import trace
 
 
@@ -123,6 +123,28 @@ def test_density_integrates_to_one_and_has_the_matrix_moments():
     assert np.trapezoid(density, grid) == pytest.approx(1, abs=1e-6)
     assert np.trapezoid(density * grid, grid) == pytest.approx(nodes.moments(1).mean(), rel=1e-6)
     assert np.trapezoid(density * grid**2, grid) == pytest.approx(nodes.moments(2).mean() + width**2, rel=1e-6)
+
+
+def test_nodes_resolve_a_bulk_that_is_narrow_beside_the_spectrum():
+    """1000 eigenvalues evenly in +-0.01 and three far away: a hundredth of the spectrum is ten times the bulk."""
+    values = np.concatenate([np.linspace(-0.01, 0.01, 1000), [1.0, 3.0, 10.0]])
+    nodes = quadrature(with_spectrum(values), probes=3, steps=25)
+    low, high, apart = nodes.middle(0.9)
+    np.testing.assert_allclose([low, high], [-0.009, 0.009], atol=0.001)
+    assert 0.0005 < apart < 0.002
+    inside = nodes.density(np.linspace(-0.006, 0.006, 50), apart).mean(0)
+    np.testing.assert_allclose(inside, 1000 / 1003 / 0.02, rtol=0.2)
+    assert nodes.density(np.array([-0.02, 0.02]), apart).max() < 1
+
+
+def test_the_middle_is_between_quantiles_of_the_weights():
+    nodes = Quadrature(
+        np.array([[1.0, 2.0, 3.0, np.nan], [0.0, 2.0, 4.0, 9.0]]),
+        np.array([[0.2, 0.6, 0.2, np.nan], [0.1, 0.4, 0.4, 0.1]]),
+    )
+    # In order 0, 1, 2, 2, 3, 4, 9 with .05, .15, .65, .75, .95, 1 of the weight up to there (rounded).
+    assert nodes.middle(0.8) == (1.0, 4.0, pytest.approx(3.0 * 2 / 5))
+    assert nodes.middle(1.0)[:2] == (0.0, 9.0)
 
 
 def test_runs_side_by_side_are_the_runs_alone(monkeypatch):

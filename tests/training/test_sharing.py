@@ -393,6 +393,7 @@ def test_a_launcher_without_its_address_is_one_sentence(images, monkeypatch):
     ):  # accelerate sets some of them
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
+    PartialState._reset_state()  # pipelines of other tests may have made one, of a single process
     try:
         with pytest.raises(UserError, match="2 processes, and they cannot be joined"):
             cl.train(images, settings=settings_of(), device="cpu")

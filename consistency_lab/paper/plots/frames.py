@@ -20,6 +20,7 @@ from consistency_lab.store.spec import MEASURES_VERSION
 # What tells rows of one table apart; everything else in a spec is how they were measured.
 IDENTITY = ("row", "family", "families", "models", "step", "probe", "part", "size")
 MEASURED = ("family", "cross", "pairs", "emergence", "size", "why")  # rows that hold numbers of comparisons and probes
+OLDER = "Trained and sampled by an older version of this package, to be made again."
 Row = Mapping[str, Any]
 
 
@@ -27,8 +28,11 @@ class MissingRows(UserError):
     """A study that has no finished rows that can be drawn."""
 
 
-def current_rows(path: str | Path) -> list[Row]:
+def current_rows(path: str | Path, older: bool = False) -> list[Row]:
     """The rows of this numerics version, in the order in which they were finished.
+
+    Args:
+        path: of the rows. older: where there are none, those of older versions (`OLDER` is to be said of them).
 
     Raises:
         MissingRows: there is no file, or no such row in it. StoreError: it cannot be read.
@@ -39,9 +43,17 @@ def current_rows(path: str | Path) -> list[Row]:
         raise MissingRows(f"there are no rows in {path}")
     lines = rows.finished()
     current: list[Row] = [line for line in lines if rows.key(line["spec"]) == line["key"]]
+    if not current and older:
+        return list(lines)
     if not current:
         raise MissingRows(f"all {len(lines)} rows in {path} were made by an older version")
     return current
+
+
+def is_current(path: str | Path) -> bool:
+    """Whether there are rows of this numerics version."""
+    rows = Rows(path)
+    return any(rows.key(line["spec"]) == line["key"] for line in rows.finished())
 
 
 def old_rules(rows: Sequence[Row]) -> str:

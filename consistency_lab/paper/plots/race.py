@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -9,11 +12,29 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from consistency_lab.intervals import as_columns, as_value, interval_names, interval_of, mean_interval
-from consistency_lab.paper.race.table import fastest, race_table
+from consistency_lab.paper.plots.studies import NAMES, plain_ticks
+from consistency_lab.paper.race.crossing import haste
+from consistency_lab.paper.race.table import crossings, fastest, race_table
+from consistency_lab.plots.fitting import balanced
+from consistency_lab.plots.look import current
 from consistency_lab.plots.reading import need
-from consistency_lab.plots.theme import DASHES, INK, MUTED, NULL, SAME, SERIES, new_figure, note, themed
+from consistency_lab.plots.theme import (
+    DASHES,
+    INK,
+    MUTED,
+    NULL,
+    REFERENCE,
+    SAME,
+    SERIES,
+    legend_beside,
+    new_figure,
+    note,
+    themed,
+)
 
 _MOST = 8  # curves that eyes can tell apart
+MOST = 12  # contestants of a panel
+_AGAINST = ((SAME, "o"), (REFERENCE, "s"))  # how speed-ups over each kind of control look
 
 
 def curves_frame(ds: xr.Dataset, names: list[str] | None = None) -> pd.DataFrame:
@@ -83,58 +104,102 @@ def curves(ds: xr.Dataset) -> Figure:
         ax.set_ylim(
             float(table["loss"].min()) * 0.97, min(float(table["loss"].max()), 3 * float(ds["target_loss"].max()))
         )
-        ax.legend(frameon=False, fontsize=8, loc="upper right")
+        if current().narrow:
+            legend_beside(ax)
+        else:
+            ax.legend(frameon=False, fontsize=8, loc="upper right")
+        for axis in (ax.xaxis, ax.yaxis):
+            plain_ticks(axis)
+    # The lowest is named below its line, the others above theirs: two may be close.
+    lowest = float(ds["target_loss"].min()) if ds.sizes["target"] > 1 else None
     for fraction, target in zip(ds["target"].values, ds["target_loss"].values, strict=True):
         ax.axhline(float(target), color=MUTED, ls=(0, (4, 3)), lw=1)
-        text = f"target: {100 * float(fraction):g} % of the pilot"
-        ax.annotate(
-            text, (0.01, float(target)), xycoords=("axes fraction", "data"), fontsize=7.5, color=MUTED, va="bottom"
-        )
+        text, va = f"target: {100 * float(fraction):g} % of the pilot", "top" if float(target) == lowest else "bottom"
+        at, across = (0.01, float(target)), ("axes fraction", "data")
+        ax.annotate(text, at, xycoords=across, fontsize=7.5, color=MUTED, va=va)
     ax.set_xlabel("training step (log scale)")
     ax.set_ylabel("loss on the frozen held-out batch\n(uniform t, averaged weights; log scale)")
     return figure
 
 
+def chosen(ds: xr.Dataset, most: int = MOST) -> list[str]:
+    """The contestants that matter, slowest first: the fastest of every role (see `shown`), then whoever else is fastest.
+
+    Of the lengths of one entry only the fastest is among them.
+    """
+    ds = need(ds, "race", "crossing", "censored", "role", "entry")
+    target = float(ds["target"].values[-1])
+    names, entries = ([str(x) for x in ds[key].values] for key in ("contestant", "entry"))
+    members: dict[str, list[str]] = {}
+    for name, entry in zip(names, entries, strict=True):
+        members.setdefault(entry, []).append(name)
+
+    def when(name: str) -> tuple[float, ...]:
+        return haste(crossings(ds, name, target))
+
+    roles = shown(ds)
+    rest = sorted((fastest(ds, own, target) for own in members.values()), key=when)
+    return sorted(list(dict.fromkeys([*roles, *rest]))[:most], key=when, reverse=True)
+
+
 @themed
 def speedups(ds: xr.Dataset) -> Figure:
-    """How many times sooner than each kind of control each contestant reached the last target, with 95 % intervals over seeds.
+    """How many times sooner than two kinds of control the contestants that matter reached the last target, with 95 % intervals over seeds.
 
-    An arrow is a bound that censored runs leave; a cross stands where nothing is known.
+    The kinds are the first two of `race_table`: uniform times at a constant rate, and the fastest with annealing. An arrow is a
+    bound that censored runs leave; a cross stands where nothing is known. `race_table` has everybody, against every control.
     """
-    table = race_table(need(ds, "race", "crossing", "censored", "role"))
-    panels = list(dict.fromkeys(table["against"]))
-    names = list(dict.fromkeys(table["contestant"]))
-    figure, axes = new_figure(3.0 + 2.3 * len(panels), 1.3 + 0.22 * len(names), 1, len(panels), sharey=True)
+    ds = need(ds, "race", "crossing", "censored", "role")
+    table, names = race_table(ds), chosen(ds)
+    kinds = list(dict.fromkeys(table["against"]))[: len(_AGAINST)]
+    table = table[table["contestant"].isin(names) & table["against"].isin(kinds)]
+    narrow = current().narrow
+    figure, axes = new_figure(8.4, 1.5 + (0.48 if narrow else 0.3) * len(names))
+    ax = axes[0, 0]
     finite = table[interval_names("speedup")].to_numpy(dtype=float)
     finite = finite[np.isfinite(finite) & (finite > 0)]
     low, high = (min(0.5, finite.min() * 0.9), max(2.0, finite.max() * 1.1)) if len(finite) else (0.5, 2.0)
-    for ax, against in zip(axes[0], panels, strict=True):
-        part = table[table["against"] == against].set_index("contestant").loc[names]
-        _forest(ax, part, float(max(low, 0.05)), float(min(high, 20.0)))
-        ax.set_title(f"{against}:\n{part['control'].iloc[0]}", fontsize=8)
-        ax.set_xlabel("times sooner (log scale)")
-    labels = axes[0][0]
-    labels.set_yticks(range(len(names)), labels=names, fontsize=8)
-    labels.set_ylim(len(names) - 0.5, -0.5)
-    return figure
-
-
-def _forest(ax: Axes, part: pd.DataFrame, low: float, high: float) -> None:
+    low, high = float(max(low, 0.05)), float(min(high, 20.0))
     ax.set_xscale("log")
     ax.set_xlim(low, high)
     ax.axvline(1.0, color=MUTED, lw=1)
-    for y, row in enumerate(part.to_dict("records")):
-        colour = SAME if row["fastest"] else MUTED
-        if row["bound"] == "unknown":
-            ax.plot([1.0], [y], marker="x", color=NULL, ms=5)
-            continue
-        speedup = interval_of(row, "speedup")
-        at = float(np.clip(speedup.estimate, low, high))
-        marker = {"": "o", "at least": ">", "at most": "<"}[str(row["bound"])]
-        ax.plot([at], [y], marker=marker, color=colour, ms=4.5)
-        if np.isfinite(speedup.low):
-            ax.plot([speedup.low, speedup.high], [y, y], color=colour, lw=1.4)
+    for i, (kind, (colour, mark)) in enumerate(zip(kinds, _AGAINST, strict=False)):
+        part = table[table["against"] == kind].set_index("contestant").loc[names]
+        shift = 0.34 * ((i + 0.5) / len(kinds) - 0.5)
+        for y, row in enumerate(part.to_dict("records")):
+            _speedup(ax, y + shift, row, (low, high), colour, mark)
+        control = part["control"].iloc[0]
+        ax.plot([], [], mark, color=colour, ms=4.5, label=f"than {kind}" + (f": {control}" if control != kind else ""))
+    ax.set_yticks(
+        range(len(names)),
+        [balanced(name, NAMES) for name in names] if narrow else names,
+        fontsize=8,
+    )
+    ax.set_ylim(-0.6, len(names) - 0.4)
     ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 3, 5, 10) if low <= tick <= high]
     ax.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
     ax.set_xticks([], minor=True)
     ax.tick_params(axis="y", length=0, labelcolor=INK)
+    ax.set_xlabel("times sooner at the target (log scale)")
+    figure.legend(frameon=False, fontsize=8, loc="outside upper left")
+    said = []
+    if len(names) < ds.sizes["contestant"]:
+        said.append(
+            f"{len(names)} of {ds.sizes['contestant']}: the fastest of every role, then whoever else is fastest. All are in the table."
+        )
+    if (table["bound"] != "").any():
+        said.append("Arrow: a bound, as some seed never arrived. Cross: unknown.")
+    if said:
+        figure.supxlabel(" ".join(said), fontsize=7.5, color=MUTED, x=0.01, ha="left")
+    return figure
+
+
+def _speedup(ax: Axes, y: float, row: Mapping[Any, Any], edges: tuple[float, float], colour: str, mark: str) -> None:
+    if row["bound"] == "unknown":
+        ax.plot([1.0], [y], marker="x", color=NULL, ms=5)
+        return
+    speedup = interval_of(row, "speedup")
+    if np.isfinite(speedup.low):
+        ax.plot(np.clip([speedup.low, speedup.high], *edges), [y, y], color=colour, lw=1.4)
+    marker = {"": mark, "at least": ">", "at most": "<"}[str(row["bound"])]
+    ax.plot([float(np.clip(speedup.estimate, *edges))], [y], marker=marker, color=colour, ms=4.5, zorder=3)

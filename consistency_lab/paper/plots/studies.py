@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from consistency_lab.intervals import interval_names, interval_of
+from consistency_lab.plots.fitting import balanced
+from consistency_lab.plots.look import current
 from consistency_lab.plots.theme import (
     DASHES,
     INK,
@@ -20,6 +22,7 @@ from consistency_lab.plots.theme import (
     NULL,
     SERIES,
     label_lines,
+    legend_beside,
     new_figure,
     note,
     themed,
@@ -28,7 +31,8 @@ from consistency_lab.plots.theme import (
 
 # The null keeps its colour to itself.
 COLOURS = tuple(colour for colour in SERIES if colour != NULL)
-MARKS = ("o", "s", "^", "D", "v", "P", "X", "<")
+NAMES, NAMES_OF_TWO = 26, 21  # letters of a line of a name beside one panel of a narrow figure, and beside two
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "h")
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,8 @@ class Panel:
         label: of the axis, with the unit.
         title: above the panel.
         lines: named values to compare with.
-        log: a logarithmic axis; values at or below 0 have no place on it and are written as text, and an interval that goes on to there is
-            cut at the edge.
+        log: a logarithmic axis; values at or below 0 have no place on it and are written as text, and an interval that goes on to there
+            ends in an arrow at the edge.
         limits: of the axis; from the data by default. A value beyond them is written at the edge.
     """
 
@@ -54,42 +58,52 @@ class Panel:
 
 
 @themed
-def forest(table: pd.DataFrame, panels: Sequence[Panel], width: float = 7.2) -> Figure:
+def forest(table: pd.DataFrame, panels: Sequence[Panel], groups: Sequence[str] = ()) -> Figure:
     """A row a line, a panel a number, with 95 % intervals. Groups have a heading, a colour and a mark.
 
     Args:
         table: ``name``, the panels' columns, and if there are such columns ``group`` and ``fit``: where it is False the mark is hollow and
             the name says so.
         panels: side by side, on one order of rows.
-        width: of the figure, inches.
+        groups: all of a table of several pages, each of which keeps its colour and mark; those of this table by default.
     """
-    groups = list(dict.fromkeys(table["group"])) if "group" in table else [""]
-    places: list[float] = []
+    groups = list(groups or (dict.fromkeys(table["group"]) if "group" in table else [""]))
+    narrow, places = current().narrow, list[float]()
     labels: list[tuple[float, str, str, bool]] = []
     colours: list[int] = []
     y = 0.0
     for g, group in enumerate(groups):
+        if "group" in table and group not in set(table["group"]):
+            continue
         if group:
             labels.append((y, str(group), COLOURS[g % len(COLOURS)], True))
             y += 1
         for row in (table[table["group"] == group] if "group" in table else table).to_dict("records"):
-            unfit = row.get("fit") is False
-            labels.append((y, f"{row['name']}{' (unfit)' if unfit else ''}", INK, False))
+            name = f"{row['name']}{' (unfit)' if row.get('fit') is False else ''}"
+            if narrow:
+                name = balanced(name, NAMES if len(panels) == 1 else NAMES_OF_TWO)
+            high = 0.35 * name.count("\n")  # half of what further lines need
+            y += high
+            labels.append((y, name, INK, False))
             places.append(y)
             colours.append(g)
-            y += 1
+            y += 1 + high
         y += 0.35
     order = pd.concat([table[table["group"] == group] for group in groups]) if "group" in table else table
-    shares = [2.0 if i == 0 and len(panels) == 2 else 1.0 for i in range(len(panels))]
-    figure, axes = new_figure(width, 0.85 + 0.22 * y, 1, len(panels), sharey=True, width_ratios=shares)
+    shares = [2.0 if i == 0 and len(panels) == 2 and not narrow else 1.0 for i in range(len(panels))]
+    width = (
+        0.8 + 0.066 * max(len(text) for _, text, *_ in labels) + {1: 4.6, 2: 5.6}.get(len(panels), 2.2 * len(panels))
+    )
+    above = max(len(panel.lines) for panel in panels)
+    few = len(panels) < 3
+    figure, axes = new_figure(width, 0.85 + 0.22 * y, 1, len(panels), fold=not few, sharey=True, width_ratios=shares)
     for ax, panel in zip(axes[0], panels, strict=True):
-        _panel(ax, order, panel, places, colours, above=max(len(panel.lines) for panel in panels))
-    ax = axes[0, 0]
-    ax.set_ylim(y - 0.6, -0.8)
-    ax.set_yticks([place for place, *_ in labels], [text for _, text, *_ in labels])
-    for tick, (_, _, colour, heading) in zip(ax.get_yticklabels(), labels, strict=True):
-        tick.set_color(colour)
-        tick.set_fontweight("bold" if heading else "normal")
+        _panel(ax, order, panel, places, colours, above)
+    axes[0, 0].set_ylim(y - 0.6, -0.8)
+    axes[0, 0].set_yticks([place for place, *_ in labels], [text for _, text, *_ in labels])
+    for ax in axes[0]:
+        for tick, (_, _, colour, heading) in zip(ax.yaxis.get_major_ticks(len(labels)), labels, strict=True):
+            tick.label1.set(color=colour, fontweight="bold" if heading else "normal")
     return figure
 
 
@@ -138,6 +152,8 @@ def _panel(
             continue
         if np.isfinite(low) and np.isfinite(high):
             ax.plot([max(low, left) if panel.log else low, high], [y, y], color=ink, lw=1.8, solid_capstyle="butt")
+            if panel.log and low < left:
+                ax.plot([left], [y], "<", color=ink, ms=3.5, clip_on=False, zorder=4)
         elif some:
             inside = value < middle
             ax.annotate(
@@ -174,7 +190,6 @@ def curves(
     logx: bool = False,
     logy: bool = False,
     ylim: tuple[float, float] | None = None,
-    width: float = 7.2,
     height: float = 2.9,
 ) -> Figure:
     """Curves with 95 % bands, a panel below the other, named at their ends.
@@ -186,9 +201,10 @@ def curves(
         lines: named values to compare with, in every panel.
         logx, logy: logarithmic axes.
         ylim: of every panel; from the data by default.
-        width, height: of the figure and of a panel, inches.
+        height: of a panel, inches.
     """
-    figure, axes = new_figure(width, height * len(ylabels) + 0.3, len(ylabels), 1, sharex=True)
+    longest = max((len(str(name)) for name in table["name"]), default=0)
+    figure, axes = new_figure(6.4 + 0.066 * min(longest, 50), height * len(ylabels) + 0.3, len(ylabels), 1, sharex=True)
     known = list(dict.fromkeys(table["name"]))
     for i, (ax, (panel, label)) in enumerate(zip(axes[:, 0], ylabels.items(), strict=True)):
         part, ends = table[table["panel"] == panel], []
@@ -196,9 +212,13 @@ def curves(
             n = known.index(name)
             colour = COLOURS[n % len(COLOURS)]
             line = line.sort_values(x, ascending=x != "t")
-            ax.fill_between(line[x], line["low"], line["high"], color=colour, alpha=0.16, lw=0)
-            ax.plot(line[x], line["value"], color=colour, ls=DASHES[n % len(DASHES)], label=str(name))
-            ax.plot(line[x], line["value"], MARKS[n % len(MARKS)], color=colour, ms=3.2, label="_marks")
+            look = {"color": colour, "ls": DASHES[n % len(DASHES)], "marker": MARKS[n % len(MARKS)], "ms": 3.2}
+            if len(line) > 1:
+                ax.fill_between(line[x], line["low"], line["high"], color=colour, alpha=0.16, lw=0)
+                ax.plot(line[x], line["value"], label=str(name), **look)
+            else:  # a band of one point is not seen
+                ends_of = np.abs(line[["low", "high"]].to_numpy() - line[["value"]].to_numpy()).T
+                ax.errorbar(line[x], line["value"], ends_of, elinewidth=1.4, label=str(name), **look)
             ends.append((float(line["value"].iloc[-1]), str(name), colour))
         if part.empty:
             note(ax, "no finished rows")
@@ -255,7 +275,7 @@ def scatter(table: pd.DataFrame, x: str, y: str, xlabel: str, ylabel: str, logx:
         ax.plot([row[x]], [row[y]], MARKS[g % len(MARKS)], color=colour, ms=6)
     for g, group in enumerate(groups):
         ax.plot([], [], MARKS[g % len(MARKS)], color=COLOURS[g % len(COLOURS)], label=str(group))
-    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    legend_beside(ax)
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
     if logx:
@@ -270,6 +290,12 @@ def _name_points(ax: Axes, table: pd.DataFrame, x: str, y: str, groups: Sequence
     assert figure is not None
     figure.draw_without_rendering()  # the layout must be known
     taken: list[tuple[float, float, float, float]] = []
+    for row in table.to_dict("records"):  # what the intervals cover
+        across, along = interval_of(row, x), interval_of(row, y)
+        for ends in (((across.low, row[y]), (across.high, row[y])), ((row[x], along.low), (row[x], along.high))):
+            if np.isfinite(ends).all():
+                corners_of = ax.transData.transform(ends)
+                taken.append((*corners_of.min(axis=0), *corners_of.max(axis=0)))
     per_point = figure.dpi / 72
     for row in table.to_dict("records"):
         wide, high = 0.62 * size * len(str(row["name"])) * per_point, 1.1 * size * per_point
