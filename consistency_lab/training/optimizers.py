@@ -133,6 +133,8 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 value = closure()
         for weight, matrix in self._matrices:
+            if matrix.data_ptr() != weight.data_ptr():  # the weight has been given other memory, as lock-step does
+                matrix.data = as_matrix(weight)
             gradient = weight.grad
             matrix.grad = None if gradient is None else _laid_out(gradient, weight, matrix)
         for part in self.parts:
