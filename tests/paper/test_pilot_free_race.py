@@ -1,0 +1,109 @@
+"""The race without a pilot: its contestants, their matched controls, and how rates are chosen."""
+
+import dataclasses
+
+import pytest
+
+import consistency_lab as cl
+from consistency_lab.errors import UserError
+from consistency_lab.paper.race import study
+from consistency_lab.paper.race.contestant_sets import CLOSED_FORM, EDM, MUON, pilot_free_contestants
+from consistency_lab.paper.race.study import RATES, chosen_rates, race_dry_run, rate_runs, run_race
+from consistency_lab.paper.race.table import AGAINST, MATCHED, race_table
+from consistency_lab.paper.rows import Rows
+from consistency_lab.presets import race_plan
+from consistency_lab.recipe import Recipe
+from consistency_lab.store.runs import Store
+from consistency_lab.training.settings import TrainingSettings
+
+BASE = TrainingSettings.of(network="mlp(width=16, depth=1)", steps=120, batch=32, lr_warmup=2, snapshots=0)
+
+
+@pytest.fixture(scope="module")
+def free():
+    return Recipe.from_images(cl.load_images("digits"), settings=BASE)
+
+
+def test_every_optimizer_and_preconditioning_has_a_control_that_differs_in_its_draws_alone(free):
+    contestants = pilot_free_contestants(BASE, free, {MUON: 0.5, CLOSED_FORM: 0.001})
+    by_name = {each.name: each for each in contestants}
+    assert len(by_name) == len(contestants)
+    entries = {each.entry for each in contestants}
+    controls = [each for each in contestants if each.matched]
+    assert {each.matched for each in controls} <= entries
+    for name in (CLOSED_FORM, EDM, MUON, f"{MUON}, {CLOSED_FORM}"):
+        ours, matched = (by_name[f"{name}{what}, 60 steps"] for what in (" + followed draws", ", uniform"))
+        assert ours.matched == matched.entry
+        assert matched.role == "matched"
+        assert ours.settings.replace(timesteps="uniform") == matched.settings
+        assert ours.settings.timesteps == free.changes["timesteps"]
+        assert ours.settings.lr_final == free.changes["lr_final"]
+    assert by_name[f"{MUON}, uniform, 60 steps"].settings.lr == 0.5
+    assert by_name[f"{CLOSED_FORM}, uniform, 60 steps"].settings.lr == 0.001
+    assert by_name[f"{EDM}, uniform, 60 steps"].settings.lr == BASE.lr
+    assert [each.name for each in contestants if each.role == "control"] == ["uniform"]
+    assert by_name["followed draws, 60 steps"].settings.predicts == "eps"
+    assert not any(each.pilot_steps or each.pilot_seconds for each in contestants)
+    assert by_name[f"{CLOSED_FORM} + followed draws, MDLRC, 60 steps"].settings.momentum == "mdlrc"
+
+
+def small():
+    base = BASE.replace(steps=30, ema_half_life=0.05)
+    plan = race_plan("digits")
+    return dataclasses.replace(plan, base=base, seeds=2, count=20, nfe=2, batch=32, every=10, horizons=(1.0,))
+
+
+def test_the_race_and_its_cost(tmp_path, monkeypatch):
+    plan, store, rows = small(), Store(tmp_path / "runs"), Rows(tmp_path / "rows.jsonl")
+    classify = study.set_classifier
+    monkeypatch.setattr(study, "set_classifier", lambda whole, store: classify(whole, store, steps=20))
+    whole = study.pilot_free_contestants
+    few = (
+        "uniform",
+        "uniform + annealing",
+        f"{CLOSED_FORM} + followed draws, 15 steps",
+        f"{CLOSED_FORM}, uniform, 15 steps",
+    )
+    monkeypatch.setattr(study, "pilot_free_contestants", lambda *a, **k: [c for c in whole(*a, **k) if c.name in few])
+    monkeypatch.setattr(study, "families_of", lambda free: {CLOSED_FORM: {"predicts": free.changes["predicts"]}})
+    before = race_dry_run(plan, store, rows, contestant_set="pilot-free")
+    assert set(before) == {"target pilot", "learning rates", *few}
+    assert before["learning rates"][0] > 2 * before["uniform"][0] > 0
+    assert not rows.path.exists()
+    told = []
+    result = run_race(plan, store, rows, contestant_set="pilot-free", say=told.append)
+    assert any(line.startswith("learning rates: base 0.00") for line in told)
+    assert any("the network corrects that denoiser" in line for line in told)
+    assert set(race_dry_run(plan, store, Rows(rows.path), contestant_set="pilot-free").values()) == {(0.0, 0.0)}
+    table = race_table(result)
+    own = table[table["against"] == MATCHED]
+    assert own["contestant"].unique().tolist() == [few[2]]
+    assert own["control"].tolist() == [few[3]]
+    assert set(table[table["contestant"] == "uniform"]["against"]) == {AGAINST["control"], AGAINST["annealed"]}
+    # It begins at the closed form's loss: the first record is below what the control has there.
+    assert float(result["loss"].sel(contestant=few[2], seed=0)[0]) < float(
+        result["loss"].sel(contestant="uniform", seed=0)[0]
+    )
+    with pytest.raises(UserError, match="pilot-free contestants race no recipes of others"):
+        run_race(plan, store, rows, contestant_set="pilot-free", foreign={"x": Recipe.paper()})
+
+
+def test_the_rate_with_the_lowest_loss_at_the_end_is_chosen(free, monkeypatch):
+    plan = small()
+    runs = rate_runs(plan, free)
+    assert set(runs) == {"base", CLOSED_FORM, EDM, MUON, f"{MUON}, {CLOSED_FORM}"}
+    assert list(runs[EDM]) == [factor * plan.base.lr for factor in RATES]
+    seeds = {run.settings.seed for its in runs.values() for run in its.values()}
+    assert seeds == {plan.rate_seed}
+    assert not seeds & {plan.target_seed, plan.pilot_seed, *range(plan.seeds)}
+    losses = {0.5: 0.3, 1.0: 0.2, 2.0: 0.1}
+
+    def found(watch, run, rows):
+        factor = round(run.settings.lr / plan.base.lr, 3)
+        diverged = 3 if factor == 2.0 and run.name.startswith(MUON) else None
+        return {"loss": [1.0, losses[factor]], "diverged_at": diverged}
+
+    monkeypatch.setattr(study, "recorded", found)
+    rates = chosen_rates(None, runs, None)
+    assert rates["base"] == rates[EDM] == 2 * plan.base.lr
+    assert rates[MUON] == plan.base.lr
