@@ -125,6 +125,6 @@ def test_race_beforehand_and_itself(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Race, "_write", lambda self, result: None)
     assert main(["race", *common, "--quiet"]) == 0  # nothing is left to run
     assert (folder / "race.jsonl").read_text() == rows
-    for options, message in ((["--force"], "no --force"), (recipe, "races no recipes")):
+    for options, message in ((["--force"], "no --force"), (recipe, "race no recipes of others")):
         assert main(["race", *common, *options]) == 2
         assert message in capsys.readouterr().err
