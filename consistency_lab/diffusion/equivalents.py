@@ -14,12 +14,12 @@ average denoiser shrinks component k by v_k / (v_k + K), more than the v_k / (v_
 
     cov(R_ij(a), R_kl(b)) = K_a K_b (T_il T_jk + T_ik T_jl) / (n - 1 - tr V T),       T = (V + K_a)^-1 V (V + K_b)^-1          (2)
 
-The first term is the two-point equivalent (Bach 2303.01372; Atanasov, Zavatone-Veth & Pehlevan 2405.00592; tr V T is their df2 where a = b).
-The second is what the symmetry of R, R_kl = R_lk, makes of it: smaller by 1/d in a flat spectrum, but equal to the
-first where one component holds most of the variance, as it does for images.
+The first term is the two-point equivalent (Bach 2303.01372; Atanasov, Zavatone-Veth & Pehlevan 2405.00592; tr V T is df2 for a = b). The
+second is what the symmetry of R, R_kl = R_lk, makes of it: smaller by 1/d in a flat spectrum, but equal to the first where one component
+holds most of the variance, as it may for images.
 
-**Samples.** The probability-flow ODE of a linear denoiser (2311.10892, equation 11) leads from noise e that hides the data, s_T -> infinity,
-to an x0 estimate at level s that is m + h(S) e with h(x) = x / sqrt(x + s^2); h(x) = sqrt(x) gives the image, s = 0. By
+**Samples.** The probability-flow ODE of a linear denoiser (2311.10892, equation 11) leads from noise e that hides the data, s_T = infinity,
+to an x0 estimate m + h(S) e at level s, with h(x) = x / sqrt(x + s^2); at s = 0 that is the image, and h(x) = sqrt(x). By
 
     x / sqrt(x + s^2) = 2 / pi * integral over w > 0 of [1 - R(sqrt(s^2 + w^2))] dw                                            (3)
 
