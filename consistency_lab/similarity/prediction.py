@@ -139,9 +139,13 @@ def _times(times: Sequence[float] | None, schedule: Schedule) -> torch.Tensor:
     if times is None:
         steps = Sampler().steps
         return schedule.grid(steps)[kept_points(steps, 14)]
-    t = torch.as_tensor(np.array(times, dtype=np.float64))
+    wrong = UserError("times are given as a list of noise levels, for example times=[0.5, 0.1, 0].")
+    try:
+        t = torch.as_tensor(np.array(times, dtype=np.float64))
+    except (TypeError, ValueError):
+        raise wrong from None
     if t.ndim != 1 or not len(t):
-        raise UserError("times are given as a list of noise levels, for example times=[0.5, 0.1, 0].")
+        raise wrong
     schedule.check(t[t != 0])  # at 0 is the image
     return t
 
