@@ -1,0 +1,123 @@
+"""Models of disjoint sets beside what linear denoisers of such sets would do in theory, and what closed-form denoisers explain of them."""
+
+from __future__ import annotations
+
+import pandas as pd
+from _common import Drawn, Source, listed, main, of
+
+from consistency_lab.data.sources import load_images
+from consistency_lab.intervals import Interval, as_columns, as_value, interval_of
+from consistency_lab.paper.plots import frames
+from consistency_lab.paper.plots.studies import curves
+from consistency_lab.paper.sizes import REFERENCES
+from consistency_lab.plots.reading import REFERENCE_NAMES
+from consistency_lab.presets import sizes_plan
+from consistency_lab.similarity.prediction import OWN, predict_consistency
+
+THEORY = "linear, in theory"
+PANELS = {
+    "score": "score across disjoint\nsets, mse (no unit)",
+    "set": "1 − score that is owed\nto the set (no unit)",
+    "explained": "share of the agreement\nthat is explained (no unit)",
+}
+
+
+def sweeps(source: Source) -> dict[str, pd.DataFrame]:
+    """By network, a row a size with its values, ``predicted`` and ``set``: by how much less models of two sets agree than those of one."""
+    rows = [row for row in source.rows("sizes") if row["spec"].get("row") == "size"]
+    networks = dict.fromkeys(_network(row) for row in rows)
+    found = {}
+    for network in networks:
+        alike = frames.measured_alike([row for row in rows if _network(row) == network], "size")
+        wide = pd.DataFrame([{**row["spec"], **row["values"]} for row in alike]).sort_values("size", ignore_index=True)
+        if "predicted" not in wide or wide["predicted"].isna().any():
+            wide["predicted"] = _predicted(wide, source)
+        within, between = interval_of(wide, "within"), interval_of(wide, "between")
+        # Of one comparison, and not independent: the widest that both allow.
+        apart = Interval(within.estimate - between.estimate, within.low - between.high, within.high - between.low)
+        found[network] = wide.assign(**as_columns("set", apart))
+    return found
+
+
+def _network(row: frames.Row) -> str:
+    return str(row["spec"]["settings"].get("network", "models"))
+
+
+def _predicted(wide: pd.DataFrame, source: Source) -> list[float]:
+    """For rows that were made before theirs held it: of the preset's images. Raises `MissingRows` where these are others."""
+    images = load_images(sizes_plan(source.preset).data, data_dir=source.data_dir)
+    if set(wide["data"]) != {images.fingerprint}:
+        raise source.missing(
+            "sizes", "the rows hold no prediction and are of other images", f"study sizes --preset {source.preset}"
+        )
+    sizes = wide["size"].astype(int).tolist()
+    return predict_consistency(images, sizes, times=[0.0], count=0)["score"].sel(states=OWN).isel(t=0).values.tolist()
+
+
+def verdict(wide: pd.DataFrame, column: str, theory: pd.Series) -> str:
+    """At which sizes an interval lies above the theory, below it, or holds it: ``above it at 8, below it at 32 and 128``."""
+    _, low, high = interval_of(wide, column)
+    texts = []
+    for said, where in (
+        ("above it", low > theory),
+        ("below it", high < theory),
+        ("not told from it", (low <= theory) & (theory <= high)),
+    ):
+        sizes = [f"{size:.0f}" for size in wide.loc[where, "size"]]
+        if sizes:
+            texts.append(f"{said} at {'every size' if len(sizes) == len(wide) and len(wide) > 1 else listed(sizes)}")
+    return ", ".join(texts) or "without an interval"
+
+
+def sentence(every: dict[str, pd.DataFrame]) -> str:
+    parts = []
+    for network, wide in every.items():
+        small, large, theory = wide.iloc[0], wide.iloc[-1], wide["predicted"]
+        ends = f"{small['size']:.0f} to {large['size']:.0f} images"
+        parts.append(
+            f"{network} across disjoint sets of {ends} score {of(small, 'between')} to {of(large, 'between')}, linear denoisers in theory "
+            f"{small['predicted']:.3g} to {large['predicted']:.3g}: {verdict(wide, 'between', theory)}"
+        )
+        parts.append(
+            f"what of 1 − score is owed to the set, not to the models' own chance, is {of(small, 'set')} to {of(large, 'set')}, in theory "
+            f"{1 - small['predicted']:.3g} to {1 - large['predicted']:.3g}: {verdict(wide, 'set', 1 - theory)}"
+        )
+        known = [name for name in REFERENCES if f"explained_{name}" in wide and pd.notna(large[f"explained_{name}"])]
+        if known:
+            shares = listed(f"{_reference(name)} {of(large, f'explained_{name}')}" for name in known)
+            parts.append(
+                f"of their agreement at {large['size']:.0f} images closed forms of their own sets explain: {shares}"
+            )
+    return "; ".join(parts) + "."
+
+
+def _reference(name: str) -> str:
+    return REFERENCE_NAMES.get(name, f"{name} denoiser")
+
+
+def produce(source: Source) -> Drawn:
+    every, parts = sweeps(source), []
+    alone = len(every) == 1
+
+    def line(panel: str, name: str, wide: pd.DataFrame, values: Interval) -> None:
+        parts.append(pd.DataFrame({"panel": panel, "name": name, "size": wide["size"], **as_value(values)}))
+
+    for network, wide in every.items():
+        line("score", network, wide, interval_of(wide, "between"))
+        line("score", f"{network}, one set", wide, interval_of(wide, "within"))
+        line("set", network, wide, interval_of(wide, "set"))
+        for name in REFERENCES:
+            if f"explained_{name}" in wide:
+                shown = _reference(name) if alone else f"{_reference(name)}, {network}"
+                line("explained", shown, wide, interval_of(wide, f"explained_{name}"))
+    known = pd.concat(every.values()).drop_duplicates("size").sort_values("size", ignore_index=True)
+    line("score", THEORY, known, interval_of(known, "predicted"))
+    line("set", THEORY, known, interval_of(known.assign(set_theory=1 - known["predicted"]), "set_theory"))
+    table = pd.concat(parts, ignore_index=True)
+    labels = {panel: label for panel, label in PANELS.items() if (table["panel"] == panel).any()}
+    figure = curves(table, "size", "images in the training set (log scale)", labels, logx=True, height=2.2)
+    return Drawn({"": (figure, table)}, sentence(every))
+
+
+if __name__ == "__main__":
+    main(produce, __file__)
