@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pandas as pd
-from _common import Drawn, Source, listed, main, of
+from _common import Drawn, Source, listed, main, of, sweeps
 
 from consistency_lab.data.sources import load_images
 from consistency_lab.intervals import Interval, as_columns, as_value, interval_of
-from consistency_lab.paper.plots import frames
 from consistency_lab.paper.plots.studies import curves
 from consistency_lab.paper.sizes import REFERENCES
 from consistency_lab.plots.reading import REFERENCE_NAMES
@@ -22,14 +21,10 @@ PANELS = {
 }
 
 
-def sweeps(source: Source) -> dict[str, pd.DataFrame]:
-    """By network, a row a size with its values, ``predicted`` and ``set``: by how much less models of two sets agree than those of one."""
-    rows = [row for row in source.rows("sizes") if row["spec"].get("row") == "size"]
-    networks = dict.fromkeys(_network(row) for row in rows)
+def beside_theory(source: Source) -> dict[str, pd.DataFrame]:
+    """`sweeps` with ``predicted`` in every row, and ``set``: by how much less models of two sets agree than those of one."""
     found = {}
-    for network in networks:
-        alike = frames.measured_alike([row for row in rows if _network(row) == network], "size")
-        wide = pd.DataFrame([{**row["spec"], **row["values"]} for row in alike]).sort_values("size", ignore_index=True)
+    for network, wide in sweeps(source.rows("sizes")).items():
         if "predicted" not in wide or wide["predicted"].isna().any():
             wide["predicted"] = _predicted(wide, source)
         within, between = interval_of(wide, "within"), interval_of(wide, "between")
@@ -37,10 +32,6 @@ def sweeps(source: Source) -> dict[str, pd.DataFrame]:
         apart = Interval(within.estimate - between.estimate, within.low - between.high, within.high - between.low)
         found[network] = wide.assign(**as_columns("set", apart))
     return found
-
-
-def _network(row: frames.Row) -> str:
-    return str(row["spec"]["settings"].get("network", "models"))
 
 
 def _predicted(wide: pd.DataFrame, source: Source) -> list[float]:
@@ -96,7 +87,7 @@ def _reference(name: str) -> str:
 
 
 def produce(source: Source) -> Drawn:
-    every, parts = sweeps(source), []
+    every, parts = beside_theory(source), []
     alone = len(every) == 1
 
     def line(panel: str, name: str, wide: pd.DataFrame, values: Interval) -> None:
