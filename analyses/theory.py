@@ -22,37 +22,41 @@ PANELS = {
 
 
 def beside_theory(source: Source) -> dict[str, pd.DataFrame]:
-    """`sweeps` with ``predicted`` in every row, and ``set``: by how much less models of two sets agree than those of one."""
+    """`sweeps` with ``predicted`` in every row, and ``set``: by how much less models of two sets agree than those of one.
+
+    ``predicted_set`` is what linear denoisers, which owe nothing to their own chance, have of that.
+    """
     found = {}
     for network, wide in sweeps(source.rows("sizes")).items():
         if "predicted" not in wide or wide["predicted"].isna().any():
-            wide["predicted"] = _predicted(wide, source)
-        within, between = interval_of(wide, "within"), interval_of(wide, "between")
+            wide = wide.assign(**as_columns("predicted", _predicted(wide, source)))
+        within, between, theory = (interval_of(wide, key) for key in ("within", "between", "predicted"))
         # Of one comparison, and not independent: the widest that both allow.
         apart = Interval(within.estimate - between.estimate, within.low - between.high, within.high - between.low)
-        found[network] = wide.assign(**as_columns("set", apart))
+        in_theory = Interval(1 - theory.estimate, 1 - theory.high, 1 - theory.low)
+        found[network] = wide.assign(**as_columns("set", apart), **as_columns("predicted_set", in_theory))
     return found
 
 
-def _predicted(wide: pd.DataFrame, source: Source) -> list[float]:
+def _predicted(wide: pd.DataFrame, source: Source) -> Interval:
     """For rows that were made before theirs held it: of the preset's images. Raises `MissingRows` where these are others."""
     images = load_images(sizes_plan(source.preset).data, data_dir=source.data_dir)
     if set(wide["data"]) != {images.fingerprint}:
         raise source.missing(
             "sizes", "the rows hold no prediction and are of other images", f"study sizes --preset {source.preset}"
         )
-    sizes = wide["size"].astype(int).tolist()
-    return predict_consistency(images, sizes, times=[0.0], count=0)["score"].sel(states=OWN).isel(t=0).values.tolist()
+    theory = predict_consistency(images, wide["size"].astype(int).tolist(), times=[0.0], count=0)
+    return interval_of(theory.sel(states=OWN).isel(t=0), "score")
 
 
-def verdict(wide: pd.DataFrame, column: str, theory: pd.Series) -> str:
-    """At which sizes an interval lies above the theory, below it, or holds it: ``above it at 8, below it at 32 and 128``."""
-    _, low, high = interval_of(wide, column)
+def verdict(wide: pd.DataFrame, column: str, theory: str) -> str:
+    """At which sizes an interval lies above that of the theory, below it, or overlaps it: ``above it at 8, below it at 32 and 128``."""
+    (_, low, high), (_, least, most) = interval_of(wide, column), interval_of(wide, theory)
     texts = []
     for said, where in (
-        ("above it", low > theory),
-        ("below it", high < theory),
-        ("not told from it", (low <= theory) & (theory <= high)),
+        ("above it", low > most),
+        ("below it", high < least),
+        ("not told from it", (low <= most) & (least <= high)),
     ):
         sizes = [f"{size:.0f}" for size in wide.loc[where, "size"]]
         if sizes:
@@ -63,15 +67,15 @@ def verdict(wide: pd.DataFrame, column: str, theory: pd.Series) -> str:
 def sentence(every: dict[str, pd.DataFrame]) -> str:
     parts = []
     for network, wide in every.items():
-        small, large, theory = wide.iloc[0], wide.iloc[-1], wide["predicted"]
+        small, large = wide.iloc[0], wide.iloc[-1]
         ends = f"{small['size']:.0f} to {large['size']:.0f} images"
         parts.append(
             f"{network} across disjoint sets of {ends} score {of(small, 'between')} to {of(large, 'between')}, linear denoisers in theory "
-            f"{small['predicted']:.3g} to {large['predicted']:.3g}: {verdict(wide, 'between', theory)}"
+            f"{of(small, 'predicted')} to {of(large, 'predicted')}: {verdict(wide, 'between', 'predicted')}"
         )
         parts.append(
             f"what of 1 − score is owed to the set, not to the models' own chance, is {of(small, 'set')} to {of(large, 'set')}, in theory "
-            f"{1 - small['predicted']:.3g} to {1 - large['predicted']:.3g}: {verdict(wide, 'set', 1 - theory)}"
+            f"{of(small, 'predicted_set')} to {of(large, 'predicted_set')}: {verdict(wide, 'set', 'predicted_set')}"
         )
         known = [name for name in REFERENCES if f"explained_{name}" in wide and pd.notna(large[f"explained_{name}"])]
         if known:
@@ -103,7 +107,7 @@ def produce(source: Source) -> Drawn:
                 line("explained", shown, wide, interval_of(wide, f"explained_{name}"))
     known = pd.concat(every.values()).drop_duplicates("size").sort_values("size", ignore_index=True)
     line("score", THEORY, known, interval_of(known, "predicted"))
-    line("set", THEORY, known, interval_of(known.assign(set_theory=1 - known["predicted"]), "set_theory"))
+    line("set", THEORY, known, interval_of(known, "predicted_set"))
     table = pd.concat(parts, ignore_index=True)
     labels = {panel: label for panel, label in PANELS.items() if (table["panel"] == panel).any()}
     figure = curves(table, "size", "images in the training set (log scale)", labels, logx=True, height=2.2)

@@ -38,6 +38,7 @@ class Predict(DryRun):
 
     def run(self) -> None:
         from consistency_lab.diffusion.noise import SharedNoise
+        from consistency_lab.intervals import interval_names
         from consistency_lab.similarity.prediction import predict_consistency
 
         if not self.n:
@@ -52,4 +53,4 @@ class Predict(DryRun):
         )
         write_results({"prediction": result}, self.out, f"What linear denoisers of {images.name} would agree on")
         at = result.isel(t=-1, drop=True).sel(states="own trajectories", drop=True)
-        print_table(result, at[["score", "distance", "null"]].to_dataframe().reset_index())
+        print_table(result, at[[*interval_names("score"), "distance", "null"]].to_dataframe().reset_index())

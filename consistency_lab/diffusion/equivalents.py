@@ -26,6 +26,10 @@ to an x0 estimate m + h(S) e at level s, with h(x) = x / sqrt(x + s^2); at s = 0
 its mean is an integral of (1) and its covariance a double integral of (2), both taken by the trapezoid rule in ln w: the integrand is
 analytic in a strip of width pi / 2 on either side, so that the error falls as exp(-pi^2 / step).
 
+**Which sets.** Take the fluctuations of h(S) as Gaussian: by (2) the entries of its upper triangle are then independent. That gives the
+variances, over pairs of sets, of distance and agreement averaged over noise. (For the same states more is needed: there K itself
+fluctuates as much, and no interval is given.)
+
 Formulas hold to a relative 1/n for Gaussian images; of other ones they use mean and covariance alone, as linear denoisers do.
 """
 
@@ -51,12 +55,15 @@ class Moments(NamedTuple):
         square: expected square of one set's output, the population's mean taken off.
         weight: what ``spread`` owes to each component of the input: an input u has the spread, summed over the output's components, of
             ``(weight * u^2).sum()`` and the fluctuation of the fitted mean.
+        deviation: a number, NaN for the same states: the standard deviation over pairs of sets of ln(distance / agreement), both of whole
+            outputs and averaged over noise; the distance is ``2 * spread.sum()``, the agreement what twice the square has beyond it.
     """
 
     gain: Array
     spread: Array
     square: Array
     weight: Array
+    deviation: float
 
 
 def renormalised(variances: Array, n: int, level: Array) -> Array:
@@ -82,22 +89,24 @@ def along_trajectories(variances: Array, n: int, level: float) -> Moments:
     top = np.sqrt(variances.max(initial=0.0)) or 1.0
     start, end = np.log(top / _BEYOND), np.log(_BEYOND * np.hypot(top, level))
     nodes = np.exp(np.arange(start, end, _STEP))
-    gain, spread, weight = _moments(
-        variances, n, np.hypot(level, nodes), 2 / np.pi * _STEP * nodes, np.ones_like(variances)
-    )
+    levels, weights, inputs = np.hypot(level, nodes), 2 / np.pi * _STEP * nodes, np.ones_like(variances)
+    gain, spread, weight = _moments(variances, n, levels, weights, inputs)
     # E h^2 needs no integral: x^2 / (x + s^2) = x - s^2 [1 - R(s)], and E S = (1 - 1/n) V. The mean m brings V / n.
     kappa = renormalised(variances, n, np.array([level]))
     square = _shares(variances, kappa)[0] * (variances + kappa - level**2)
-    return Moments(gain, spread + variances / n, square, weight)
+    found = Moments(gain, spread + variances / n, square, weight, np.nan)
+    # Twice the step is fine enough here, and a quarter of the work.
+    entries = _entries(variances, n, levels[::2], 2 * weights[::2])
+    return found._replace(deviation=_deviation(found, entries, variances / n))
 
 
 def about_same_states(variances: Array, n: int, level: float) -> Moments:
     """Of the answers to images of the population (others than either set's) with noise of variance s^2; s = 0 is the limit s -> 0."""
-    inputs = variances + level**2
     # The denoiser sees x - m, and m is one of n images' mean: variance V / n more.
-    gain, spread, weight = _moments(variances, n, np.array([level]), np.ones(1), inputs + variances / n)
+    seen = variances * (1 + 1 / n) + level**2
+    gain, spread, weight = _moments(variances, n, np.array([level]), np.ones(1), seen)
     spread = spread + (1 - gain) ** 2 * variances / n
-    return Moments(gain, spread, gain**2 * inputs + spread, weight)
+    return Moments(gain, spread, gain**2 * (variances + level**2) + spread, weight, np.nan)
 
 
 def _shares(variances: Array, kappa: Array) -> Array:
@@ -112,11 +121,7 @@ def _moments(variances: Array, n: int, levels: Array, weights: Array, inputs: Ar
     The covariance (2), summed over pairs of levels with weights W_ab, spreads an input u over component k by
     sum_ab W_ab (T_kk sum_j T_jj u_j^2 + (T_kk u_k)^2) with T_kk = v_k / ((v_k + K_a) (v_k + K_b)).
     """
-    kappa = renormalised(variances, n, levels)
-    total = variances + kappa[:, None]
-    inverse = np.divide(1.0, total, out=np.zeros_like(total), where=variances > 0)  # (L, d)
-    kept = variances * inverse
-    scale = np.multiply.outer(weights * kappa, weights * kappa) / (n - 1 - kept @ kept.T)
+    inverse, kept, scale = _pairs_of_levels(variances, n, levels, weights)
 
     def summed(pairs: Array, factor: Array) -> Array:
         return np.asarray(((pairs @ factor) * factor).sum(0))
@@ -125,3 +130,36 @@ def _moments(variances: Array, n: int, levels: Array, weights: Array, inputs: Ar
     towards = variances * summed(scale * ((kept * inputs) @ inverse.T), inverse)  # from all inputs to each output
     weight = variances * summed(scale * (kept @ inverse.T), inverse) + own  # from each input to all outputs
     return weights @ kept, towards + own * inputs, weight
+
+
+def _entries(variances: Array, n: int, levels: Array, weights: Array) -> Array:
+    """The variance of entry ij of the same sum, ``(d, d)``, C_ij = sum_ab W_ab T_ii T_jj; entry ii has twice that."""
+    inverse, _, scale = _pairs_of_levels(variances, n, levels, weights)
+    both = (inverse[:, None] * inverse * variances).reshape(-1, len(variances))
+    return np.asarray((both * scale.reshape(-1, 1)).T @ both)
+
+
+def _deviation(found: Moments, entries: Array, mean: Array) -> float:
+    """`Moments.deviation`, by the delta method; ``mean`` are the variances of what the fitted mean brings.
+
+    With the fluctuations A and B of the two maps and their gain G, the distance is tr (A - B)^2 and that of the means, and the agreement is
+    2 tr (G + A) (G + B).
+    """
+    crossed = 2 * np.square(entries).sum() + 2 * np.square(np.diagonal(entries)).sum()  # the variance of tr A B
+    distance = 2 * found.spread.sum()
+    agreement = 2 * found.square.sum() - distance
+    if not (distance > 0 and agreement > 0):
+        return np.nan
+    of_distance = 8 * crossed + 8 * np.square(mean).sum()
+    of_agreement = 4 * crossed + 16 * (np.square(found.gain) @ np.diagonal(entries))
+    squared = of_distance / distance**2 + of_agreement / agreement**2 + 8 * crossed / (distance * agreement)
+    return float(np.sqrt(squared))
+
+
+def _pairs_of_levels(variances: Array, n: int, levels: Array, weights: Array) -> tuple[Array, Array, Array]:
+    """1 / (v + K) and v / (v + K), ``(L, d)`` each, and W_ab = weights K_a K_b / (n - 1 - tr V T) ``(L, L)``; 0 of no variance."""
+    kappa = renormalised(variances, n, levels)
+    total = variances + kappa[:, None]
+    inverse = np.divide(1.0, total, out=np.zeros_like(total), where=variances > 0)
+    kept = variances * inverse
+    return inverse, kept, np.multiply.outer(weights * kappa, weights * kappa) / (n - 1 - kept @ kept.T)

@@ -23,7 +23,7 @@ from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
-from consistency_lab.intervals import as_columns, mean_interval
+from consistency_lab.intervals import as_columns, interval_of, mean_interval
 from consistency_lab.loading import Model
 from consistency_lab.metrics.distances import MeanSquaredError, nearest
 from consistency_lab.paper.rows import Rows
@@ -72,10 +72,10 @@ def size_sweep(
         One row per size: the score (MSE) ``between`` families on disjoint sets and ``within`` families on one set, each with its interval;
         ``nearest_own`` and ``nearest_other``, the median squared distance of a sample to its nearest image of either set; ``copies``,
         the share of samples whose own set is nearer than `COPY` times the other, with its interval over samples; ``predicted``, the score
-        ``between`` linear denoisers in theory, over all noise (`predict_consistency`); for each of `REFERENCES`, fitted to each set and
-        started from the same noise, ``explained_*``, the share of the agreement between families that is gone when its images are taken
-        away, and ``residual_after_*``, the score of what is left, over the first `EXPLAINED` samples, with intervals as ``between``. Rows
-        that were made before have neither.
+        ``between`` linear denoisers in theory, with its interval over pairs of sets (`predict_consistency`). For each of `REFERENCES`,
+        fitted to each set and started from the same noise, ``explained_*``, the share of the agreement between families that is gone when
+        its images are taken away, and ``residual_after_*``, the score of what is left, both over the first `EXPLAINED` samples and with
+        intervals as ``between``. Rows that were made before lack prediction and shares.
 
     Raises:
         UserError: what is no image set, a size below 2, twice a size beyond the images there are, or fewer than three seeds.
@@ -104,7 +104,7 @@ def size_sweep(
                 )
             found = _measure([list(fleet.values()) for fleet in fleets], halves, sampler, count, noise_seed)
             theory = predict_consistency(images, size, times=[0.0], count=0)
-            return {**found, "predicted": theory["score"].sel(states=OWN).item()}
+            return {**found, **as_columns("predicted", interval_of(theory.sel(states=OWN).squeeze(), "score"))}
 
         spec = {"row": "size", "size": size, **common, "data": images.fingerprint, "settings": settings.texts}
         table.append({"size": size, **rows.row(spec, compute)})

@@ -18,7 +18,7 @@ MOST = 7  # sizes that are drawn: eyes can tell so many lines apart
 def prediction_frame(ds: xr.Dataset) -> pd.DataFrame:
     """Columns quantity ("score", "component score"), states, n, t, component, value, low, high: components at the cleanest level alone.
 
-    ``low`` and ``high`` are missing: a prediction has no interval.
+    ``low`` and ``high``: of 95 % of pairs of sets, along own trajectories; elsewhere missing.
     """
     ds = reading.need(ds, "prediction", "score", "component_score")
     along = long_frame(ds, "score", quantity="score")
@@ -29,7 +29,10 @@ def prediction_frame(ds: xr.Dataset) -> pd.DataFrame:
 
 @themed
 def prediction(ds: xr.Dataset) -> Figure:
-    """Scores along t for own trajectories and for the same states, a line a size, and those of components at the cleanest level."""
+    """Scores along t for own trajectories and for the same states, a line a size, and those of components at the cleanest level.
+
+    Bands hold 95 % of pairs of sets.
+    """
     ds = reading.need(ds, "prediction", "score", "component_score")
     sizes = ds["n"].values
     sizes = sizes[np.unique(np.linspace(0, len(sizes) - 1, MOST).round().astype(int))]

@@ -23,6 +23,7 @@ from consistency_lab.diffusion.references import GaussianDenoiser
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.diffusion.schedule import SCHEDULES, Schedule
 from consistency_lab.errors import UserError
+from consistency_lab.intervals import Interval, add_interval
 from consistency_lab.similarity.checks import counted
 from consistency_lab.similarity.statistics import score
 from consistency_lab.store.results import with_provenance
@@ -30,8 +31,10 @@ from consistency_lab.store.results import with_provenance
 OWN, SAME_STATES = "own trajectories", "the same states"
 NOTE = (
     "Of linear denoisers, not of trained networks: averages over pairs of disjoint sets, exact to a relative 1/n for Gaussian images; of "
-    "other images mean and covariance alone are used. Squared errors; no interval, since nothing is drawn."
+    "other images mean and covariance alone are used. By squared errors."
 )
+INTERVAL = "95 % of pairs of disjoint sets, were the images Gaussian; along own trajectories alone"
+_NORMAL = 1.959964  # standard deviations that hold 95 %
 
 
 @plain_defaults()
@@ -64,7 +67,9 @@ def predict_consistency(
         Kind ``"prediction"``. ``states`` are `"own trajectories"` and `"the same states"`; components are the eigenvectors of the
         covariance by falling ``variance``. In squared image units:
 
-        * ``distance, null, score (states, n, t)``: mean over pixels, as in a comparison.
+        * ``distance, null, score (states, n, t)``: mean over pixels, as in a comparison. Along own trajectories the score has an interval
+          that holds 95 % of pairs of sets of Gaussian images: one pair may be that far from the average. It is symmetric in
+          log(distance / (null - distance)).
         * ``component_distance, component_null, component_score (states, n, t, component)``: along each component. Their sum over
           components is the number of pixels times ``distance``. No score (NaN) where the null is below 1e-8.
         * ``sample_distance, sample_null (n, t, sample)``: of each noise along own trajectories, averaged over pairs of sets; the null is
@@ -115,7 +120,7 @@ def predict_consistency(
     own = np.sqrt(variances + levels[:, None] ** 2)
     shrunk = [np.divide(variances, own**k, out=np.zeros_like(own), where=variances > 0) for k in (1, 2)]
     result["ideal_gain"] = (("states", "t", "component"), np.stack(shrunk).astype(np.float32))
-    result.attrs.update(metric="mse", interval="none: nothing is drawn", note=NOTE)
+    result.attrs.update(metric="mse", interval=INTERVAL, note=NOTE)
     return with_provenance(
         result,
         "prediction",
@@ -168,7 +173,9 @@ def _add_scores(result: xr.Dataset, moments: Sequence[Sequence[Sequence[Moments]
     for name, value in (("distance", distance), ("null", null)):
         result[name] = (dims, value.mean(-1))
         result[f"component_{name}"] = ((*dims, "component"), value.astype(np.float32))
-    result["score"] = (dims, score(distance.mean(-1), null.mean(-1)))
+    value = score(distance.mean(-1), null.mean(-1))
+    ratio, apart = (1 - value) / value, np.exp(_NORMAL * _stacked(moments, "deviation"))
+    add_interval(result, "score", dims, Interval(value, 1 / (1 + ratio * apart), 1 / (1 + ratio / apart)))
     result["component_score"] = ((*dims, "component"), score(distance, null).astype(np.float32))
 
 

@@ -95,7 +95,7 @@ def sizes(folder, networks=("mlp",), predicted=(0.3, 0.55, 0.85), explained=(0.4
             values = bounds("between", 0.2 + 0.35 * i) | bounds("within", 0.95) | bounds("copies", 0.9 - 0.44 * i)
             values |= {"nearest_own": 0.1, "nearest_other": 0.2}
             if predicted:
-                values |= {"predicted": predicted[i]}
+                values |= bounds("predicted", predicted[i], 0.01)
             for k, name in enumerate(("gaussian", "local", "optimal") if explained else ()):
                 values |= bounds(f"explained_{name}", explained[i] - 0.1 * k)
             own = {"row": "size", "size": size, "count": 64, "settings": {"network": network}, **spec}

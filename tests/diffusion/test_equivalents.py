@@ -167,6 +167,27 @@ def test_each_component_and_each_noise_has_its_own_spread():
     np.testing.assert_allclose(about_same_states(variances, n, s).spread, by_component, rtol=0.08)
 
 
+@pytest.mark.parametrize("name", [*SPECTRA, "digits"])
+@pytest.mark.parametrize(("n", "s"), [(20, 0.3), (60, 0.0), (60, 2.0)])
+def test_pairs_of_sets_scatter_as_predicted(name, n, s):
+    """Over 300 pairs, 95 % of them (more for few images) lie within 1.96 deviations of ln(distance / agreement)."""
+    variances, sets = digits() if name == "digits" else SPECTRA[name], 600
+    d, rng = len(variances), np.random.default_rng(1)
+    x = rng.normal(size=(sets, n, d)) * np.sqrt(variances)
+    mean = x.mean(1)
+    x -= mean[:, None]
+    values, axes = np.linalg.eigh(x.swapaxes(1, 2) @ x / n)
+    values = values.clip(1e-12)
+    maps = (axes * (values / np.sqrt(values + s**2))[:, None]) @ axes.swapaxes(1, 2)
+    distance = ((maps[::2] - maps[1::2]) ** 2).sum((1, 2)) + ((mean[::2] - mean[1::2]) ** 2).sum(1)
+    found = np.log(distance / (2 * (maps[::2] * maps[1::2]).sum((1, 2))))
+    theory = along_trajectories(variances, n, s)
+    expected = np.log(theory.spread.sum() / (theory.square - theory.spread).sum())
+    assert 0.8 < found.std() / theory.deviation < 1.1 if n > 20 else found.std() < 1.1 * theory.deviation
+    assert (np.abs(found - expected) < 1.96 * theory.deviation).mean() >= 0.92
+    assert np.isnan(about_same_states(variances, n, s).deviation)
+
+
 def test_many_images_leave_the_denoiser_of_the_population():
     variances, s = power_law(20, 1), 0.4
     for of, power in ((along_trajectories, 0.5), (about_same_states, 1.0)):

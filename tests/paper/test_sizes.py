@@ -22,8 +22,9 @@ def test_small_sets_are_copied_and_large_ones_less(tmp_path, monkeypatch):
     assert table.loc[8, "nearest_own"] < 0.6 * table.loc[8, "nearest_other"]
     assert table.loc[600, "nearest_own"] > 0.8 * table.loc[600, "nearest_other"]
     assert (table["between_low"] <= table["between"]).all()
-    theory = predict_consistency(digits, [8, 600], times=[0.0], count=0)["score"].sel(states=OWN).isel(t=0)
-    assert table["predicted"].tolist() == theory.values.tolist()
+    theory = predict_consistency(digits, [8, 600], times=[0.0], count=0).sel(states=OWN).isel(t=0)
+    for end in ("", "_low", "_high"):
+        assert table[f"predicted{end}"].tolist() == theory[f"score{end}"].values.tolist()
     for name in ("gaussian", "local", "optimal"):
         assert (table[f"explained_{name}_low"] < table[f"explained_{name}"]).all()
         assert (table[f"residual_after_{name}"] <= 1).all()

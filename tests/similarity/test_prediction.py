@@ -146,7 +146,8 @@ def test_a_prediction_is_a_kind_of_result(digits, predicted, tmp_path):
     assert again.identical(predicted)
     speaks = kind_of(again)
     assert type(speaks) is KINDS.builder("prediction")
-    assert "0.742 for n = 32, 0.981 for n = 400" in speaks.sentence(again)
+    sentence = speaks.sentence(again)
+    assert "0.742 [0.7, 0.78] for n = 32, 0.981 [0.978, 0.984] for n = 400; interval: 95 % of pairs" in sentence
     table = prediction_frame(again.sel(n=400))  # a selection is made whole
     row = table[(table["quantity"] == "score") & (table["states"] == OWN) & (table["t"] == 0)]
     assert row["value"].item() == float(predicted["score"].sel(states=OWN, n=400)[-1])
