@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from consistency_lab.kinds.base import Drawing, Kind, Note, Section, Table
+from consistency_lab.kinds.base import Drawing, Kind, Note, Part, Section, Table
 from consistency_lab.kinds.numbers import interval_text, number, records
 from consistency_lab.plots.prediction import prediction, prediction_frame
 
@@ -55,5 +55,5 @@ class Prediction(Kind):
             "noise variance that is acted on",
         )
         where = f"{at['states'].item()}, t = {number(float(at['t']))}, squared errors:"
-        parts = [*self.figures(ds), where, Table(head, rows), Note(str(ds.attrs["note"]))]
+        parts: list[Part] = [*self.figures(ds), where, Table(head, rows), Note(str(ds.attrs["note"]))]
         return Section("What linear denoisers would agree on", parts)

@@ -164,11 +164,10 @@ def _references(images: ImageSet) -> list[str]:
     return [f"local(window={window}, most=1000)" if name == "local" else name for name in REFERENCES]
 
 
-def _across(images: Sequence[Tensor], n: int) -> list[np.ndarray]:
+def _across(images: Sequence[Tensor], n: int) -> tuple[np.ndarray, np.ndarray]:
     """Squared distance and null of every one of the first n models with every other, ``(n, others, samples)``, from their images."""
     pairs = [(i, j) for i in range(n) for j in range(n, len(images))]
     walked = [Trajectories("", each[None]) for each in images]
-    return [
-        np.reshape(each, (n, len(images) - n, -1))
-        for each in pairwise_distances(walked, pairs, [MeanSquaredError()])[:2]
-    ]
+    distance, null, *_ = pairwise_distances(walked, pairs, [MeanSquaredError()])
+    shape = n, len(images) - n, -1
+    return distance.reshape(shape), null.reshape(shape)

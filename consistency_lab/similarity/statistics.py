@@ -75,7 +75,7 @@ def cross_score(distance: Array, null: Array, first: int, second: int) -> Interv
     return _over_units(d, u, *_crossing(first, second))
 
 
-def explained_share(whole: Sequence[Array], left: Sequence[Array], first: int, second: int) -> Interval:
+def explained_share(whole: tuple[Array, Array], left: tuple[Array, Array], first: int, second: int) -> Interval:
     """The share of the agreement of two families that is gone when something is taken away from their images: 1 - left / whole.
 
     Agreement is the mean of null - distance: for the squared error twice the covariance, over noise, of two models' images. 1: without it
@@ -89,14 +89,16 @@ def explained_share(whole: Sequence[Array], left: Sequence[Array], first: int, s
         the share with a symmetric interval over both families' models and noise; NaN where there is no agreement to share out.
     """
     pairs, groups = _crossing(first, second)
-    parts = [
-        [np.reshape(x, (first * second, *np.shape(x)[2:])).astype(np.float64) for x in each] for each in (left, whole)
-    ]
-    estimate = _gone(*((d.mean((0, 1)), u.mean((0, 1))) for d, u in parts))
-    if parts[0][0].shape[1] < 3:
+
+    def flat(values: Array) -> Array:
+        return np.reshape(values, (first * second, *np.shape(values)[2:])).astype(np.float64)
+
+    (e, v), (d, u) = ((flat(distance), flat(null)) for distance, null in (left, whole))
+    estimate = _gone((e.mean((0, 1)), v.mean((0, 1))), (d.mean((0, 1)), u.mean((0, 1))))
+    if d.shape[1] < 3:
         return without_bounds(estimate)
-    replicates = (_without_units(*each, pairs, groups) for each in parts)
-    return crossed_jackknife(estimate, [_gone(*each) for each in zip(*replicates, strict=True)])
+    replicates = zip(_without_units(e, v, pairs, groups), _without_units(d, u, pairs, groups), strict=True)
+    return crossed_jackknife(estimate, [_gone(*each) for each in replicates])
 
 
 def _gone(left: tuple[Array, Array], whole: tuple[Array, Array]) -> Array:
