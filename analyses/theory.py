@@ -14,11 +14,7 @@ from consistency_lab.presets import sizes_plan
 from consistency_lab.similarity.prediction import OWN, predict_consistency
 
 THEORY = "linear, in theory"
-PANELS = {
-    "score": "score across disjoint\nsets, mse (no unit)",
-    "set": "1 − score that is owed\nto the set (no unit)",
-    "explained": "share of the agreement\nthat is explained (no unit)",
-}
+PANELS = {"score": "score across disjoint\nsets, mse (no unit)", "set": "1 − score that is owed\nto the set (no unit)"}
 
 
 def beside_theory(source: Source) -> dict[str, pd.DataFrame]:
@@ -91,25 +87,26 @@ def _reference(name: str) -> str:
 
 
 def produce(source: Source) -> Drawn:
-    every, parts = beside_theory(source), []
-    alone = len(every) == 1
+    every, parts, labels = beside_theory(source), [], dict(PANELS)
 
-    def line(panel: str, name: str, wide: pd.DataFrame, values: Interval) -> None:
-        parts.append(pd.DataFrame({"panel": panel, "name": name, "size": wide["size"], **as_value(values)}))
+    def line(panel: str, name: str, wide: pd.DataFrame, column: str) -> None:
+        values = as_value(interval_of(wide, column))
+        parts.append(pd.DataFrame({"panel": panel, "name": name, "size": wide["size"], **values}))
 
+    known = pd.concat(every.values()).drop_duplicates("size").sort_values("size", ignore_index=True)
+    line("score", THEORY, known, "predicted")
+    line("set", THEORY, known, "predicted_set")
     for network, wide in every.items():
-        line("score", network, wide, interval_of(wide, "between"))
-        line("score", f"{network}, one set", wide, interval_of(wide, "within"))
-        line("set", network, wide, interval_of(wide, "set"))
+        line("score", network, wide, "between")
+        line("set", network, wide, "set")
+    for network, wide in every.items():
+        line("score", f"{network}, one set", wide, "within")
         for name in REFERENCES:
             if f"explained_{name}" in wide:
-                shown = _reference(name) if alone else f"{_reference(name)}, {network}"
-                line("explained", shown, wide, interval_of(wide, f"explained_{name}"))
-    known = pd.concat(every.values()).drop_duplicates("size").sort_values("size", ignore_index=True)
-    line("score", THEORY, known, interval_of(known, "predicted"))
-    line("set", THEORY, known, interval_of(known, "predicted_set"))
+                panel = f"explained, {network}"
+                labels[panel] = f"share of agreement that\nis explained, {network}"
+                line(panel, _reference(name), wide, f"explained_{name}")
     table = pd.concat(parts, ignore_index=True)
-    labels = {panel: label for panel, label in PANELS.items() if (table["panel"] == panel).any()}
     figure = curves(table, "size", "images in the training set (log scale)", labels, logx=True, height=2.2)
     return Drawn({"": (figure, table)}, sentence(every))
 

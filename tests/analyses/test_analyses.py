@@ -261,8 +261,8 @@ def test_where_networks_do_better_than_linear_theory_is_said_by_size(script, bui
         in said
     )
     table = drawn.figures[""][1]
-    assert set(table["panel"]) == {"score", "set", "explained"}
-    assert {"mlp", "unet", "linear, in theory", "Gaussian denoiser, unet"} <= set(table["name"])
+    assert set(table["panel"]) == {"score", "set", "explained, mlp", "explained, unet"}
+    assert {"mlp", "unet", "unet, one set", "linear, in theory", "Gaussian denoiser"} <= set(table["name"])
 
 
 def test_rows_of_before_the_prediction_get_it_from_the_images_that_they_are_of(script, builders, tmp_path):
@@ -277,7 +277,7 @@ def test_rows_of_before_the_prediction_get_it_from_the_images_that_they_are_of(s
         states="own trajectories"
     )
     np.testing.assert_allclose(theory["value"], expected.isel(t=0))
-    assert "explained" not in set(table["panel"])
+    assert set(table["panel"]) == {"score", "set"}
     builders.sizes(tmp_path / "others" / "digits", predicted=(), explained=(), data="of others")
     with pytest.raises(script("_common").frames.MissingRows, match="are of other images"):
         script("theory").produce(source(script, tmp_path / "others"))
