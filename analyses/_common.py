@@ -248,6 +248,23 @@ def relation(first: pd.Series, second: pd.Series, column: str) -> str:
     return "lies below" if bounds[1] < bounds[2] else "overlaps"
 
 
+def sweeps(rows: Sequence[frames.Row]) -> dict[str, pd.DataFrame]:
+    """Of the sweep over the size of the training set: by architecture, a row a size, its spec and values.
+
+    Raises:
+        MissingRows: there are none.
+    """
+    networks: dict[str, list[frames.Row]] = {}
+    for row in rows:
+        networks.setdefault(str(row["spec"].get("settings", {}).get("network", "models")), []).append(row)
+    tables = {}
+    for network, own in networks.items():
+        alike = frames.measured_alike(own, "size")
+        wide = pd.DataFrame([{**row["spec"], **row["values"]} for row in alike])
+        tables[network] = wide.sort_values("size", ignore_index=True)
+    return tables
+
+
 def by_metric(rows: Sequence[frames.Row]) -> dict[str, pd.DataFrame]:
     """`frames.scores` by each of `METRICS` that the rows have: what is claimed has to hold by all of them."""
     known = frames.metrics_of(frames.families(rows))

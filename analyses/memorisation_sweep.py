@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pandas as pd
-from _common import Drawn, Source, main, of, relation
+from _common import Drawn, Source, main, of, relation, sweeps
 
 from consistency_lab.intervals import as_columns, as_value, interval_of
-from consistency_lab.paper.plots import frames
 from consistency_lab.paper.plots.studies import curves
 
 NAMES = {"within": "one set", "between": "disjoint sets"}
@@ -28,10 +27,7 @@ def sentence(table: pd.DataFrame) -> str:
 
 
 def produce(source: Source) -> Drawn:
-    rows = frames.measured_alike(source.rows("sizes"), "size")
-    wide = pd.DataFrame([{"size": row["spec"]["size"], **row["values"]} for row in rows]).sort_values(
-        "size", ignore_index=True
-    )
+    wide, *_ = sweeps(source.rows("sizes")).values()  # of the first architecture; `theory` shows them all
     parts = []
     for panel, keys in (("score", list(NAMES)), ("copies", ["copies"])):
         for key in keys:

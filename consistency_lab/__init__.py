@@ -76,6 +76,7 @@ _HOMES = {
     "measure_quality": "similarity.quality",
     "measure_reproducibility": "similarity.reproducibility",
     "plane_landscape": "probes.plane",
+    "predict_consistency": "similarity.prediction",
     "contrast_subject": "studies.contrast_subject",
     "probe_curvature": "probes.curvature",
     "probe_difficulty": "probes.difficulty",
@@ -172,6 +173,7 @@ if TYPE_CHECKING:
     from consistency_lab.reports.html import report
     from consistency_lab.similarity.compare import compare
     from consistency_lab.similarity.frozen import compare_frozen
+    from consistency_lab.similarity.prediction import predict_consistency
     from consistency_lab.similarity.quality import measure_quality, set_classifier
     from consistency_lab.similarity.representations import compare_representations, layer_names
     from consistency_lab.similarity.reproducibility import measure_reproducibility

@@ -184,7 +184,8 @@ def _known(preset: str, plans: Mapping[str, T]) -> T:
 
 def sizes_plan(preset: str) -> SizesPlan:
     """The size sweep of a preset. Raises `UserError` for one that does not exist."""
-    return _known(preset, {"digits": SizesPlan("digits", (8, 32, 128, 400, 898), _MLP.replace(snapshots=0))})
+    settings = tuple(each.replace(snapshots=0) for each in (_MLP, _UNET, _DIT))
+    return _known(preset, {"digits": SizesPlan("digits", (8, 32, 128, 400, 898), settings)})
 
 
 def demo_plan(preset: str) -> DemoPlan:

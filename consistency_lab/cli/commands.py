@@ -18,6 +18,7 @@ _HOMES = {
     "snapshots": "snapshots:Snapshots",
     "quality": "quality:Quality",
     "probe": "probe:Probe",
+    "predict": "predict:Predict",
     "study": "study:Study",
     "recipe": "race:MakeRecipe",
     "race": "race:Race",

@@ -91,8 +91,23 @@ class Study(SideBySide):
         nested = [name for name in table if table[name].map(lambda x: isinstance(x, list | dict)).any()]
         numbers = table.drop(columns=nested)  # curves stay in the rows
         save_frame(numbers, self.out / self.preset / f"{self.what}.csv")
-        keys = {"probe", "family", "models", "size", "step", "frechet", "covered", "fit", "outside", "p_any"}
-        shown = [n for n in numbers if n in keys or n.startswith(("between", "within", "copies", *_SHOWN))]
+        keys = {
+            "probe",
+            "family",
+            "network",
+            "models",
+            "size",
+            "predicted",
+            "step",
+            "frechet",
+            "covered",
+            "fit",
+            "outside",
+            "p_any",
+        }
+        shown = [
+            n for n in numbers if n in keys or n.startswith(("between", "within", "copies", "explained_", *_SHOWN))
+        ]
         print(numbers[shown].to_string(index=False, na_rep="", float_format=lambda x: f"{x:.3f}"))
 
 

@@ -22,6 +22,7 @@ from consistency_lab.kinds.frozen import Frozen
 from consistency_lab.kinds.gate import Gate
 from consistency_lab.kinds.landscapes import Curvature, Landscape, Plane
 from consistency_lab.kinds.layers import Layers
+from consistency_lab.kinds.prediction import Prediction
 from consistency_lab.kinds.quality import Quality
 from consistency_lab.kinds.snapshots import Snapshots
 from consistency_lab.kinds.structure import Structure
@@ -36,6 +37,7 @@ KINDS: Registry[Kind] = Registry(
         "gate": Gate,
         "reproducibility": Reproducibility,
         "frozen comparison": Frozen,
+        "prediction": Prediction,
         "quality": Quality,
         "difficulty": Difficulty,
         "structure": Structure,

@@ -57,9 +57,9 @@ class LikenessPlan:
 
 @dataclass(frozen=True)
 class SizesPlan:
-    """The sweep over the size of the training set: two disjoint sets of each size, settings of every model, samples compared."""
+    """The sweep over the size of the training set: two disjoint sets of each size, settings by architecture, samples compared."""
 
     data: str
     sizes: tuple[int, ...]
-    settings: TrainingSettings
+    settings: tuple[TrainingSettings, ...]
     count: int = 256

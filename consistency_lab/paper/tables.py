@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -176,26 +176,32 @@ class SizesStudy(_Study):
     plan: SizesPlan
 
     def table(self) -> pd.DataFrame:
-        """See `size_sweep`."""
-        return self._table(self.plan.sizes, self.rows)
+        """That of `size_sweep` of each architecture, named in the column ``network``, one below the other."""
+        tables = [
+            self._table(each, self.plan.sizes, self.rows).assign(network=str(each.network))
+            for each in self.plan.settings
+        ]
+        return pd.concat(tables, ignore_index=True)
 
     def cost(self) -> Cost:
         """Seconds of training that each size would still take; nothing where the rows have it. Samples are few beside that."""
         cost: Cost = {}
-        for size in self.plan.sizes:
-            done = all_finished(self.rows, partial(self._table, [size]))
-            cost[f"size {size}, {2 * SEEDS} models"] = (0.0 if done else 2 * SEEDS * self._seconds, 0.0)
+        for settings in self.plan.settings:
+            seconds = cache(partial(self._seconds, settings))  # timed once, if at all
+            for size in self.plan.sizes:
+                done = all_finished(self.rows, partial(self._table, settings, [size]))
+                training = 0.0 if done else 2 * SEEDS * seconds()
+                cost[f"{settings.network}, size {size}, {2 * SEEDS} models"] = (training, 0.0)
         return cost
 
     @cached_property
     def images(self) -> ImageSet:
         return load_images(self.plan.data, data_dir=self.data_dir)
 
-    @cached_property
-    def _seconds(self) -> float:
+    def _seconds(self, settings: TrainingSettings) -> float:
         """Of training one model."""
-        return seconds_per_step(self.images, self.plan.settings, torch.device(self.device)) * self.plan.settings.steps
+        return seconds_per_step(self.images, settings, torch.device(self.device)) * settings.steps
 
-    def _table(self, sizes: Sequence[int], rows: Rows) -> pd.DataFrame:
+    def _table(self, settings: TrainingSettings, sizes: Sequence[int], rows: Rows) -> pd.DataFrame:
         options = {**self._training, "count": self.count or self.plan.count, "noise_seed": self.seed}
-        return size_sweep(self.images, sizes, self.plan.settings, self.store, rows, **options)
+        return size_sweep(self.images, sizes, settings, self.store, rows, **options)

@@ -71,9 +71,46 @@ def cross_score(distance: Array, null: Array, first: int, second: int) -> Interv
         distance, null: per sample, ``(first, second, N, ...)``: model i of one with model j of the other; nulls as in `pair_score`.
         first, second: models of the two families, two or more each.
     """
-    pairs = [(i, first + j) for i in range(first) for j in range(second)]
     d, u = (np.reshape(x, (first * second, *np.shape(x)[2:])) for x in (distance, null))
-    return _over_units(d, u, pairs, [range(first), range(first, first + second)])
+    return _over_units(d, u, *_crossing(first, second))
+
+
+def explained_share(whole: tuple[Array, Array], left: tuple[Array, Array], first: int, second: int) -> Interval:
+    """The share of the agreement of two families that is gone when something is taken away from their images: 1 - left / whole.
+
+    Agreement is the mean of null - distance: for the squared error twice the covariance, over noise, of two models' images. 1: without it
+    they do not agree any more. 0: they agree as much as before. Below 0: what was taken away had hidden some.
+
+    Args:
+        whole, left: distance and null per sample, ``(first, second, N)`` each, of the images and of what is left of them.
+        first, second: models of the two families, two or more each.
+
+    Returns:
+        the share with a symmetric interval over both families' models and noise; NaN where there is no agreement to share out.
+    """
+    pairs, groups = _crossing(first, second)
+
+    def flat(values: Array) -> Array:
+        return np.reshape(values, (first * second, *np.shape(values)[2:])).astype(np.float64)
+
+    (e, v), (d, u) = ((flat(distance), flat(null)) for distance, null in (left, whole))
+    estimate = _gone((e.mean((0, 1)), v.mean((0, 1))), (d.mean((0, 1)), u.mean((0, 1))))
+    if d.shape[1] < 3:
+        return without_bounds(estimate)
+    replicates = zip(_without_units(e, v, pairs, groups), _without_units(d, u, pairs, groups), strict=True)
+    return crossed_jackknife(estimate, [_gone(*each) for each in replicates])
+
+
+def _gone(left: tuple[Array, Array], whole: tuple[Array, Array]) -> Array:
+    """1 - agreement of what is left / agreement of the whole, each from (distance, null)."""
+    agreement = whole[1] - whole[0]
+    return score(left[1] - left[0], agreement)
+
+
+def _crossing(first: int, second: int) -> tuple[list[tuple[int, int]], list[range]]:
+    """The pairs of a model of one family with a model of another, and the two families, as places among all models."""
+    pairs = [(i, first + j) for i in range(first) for j in range(second)]
+    return pairs, [range(first), range(first, first + second)]
 
 
 def within_score(distance: Array, null: Array, sizes: Sequence[int]) -> Interval:
@@ -102,12 +139,24 @@ def _over_units(
     estimate = score(distance.mean((0, 1)), null.mean((0, 1)))
     if distance.shape[1] < 3:
         return without_bounds(estimate)
-    left = []
+    left = [score(*each) for each in _without_units(distance, null, pairs, groups, blocks)]
+    return in_logarithms(crossed_jackknife(estimate, left))
+
+
+def _without_units(
+    distance: Array,
+    null: Array,
+    pairs: Sequence[tuple[int, int]],
+    groups: Sequence[Sequence[int]],
+    blocks: Blocks = None,
+) -> list[tuple[Array, Array]]:
+    """For each group, means of distance and null with each of its models and each sample left out, ``(models, N, ...)`` each."""
+    found = []
     for models in groups:
         weights = _weights_without(pairs, models)
         rest, others = (np.tensordot(weights, x, 1) for x in (distance, null))
-        left.append(score(*without_each_sample(rest, others, blocks)))
-    return in_logarithms(crossed_jackknife(estimate, left))
+        found.append(without_each_sample(rest, others, blocks))
+    return found
 
 
 def _weights_without(pairs: Sequence[tuple[int, int]], models: Sequence[int]) -> Array:

@@ -87,12 +87,19 @@ def likeness(folder, families=None, study="likeness", crosses=True, contrast=Non
     return rows
 
 
-def sizes(folder):
+def sizes(folder, networks=("mlp",), predicted=(0.3, 0.55, 0.85), explained=(0.4, 0.6, 0.8), **spec):
+    """Scores across sets of 0.2, 0.55 and 0.9, +- 0.02."""
     rows = Rows(folder / "sizes.jsonl")
-    for i, size in enumerate((8, 100, 900)):
-        values = bounds("between", 0.2 + 0.35 * i) | bounds("within", 0.9) | bounds("copies", 0.9 - 0.44 * i)
-        values |= {"nearest_own": 0.1, "nearest_other": 0.2}
-        rows.row({"row": "size", "size": size, "count": 64, "settings": {"steps": 3}}, lambda v=values: v)
+    for network in networks:
+        for i, size in enumerate((8, 100, 900)):
+            values = bounds("between", 0.2 + 0.35 * i) | bounds("within", 0.95) | bounds("copies", 0.9 - 0.44 * i)
+            values |= {"nearest_own": 0.1, "nearest_other": 0.2}
+            if predicted:
+                values |= bounds("predicted", predicted[i], 0.01)
+            for k, name in enumerate(("gaussian", "local", "optimal") if explained else ()):
+                values |= bounds(f"explained_{name}", explained[i] - 0.1 * k)
+            own = {"row": "size", "size": size, "count": 64, "settings": {"network": network}, **spec}
+            rows.row(own, lambda v=values: v)
 
 
 def emergence(folder):

@@ -96,6 +96,26 @@ def test_layers_snapshots_and_quality(trained, tmp_path, capsys, monkeypatch):
     assert load_result(tmp_path / "mapped" / "results" / "layers.nc")["layer"].values.tolist() == ["network.linear_in"]
 
 
+def test_predict_needs_no_model(tmp_path, capsys):
+    out = tmp_path / "p"
+    assert main(["predict", "32", "400", "--count", "4", "--out", str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines if line.split()[:1] in (["32"], ["400"])] == [
+        ["32", "0.742"],
+        ["400", "0.981"],
+    ]
+    assert kinds(out) == {"prediction": "prediction"}
+    assert list((out / "figures").glob("prediction-*.png"))
+    for wrong, said in (
+        (["32", "--out", str(out)], "holds results already"),
+        ([], "name a number of images or more"),
+        (["1", "--out", str(tmp_path / "none")], "n is a whole number of 2 or more, not 1"),
+    ):
+        assert main(["predict", *wrong]) == 2
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
 @pytest.mark.parametrize(
     ("command", "said"),
     [

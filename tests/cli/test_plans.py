@@ -78,6 +78,7 @@ def dry(trained, tmp_path, monkeypatch):
         "layers": two,
         "snapshots": two,
         "quality": two,
+        "predict": ["8"],
         "recipe": [],
         "report": [],
     }

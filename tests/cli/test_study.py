@@ -18,10 +18,10 @@ from consistency_lab.training.settings import TrainingSettings
 def test_a_study_goes_on_from_its_rows(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cost, "_LONG_ENOUGH", 0.01)
     small = TrainingSettings(network="mlp(width=8, depth=1)", steps=20, batch=16, snapshots=0)
-    monkeypatch.setattr(presets, "sizes_plan", lambda preset: SizesPlan("mnist", (4,), small, count=8))
+    monkeypatch.setattr(presets, "sizes_plan", lambda preset: SizesPlan("mnist", (4,), (small,), count=8))
     common = ["study", "sizes", "--data", "digits", "--device", "cpu", "--out", str(tmp_path / "figures")]
     assert main([*common, "--store", str(tmp_path / "runs"), "--dry-run", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["jobs"]["size 4, 6 models"]["training"] >= 0
+    assert json.loads(capsys.readouterr().out)["jobs"]["mlp(depth=1, width=8), size 4, 6 models"]["training"] >= 0
     assert not list(tmp_path.iterdir())
     assert main([*common, "--store", str(tmp_path / "runs"), "--quiet"]) == 0
     assert "training on" not in capsys.readouterr().out

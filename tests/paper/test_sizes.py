@@ -6,6 +6,7 @@ from consistency_lab.errors import UserError
 from consistency_lab.paper import sizes as module
 from consistency_lab.paper.rows import Rows
 from consistency_lab.paper.sizes import size_sweep
+from consistency_lab.similarity.prediction import OWN, predict_consistency
 from consistency_lab.store.runs import Store
 from consistency_lab.training.settings import TrainingSettings
 
@@ -21,6 +22,12 @@ def test_small_sets_are_copied_and_large_ones_less(tmp_path, monkeypatch):
     assert table.loc[8, "nearest_own"] < 0.6 * table.loc[8, "nearest_other"]
     assert table.loc[600, "nearest_own"] > 0.8 * table.loc[600, "nearest_other"]
     assert (table["between_low"] <= table["between"]).all()
+    theory = predict_consistency(digits, [8, 600], times=[0.0], count=0).sel(states=OWN).isel(t=0)
+    for end in ("", "_low", "_high"):
+        assert table[f"predicted{end}"].tolist() == theory[f"score{end}"].values.tolist()
+    for name in ("gaussian", "local", "optimal"):
+        assert (table[f"explained_{name}_low"] < table[f"explained_{name}"]).all()
+        assert (table[f"residual_after_{name}"] <= 1).all()
     monkeypatch.setattr(module, "train_fleet", lambda *_, **__: pytest.fail("trained twice"))
     again = size_sweep(
         digits, [8, 600], SETTINGS, Store(tmp_path / "elsewhere"), Rows(tmp_path / "rows.jsonl"), **options

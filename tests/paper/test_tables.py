@@ -69,11 +69,13 @@ def test_walks_over_training_are_counted_at_every_step(tmp_path, timed):
 
 def test_sizes_that_are_done_cost_nothing(tmp_path, timed):
     common = {"rows": Rows(tmp_path / "rows.jsonl"), "count": 4}
-    one, two = (SizesPlan("digits", sizes, SMALL.replace(snapshots=0)) for sizes in ((4,), (4, 8)))
+    one, two = (SizesPlan("digits", sizes, (SMALL.replace(snapshots=0),)) for sizes in ((4,), (4, 8)))
     table = SizesStudy(one, store=Store(tmp_path / "runs"), **common).table()
     assert table["size"].tolist() == [4]
     cost = SizesStudy(two, store=Store(tmp_path / "none"), **common).cost()
-    assert cost == {"size 4, 6 models": (0.0, 0.0), "size 8, 6 models": (120.0, 0.0)}
+    network = "mlp(depth=1, width=8)"
+    assert table["network"].tolist() == [network]
+    assert cost == {f"{network}, size 4, 6 models": (0.0, 0.0), f"{network}, size 8, 6 models": (120.0, 0.0)}
     assert len(timed) == 1
 
 

@@ -3,8 +3,17 @@ import pytest
 import torch
 from scipy import stats
 
+from consistency_lab.intervals import crossed_jackknife
 from consistency_lab.metrics.distances import METRICS
-from consistency_lab.similarity.statistics import cross_score, family_score, pair_score, pairs_of, score, within_score
+from consistency_lab.similarity.statistics import (
+    cross_score,
+    explained_share,
+    family_score,
+    pair_score,
+    pairs_of,
+    score,
+    within_score,
+)
 
 
 def images(rho, n=50, size=6, seed=0, scale=1.0, shift=0.0):
@@ -223,3 +232,58 @@ def test_two_equal_models_among_three_leave_a_finite_interval():
     interval = family_score(distance, np.full((3, 6), 4.0), 3)
     assert np.isfinite(interval.low)
     assert interval.low < interval.estimate < interval.high <= 1
+
+
+def measured_across(first, second):
+    """Squared distances and nulls of every model of one family ``(K, N, 1, 1, F)`` with every one of another."""
+    metric = METRICS.build("mse")
+    pairs = [(metric.embed(torch.from_numpy(a)), metric.embed(torch.from_numpy(b))) for a in first for b in second]
+    shape = (len(first), len(second), -1)
+    return [np.reshape([of(a, b).numpy() for a, b in pairs], shape) for of in (metric.between, metric.null)]
+
+
+def shared_and_own(models=3, n=40, features=6, seed=0):
+    """Two families that share a strong part and a weak one, and the strong part: images ``(K, N, 1, 1, F)``."""
+    rng = np.random.default_rng(seed)
+    strong, weak = (scale * rng.normal(size=(n, 1, 1, features)) for scale in (2.0, 1.0))
+    own = 0.5 * rng.normal(size=(2, models, n, 1, 1, features))
+    return strong + weak + own[0], strong + weak + own[1], strong
+
+
+def test_the_explained_share_is_a_share_of_covariance():
+    a, b, strong = shared_and_own(n=4000)
+    share = explained_share(measured_across(a, b), measured_across(a - strong, b - strong), 3, 3)
+    assert share.estimate == pytest.approx(4 / 5, abs=0.01)  # of variances 4 and 1
+    assert share.low < 4 / 5 < share.high
+    nothing = explained_share(measured_across(a, b), measured_across(a, b), 3, 3)
+    assert nothing.estimate == pytest.approx(0, abs=1e-9)
+    hidden = explained_share(measured_across(a - 2 * strong, b), measured_across(a, b), 3, 3)
+    assert np.isnan(hidden.estimate)  # they agree on nothing that could be shared out
+
+
+def test_its_interval_leaves_out_each_model_and_each_sample_computed_again():
+    a, b, strong = shared_and_own(n=9)
+    whole, left = measured_across(a, b), measured_across(a - strong, b - strong)
+
+    def again(rows, columns, samples):
+        def part(x, y):
+            return measured_across(x[rows][:, samples], y[columns][:, samples])
+
+        (d, u), (e, v) = part(a, b), part(a - strong, b - strong)
+        return 1 - (v.mean() - e.mean()) / (u.mean() - d.mean())
+
+    every, of_models = np.arange(3), []
+    for side in range(2):
+        of_models.append(
+            np.array(
+                [
+                    [
+                        again(*((kept, every) if side == 0 else (every, kept)), np.delete(np.arange(9), i))
+                        for i in range(9)
+                    ]
+                    for kept in (np.delete(every, k) for k in range(3))
+                ]
+            )
+        )
+    expected = crossed_jackknife(np.array(again(every, every, np.arange(9))), of_models)
+    np.testing.assert_allclose(explained_share(whole, left, 3, 3), expected, rtol=1e-6)
