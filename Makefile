@@ -83,12 +83,17 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "consistency_lab needs Python 3.11 or newer; set PYTHON=..." && exit 1)
 	$(PYTHON) -m venv $(VENV)
 
+# A checkout that is called as the package must not hide it from a script beside it, as it does where a finder of modules comes after the path.
+EDITABLE := --config-settings editable_mode=compat --editable
+
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable .
+	@echo "installing consistency_lab and torch into $(VENV): minutes, 6 GB"
+	$(BIN)/python -m pip install --quiet $(EDITABLE) .
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@echo "installing consistency_lab, torch and what its tests need into $(VENV): minutes"
+	$(BIN)/python -m pip install --quiet $(EDITABLE) '.[dev]'
 	@touch $@ $(VENV)/.installed
 
 clean:
