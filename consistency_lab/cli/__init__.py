@@ -14,7 +14,7 @@ from consistency_lab.cli.common import release_folders
 from consistency_lab.cli.parsing import parse
 from consistency_lab.cli.plans import DryRun
 from consistency_lab.cli.terminal import spell_out
-from consistency_lab.errors import UserError
+from consistency_lab.errors import ShapeError, UserError
 from consistency_lab.training.processes import refuse_several, started
 from consistency_lab.trust import trusting
 
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"consistency-lab {version('consistency-lab')}")
         return 0
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    number = 0
+    number, command = 0, None
     try:
         _, number = started()
         command = parse(arguments)
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ending.callback(release_folders)
             return command.run() or 0
     except UserError as error:
-        print("consistency-lab:", "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
+        print("consistency-lab:", "\n".join(map(printable, _sentence(error, command).split("\n"))), file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
         if not number:  # of several processes the first one says it
@@ -61,3 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe has seen enough (`... --help | head`)
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the interpreter flushes it on its way out
         return 0
+
+
+def _sentence(error: UserError, command: object) -> str:
+    """What the error says, and of images of another shape than the model's the option that names the set."""
+    data = getattr(command, "data", None)
+    if not isinstance(error, ShapeError) or data is None:
+        return str(error)
+    default = " (the default)" if data == getattr(type(command), "data", None) else ""
+    return f"{error} --data is {data!r}{default}; give --data with the set that the model was trained on."

@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import NoReturn
 
-from consistency_lab.errors import UserError
+from consistency_lab.errors import UserError, nearest_path
 from consistency_lab.inputs import check_file
 from consistency_lab.interop.families.registry import families_of, said_of
 from consistency_lab.interop.states import best_of, opened, weights_in
@@ -48,7 +48,9 @@ def refuse_weights(path: str | Path) -> NoReturn:
         )
     check_file(file)
     if not file.is_file():
-        raise UserError(f"there is no file {file}; name a run of the store, diffusers:FOLDER or torchscript:FILE?...")
+        raise UserError(
+            f"there is no file {file}; name a run of the store, diffusers:FOLDER or torchscript:FILE?...{nearest_path(file)}"
+        )
     if _is_torchscript(file):
         raise UserError(
             f"{file} is TorchScript, which does not say what it is: write torchscript:{file}?schedule=...&predicts=...&time=...&shape=C,H,W"
