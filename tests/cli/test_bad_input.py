@@ -88,6 +88,7 @@ BAD = {
         ["compare", "images:{tmp}/pictures", "images:{tmp}/others", "--data", "digits"],
         "(3, 32, 32), but 'digits' has images of (1, 8, 8). --data is 'digits'; give --data",
     ),
+    "a store in memory": (["train", "--steps", "1", "--store", "memory://x"], "would be lost with it"),
     "no such device": (["train", "--device", "cuda:99"], "cannot be used"),
 }
 
