@@ -14,6 +14,7 @@ from consistency_lab.choices import Choice, Registry
 from consistency_lab.data.pictures import SUFFIXES as PICTURES
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel
 from consistency_lab.errors import UserError, nearest_path, unknown_name
+from consistency_lab.interop.conventions import conventions
 from consistency_lab.interop.families.registry import FAMILY_OPENERS
 from consistency_lab.interop.files import SUFFIXES as WEIGHTS
 from consistency_lab.interop.files import is_weights, refuse_weights
@@ -151,7 +152,8 @@ def read_address(text: str) -> Address:
     needed = [key for key, default in known.items() if default is inspect.Parameter.empty]
     if missing := [key for key in needed if key not in options]:
         pattern = "&".join(f"{key}=..." for key in needed)
-        raise UserError(f"{text!r} does not give {', '.join(missing)}; write {prefix}:{path}?{pattern}.")
+        known_values = f" ({conventions()})" if {"schedule", "predicts", "time"} & {*missing} else ""
+        raise UserError(f"{text!r} does not give {', '.join(missing)}; write {prefix}:{path}?{pattern}{known_values}.")
     OPENERS.resolve(Choice(prefix, options))
     return Address(prefix, path, options)
 

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from consistency_lab.errors import UserError, nearest_path
 from consistency_lab.inputs import check_file
+from consistency_lab.interop.conventions import conventions
 from consistency_lab.interop.families.registry import families_of, said_of
 from consistency_lab.interop.states import best_of, opened, weights_in
 
@@ -53,7 +54,8 @@ def refuse_weights(path: str | Path) -> NoReturn:
         )
     if _is_torchscript(file):
         raise UserError(
-            f"{file} is TorchScript, which does not say what it is: write torchscript:{file}?schedule=...&predicts=...&time=...&shape=C,H,W"
+            f"{file} is TorchScript, which does not say what it is: write "
+            f"torchscript:{file}?schedule=...&predicts=...&time=...&shape=C,H,W ({conventions()})."
         )
     found = weights_in(opened(file))
     if not found:
@@ -67,7 +69,7 @@ def refuse_weights(path: str | Path) -> NoReturn:
     if not families:
         raise UserError(
             f"{file} holds {held}. Weights do not say what network they are of, nor how it was trained; build it, fill it and wrap it:"
-            f"\n{read}\n{_UNKNOWN.format(name=file.stem)}"
+            f"\n{read}\n{_UNKNOWN.format(name=file.stem, conventions=conventions())}"
         )
     ways = "\n".join(said_of(family, state, file) for family in families)
     lines = "" if all(family.prefix for family in families) else f" Lines of Python begin with\n{read}"
@@ -79,7 +81,8 @@ def refuse_weights(path: str | Path) -> NoReturn:
 
 _UNKNOWN = """    net = MyNetwork(...)  # the class that it was trained with
     net.load_state_dict(state)
-    model = cl.wrap_module(net, schedule=..., predicts=..., time=..., shape=..., name={name!r})"""
+    model = cl.wrap_module(net, schedule=..., predicts=..., time=..., shape=..., name={name!r})
+    # {conventions}"""
 
 
 def _is_torchscript(file: Path) -> bool:
