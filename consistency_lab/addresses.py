@@ -11,12 +11,16 @@ from typing import Any, NamedTuple
 import torch
 
 from consistency_lab.choices import Choice, Registry
+from consistency_lab.data.pictures import SUFFIXES as PICTURES
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel
-from consistency_lab.errors import UserError, unknown_name
+from consistency_lab.errors import UserError, nearest_path, unknown_name
+from consistency_lab.interop.conventions import conventions
 from consistency_lab.interop.families.registry import FAMILY_OPENERS
+from consistency_lab.interop.files import SUFFIXES as WEIGHTS
 from consistency_lab.interop.files import is_weights, refuse_weights
 from consistency_lab.interop.pickles import is_pickle, refuse_pickle
 from consistency_lab.interop.torchscript import load_torchscript
+from consistency_lab.pipelines.contents import ARRAYS
 from consistency_lab.pipelines.either import open_diffusers
 from consistency_lab.pipelines.folders import load_folder_model
 from consistency_lab.pipelines.recording_files import load_recording
@@ -80,6 +84,30 @@ def open_foreign(
         return OPENERS.build(Choice(prefix, {**given, **options}), os.path.expanduser(path))
 
 
+def refuse_path(text: str) -> None:
+    """Say what is to be written for a path that stands where a model is named. Returns where nothing lies there.
+
+    Raises:
+        UserError: a folder of diffusers, of images, or of something else; an array file; files of weights that begin with that name.
+    """
+    path = Path(text).expanduser()
+    if any((path / name).is_file() for name in ("model_index.json", "config.json")):
+        raise UserError(f"{text} is a folder of diffusers; write diffusers:{text}")
+    if path.is_file() and path.suffix.lower() in ARRAYS:
+        raise UserError(f"{text} is a file of arrays; for the images in it write images:{text}")
+    if path.is_dir() and text.strip():
+        if any(Path(name).suffix.lower() in {*PICTURES, *ARRAYS} for _, _, files in os.walk(path) for name in files):
+            raise UserError(f"{text} is a folder of images: write images:{text}")
+        raise UserError(
+            f"{text} is a folder, and neither a run of this package nor a folder of images (images:DIR) or of diffusers (diffusers:DIR); "
+            "of a store of runs write --store DIR and the name of a run in it."
+        )
+    if beside := [f"{text}{suffix}" for suffix in WEIGHTS if text and Path(f"{path}{suffix}").is_file()]:
+        raise UserError(
+            f"no run is called {text!r}, but the file {beside[0]} lies there: write {beside[0]} to be told how it becomes a model."
+        )
+
+
 class Address(NamedTuple):
     """What an address says: ``PREFIX:PATH?option=value&option=value``."""
 
@@ -98,7 +126,7 @@ class Address(NamedTuple):
         if self.prefix == "zoo":
             ZOO.check(self.path)
         elif not (path := Path(self.path).expanduser()).exists():
-            raise UserError(f"there is no file or folder {path}; write an address as PREFIX:PATH.")
+            raise UserError(f"there is no file or folder {path}.{nearest_path(path)}")
 
 
 def read_address(text: str) -> Address:
@@ -124,7 +152,8 @@ def read_address(text: str) -> Address:
     needed = [key for key, default in known.items() if default is inspect.Parameter.empty]
     if missing := [key for key in needed if key not in options]:
         pattern = "&".join(f"{key}=..." for key in needed)
-        raise UserError(f"{text!r} does not give {', '.join(missing)}; write {prefix}:{path}?{pattern}.")
+        known_values = f" ({conventions()})" if {"schedule", "predicts", "time"} & {*missing} else ""
+        raise UserError(f"{text!r} does not give {', '.join(missing)}; write {prefix}:{path}?{pattern}{known_values}.")
     OPENERS.resolve(Choice(prefix, options))
     return Address(prefix, path, options)
 

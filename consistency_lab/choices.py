@@ -18,7 +18,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
-from consistency_lab.errors import UserError, unknown_name
+from consistency_lab.errors import UserError, short, unknown_name
 
 T = TypeVar("T")
 
@@ -41,11 +41,11 @@ def whole(what: str, value: object, least: int = 0, most: int | None = None) -> 
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         near = f"; write {int(value)}" if isinstance(value, float) and value.is_integer() else ""
-        raise UserError(f"{what} is a whole number, not {value!r}{near}.")
+        raise UserError(f"{what} is a whole number, not {short(value)}{near}.")
     number = int(value)
     if number < least or (most is not None and number > most):
         bound = f"of {least} or more" if most is None else f"from {least} to {most}"
-        raise UserError(f"{what} is a whole number {bound}, not {value!r}.")
+        raise UserError(f"{what} is a whole number {bound}, not {short(value)}.")
     return number
 
 
@@ -53,7 +53,7 @@ def height_and_width(size: object) -> tuple[int, int]:
     """Two whole numbers of at least 1, or one for both. Raises `UserError` for anything else."""
     sides = list(size) if isinstance(size, tuple | list) else [size, size]
     if len(sides) != 2:
-        raise UserError(f"size={size!r} is not height and width; write size=512,512.")
+        raise UserError(f"size={short(size)} is not height and width; write size=512,512.")
     return whole("height", sides[0], 1), whole("width", sides[1], 1)
 
 
@@ -66,7 +66,7 @@ def require_positive(**options: object) -> None:
 def above_zero(what: str, value: object) -> float:
     """A finite number above 0, as a float. Raises `UserError`, "{what} above 0, not ...", for anything else."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < float(value) < float("inf"):
-        raise UserError(f"{what} above 0, not {value!r}.")
+        raise UserError(f"{what} above 0, not {short(value)}.")
     return float(value)
 
 
@@ -110,7 +110,7 @@ class Choice:
             options = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
         except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
             raise UserError(
-                f"cannot read {text!r}: write it as name(option=value, ...) with text in quotes, for example "
+                f"cannot read {short(text)}: write it as name(option=value, ...) with text in quotes, for example "
                 "clts(center=0.3) or cifar10(split='test')."
             ) from None
         return cls(name.strip(), options)
@@ -176,11 +176,12 @@ class Registry(Names, Generic[T]):
     Args:
         kind: what is registered, for messages ("network").
         builders: name -> class or function.
+        elsewhere: what others call it, in lower case with hyphens -> the name here, for the message about an unknown name.
     """
 
-    def __init__(self, kind: str, builders: Mapping[str, Callable[..., T]]):
+    def __init__(self, kind: str, builders: Mapping[str, Callable[..., T]], elsewhere: Mapping[str, str] | None = None):
         super().__init__(kind)
-        self._builders = dict(builders)
+        self._builders, self._elsewhere = dict(builders), elsewhere
 
     def _known(self) -> Collection[str]:
         return self._builders
@@ -194,7 +195,7 @@ class Registry(Names, Generic[T]):
     def builder(self, name: str) -> Callable[..., T]:
         """The builder of that name. Raises `UserError` with the nearest name."""
         if not isinstance(name, str) or name not in self._builders:
-            raise unknown_name(self.kind, str(name), self._builders)
+            raise unknown_name(self.kind, str(name), self._builders, elsewhere=self._elsewhere)
         return self._builders[name]
 
     def options(self, name: str) -> dict[str, Any]:
@@ -293,4 +294,4 @@ def _check_type(kind: str, name: str, parameter: inspect.Parameter, value: Any) 
     allowed = {each for part in wanted for each in _TYPES[part]}
     if not isinstance(value, tuple(allowed)) or (isinstance(value, bool) and bool not in allowed):
         words = " or ".join(_WORDS[part] for part in wanted)
-        raise UserError(f"{parameter.name}={value!r} of the {kind} {name!r} is not usable; give {words}.")
+        raise UserError(f"{parameter.name}={short(value)} of the {kind} {name!r} is not usable; give {words}.")

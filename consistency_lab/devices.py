@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from consistency_lab.errors import UserError
+from consistency_lab.errors import UserError, short
 from consistency_lab.switches import SWITCHES
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ def resolve_device(name: str | torch.device | None = None) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError, TypeError):
         raise UserError(
-            f"the device {str(name)!r} cannot be used here; use 'cpu', or 'cuda' on a machine with a GPU and its driver."
+            f"the device {short(str(name))} cannot be used here; use 'cpu', or 'cuda' on a machine with a GPU and its driver."
         ) from None
     return device
 

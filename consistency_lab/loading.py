@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from consistency_lab.addresses import Address, is_foreign, open_foreign, read_address
+from consistency_lab.addresses import Address, is_foreign, open_foreign, read_address, refuse_path
 from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.model import GenerativeModel
 from consistency_lab.errors import StoreError, UserError
@@ -30,7 +30,7 @@ def find_run(text: str, store: Store | str | Path) -> Run:
     """The run of a model by name, of whatever kind.
 
     Raises:
-        UserError: there is none, with the nearest name; several; a folder of diffusers, or a name on the Hugging Face Hub.
+        UserError: there is none, with the nearest name; several; a path, with the address to write; a name on the Hugging Face Hub.
     """
     store = store if isinstance(store, Store) else Store(store)
     try:
@@ -38,8 +38,7 @@ def find_run(text: str, store: Store | str | Path) -> Run:
     except StoreError:
         raise
     except UserError:
-        if any(Path(text, name).is_file() for name in ("model_index.json", "config.json")):
-            raise UserError(f"{text} is a folder of diffusers; write diffusers:{text}") from None
+        refuse_path(text)
         if is_hub_name(text):
             refuse_hub_name(text)
         raise

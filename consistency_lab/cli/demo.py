@@ -45,6 +45,7 @@ class Demo(Common):
         if self.dry_run:
             self.say({"out": str(self.out), "seed": self.seed, **dataclasses.asdict(plan)})
             return
+        claim_folder(self.out, self.force or self._made_here(list(plan.runs)))
         store.check()
         options: dict[str, Any] = {
             "seed": self.seed,
@@ -58,6 +59,16 @@ class Demo(Common):
         print_headline(done.results["comparison"])
         print("\nRecipe from the findings:")
         print(done.recipe)
+
+    def _made_here(self, names: list[str]) -> bool:
+        """Whether the results that the folder holds are of this demo, which then goes on: of its own models, under the same noise."""
+        from consistency_lab.store.results import load_result, provenance
+
+        held = self.out / "results" / "comparison.nc"
+        if not held.is_file() or not (self.out / "runs").is_dir():
+            return False
+        made = provenance(load_result(held))
+        return [model["name"] for model in made["models"]] == names and made["noise_seed"] == self.seed
 
     def _quick(self) -> None:
         if self.preset != type(self).preset:

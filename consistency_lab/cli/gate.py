@@ -13,6 +13,7 @@ import tyro
 
 from consistency_lab.cli.common import (
     OfModels,
+    claim_folder,
     find,
     load_models,
     parse_numbers,
@@ -29,12 +30,13 @@ if TYPE_CHECKING:
 class Gate(OfModels):
     """Does a candidate still make its reference's images from the same noise? Exit status 0: pass, 1: fail, 3: cannot tell, 2: usage.
 
+    Example: consistency-lab gate images:ref/ images:cand/ --at-least .95
     Example: consistency-lab gate fp16 int8 --metrics mse lpips-alex --at-least .95 --junit gate.xml
     """
 
     answers: ClassVar[bool] = True
     models: tyro.conf.Positional[tuple[str, ...]] = ()
-    """reference and candidate: names of runs in the store, run folders, or addresses such as diffusers:DIR"""
+    """reference and candidate: names of runs in the store, run folders, or addresses such as images:DIR and diffusers:DIR"""
     again: str | None = None
     """a second run of the reference, for the ceiling: what the candidate is held to where there is no bound"""
     store: Path = Path("runs")
@@ -102,7 +104,7 @@ class Gate(OfModels):
                 if os.path.isdir(path):
                     raise UserError(f"{path} is a folder; name a file in it.")
                 ensure_writable(path.parent)
-        ensure_writable(self.out)
+        claim_folder(self.out, self.force)
         models: list[Any] = load_models(texts, self.store, self.device)
         result = gate(
             *models,

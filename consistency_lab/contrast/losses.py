@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from consistency_lab.contrast.model import ContrastModel
 from consistency_lab.contrast.networks import GAN, VAE
-from consistency_lab.data.imageset import ImageSet
+from consistency_lab.data.imageset import ImageSet, check_shape
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.errors import UserError, unknown_name
 
@@ -111,10 +111,7 @@ def probe_parts(model: ContrastModel, images: ImageSet, count: int, *, part: str
             f"a probe of {count} images was asked for, and {images.name!r} has {len(images)}; choose between 1 and that."
         )
     module = model.module
-    if images.shape != module.shape:
-        raise UserError(
-            f"{model.name!r} makes images of {module.shape}, but {images.name!r} has images of {images.shape}."
-        )
+    check_shape(model.name, module.shape, images)
     x0 = images.batch(range(count)).to(model.device)
     z = SharedNoise(seed).draw(range(count), model.noise_shape, stream="probe", device=model.device)
     if isinstance(module, VAE) and part == "autoencoder":

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +23,36 @@ class Remote:
     mirrors: tuple[str, ...]
 
 
+class WouldFetchError(UserError):
+    """A file would be downloaded, and within `nothing_fetched` none is."""
+
+    def __init__(self, remote: Remote, folder: Path):
+        self.remote, self.folder = remote, folder
+        super().__init__(
+            f"{remote.name} is not in {folder}, and nothing is downloaded now; it is at {remote.mirrors[0]}."
+        )
+
+
+_FETCHING: ContextVar[bool] = ContextVar("fetching", default=True)
+
+
+@contextlib.contextmanager
+def nothing_fetched() -> Iterator[None]:
+    """Within the block, what would be downloaded is told by a `WouldFetchError`, and no folder is made for it."""
+    token = _FETCHING.set(False)
+    try:
+        yield
+    finally:
+        _FETCHING.reset(token)
+
+
 def fetch(remote: Remote, folder: Path) -> Path:
     """The file in ``folder``, downloaded if it is not there; it gets its name only if it is complete and its checksum is right.
 
     Raises `UserError` if no mirror delivers it or the folder cannot be written.
     """
+    if not _FETCHING.get():
+        raise WouldFetchError(remote, folder)
     import pooch
     import requests
 

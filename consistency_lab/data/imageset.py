@@ -17,7 +17,7 @@ from consistency_lab.data.arrays import as_labels, as_pixels, finite_range
 from consistency_lab.data.from_dataset import from_dataset
 from consistency_lab.data.labels import check_labels, renumbered
 from consistency_lab.devices import resolve_device, sent
-from consistency_lab.errors import UserError
+from consistency_lab.errors import ShapeError, UserError
 from consistency_lab.markup import image
 
 _FINGERPRINT_CHUNK = 4096  # images hashed at a time, so that a set on a GPU is never copied back whole
@@ -34,6 +34,12 @@ def check_set(images: object) -> None:
         text = isinstance(images, str | Path)
         make = f"load_images({str(images)!r})" if text else "ImageSet.from_array(images, name='mine')"
         raise UserError(f"images are given as an image set, not as {type(images).__name__}; write {make}.")
+
+
+def check_shape(name: str, shape: Sequence[int], images: ImageSet) -> None:
+    """Raise `ShapeError` unless the images have the shape (C, H, W) of those that the model of that name makes."""
+    if tuple(shape) != images.shape:
+        raise ShapeError(f"{name!r} makes images of {tuple(shape)}, but {images.name!r} has images of {images.shape}.")
 
 
 @dataclass(frozen=True, eq=False, repr=False)

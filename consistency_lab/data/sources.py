@@ -17,7 +17,7 @@ from consistency_lab.data.imageset import ImageSet, check_set
 from consistency_lab.data.published import Place
 from consistency_lab.data.views import View
 from consistency_lab.devices import plain_defaults
-from consistency_lab.errors import UserError, unknown_name
+from consistency_lab.errors import UserError, nearest_path, unknown_name
 
 _ARCHIVES = (".npz", ".npy", ".zip")
 DATA_DIR = Path("data")  # relative to the working directory: where published sets are looked for and downloaded to
@@ -153,7 +153,7 @@ def _existing(path: str) -> Path:
     if not where.exists():
         raise UserError(
             f"there is no file or folder {path}; images are loaded from a path or by one of the names "
-            f"{', '.join(DATASETS.names())}."
+            f"{', '.join(DATASETS.names())}.{nearest_path(path)}"
         )
     return where
 

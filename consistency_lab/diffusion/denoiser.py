@@ -13,7 +13,7 @@ from consistency_lab.devices import sent
 from consistency_lab.diffusion.parametrisation import PREDICTIONS
 from consistency_lab.diffusion.prediction import Prediction, per_sample
 from consistency_lab.diffusion.schedule import Schedule
-from consistency_lab.errors import UserError
+from consistency_lab.errors import ShapeError, UserError
 
 
 class NoiseLevel(NamedTuple):
@@ -58,7 +58,7 @@ class Denoiser(nn.Module, ABC):
             UserError: tensors of another shape, or a time at which conversions are undefined.
         """
         if tuple(like.shape[1:]) != tuple(self.shape):
-            raise UserError(
+            raise ShapeError(
                 f"states of shape {tuple(like.shape[1:])} were given to a denoiser of {tuple(self.shape)} images."
             )
         if not isinstance(t, NoiseLevel):

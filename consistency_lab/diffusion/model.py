@@ -17,7 +17,7 @@ from consistency_lab.devices import measuring, plain_defaults, resolve_device, s
 from consistency_lab.diffusion.denoiser import Denoiser, GuidedDenoiser
 from consistency_lab.diffusion.noise import SharedNoise, check_noise
 from consistency_lab.diffusion.sampling import Sampler, SamplerStep, sample_path, start_state
-from consistency_lab.errors import UserError
+from consistency_lab.errors import UserError, short
 from consistency_lab.markup import fact_rows, table
 
 CHUNK = 256  # images that are computed together; images agree bit for bit for equal chunks, and to rounding for others
@@ -276,6 +276,8 @@ def check_diffusion(model: object) -> None:
 def chunks(indices: Sequence[int], size: int = CHUNK) -> Iterator[Sequence[int]]:
     """The indices in order, ``size`` at a time. Raises `UserError` for one index alone."""
     if not isinstance(indices, Sized):
-        raise UserError(f"image indices are given as a list or range, not as {indices!r}; write [{indices!r}].")
+        raise UserError(
+            f"image indices are given as a list or range, not as {short(indices)}; write [{short(indices)}]."
+        )
     for first in range(0, len(indices), size):
         yield indices[first : first + size]

@@ -18,7 +18,7 @@ from torch import Tensor
 from consistency_lab.choices import whole
 from consistency_lab.devices import sent
 from consistency_lab.diffusion.brownian import CELLS, BrownianPath
-from consistency_lab.errors import UserError
+from consistency_lab.errors import UserError, short
 
 # Streams: draws of one image that must not repeat each other. Their numbers are part of the noise's definition.
 STREAMS = {"initial": 0, "path": 1, "probe": 2}
@@ -186,7 +186,7 @@ def _numbers(indices: object) -> tuple[int, ...]:
 
 def _sides(shape: object) -> tuple[int, ...]:
     if isinstance(shape, str) or not isinstance(shape, Sequence):
-        raise UserError(f"the shape of an image is (channels, height, width), not {shape!r}.")
+        raise UserError(f"the shape of an image is (channels, height, width), not {short(shape)}.")
     return tuple(whole("each side of an image", side) for side in shape)
 
 

@@ -144,4 +144,10 @@ PREDICTIONS: Registry[Parametrisation] = Registry(
         "edm": EDMPreconditioning,
         "gaussian": GaussianCorrection,
     },
+    elsewhere={
+        **dict.fromkeys(("epsilon", "noise", "pred-noise"), "eps"),
+        **dict.fromkeys(("sample", "x-start", "x-0", "pred-x0", "denoised"), "x0"),
+        **dict.fromkeys(("v-prediction", "pred-v"), "v"),
+        **dict.fromkeys(("rectified-flow", "flow-prediction"), "flow"),
+    },
 )

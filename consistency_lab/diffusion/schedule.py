@@ -255,5 +255,12 @@ class RectifiedFlow(Schedule):
 
 
 SCHEDULES: Registry[Schedule] = Registry(
-    "schedule", {"linear": linear_vp, "cosine": CosineVP, "edm": EDM, "flow": RectifiedFlow}
+    "schedule",
+    {"linear": linear_vp, "cosine": CosineVP, "edm": EDM, "flow": RectifiedFlow},
+    elsewhere={
+        **dict.fromkeys(("ddpm", "vp", "vp-sde"), "linear"),
+        **dict.fromkeys(("iddpm", "improved-ddpm", "squaredcos-cap-v2"), "cosine"),
+        **dict.fromkeys(("rectified-flow", "flow-matching"), "flow"),
+        **dict.fromkeys(("ve", "ve-sde"), "edm"),
+    },
 )

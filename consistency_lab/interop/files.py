@@ -7,8 +7,9 @@ import zipfile
 from pathlib import Path
 from typing import NoReturn
 
-from consistency_lab.errors import UserError
+from consistency_lab.errors import UserError, nearest_path
 from consistency_lab.inputs import check_file
+from consistency_lab.interop.conventions import conventions
 from consistency_lab.interop.families.registry import families_of, said_of
 from consistency_lab.interop.states import best_of, opened, weights_in
 
@@ -48,10 +49,13 @@ def refuse_weights(path: str | Path) -> NoReturn:
         )
     check_file(file)
     if not file.is_file():
-        raise UserError(f"there is no file {file}; name a run of the store, diffusers:FOLDER or torchscript:FILE?...")
+        raise UserError(
+            f"there is no file {file}; name a run of the store, diffusers:FOLDER or torchscript:FILE?...{nearest_path(file)}"
+        )
     if _is_torchscript(file):
         raise UserError(
-            f"{file} is TorchScript, which does not say what it is: write torchscript:{file}?schedule=...&predicts=...&time=...&shape=C,H,W"
+            f"{file} is TorchScript, which does not say what it is: write "
+            f"torchscript:{file}?schedule=...&predicts=...&time=...&shape=C,H,W ({conventions()})."
         )
     found = weights_in(opened(file))
     if not found:
@@ -65,7 +69,7 @@ def refuse_weights(path: str | Path) -> NoReturn:
     if not families:
         raise UserError(
             f"{file} holds {held}. Weights do not say what network they are of, nor how it was trained; build it, fill it and wrap it:"
-            f"\n{read}\n{_UNKNOWN.format(name=file.stem)}"
+            f"\n{read}\n{_UNKNOWN.format(name=file.stem, conventions=conventions())}"
         )
     ways = "\n".join(said_of(family, state, file) for family in families)
     lines = "" if all(family.prefix for family in families) else f" Lines of Python begin with\n{read}"
@@ -77,7 +81,8 @@ def refuse_weights(path: str | Path) -> NoReturn:
 
 _UNKNOWN = """    net = MyNetwork(...)  # the class that it was trained with
     net.load_state_dict(state)
-    model = cl.wrap_module(net, schedule=..., predicts=..., time=..., shape=..., name={name!r})"""
+    model = cl.wrap_module(net, schedule=..., predicts=..., time=..., shape=..., name={name!r})
+    # {conventions}"""
 
 
 def _is_torchscript(file: Path) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from consistency_lab.devices import measuring, resolve_device
 from consistency_lab.diffusion.model import as_image_tensor, chunks, model_table
 from consistency_lab.diffusion.noise import SharedNoise
-from consistency_lab.errors import UserError
+from consistency_lab.errors import UserError, short
 from consistency_lab.interop.units import OURS, Range, check_value_range, to_ours
 
 _SAME = 1e-3  # of the image range: batched kernels round otherwise, and that is far below
@@ -120,7 +120,7 @@ def wrap_generator(
     if not callable(make):
         raise UserError(f"a {type(make).__name__} cannot be called; give a function from noise to images.")
     if not (isinstance(shape, tuple | list) and len(shape) == 3 and all(isinstance(size, int) for size in shape)):
-        raise UserError(f"shape={shape!r} is not usable; give (channels, height, width).")
+        raise UserError(f"shape={short(shape)} is not usable; give (channels, height, width).")
     place = torch.device("cpu") if device is None else resolve_device(device)
     if isinstance(make, nn.Module):
         make.eval()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from consistency_lab.errors import StoreError, UserError
+from consistency_lab.errors import StoreError, UserError, nearest_path
 from consistency_lab.inputs import check_file
 from consistency_lab.interop.pickles import is_pickle, refuse_pickle
 from consistency_lab.json_text import parsed
@@ -67,7 +67,9 @@ def read_layout(path: str | os.PathLike[str]) -> Layout:
     if is_pickle(root):
         refuse_pickle(root)
     if not root.is_dir():
-        raise UserError(f"there is no folder {root}; name one that holds a diffusers config.json or model_index.json.")
+        raise UserError(
+            f"there is no folder {root}; name one that holds a diffusers config.json or model_index.json.{nearest_path(root)}"
+        )
     refuse_code(root)
     folder, latents = root, False
     if (root / _INDEX).is_file():

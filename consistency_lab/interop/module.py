@@ -18,7 +18,7 @@ from consistency_lab.diffusion.denoiser import NetworkDenoiser
 from consistency_lab.diffusion.model import DiffusionModel
 from consistency_lab.diffusion.prediction import per_sample
 from consistency_lab.diffusion.schedule import Schedule
-from consistency_lab.errors import UserError
+from consistency_lab.errors import UserError, short
 from consistency_lab.interop.asking import ask
 from consistency_lab.interop.mixing import Mixing
 from consistency_lab.interop.schedules import as_schedule
@@ -250,7 +250,7 @@ def wrap_module(
         raise UserError(f"wrap_module takes a torch module (an nn.Module), not {what}.")
     told = Told(as_schedule(schedule), predicts, time, value_range)
     if not (isinstance(shape, tuple | list) and all(isinstance(size, int) for size in shape)):
-        raise UserError(f"shape={shape!r} is not usable; give (channels, height, width).")
+        raise UserError(f"shape={short(shape)} is not usable; give (channels, height, width).")
     options: dict[str, Any] = {"classes": classes, "null_label": null_label, "learned_variance": learned_variance}
     network = ModuleNetwork(module, shape, as_time_map(time, told.schedule), call=call, **options)
     denoiser = WrappedDenoiser(_placed(network, device), told)

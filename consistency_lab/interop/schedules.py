@@ -18,7 +18,7 @@ from torch import Tensor
 from consistency_lab.choices import Choice
 from consistency_lab.diffusion.parametrisation import PREDICTIONS
 from consistency_lab.diffusion.schedule import SCHEDULES, Schedule, TableVP, linear_vp
-from consistency_lab.errors import UserError, unknown_name
+from consistency_lab.errors import UserError, short, unknown_name
 from consistency_lab.interop.mixing import Mixing, MixingSchedule
 from consistency_lab.interop.tables import check_table
 
@@ -78,7 +78,7 @@ def as_schedule(schedule: str | Choice | Schedule | Mixing | Sequence[float] | n
         table = np.asarray(torch.as_tensor(schedule, dtype=torch.float64).cpu())
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"schedule={schedule!r} is no schedule; give its name, or a table of alphas_cumprod."
+            f"schedule={short(schedule)} is no schedule; give its name, or a table of alphas_cumprod."
         ) from error
     check_table(table)
     return TableVP(np.log(table))

@@ -18,7 +18,7 @@ from typing import IO, Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from consistency_lab.errors import UserError
+from consistency_lab.errors import UserError, nearest_path
 from consistency_lab.inputs import check_archive
 
 _AVERAGE = re.compile(r"(^|[._])(ema|averaged?|avg|shadow)([._0-9]|$)|ema_model|model_ema", re.IGNORECASE)
@@ -181,7 +181,7 @@ def opened(file: Path) -> Any:
     """The content of a file, its tensors alone. Raises `UserError` for one that is not there, holds more, or is damaged."""
     check_archive(file)
     if not file.is_file():
-        raise UserError(f"there is no file {file}; name a checkpoint.")
+        raise UserError(f"there is no file {file}; name a checkpoint.{nearest_path(file)}")
     if file.suffix.lower() == ".safetensors":
         from consistency_lab.store.checkpoint import load_tensors
 

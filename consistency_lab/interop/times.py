@@ -10,6 +10,7 @@ from torch import Tensor
 
 from consistency_lab.choices import Choice, Registry
 from consistency_lab.diffusion.schedule import Schedule
+from consistency_lab.errors import UserError, short
 from consistency_lab.interop.schedules import discrete_steps
 
 TimeMap = Callable[[Tensor], Tensor]
@@ -46,12 +47,20 @@ TIMES: Registry[TimeMap] = Registry(
         "index": _index,
         "sigma": partial(_time, lambda t, schedule: schedule.sigma(t).to(t.dtype)),
     },
+    elsewhere={
+        **dict.fromkeys(("timestep", "timesteps", "step", "steps", "discrete"), "index"),
+        **dict.fromkeys(("t", "time", "continuous"), "unit"),
+    },
 )
 
 
 def as_time_map(time: str | Choice | TimeMap, schedule: Schedule) -> TimeMap:
-    """The function of t that a name in `TIMES` stands for; a function is itself. Raises `UserError` for an unknown name."""
-    return TIMES.build(time, schedule) if isinstance(time, str | Choice) else time
+    """The function of t that a name in `TIMES` stands for; a function is itself. Raises `UserError` for what is neither."""
+    if isinstance(time, str | Choice):
+        return TIMES.build(time, schedule)
+    if not callable(time):
+        raise UserError(f"time={short(time)} is neither a function of t nor one of {', '.join(TIMES.names())}.")
+    return time
 
 
 def other_forms(time: str | Choice | TimeMap) -> list[str]:

@@ -11,7 +11,7 @@ import torch
 
 from consistency_lab.devices import resolve_device
 from consistency_lab.diffusion.model import DiffusionModel
-from consistency_lab.errors import UserError, naming
+from consistency_lab.errors import UserError, naming, nearest_path
 from consistency_lab.inputs import check_archive
 from consistency_lab.interop.module import wrap_module
 from consistency_lab.interop.pickles import is_pickle, refuse_pickle
@@ -79,7 +79,7 @@ def _open(file: Path, place: torch.device) -> torch.jit.ScriptModule:
         refuse_pickle(file)
     check_archive(file)
     if not file.is_file():
-        raise UserError(f"there is no file {file}; name a file that torch.jit.save wrote.")
+        raise UserError(f"there is no file {file}; name a file that torch.jit.save wrote.{nearest_path(file)}")
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()

@@ -17,7 +17,7 @@ from torch import Tensor
 from consistency_lab.diffusion.parametrisation import Direct, Parametrisation
 from consistency_lab.diffusion.prediction import Prediction
 from consistency_lab.diffusion.schedule import Schedule, Time
-from consistency_lab.errors import UserError
+from consistency_lab.errors import UserError, short
 
 Range = tuple[float, float]
 OURS: Range = (-1.0, 1.0)
@@ -31,7 +31,7 @@ def check_value_range(value_range: object) -> Range:
         low = high = 0.0
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise UserError(
-            f"value_range={value_range!r} is not usable; give (lo, hi), the values of black and white, for example (0, 1)."
+            f"value_range={short(value_range)} is not usable; give (lo, hi), the values of black and white, for example (0, 1)."
         )
     return low, high
 

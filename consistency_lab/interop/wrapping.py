@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from consistency_lab.data.imageset import ImageSet, check_set
+from consistency_lab.data.imageset import ImageSet, check_set, check_shape
 from consistency_lab.devices import measuring
 from consistency_lab.diffusion.denoiser import Denoiser, GuidedDenoiser, NetworkDenoiser
 from consistency_lab.diffusion.loss import denoising_loss
@@ -127,10 +127,7 @@ def check_wrapping(model: DiffusionModel, images: ImageSet, *, count: int = 32, 
     """
     check_diffusion(model)
     check_set(images)
-    if tuple(model.noise_shape) != images.shape:
-        raise UserError(
-            f"{model.name!r} makes images of {model.noise_shape}, but {images.name!r} has images of {images.shape}."
-        )
+    check_shape(model.name, model.noise_shape, images)
     if count < 1:
         raise UserError(f"a check needs at least 1 image, not {count}.")
     return _checked(model, NoisyImages.of(model, images, count, seed), _spectrum(images))

@@ -18,7 +18,7 @@ from scipy import stats
 from torch import Tensor
 
 from consistency_lab.devices import measuring
-from consistency_lab.errors import UserError
+from consistency_lab.errors import UserError, nearest_path
 from consistency_lab.inputs import check_archive
 from consistency_lab.intervals import Interval
 from consistency_lab.metrics.base import SquaredDistance, as_rgb, displayed
@@ -115,7 +115,9 @@ def prepare(images: Tensor, size: int, square: bool) -> Tensor:
 def _open(file: Path) -> torch.jit.ScriptModule:
     check_archive(file)
     if not file.is_file():
-        raise UserError(f"there is no file {file}; give the path of a TorchScript embedding, such as SSCD's.")
+        raise UserError(
+            f"there is no file {file}; give the path of a TorchScript embedding, such as SSCD's.{nearest_path(file)}"
+        )
     check_trust(file, "TorchScript", "give CopyDistance a function of yours with weights from safetensors")
     if not packing_holds(file):
         raise UserError(f"{file} is truncated, damaged or is not TorchScript; name a file that torch.jit.save wrote.")

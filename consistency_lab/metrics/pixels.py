@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from consistency_lab.devices import at_a_time
-from consistency_lab.errors import UserError
+from consistency_lab.errors import ShapeError
 from consistency_lab.metrics.base import RANGE, Distance, SquaredDistance, check_images, squared_distances
 
 _ELEMENTS = 2**18  # values of candidates that are held in float64 at a time (2 MiB)
@@ -69,7 +69,7 @@ def nearest(images: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
         UserError: no images, or candidates of another shape.
     """
     if check_images(images).shape[1:] != candidates.shape[1:]:
-        raise UserError(
+        raise ShapeError(
             f"images {tuple(images.shape[1:])} have no nearest one among images {tuple(candidates.shape[1:])}; give both as (N, C, H, W) "
             "of one size."
         )

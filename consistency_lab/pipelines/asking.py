@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from consistency_lab.choices import height_and_width, whole
-from consistency_lab.errors import UserError
+from consistency_lab.errors import UserError, short
 from consistency_lab.inputs import check_file
 
 BATCH = 4
@@ -150,7 +150,7 @@ def _prompts(given: str | os.PathLike[str] | Sequence[str] | None) -> tuple[str,
             raise UserError(f"cannot read the prompts {given}; give a text file with one prompt a line.") from error
     if not isinstance(given, Sequence) or not all(isinstance(line, str) for line in given):
         raise UserError(
-            f"prompts={given!r} is neither a text file nor a list of texts; give a text file with one prompt a line."
+            f"prompts={short(given)} is neither a text file nor a list of texts; give a text file with one prompt a line."
         )
     found = tuple(line.strip() for line in given if line.strip())
     if not found:
@@ -167,7 +167,7 @@ def _labels(given: int | Sequence[int] | None) -> tuple[int, ...]:
 
 def _scale(given: object) -> float:
     if isinstance(given, bool) or not isinstance(given, numbers.Real) or not 0 <= float(given) < math.inf:
-        raise UserError(f"guidance is a number of 0 or more, not {given!r}.")
+        raise UserError(f"guidance is a number of 0 or more, not {short(given)}.")
     return float(given)
 
 

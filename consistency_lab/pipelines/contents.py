@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from consistency_lab.data.folders import files_below, left_out
 from consistency_lab.data.formats import read_bytes, read_npy, read_npz
 from consistency_lab.data.pictures import SUFFIXES, decode
-from consistency_lab.errors import UserError
+from consistency_lab.errors import UserError, nearest_path
 from consistency_lab.inputs import check_file
 from consistency_lab.interop.units import OURS, Range, check_value_range, to_ours
 from consistency_lab.pipelines.lossy import lossy_kind
@@ -101,7 +101,9 @@ def contents_of(path: Path, value_range: tuple[float, float] | None = None) -> C
             f"{path} is neither a folder of images nor an .npy or .npz file; unpack it, or name the folder."
         )
     else:
-        raise UserError(f"there is no folder {path}; images:DIR takes a folder of images, or an .npy or .npz file.")
+        raise UserError(
+            f"there is no folder {path}; images:DIR takes a folder of images, or an .npy or .npz file.{nearest_path(path)}"
+        )
     known = [name for name in files if PurePosixPath(name).suffix.lower() in {*SUFFIXES, *ARRAYS}]
     notes = [f"{note}." for note in left_out(set(files) - set(known))]
     own = OURS if value_range is None else check_value_range(value_range)

@@ -20,7 +20,7 @@ from torch import Tensor
 from consistency_lab.devices import measuring, resolve_device
 from consistency_lab.diffusion.model import model_table
 from consistency_lab.diffusion.noise import SharedNoise
-from consistency_lab.errors import UserError, explained
+from consistency_lab.errors import UserError, explained, nearest_path
 from consistency_lab.interop.diffusers import require_diffusers
 from consistency_lab.pipelines.asking import BATCH, Asking, asked_for
 from consistency_lab.pipelines.noise_levels import knows
@@ -193,7 +193,9 @@ def load_pipeline(
     require_diffusers()
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}; name one that a pipeline's save_pretrained made.")
+        raise UserError(
+            f"there is no folder {folder}; name one that a pipeline's save_pretrained made.{nearest_path(folder)}"
+        )
     if space not in get_args(Space):
         raise UserError(f"space={space!r} is not known; write space='latents' or space='pixels'.")
     variant = Variant(

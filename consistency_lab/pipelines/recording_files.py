@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from consistency_lab.diffusion.schedule import SCHEDULES
-from consistency_lab.errors import StoreError, UserError, naming
+from consistency_lab.errors import StoreError, UserError, naming, nearest_path
 from consistency_lab.inputs import check_archive
 from consistency_lab.json_text import parsed
 from consistency_lab.pipelines.recording import BY_STEP, SAID, Part, RecordedImages, Recording, Space
@@ -242,7 +242,7 @@ def _order(log_snr: Tensor, path: Path) -> list[int]:
 def _npz(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     check_archive(path)
     if not path.is_file():
-        raise StoreError(f"there is no file {path}; give the path of a recording.")
+        raise StoreError(f"there is no file {path}; give the path of a recording.{nearest_path(path)}")
     try:
         with np.load(path, allow_pickle=False) as file:
             held = {key: file[key] for key in file.files}

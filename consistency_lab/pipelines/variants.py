@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from consistency_lab.devices import random_state
-from consistency_lab.errors import UserError, explained, unknown_name
+from consistency_lab.errors import UserError, explained, nearest_path, unknown_name
 from consistency_lab.interop.layout import read_json, refuse_code
 from consistency_lab.interop.pickles import refuse_pickle
 from consistency_lab.pipelines.noise_levels import is_flow
@@ -132,7 +132,7 @@ def check_folder(folder: Path) -> dict[str, Any]:
 def _check_weights(place: Path) -> None:
     """Raise `UserError` for weights that are there as a pickle alone."""
     if not place.exists():
-        raise UserError(f"there is no file or folder {place}.")
+        raise UserError(f"there is no file or folder {place}.{nearest_path(place)}")
     files = [place] if place.is_file() else sorted(place.iterdir())
     pickled = [file for file in files if file.suffix in _PICKLED]
     if pickled and not any(file.suffix == ".safetensors" for file in files):

@@ -17,7 +17,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from consistency_lab.data.imageset import ImageSet, check_set
+from consistency_lab.data.imageset import ImageSet, check_set, check_shape
 from consistency_lab.devices import measuring, plain_defaults
 from consistency_lab.diffusion.denoiser import Denoiser
 from consistency_lab.diffusion.loss import denoising_loss, noisy_state, truth
@@ -87,6 +87,7 @@ def probe_difficulty(
         raise UserError(f"gradients need at least 1 image, not {detail}; 2 or more give them an interval.")
     pool, schedule = images if training_images is None else training_images, model.denoiser.schedule
     check_set(pool)
+    check_shape(model.name, model.noise_shape, pool)
     small = _first(batch, bins, count, min(detail, count))
     with measuring(), untouched(model.denoiser):
         model.denoiser.eval()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from consistency_lab.choices import whole
-from consistency_lab.data.imageset import ImageSet, check_set
+from consistency_lab.data.imageset import ImageSet, check_set, check_shape
 from consistency_lab.diffusion.loss import TwoStepLoss
 from consistency_lab.diffusion.model import DiffusionModel, check_diffusion
 from consistency_lab.diffusion.noise import SharedNoise
@@ -85,11 +85,12 @@ def frozen_grid(
         the batch and its times ``(bins,)`` float64.
 
     Raises:
-        UserError: something else than a diffusion model and an image set; more images are asked for than there are, or none;
-            or a conditional model is probed on images without labels.
+        UserError: something else than a diffusion model and an image set; images of another shape; more images than there are,
+            or none; or a conditional model is probed on images without labels.
     """
     check_diffusion(model)
     check_set(images)
+    check_shape(model.name, model.noise_shape, images)
     schedule, device = model.denoiser.schedule, model.device
     count, bins = whole("count", count), whole("bins", bins)
     if not 1 <= count <= len(images):

@@ -15,7 +15,7 @@ import torch
 import xarray as xr
 
 from consistency_lab.choices import whole
-from consistency_lab.data.imageset import ImageSet, check_set
+from consistency_lab.data.imageset import ImageSet, check_set, check_shape
 from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.log_snr import PairAlignment, align_pair, kept_points, shared_axis
 from consistency_lab.diffusion.model import DiffusionModel, check_diffusion, described
@@ -143,8 +143,7 @@ def _check(models: Sequence[DiffusionModel], images: ImageSet, count: int, sampl
     if not models or len({m.name for m in models}) < len(models):
         raise UserError("a structure probe needs one model or more, each with a name of its own.")
     for model in models:
-        if model.noise_shape != images.shape:
-            raise UserError(f"{model.name!r} makes images of {model.noise_shape}, {images.name!r} has {images.shape}.")
+        check_shape(model.name, model.noise_shape, images)
         if model.classes != models[0].classes:
             raise UserError(
                 f"{model.name!r} and {models[0].name!r} have different labels; one cannot take over from the other."

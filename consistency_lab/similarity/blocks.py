@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from consistency_lab.choices import whole
-from consistency_lab.diffusion.model import CHUNK, GenerativeModel
+from consistency_lab.diffusion.model import CHUNK, DiffusionModel, GenerativeModel
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.distances import Distance
+from consistency_lab.pipelines.folders import FolderModel
 from consistency_lab.similarity.pairwise import embedded
 
 BUDGET = 2**29  # bytes that the estimates of a comparison may take while all is one block
@@ -78,11 +79,16 @@ def embedding_bytes(distances: Sequence[Distance], shape: tuple[int, ...]) -> in
     return max(each.numel() * each.element_size() for each in features)
 
 
+def certain_shape(model: GenerativeModel) -> tuple[int, ...] | None:
+    """(C, H, W) of the images where the model says it; None of a generator whose noise may be shaped otherwise."""
+    told = model.noise_shape if isinstance(model, DiffusionModel | FolderModel) else None
+    shape = getattr(model, "shape", getattr(getattr(model, "module", None), "shape", told))
+    return tuple(shape) if isinstance(shape, tuple) else None
+
+
 def image_shape(models: Sequence[GenerativeModel]) -> tuple[int, ...] | None:
     """(C, H, W) of the images, as the models say or as their noise is shaped; None where neither is an image's."""
-    said = [
-        getattr(model, "shape", getattr(getattr(model, "module", None), "shape", model.noise_shape)) for model in models
-    ]
+    said = [certain_shape(model) or model.noise_shape for model in models]
     return max((tuple(shape) for shape in said if len(shape) == 3), key=np.prod, default=None)
 
 

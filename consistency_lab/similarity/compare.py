@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from consistency_lab.data.imageset import ImageSet
+from consistency_lab.data.imageset import ImageSet, check_shape
 from consistency_lab.devices import hand_back, plain_defaults
 from consistency_lab.diffusion.model import (
     CHUNK,
@@ -27,7 +27,7 @@ from consistency_lab.metrics.distances import METRICS, Distance, metric_asked
 from consistency_lab.pipelines.folders import FolderModel
 from consistency_lab.pipelines.pairing import agreed
 from consistency_lab.similarity.at_once import sampled_at_once
-from consistency_lab.similarity.blocks import blocks_of, samples_in_a_block
+from consistency_lab.similarity.blocks import blocks_of, certain_shape, samples_in_a_block
 from consistency_lab.similarity.checks import add_sanity_checks, check_arguments, counted, warnings_of
 from consistency_lab.similarity.controls import add_ceiling, add_references
 from consistency_lab.similarity.labels import agreed_labels, labels_of, mixed_warning
@@ -255,9 +255,10 @@ def _check(models: Sequence[GenerativeModel], count: int, images: ImageSet | Non
                 "models whose shapes differ cannot be given the same noise."
             )
     _check_names("models", [model.name for model in models])
-    shapes = {tuple(m.noise_shape) for m in models if isinstance(m, DiffusionModel)}
-    if images is not None and shapes - {images.shape}:
-        raise UserError(f"the models make images of {shapes.pop()}, but {images.name!r} has images of {images.shape}.")
+    for model in models if images is not None else ():
+        assert images is not None  # as was asked
+        if (shape := certain_shape(model)) is not None:
+            check_shape(model.name, shape, images)
 
 
 def _check_names(what: str, names: Sequence[str]) -> None:

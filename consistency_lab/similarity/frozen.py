@@ -14,7 +14,7 @@ import xarray as xr
 from scipy import stats
 from torch import Tensor
 
-from consistency_lab.data.imageset import ImageSet
+from consistency_lab.data.imageset import ImageSet, check_shape
 from consistency_lab.devices import measuring, plain_defaults, sent
 from consistency_lab.diffusion.log_snr import kept_points
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, check_diffusion, chunks, described
@@ -72,12 +72,11 @@ def compare_frozen(
     check_arguments(models, noise, metrics, images)
     count, levels = counted(count=count, levels=levels)
     noise = noise or SharedNoise(0)
-    if len(models) < 2 or any(m.noise_shape != images.shape for m in models):
-        raise UserError(
-            f"a frozen comparison needs two or more models of {images.shape} images, the shape of {images.name!r}."
-        )
+    if len(models) < 2:
+        raise UserError(f"a frozen comparison needs two or more models, not {len(models)}.")
     for model in models:
         check_diffusion(model)
+        check_shape(model.name, model.noise_shape, images)
     if not 2 <= count <= len(images):
         raise UserError(
             f"{count} states were asked for and {images.name!r} has {len(images)} images; choose between 2 and that."

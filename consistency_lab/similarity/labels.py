@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel
-from consistency_lab.errors import UserError
+from consistency_lab.errors import UserError, short
 from consistency_lab.pipelines.matching import labels_made
 
 LEAST = 2  # images per label: with fewer there is no other noise for it
@@ -81,7 +81,7 @@ def _in_turn(labels: tuple[int, ...]) -> tuple[int, ...]:
 
 def _whole(label: object) -> int:
     if isinstance(label, bool) or not isinstance(label, int | np.integer):
-        raise UserError(f"labels are whole numbers, one or more, such as range(10); not {label!r}.")
+        raise UserError(f"labels are whole numbers, one or more, such as range(10); not {short(label)}.")
     return int(label)
 
 

@@ -19,7 +19,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from consistency_lab.data.imageset import ImageSet, check_set
+from consistency_lab.data.imageset import ImageSet, check_set, check_shape
 from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, check_generative, described, images_of
 from consistency_lab.diffusion.noise import SharedNoise, check_noise
@@ -145,10 +145,7 @@ def measure_quality(
     if len(samples) < len(models):
         raise UserError("two models have one name; give each its own.")
     for name, each in samples.items():
-        if each.shape[1:] != real.shape:
-            raise UserError(
-                f"{name!r} makes images of {tuple(each.shape[1:])}, but {real.name!r} has images of {real.shape}."
-            )
+        check_shape(name, each.shape[1:], real)
     against = real
     if training is None:
         against, control = _halves(real)

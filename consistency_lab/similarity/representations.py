@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from consistency_lab.data.imageset import ImageSet, check_set
+from consistency_lab.data.imageset import ImageSet, check_set, check_shape
 from consistency_lab.devices import measuring, plain_defaults
 from consistency_lab.diffusion.loss import noisy_state
 from consistency_lab.diffusion.model import DiffusionModel, check_diffusion, chunks, described
@@ -71,10 +71,7 @@ def capture(
     check_set(images)
     check_noise(noise)
     (count,) = counted(count=count)
-    if model.noise_shape != images.shape:
-        raise UserError(
-            f"{model.name!r} is of {model.noise_shape} images, but {images.name!r} has images of {images.shape}."
-        )
+    check_shape(model.name, model.noise_shape, images)
     if not 1 <= count <= len(images):
         raise UserError(
             f"{count} images were asked for and {images.name!r} has {len(images)}; choose between 1 and that."

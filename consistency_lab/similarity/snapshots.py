@@ -15,7 +15,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from consistency_lab.data.imageset import ImageSet
+from consistency_lab.data.imageset import ImageSet, check_shape
 from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.model import DiffusionModel, GenerativeModel, check_diffusion, described
 from consistency_lab.diffusion.noise import SharedNoise
@@ -81,10 +81,8 @@ def compare_snapshots(
         raise UserError(
             f"snapshots are of one run or more and of two samples or more, not of {len(models)} and {count}."
         )
-    if images is not None and images.shape != models[0].noise_shape:
-        raise UserError(
-            f"the models make images of {models[0].noise_shape}, but {images.name!r} has images of {images.shape}."
-        )
+    if images is not None:
+        check_shape(models[0].name, models[0].noise_shape, images)
     distances = [metric if isinstance(metric, Distance) else METRICS.build(metric) for metric in metrics]
     sampler, noise, steps = Sampler.of(sampler), noise or SharedNoise(0), _common_steps(models)
     walk = WalkPlan(noise, count, sampler, 2, agreed_labels(models, count))

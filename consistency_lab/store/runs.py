@@ -146,7 +146,7 @@ class Store:
             if matches := [run for run in runs if fit(run)]:
                 break
         if not matches:
-            raise unknown_name(kinds[0] if kinds else "run", wanted, {run.name for run in runs})
+            raise self._unknown(kinds[0] if kinds else "run", wanted, {run.name for run in runs})
         matches = _fresh(matches, stale)
         if len(matches) > 1:
             folders = ", ".join(run.folder.name for run in matches)
@@ -154,6 +154,14 @@ class Store:
                 f"{wanted!r} fits {len(matches)} runs; write the folder's name, one of {folders} (status shows their settings)."
             )
         return matches[0]
+
+    def _unknown(self, kind: str, name: str, known: set[str]) -> UserError:
+        if known:
+            return unknown_name(kind, name, known, where=f"in the store {self.address}")
+        return UserError(
+            f"unknown {kind} {name!r}: the store {self.address} {'holds no' if self.root.is_dir() else 'is not there, so has no'} {kind}. "
+            "Name the store that has it (--store, store=), or train one first: consistency-lab train --name NAME."
+        )
 
     def result(
         self, kind: str, name: str, spec: Mapping[str, Any], compute: Callable[[], Dataset], force: bool = False

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from consistency_lab.cli import main
 from consistency_lab.cli.terminal import spell_out
@@ -63,6 +64,31 @@ BAD = {
     "a probe of nothing": (["probe", "difficulty", "mlp-s0", "--store", "{store}", "--count", "0"], "1 or more"),
     "a study of fewer than two": (["study", "likeness", "--count", "-1", "--dry-run"], "2 or more"),
     "a file for a store": (["status", "--store", "{tmp}/file"], "is a file"),
+    "a folder of images": (["gate", "{tmp}/pictures", "mlp-s0", "--store", "{store}"], "write images:{tmp}/pictures"),
+    "a folder of nothing known": (
+        ["compare", "{tmp}/empty", "mlp-s0", "--store", "{store}"],
+        "neither a run of this package",
+    ),
+    "a file of weights without its ending": (["probe", "difficulty", "{tmp}/net-0"], "net-0.pt lies there"),
+    "no store": (["compare", "unet-s0", "unet-s1", "--store", "{tmp}/runs"], "runs is not there, so has no model"),
+    "no model in a store": (["compare", "unet-s0", "unet-s1", "--store", "{tmp}/empty"], "empty holds no model"),
+    "a folder of nearly that name": (
+        ["gate", "images:{tmp}/pictures", "images:{tmp}/picturs"],
+        "Did you mean '{tmp}/pictures'?",
+    ),
+    "a probe on images of another shape": (
+        ["probe", "difficulty", "zoo:fashion-unet-s0", "--device", "cpu"],
+        "(1, 28, 28), but 'digits' has images of (1, 8, 8). --data is 'digits' (the default); give --data",
+    ),
+    "a landscape on images of another shape": (
+        ["probe", "landscape", "zoo:fashion-gan-s0", "--device", "cpu"],
+        "(1, 28, 28), but 'digits' has images of (1, 8, 8). --data is 'digits' (the default); give --data",
+    ),
+    "folders and images of another shape": (
+        ["compare", "images:{tmp}/pictures", "images:{tmp}/others", "--data", "digits"],
+        "(3, 32, 32), but 'digits' has images of (1, 8, 8). --data is 'digits'; give --data",
+    ),
+    "a store in memory": (["train", "--steps", "1", "--store", "memory://x"], "would be lost with it"),
     "no such device": (["train", "--device", "cuda:99"], "cannot be used"),
 }
 
@@ -73,12 +99,17 @@ def test_bad_input_is_one_sentence_and_status_two(name, trained, tmp_path, capsy
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad.json").write_text('{"stepz": 3}')
+    (tmp_path / "net-0.pt").write_text("")
+    for folder in ("pictures", "others"):
+        (tmp_path / folder).mkdir()
+        for i in range(3):
+            Image.new("RGB", (32, 32), (i, 2 * i, 3 * i)).save(tmp_path / folder / f"{i}.png")
     places = {"store": str(trained), "tmp": str(tmp_path), "corrupt": corrupt(trained, tmp_path)}
     before = sorted(str(p) for p in Path(tmp_path).rglob("*") if ".lock" not in p.name)
     arguments, message = BAD[name]
     assert main([word.format(**places) if "{" in word and "}" in word else word for word in arguments]) == 2
     printed = capsys.readouterr()
-    assert message in printed.err
+    assert message.format(**places) in printed.err
     assert len(printed.err.strip().splitlines()) == 1
     assert sorted(str(p) for p in Path(tmp_path).rglob("*") if ".lock" not in p.name) == before
 

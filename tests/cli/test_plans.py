@@ -103,6 +103,20 @@ def test_both_forms_of_a_dry_run_hold_the_same_facts(name, dry, tmp_path, capsys
         assert each in text
 
 
+@pytest.mark.parametrize(
+    "words", [["train", "--data", "fashion-mnist"], ["probe", "difficulty", "mlp-s0", "--data", "cifar10"]]
+)
+def test_a_dry_run_says_what_would_be_fetched_and_fetches_nothing(words, trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("pooch.retrieve", lambda *_, **__: pytest.fail("fetched"))
+    monkeypatch.chdir(tmp_path)
+    store = ["--store", str(trained)]
+    assert main([*words, *store, "--dry-run", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["into"] == f"data/{words[-1]}"
+    assert facts["from"].endswith(facts["would_fetch_first"].partition(",")[0])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_json_without_a_dry_run_is_refused_where_there_is_none(capsys):
     assert main(["train", "--json"]) == 2
     assert "--json is of --dry-run" in capsys.readouterr().err

@@ -94,6 +94,18 @@ def test_all_files_are_written_and_nothing_else_is_where_json_is_expected(gate, 
     assert (tmp_path / "gate" / "figures" / "gate-looks.png").is_file()
 
 
+def test_an_earlier_gate_is_written_over_only_by_force(gate, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("consistency_lab.reports.folder.figures_of", lambda result: [])
+    assert gate("a", "a", "--at-least", ".9") == 0
+    held = (tmp_path / "gate" / "results" / "gate.nc").read_bytes()
+    capsys.readouterr()
+    assert gate("a", "b", "--at-least", ".9") == 2
+    assert "gate holds results already (gate.nc)" in capsys.readouterr().err
+    assert (tmp_path / "gate" / "results" / "gate.nc").read_bytes() == held
+    assert gate("a", "b", "--at-least", ".9", "--force") == 1
+    assert load_result(tmp_path / "gate" / "results" / "gate.nc").attrs["decision"] == "fail"
+
+
 def test_a_baseline_is_made_of_all_samples_and_held_to(undrawn, tmp_path, capsys):
     assert (
         undrawn("a", "a", "--at-least", "0", "--count", "128", "--write-baseline", "baseline.json", "--tolerance", ".2")

@@ -124,7 +124,7 @@ def test_find_says_what_exists(store):
         store.find("unet")
     with pytest.raises(UserError, match="unknown run ''"):
         store.find("")
-    with pytest.raises(UserError, match="Known: none"):
+    with pytest.raises(UserError, match=r"unknown run 'unet': the store .*empty is not there"):
         Store(store.root / "empty").find("unet")
 
 
