@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from consistency_lab.plots import reading
 from consistency_lab.plots.theme import new_figure, note, themed
 from consistency_lab.similarity.checks import ranked
+from consistency_lab.similarity.named import sample_names
 from consistency_lab.similarity.quantities import higher_is_alike
 
 
@@ -57,15 +58,14 @@ def differences_frame(ds: xr.Dataset, metric: str) -> pd.DataFrame:
     models = reading.names(ds, "model")
     first, second = (models[int(ds[side].values[pair])] for side in ("first", "second"))
     order, there = ranked(ds, metric), set(ds["extreme"].values.tolist())
-    numbers = ds["sample"].values
+    numbers, called = ds["sample"].values, sample_names(ds)
     wanted = [("worst", order[-1]), ("second worst", order[-2]), ("median", order[len(order) // 2]), ("best", order[0])]
     total = float(mean.sum())
     rows = []
     for place, i in wanted[: len(order)]:
         if int(numbers[i]) in there:
-            name = str(ds["sample_name"].values[i]) if "sample_name" in ds.coords else str(numbers[i])
             share = float(mean.values[i]) / total if total > 0 else float("nan")
-            rows.append((place, int(numbers[i]), name, first, second, float(last.values[pair, i]), share))
+            rows.append((place, int(numbers[i]), called[int(numbers[i])], first, second, float(last.values[pair, i]), share))
     return pd.DataFrame(rows, columns=["place", "sample", "name", "first", "second", "distance", "share"])
 
 

@@ -25,6 +25,7 @@ from consistency_lab.plots.theme import (
     themed,
     time_axis,
 )
+from consistency_lab.similarity.named import shared_word
 from consistency_lab.similarity.quantities import higher_is_alike, is_scored
 
 GROUP_COLOURS = {
@@ -71,7 +72,7 @@ def scores(ds: xr.Dataset, metric: str) -> Figure:
         ax.axvline(1, color=MUTED, lw=1, ls=(0, (2, 2)))
         lows = interval_of(table, "score").low
         ax.set_xlim(min(-0.04, np.nanmin(np.append(lows, drawn), initial=0.0) - 0.03), 1.03)
-        ax.set_xlabel(f"consistency score, {metric}  (0 = other noise, 1 = same image)")
+        ax.set_xlabel(f"consistency score, {metric}  (0 = other {shared_word(ds)}, 1 = same image)")
     else:
         ax.set_xlabel(reading.quantity(ds, metric))
     return figure
@@ -205,8 +206,8 @@ def distribution(ds: xr.Dataset, metric: str) -> Figure:
         upper.set_xscale("log")  # distances have long tails
         same, null = (values.clip(edges[0], edges[-1]) for values in (same, null))
     for values, colour, name, style in (
-        (same, SAME, "same noise", "-"),
-        (null, NULL, "other noise (null)", (0, (6, 2))),
+        (same, SAME, f"same {shared_word(ds)}", "-"),
+        (null, NULL, f"other {shared_word(ds)} (null)", (0, (6, 2))),
     ):
         share, _ = np.histogram(values.ravel(), edges)
         share = 100 * share / max(values.size, 1)
