@@ -21,7 +21,7 @@ from consistency_lab.kinds.sample_view import sample_labels, sample_sentence, sa
 from consistency_lab.kinds.views import Control, View
 from consistency_lab.plots import frames, reading, similarity
 from consistency_lab.plots.by_label import SHOWN, by_label_figure, by_label_frame
-from consistency_lab.plots.differences import differences_figure, differences_frame
+from consistency_lab.plots.differences import BRIGHTENED, differences_figure, differences_frame
 from consistency_lab.plots.gallery import gallery as still
 from consistency_lab.plots.possible import drawn_back
 from consistency_lab.plots.save import drawn
@@ -94,6 +94,7 @@ class Comparison(Kind):
             "metrics": metrics,
             "panels": [_panel(ds, metric) for metric in metrics],
             "compared": words.compared(ds, facts),
+            "machine": words.machine(facts),
             "models": _models(ds, facts),
             "gallery": pictures,
             "extremes": [(metric, extremes(ds, metric)) for metric in metrics] if pictures else [],
@@ -296,8 +297,8 @@ def _differences(ds: xr.Dataset, metric: str) -> Drawing:
         differences_figure(ds, metric),
         table,
         f"The images of {first} and {second} that differ most, in the median, and least by {metric}, and where they differ.",
-        f"{first} and {second}, the pair that is least alike. Samples are ranked by the mean over all pairs. Below: the largest "
-        "difference of the channels, black where there is none.",
+        f"{first} and {second}, the pair that is least alike. Samples are ranked by the mean over all pairs. Above each: "
+        f"{reading.quantity(ds, metric)}. {BRIGHTENED}",
     )
 
 

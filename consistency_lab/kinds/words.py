@@ -36,7 +36,7 @@ def _printable(fact: Any) -> Any:
 
 
 def compared(ds: xr.Dataset, facts: Facts) -> list[tuple[str, str]]:
-    """What was compared, as (term, text): only what is recorded."""
+    """What was compared, as (term, text): only what is recorded. On what machine: `machine`."""
     sampler, data = _mapping(facts.get("sampler")), _mapping(facts.get("data"))
     entries: list[tuple[str, Any]] = [
         ("models", f"{ds.sizes['model']}: {', '.join(map(printable, map(str, ds['model'].values)))}"),
@@ -54,7 +54,6 @@ def compared(ds: xr.Dataset, facts: Facts) -> list[tuple[str, str]]:
         *told_together(models_of(facts)),
         ("ceiling", _ceiling(ds, facts)),
         ("data", _data(data)),
-        *machine(facts),
     ]
     return [(term, str(value)) for term, value in entries if value not in (None, "")]
 

@@ -88,8 +88,9 @@ def heatmap(ds: xr.Dataset, metric: str) -> Figure:
     references = [name for name in table.columns if name not in models]
     scored = is_scored(ds, metric)
     places = [i + (0.35 if i >= len(models) else 0.0) for i in range(table.shape[1])]
-    # Scores have two digits before their interval's ends; means of other metrics may have more.
-    side = WIDE if table.shape[1] <= 8 else 0.8
+    # Scores have two digits or more before their interval's ends; means of other metrics may have more.
+    digits = _digits(found) if scored else 1
+    side = (WIDE if table.shape[1] <= 8 else 0.8) + 0.12 * max(digits - 2, 0)
     # Room for the names, in inches: a letter is 0.08 wide, and those below are tilted by 38 degrees.
     beside, below = 0.5 + 0.08 * max(map(len, models)), 0.35 + 0.055 * max(map(len, table.columns))
     width, height = beside + side * (places[-1] + 1), 0.65 + _FLAT * side * len(models) + below
@@ -100,7 +101,7 @@ def heatmap(ds: xr.Dataset, metric: str) -> Figure:
     for (i, j), value in np.ndenumerate(found.estimate):
         if np.isfinite(value):
             one = Interval(*(part[i, j] for part in found))
-            cell(ax, places[j], i, one, _BLUES(float(np.clip(norm(value), 0, 1))), digits=2 if scored else 1)
+            cell(ax, places[j], i, one, _BLUES(float(np.clip(norm(value), 0, 1))), digits=digits)
         elif i == j:
             empty_cell(ax, places[j], i, "·", hatch="", size=9)
         else:
@@ -111,6 +112,13 @@ def heatmap(ds: xr.Dataset, metric: str) -> Figure:
     what = "consistency score at t = 0 (no unit)" if scored else "mean at t = 0"
     ax.set_title(f"{what}\n{metric if scored else reading.quantity(ds, metric)}")
     return figure
+
+
+def _digits(scores: Interval, most: int = 4) -> int:
+    """The fewest decimals, two or more, with which no score and no end below one reads as one."""
+    values = np.concatenate([part.ravel() for part in scores])
+    below = values[np.isfinite(values) & (values < 1)]
+    return next((digits for digits in range(2, most) if not (below.round(digits) == 1).any()), most)
 
 
 @themed
