@@ -28,7 +28,7 @@ from consistency_lab.plots.save import drawn
 from consistency_lab.similarity.named import shared_word
 from consistency_lab.similarity.quantities import is_scored
 
-COLUMNS = 5  # models beside each other in a table that is not to be wider than the page
+COLUMNS = 6  # models beside each other in a table that is not to be wider than the page
 FIELDS = {name: name for name in ("network", "predicts", "schedule", "parameters", "seed", "steps", "weights")} | {
     "seconds": "training took"
 }
@@ -89,6 +89,7 @@ class Comparison(Kind):
             "bounds": _bounds(first.low, first.high),
             "plain_words": _plain_words(first, shared_word(ds)),
             "shared": shared_word(ds),
+            "names": reading.names(ds, "model"),
             "beside": _beside(ds),
             "meaning": nearer_reference(ds, first.metric),
             "metrics": metrics,
@@ -203,6 +204,7 @@ def _scores(ds: xr.Dataset, metric: str, overview: pd.DataFrame) -> Drawing:
         overview,
         f"{_value(ds, metric)} at t = 0 of all models, each pair, the null{also}. {ranking}".strip(),
         f"{_marks(overview)}. Lines: 95 % intervals. {ranking}".strip(),
+        similarity.scores(ds, metric, narrow=True),
     )
 
 

@@ -35,7 +35,7 @@ def gate_frame(ds: xr.Dataset) -> pd.DataFrame:
 def gate_figure(ds: xr.Dataset) -> Figure:
     """What is held to a bound after each look, with its interval, the bound and, where it was measured, the ceiling: a panel a metric."""
     metrics = reading.names(ds, "metric")
-    figure, axes = new_figure(4.8 * len(metrics), 3.2, 1, len(metrics))
+    figure, axes = new_figure((4.3 if len(metrics) == 1 else 4.8) * len(metrics), 3.2, 1, len(metrics))
     for ax, metric in zip(axes[0], metrics, strict=True):
         draw_looks(ax, ds, metric)
         ax.set_title(f"{metric}: {ds['decision'].sel(metric=metric).item()}")

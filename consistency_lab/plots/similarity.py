@@ -15,6 +15,7 @@ from consistency_lab.plots.cells import WIDE, cell, empty_cell, named
 from consistency_lab.plots.look import current
 from consistency_lab.plots.theme import (
     CEILING,
+    INK,
     MUTED,
     NULL,
     REFERENCE,
@@ -38,8 +39,11 @@ _BLUES = LinearSegmentedColormap.from_list("alike", ["#f3f6f9", "#a9cde6", "#3f8
 
 
 @themed
-def scores(ds: xr.Dataset, metric: str) -> Figure:
-    """The score of the family, each pair, the ceiling and the references on one axis, with 95 % intervals."""
+def scores(ds: xr.Dataset, metric: str, narrow: bool = False) -> Figure:
+    """The score of the family, each pair, the ceiling and the references on one axis, with 95 % intervals.
+
+    ``narrow``: for a narrow window, with each name above its line.
+    """
     ds = reading.need(ds, "comparison")
     table = frames.overview(ds, metric)
     if len(ds["pair"]) == 1:
@@ -49,7 +53,7 @@ def scores(ds: xr.Dataset, metric: str) -> Figure:
     is_pair = table["group"] == "pair"
     table = pd.concat([table[~is_pair], table[is_pair].sort_values(value, ascending=False)])
     table = table.iloc[::-1].reset_index(drop=True)
-    figure, axes = new_figure(7.2, 0.7 + 0.24 * len(table))
+    figure, axes = new_figure(3.5, 0.7 + 0.4 * len(table)) if narrow else new_figure(7.2, 0.7 + 0.24 * len(table))
     ax = axes[0, 0]
     drawn = table[value].to_numpy(dtype=float)
     for y, row in enumerate(table.to_dict("records")):
@@ -62,17 +66,21 @@ def scores(ds: xr.Dataset, metric: str) -> Figure:
         ax.plot(ends, [y, y], color=colour, lw=2.4 if strong else 1.6, zorder=2)
         filled, size = (colour, 6.5) if strong else ("none", 5.0)
         ax.plot(row[value], y, mark, color=colour, ms=size, mfc=filled, zorder=3)
-    ax.set_yticks(range(len(table)), list(table["name"]))
-    ax.set_ylim(-0.7, len(table) - 0.3)
+    names = list(table["name"])
+    ax.set_yticks(range(len(table)), [""] * len(table) if narrow else names)
+    ax.set_ylim(-0.7, len(table) - (0.1 if narrow else 0.3))
+    for y, name in enumerate(names if narrow else []):
+        ax.text(0.0, y + 0.24, name, color=INK, fontsize=8, va="bottom", transform=ax.get_yaxis_transform())
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="y", visible=False)
     ax.spines["left"].set_visible(False)
     if value == "score":
+        gap = "\n" if narrow else "  "
         ax.axvline(0, color=NULL, lw=1)
         ax.axvline(1, color=MUTED, lw=1, ls=(0, (2, 2)))
         lows = interval_of(table, "score").low
         ax.set_xlim(min(-0.04, np.nanmin(np.append(lows, drawn), initial=0.0) - 0.03), 1.03)
-        ax.set_xlabel(f"consistency score, {metric}  (0 = other {shared_word(ds)}, 1 = same image)")
+        ax.set_xlabel(f"consistency score, {metric}{gap}(0 = other {shared_word(ds)}, 1 = same image)")
     else:
         ax.set_xlabel(reading.quantity(ds, metric))
     return figure
