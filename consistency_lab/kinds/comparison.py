@@ -131,7 +131,11 @@ class Comparison(Kind):
 
 def _beside(ds: xr.Dataset) -> str:
     """What stands in the table beside the score: its null, and what else was measured."""
-    there = ["its null", *(["its ceiling"] if "ceiling" in ds else []), *(["its references"] if "reference_distance" in ds else [])]
+    there = [
+        "its null",
+        *(["its ceiling"] if "ceiling" in ds else []),
+        *(["its references"] if "reference_distance" in ds else []),
+    ]
     return " and ".join(filter(None, [", ".join(there[:-1]), there[-1]]))
 
 
@@ -143,13 +147,15 @@ def _plain_words(first: Headline, shared: str) -> str:
     if np.isnan(first.score):
         return ""
     share = f"{100 * (1 - first.score):.3g} %"
-    where, other = ("In the same place", "in other places") if shared == "place" else ("From the same noise", "from different noise")
+    where, other = (
+        ("In the same place", "in other places")
+        if shared == "place"
+        else ("From the same noise", "from different noise")
+    )
     if not (np.isnan(first.low) or np.isnan(first.high)):
         # Values of a score above one are not possible: a share below zero is shown as zero.
         share += f" ({max(0.0, 100 * (1 - first.high)):.3g} to {100 * (1 - first.low):.3g} %)"
-    return (
-        f"{where}, the {first.metric} between two models' images is {share} of what it is {other}."
-    )
+    return f"{where}, the {first.metric} between two models' images is {share} of what it is {other}."
 
 
 def _panel(ds: xr.Dataset, metric: str) -> dict[str, Any]:
@@ -271,7 +277,8 @@ def _distribution(ds: xr.Dataset, metric: str) -> Drawing:
         f"distribution-{metric}",
         similarity.distribution(ds, metric),
         frames.distribution(ds, metric),
-        f"Distribution of {reading.quantity(ds, metric)} over samples at t = 0, same {shared_word(ds)} against other, all together and by pair.",
+        f"Distribution of {reading.quantity(ds, metric)} over samples at t = 0, same {shared_word(ds)} "
+        "against other, all together and by pair.",
         "Above: every sample of every pair. Below: median, middle 50 % (thick) and middle 95 % (thin) of a pair's "
         "samples; circles and full outline: same {noise}; crosses and dashed outline: other {noise}, each value the "
         "mean over all others.".replace("{noise}", shared_word(ds)),

@@ -77,6 +77,4 @@ def worst_sample(ds: xr.Dataset, metric: str) -> str:
     if math.isnan(share) or sample < 0:
         return ""
     fair = percent(1 / ds.sizes["sample"])
-    return (
-        f"The worst sample, {sample_name(ds, sample)}, holds {percent(share)} of the distance; if all held the same it would be {fair}."
-    )
+    return f"The worst sample, {sample_name(ds, sample)}, holds {percent(share)} of the distance; if all held the same it would be {fair}."

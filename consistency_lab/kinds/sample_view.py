@@ -103,9 +103,7 @@ def sample_sentence(ds: xr.Dataset, t: float, sample: int, metric: str) -> str:
     """The score of all samples at that time with its interval, and the distance of this one."""
     i = int(np.flatnonzero(ds["t"].values == t)[0])
     one = ds.sel(metric=metric).isel(t=i)
-    own = (
-        f"sample {sample_name(ds, sample)} at t = {t:.2f}: {reading.quantity(ds, metric)} {number(sample_values(ds, sample, metric)[i])}"
-    )
+    own = f"sample {sample_name(ds, sample)} at t = {t:.2f}: {reading.quantity(ds, metric)} {number(sample_values(ds, sample, metric)[i])}"
     own += (
         f", mean of all {number(float(one['distance'].mean()))}, under other noise {number(float(one['null'].mean()))}"
     )

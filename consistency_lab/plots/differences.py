@@ -43,7 +43,9 @@ def draw_differences(columns: Sequence[tuple[str, np.ndarray, np.ndarray]], side
             ax.set(xticks=[], yticks=[])
             ax.grid(visible=False)
         column[0].set_title(title, fontsize=7.5, fontweight="normal")
-    for ax, side in zip(axes[:, 0], (*sides, f"difference ×\u202f{factor}" if factor > 1 else "difference"), strict=True):
+    for ax, side in zip(
+        axes[:, 0], (*sides, f"difference ×\u202f{factor}" if factor > 1 else "difference"), strict=True
+    ):
         ax.set_ylabel(shortened(side))
     return figure
 
@@ -80,7 +82,9 @@ def differences_frame(ds: xr.Dataset, metric: str) -> pd.DataFrame:
     for place, i in wanted[: len(order)]:
         if int(numbers[i]) in there:
             share = float(mean.values[i]) / total if total > 0 else float("nan")
-            rows.append((place, int(numbers[i]), called[int(numbers[i])], first, second, float(last.values[pair, i]), share))
+            rows.append(
+                (place, int(numbers[i]), called[int(numbers[i])], first, second, float(last.values[pair, i]), share)
+            )
     return pd.DataFrame(rows, columns=["place", "sample", "name", "first", "second", "distance", "share"])
 
 

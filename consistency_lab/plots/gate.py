@@ -85,10 +85,12 @@ def worst_frame(ds: xr.Dataset) -> pd.DataFrame:
 
 @themed
 def worst_figure(ds: xr.Dataset) -> Figure:
-    """The worst pairs: reference, candidate, and where they differ, brightened, black where they do not; under each name its distance in nulls."""
+    """The worst pairs: reference, candidate, and where they differ, brightened; under each name its distance in nulls."""
     columns = []
     for pair in worst_frame(ds).drop_duplicates("sample").to_dict("records"):
         one, other = ds["worst_images"].sel(worst=pair["sample"]).values
-        columns.append((f"{shortened(pair['name'])}\n{pair['metric']} {pair['distance_in_nulls']:.3g} × null", one, other))
+        columns.append(
+            (f"{shortened(pair['name'])}\n{pair['metric']} {pair['distance_in_nulls']:.3g} × null", one, other)
+        )
     reference, candidate = reading.names(ds, "side")
     return draw_differences(columns, (reference, candidate))

@@ -159,7 +159,8 @@ def held_by_one(result: xr.Dataset) -> list[str]:
             ]
             of_those = f"; of typical samples it is {' and '.join(typical_ones)}" if typical_ones else ""
             said.append(
-                f"sample {sample_name(result, int(one['worst_sample']))} alone holds {100 * share:.0f} % of the distance ({metric}), so it decides much of the "
+                f"sample {sample_name(result, int(one['worst_sample']))} alone "
+                f"holds {100 * share:.0f} % of the distance ({metric}), so it decides much of the "
                 f"score {float(one['family_score']):.3f}{of_those}."
             )
     return said
