@@ -215,9 +215,11 @@ def print_headline(comparison: xr.Dataset) -> None:
     from consistency_lab.kinds.meaning import nearer_reference
     from consistency_lab.kinds.numbers import headline, score_text
     from consistency_lab.plots.frames import overview
+    from consistency_lab.plots.reading import names
 
     head = headline(comparison)
-    print(f"\n{head.sentence}\n")
+    title = f"Comparison of {', '.join(names(comparison, 'model'))}"
+    print(f"\n{title}\n{'-' * len(title)}\n{head.sentence}\n")
     if meaning := nearer_reference(comparison, head.metric):
         print(f"{meaning}\n")
     for row in overview(comparison, head.metric).to_dict("records"):

@@ -12,6 +12,7 @@ from consistency_lab.gates.samples import SHOWN, Distances, Pictures
 from consistency_lab.gates.telling import Criterion, Told
 from consistency_lab.intervals import Array, Interval, add_interval, stacked
 from consistency_lab.markup import percent
+from consistency_lab.similarity.named import sample_name
 from consistency_lab.similarity.robust import MOST_HELD, TIMES_FAIR
 from consistency_lab.similarity.statistics import COLLAPSED, score
 from consistency_lab.similarity.typical import median_score, typical, worst_share
@@ -100,13 +101,6 @@ def warnings_of(result: xr.Dataset, lost: Sequence[int], held: Baseline | None) 
                 f"{float(one['median_score']):.3f} (median)."
             )
     return said + ([] if held is None else held.differences(result))
-
-
-def sample_name(result: xr.Dataset, sample: int) -> str:
-    """The name of a sample where it has one, else its number."""
-    if "sample_name" not in result.coords:
-        return str(sample)
-    return str(result["sample_name"].values[result["sample"].values == sample][0])
 
 
 def worst_pairs(result: xr.Dataset, metric: str) -> list[tuple[int, str, float]]:

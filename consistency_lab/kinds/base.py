@@ -31,6 +31,8 @@ class Drawing:
     """what it shows, for a reader who cannot see it"""
     caption: str = ""
     """what must be known to read it: over what intervals are, what lines and bands mean"""
+    narrow: Figure | None = None
+    """the same for a window as narrow as a phone's, where the first would have to be moved sideways"""
 
 
 @dataclass(frozen=True)

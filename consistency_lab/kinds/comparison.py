@@ -21,13 +21,14 @@ from consistency_lab.kinds.sample_view import sample_labels, sample_sentence, sa
 from consistency_lab.kinds.views import Control, View
 from consistency_lab.plots import frames, reading, similarity
 from consistency_lab.plots.by_label import SHOWN, by_label_figure, by_label_frame
-from consistency_lab.plots.differences import differences_figure, differences_frame
+from consistency_lab.plots.differences import BRIGHTENED, differences_figure, differences_frame
 from consistency_lab.plots.gallery import gallery as still
 from consistency_lab.plots.possible import drawn_back
 from consistency_lab.plots.save import drawn
+from consistency_lab.similarity.named import shared_word
 from consistency_lab.similarity.quantities import is_scored
 
-COLUMNS = 5  # models beside each other in a table that is not to be wider than the page
+COLUMNS = 6  # models beside each other in a table that is not to be wider than the page
 FIELDS = {name: name for name in ("network", "predicts", "schedule", "parameters", "seed", "steps", "weights")} | {
     "seconds": "training took"
 }
@@ -35,6 +36,14 @@ _SCORE_CURVES = (
     "Above: the score; thick with its 95 % interval, all models; thin, each pair; "
     "dotted and dashed, references (mean over models) with their 95 % intervals over noise. "
 )
+
+
+_MARKS = {
+    "family": "diamond: all models", "robust": "thin diamonds: typical samples", "plain": "triangle that points down: null over all labels",
+    "pair": "open circles: each pair", "null": "cross: null", "ceiling": "triangle: ceiling",
+    "reference": "squares: references, mean over models",
+}  # fmt: skip
+_ALSO = {"ceiling": "the ceiling", "reference": "the references"}
 
 
 class Comparison(Kind):
@@ -78,11 +87,15 @@ class Comparison(Kind):
             "headline": first,
             "score": score_text(first.score, float("nan"), float("nan")),
             "bounds": _bounds(first.low, first.high),
-            "plain_words": _plain_words(first),
+            "plain_words": _plain_words(first, shared_word(ds)),
+            "shared": shared_word(ds),
+            "names": reading.names(ds, "model"),
+            "beside": _beside(ds),
             "meaning": nearer_reference(ds, first.metric),
             "metrics": metrics,
             "panels": [_panel(ds, metric) for metric in metrics],
             "compared": words.compared(ds, facts),
+            "machine": words.machine(facts),
             "models": _models(ds, facts),
             "gallery": pictures,
             "extremes": [(metric, extremes(ds, metric)) for metric in metrics] if pictures else [],
@@ -116,21 +129,33 @@ class Comparison(Kind):
         return View(controls, lambda **at: (sample_view(ds, **at), sample_sentence(ds, **at)))
 
 
+def _beside(ds: xr.Dataset) -> str:
+    """What stands in the table beside the score: its null, and what else was measured."""
+    there = [
+        "its null",
+        *(["its ceiling"] if "ceiling" in ds else []),
+        *(["its references"] if "reference_distance" in ds else []),
+    ]
+    return " and ".join(filter(None, [", ".join(there[:-1]), there[-1]]))
+
+
 def _bounds(low: float, high: float) -> str:
     return "" if np.isnan(low) or np.isnan(high) else f"{low:.3f} to {high:.3f}".replace("-", "−")
 
 
-def _plain_words(first: Headline) -> str:
+def _plain_words(first: Headline, shared: str) -> str:
     if np.isnan(first.score):
         return ""
     share = f"{100 * (1 - first.score):.3g} %"
+    where, other = (
+        ("In the same place", "in other places")
+        if shared == "place"
+        else ("From the same noise", "from different noise")
+    )
     if not (np.isnan(first.low) or np.isnan(first.high)):
         # Values of a score above one are not possible: a share below zero is shown as zero.
         share += f" ({max(0.0, 100 * (1 - first.high)):.3g} to {100 * (1 - first.low):.3g} %)"
-    return (
-        f"From the same noise, the {first.metric} between two models' images is {share} "
-        "of what it is from different noise."
-    )
+    return f"{where}, the {first.metric} between two models' images is {share} of what it is {other}."
 
 
 def _panel(ds: xr.Dataset, metric: str) -> dict[str, Any]:
@@ -178,14 +203,23 @@ def _value(ds: xr.Dataset, metric: str) -> str:
 
 def _scores(ds: xr.Dataset, metric: str, overview: pd.DataFrame) -> Drawing:
     ranking = _ranking(ds, metric, overview)
+    also = "".join(f", {word}" for group, word in _ALSO.items() if group in set(overview["group"]))
     return Drawing(
         f"scores-{metric}",
         similarity.scores(ds, metric),
         overview,
-        f"{_value(ds, metric)} at t = 0 of all models, each pair, the null, the ceiling and the references. {ranking}".strip(),
-        "Diamond: all models; open circles: each pair; cross: null; triangle: ceiling; squares: references, "
-        f"mean over models. Lines: 95 % intervals. {ranking}".strip(),
+        f"{_value(ds, metric)} at t = 0 of all models, each pair, the null{also}. {ranking}".strip(),
+        f"{_marks(overview)}. Lines: 95 % intervals. {ranking}".strip(),
+        similarity.scores(ds, metric, narrow=True),
     )
+
+
+def _marks(overview: pd.DataFrame) -> str:
+    """The legend of the marks that are drawn."""
+    groups = overview["group"].value_counts()
+    there = [group for group in _MARKS if group in groups and not (group == "family" and groups["pair"] == 1)]
+    said = "; ".join(_MARKS[group] for group in there)
+    return said[0].upper() + said[1:]
 
 
 def _heatmap(ds: xr.Dataset, metric: str, overview: pd.DataFrame) -> Drawing:
@@ -197,7 +231,7 @@ def _heatmap(ds: xr.Dataset, metric: str, overview: pd.DataFrame) -> Drawing:
         f"Table of {_value(ds, metric)} for each model with each model and each reference at t = 0. {ranking}".strip(),
         "Each model with each model"
         + (" (left block) and with each reference (right block)" if "reference_score" in ds else "")
-        + ". A dot marks a model with itself, left out. Small: 95 % intervals over noise.",
+        + ". A dot marks a model with itself, left out. Small: 95 % intervals over samples.",
     )
 
 
@@ -243,10 +277,11 @@ def _distribution(ds: xr.Dataset, metric: str) -> Drawing:
         f"distribution-{metric}",
         similarity.distribution(ds, metric),
         frames.distribution(ds, metric),
-        f"Distribution of {reading.quantity(ds, metric)} over samples at t = 0, same noise against other noise, all together and by pair.",
+        f"Distribution of {reading.quantity(ds, metric)} over samples at t = 0, same {shared_word(ds)} "
+        "against other, all together and by pair.",
         "Above: every sample of every pair. Below: median, middle 50 % (thick) and middle 95 % (thin) of a pair's "
-        "samples; circles and full outline: same noise; crosses and dashed outline: other noise, each value the "
-        "mean over all other noise.",
+        "samples; circles and full outline: same {noise}; crosses and dashed outline: other {noise}, each value the "
+        "mean over all others.".replace("{noise}", shared_word(ds)),
     )
 
 
@@ -271,8 +306,8 @@ def _differences(ds: xr.Dataset, metric: str) -> Drawing:
         differences_figure(ds, metric),
         table,
         f"The images of {first} and {second} that differ most, in the median, and least by {metric}, and where they differ.",
-        f"{first} and {second}, the pair that is least alike. Samples are ranked by the mean over all pairs. Below: the largest "
-        "difference of the channels, black where there is none.",
+        f"{first} and {second}, the pair that is least alike. Samples are ranked by the mean over all pairs. Above each: "
+        f"{reading.quantity(ds, metric)}. {BRIGHTENED}",
     )
 
 

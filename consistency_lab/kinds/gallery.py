@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from consistency_lab.plots import reading
+from consistency_lab.similarity.named import column_word, sample_names, sample_numbers
 from consistency_lab.similarity.quantities import higher_is_alike
 
 # Raw bytes; base64 adds a third. Eight models on 32 x 32 colour images fit by leaving out times, evenly.
@@ -32,11 +33,14 @@ class Row:
 class Gallery:
     """Rows x shared noise x t; rows of the group "extreme" hold the samples on which models agree most and least, final images only.
 
-    ``samples`` are the numbers of the noise images of all other rows; the page's script reads ``payload``.
+    ``samples`` are what the columns of all other rows are called, ``of`` ("noise" or "image") says what these are, and ``names`` has the
+    name of every sample by its number; the page's script reads ``payload``.
     """
 
     rows: tuple[Row, ...]
-    samples: tuple[int, ...]
+    samples: tuple[str, ...]
+    of: str
+    names: dict[int, str]
     height: int
     width: int
     payload: dict[str, Any]
@@ -79,7 +83,9 @@ def gallery(ds: xr.Dataset, budget: int = BUDGET) -> Gallery | None:
         "channels": sizes["channel"],
         "times": [_time_text(a, b) for a, b in zip(t, log_snr, strict=True)],
     }
-    return Gallery(tuple(rows), shown_samples(ds), sizes["row"], sizes["column"], payload)
+    names = sample_names(ds)
+    samples, of = tuple(names.get(number, str(number)) for number in shown_samples(ds)), column_word(ds)
+    return Gallery(tuple(rows), samples, of, names, sizes["row"], sizes["column"], payload)
 
 
 def _npy_header(shape: tuple[int, ...]) -> bytes:
@@ -98,12 +104,7 @@ def shown_samples(ds: xr.Dataset) -> tuple[int, ...]:
     """Which samples the images show: the coordinate of ``shown`` where there is one, else the first ones."""
     if "shown" in ds.coords:
         return tuple(int(i) for i in ds["shown"].values)
-    return _samples(ds)[: ds.sizes["shown"]]
-
-
-def _samples(ds: xr.Dataset) -> tuple[int, ...]:
-    """The numbers of the samples in the order of the result, from which some may have been left out."""
-    return tuple(int(i) for i in ds["sample"].values) if "sample" in ds.coords else tuple(range(ds.sizes["sample"]))
+    return sample_numbers(ds)[: ds.sizes["shown"]]
 
 
 def extremes(ds: xr.Dataset, metric: str, count: int = 4) -> dict[str, list[tuple[int, int, float]]]:
@@ -113,7 +114,7 @@ def extremes(ds: xr.Dataset, metric: str, count: int = 4) -> dict[str, list[tupl
     """
     reading.check_metric(ds, metric)
     mean = dict(
-        zip(_samples(ds), ds["distance"].isel(t=-1).sel(metric=metric).mean("pair").values.tolist(), strict=True)
+        zip(sample_numbers(ds), ds["distance"].isel(t=-1).sel(metric=metric).mean("pair").values.tolist(), strict=True)
     )
     numbers = tuple(int(i) for i in ds["extreme"].values) if "extreme_images" in ds else shown_samples(ds)
     listed = [(column, number, mean[number]) for column, number in enumerate(numbers)]

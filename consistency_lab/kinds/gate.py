@@ -14,6 +14,7 @@ from consistency_lab.kinds.base import Drawing, Kind, Note, Part, Section, Table
 from consistency_lab.kinds.numbers import number, plain, records, score_text
 from consistency_lab.markup import percent
 from consistency_lab.plots import reading
+from consistency_lab.plots.differences import BRIGHTENED
 from consistency_lab.plots.gate import gate_figure, gate_frame, judged, worst_figure, worst_frame
 
 HEAD = (
@@ -46,7 +47,8 @@ class Gate(Kind):
             worst_figure(ds),
             worst_frame(ds),
             "The pairs that are furthest apart: reference, candidate, difference.",
-            "By each metric the samples with the largest distance, in units of the null: 1 is as far as images of other noise.",
+            "By each metric the samples with the largest distance, in units of the null: 1 is as far as images of other noise. "
+            f"{BRIGHTENED}",
         )
 
     def sentence(self, ds: xr.Dataset) -> str:

@@ -10,6 +10,7 @@ from consistency_lab.intervals import interval_of
 from consistency_lab.kinds.numbers import score_text
 from consistency_lab.markup import percent
 from consistency_lab.plots import reading
+from consistency_lab.similarity.named import sample_name
 
 _KNOWS = {
     "gaussian": (
@@ -76,6 +77,4 @@ def worst_sample(ds: xr.Dataset, metric: str) -> str:
     if math.isnan(share) or sample < 0:
         return ""
     fair = percent(1 / ds.sizes["sample"])
-    return (
-        f"The worst sample, {sample}, holds {percent(share)} of the distance; if all held the same it would be {fair}."
-    )
+    return f"The worst sample, {sample_name(ds, sample)}, holds {percent(share)} of the distance; if all held the same it would be {fair}."

@@ -14,8 +14,10 @@ from consistency_lab.intervals import interval_of
 from consistency_lab.kinds.gallery import shown_samples
 from consistency_lab.kinds.numbers import number, score_text
 from consistency_lab.plots import frames, reading
+from consistency_lab.plots.differences import shortened
 from consistency_lab.plots.gallery import gallery_rows, show_image
 from consistency_lab.plots.theme import INK, MUTED, NULL, SAME, blank_figure, label_lines, themed, time_axis
+from consistency_lab.similarity.named import sample_name
 from consistency_lab.similarity.quantities import higher_is_alike
 
 LOOKS: dict[str, tuple[str, Any]] = {"family": (SAME, "-"), "null": (NULL, (0, (6, 2)))}
@@ -56,7 +58,7 @@ def sample_view(ds: xr.Dataset, t: float, sample: int, metric: str) -> Figure:
     own = sample_values(ds, sample, metric)
     logarithmic = not higher_is_alike(ds, metric) and bool((own > 0).any())
     if ds.sizes["t"] == 1:
-        _points(ax, means, float(own[0]), sample)
+        _points(ax, means, float(own[0]), shortened(sample_name(ds, sample)))
         ax.set_xlabel(reading.quantity(ds, metric))
         ax.set_xscale("log" if logarithmic else "linear")
         return figure
@@ -67,7 +69,7 @@ def sample_view(ds: xr.Dataset, t: float, sample: int, metric: str) -> Figure:
         ax.plot(line["t"], line["value"], color=colour, ls=style)
         ends.append((float(line["value"].iloc[-1]), f"{name}, mean", colour))
     ax.plot(ds["t"].values, own, color=INK, lw=1.4, ls=(0, (1.5, 1.2)))
-    ends.append((float(own[-1]), f"sample {sample}", INK))
+    ends.append((float(own[-1]), f"sample {shortened(sample_name(ds, sample))}", INK))
     ax.axvline(t, color=MUTED, lw=1)
     ax.set_ylabel(reading.quantity(ds, metric).replace(" (", "\n(", 1))
     if logarithmic:
@@ -77,7 +79,7 @@ def sample_view(ds: xr.Dataset, t: float, sample: int, metric: str) -> Figure:
     return figure
 
 
-def _points(ax: Axes, means: pd.DataFrame, own: float, sample: int) -> None:
+def _points(ax: Axes, means: pd.DataFrame, own: float, sample: str) -> None:
     """A comparison that has the final images alone: the sample, and both means with their intervals."""
     names = [f"sample {sample}"]
     ax.plot(own, 0, "o", color=INK, ms=5)
@@ -101,9 +103,7 @@ def sample_sentence(ds: xr.Dataset, t: float, sample: int, metric: str) -> str:
     """The score of all samples at that time with its interval, and the distance of this one."""
     i = int(np.flatnonzero(ds["t"].values == t)[0])
     one = ds.sel(metric=metric).isel(t=i)
-    own = (
-        f"sample {sample} at t = {t:.2f}: {reading.quantity(ds, metric)} {number(sample_values(ds, sample, metric)[i])}"
-    )
+    own = f"sample {sample_name(ds, sample)} at t = {t:.2f}: {reading.quantity(ds, metric)} {number(sample_values(ds, sample, metric)[i])}"
     own += (
         f", mean of all {number(float(one['distance'].mean()))}, under other noise {number(float(one['null'].mean()))}"
     )

@@ -11,6 +11,7 @@ from consistency_lab.choices import printable
 from consistency_lab.errors import StoreError
 from consistency_lab.kinds.asked import told_together
 from consistency_lab.plots import reading
+from consistency_lab.similarity.named import shared_word
 from consistency_lab.similarity.quantities import is_scored, note_of
 from consistency_lab.store.results import provenance
 
@@ -36,7 +37,7 @@ def _printable(fact: Any) -> Any:
 
 
 def compared(ds: xr.Dataset, facts: Facts) -> list[tuple[str, str]]:
-    """What was compared, as (term, text): only what is recorded."""
+    """What was compared, as (term, text): only what is recorded. On what machine: `machine`."""
     sampler, data = _mapping(facts.get("sampler")), _mapping(facts.get("data"))
     entries: list[tuple[str, Any]] = [
         ("models", f"{ds.sizes['model']}: {', '.join(map(printable, map(str, ds['model'].values)))}"),
@@ -54,7 +55,6 @@ def compared(ds: xr.Dataset, facts: Facts) -> list[tuple[str, str]]:
         *told_together(models_of(facts)),
         ("ceiling", _ceiling(ds, facts)),
         ("data", _data(data)),
-        *machine(facts),
     ]
     return [(term, str(value)) for term, value in entries if value not in (None, "")]
 
@@ -100,7 +100,8 @@ def models_of(facts: Facts) -> list[dict[str, Any]]:
 
 def methods(ds: xr.Dataset, facts: Facts) -> list[str]:
     """How the numbers of a comparison were made, a sentence an entry."""
-    sampler = _mapping(facts.get("sampler"))
+    sampler, shared = _mapping(facts.get("sampler")), shared_word(ds)
+    elsewhere, over = ("in different places", "images") if shared == "place" else ("from different noise", "noise")
     lin = (
         " For the mean-squared error it equals Lin's concordance coefficient."
         if "mse" in reading.names(ds, "metric")
@@ -113,7 +114,7 @@ def methods(ds: xr.Dataset, facts: Facts) -> list[str]:
     if folders and len(folders) == ds.sizes["model"]:
         said = [
             f"{ds.sizes['sample']} {what} of each of {len(folders)} folders were read, in an order drawn at random; those of one name "
-            f"belong together; {pairs} compared sample by sample. How they were made is not known: other noise is every other image."
+            f"belong together; {pairs} compared sample by sample. How they were made is not known: another place is every other image."
         ]
     else:
         said = [
@@ -136,14 +137,14 @@ def methods(ds: xr.Dataset, facts: Facts) -> list[str]:
         )
     said += [
         "The consistency score is 1 − E d(A_i, B_i) / E d(A_i, B_j), i ≠ j: 1 when the images are the same, 0 when "
-        "sharing the noise brings them no closer." + lin,
-        "The null is the same distance between images from different noise, over all pairs of different samples"
+        f"sharing the {shared} brings them no closer." + lin,
+        f"The null is the same distance between images {elsewhere}, over all pairs of different samples"
         + (" that were asked for the same label; the plain null takes all pairs." if "plain_null" in ds else "."),
         *_in_part(ds),
         *_in_blocks(ds, facts),
         f"Interval of the score over all models: {ds.attrs.get('interval', 'not recorded')}. The interval of a pair is "
-        "over noise and speaks of this pair, not of the family. Intervals of mean distances are 95 % t intervals "
-        "over noise; that of the null counts each sample twice, as a U-statistic of degree two must.",
+        f"over {over} and speaks of this pair, not of the family. Intervals of mean distances are 95 % t intervals "
+        f"over {over}; that of the null counts each sample twice, as a U-statistic of degree two must.",
     ]
     if "family_trimmed_score" in ds:
         said.append(

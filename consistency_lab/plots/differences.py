@@ -12,20 +12,28 @@ from matplotlib.figure import Figure
 from consistency_lab.plots import reading
 from consistency_lab.plots.theme import new_figure, note, themed
 from consistency_lab.similarity.checks import ranked
+from consistency_lab.similarity.named import sample_names
 from consistency_lab.similarity.quantities import higher_is_alike
+
+BRIGHTENED = (
+    "Below: the largest difference of the channels, times the factor at its side, which is one for all; black where there is none, white "
+    "where it is more than white can show."
+)
 
 
 def draw_differences(columns: Sequence[tuple[str, np.ndarray, np.ndarray]], sides: tuple[str, str]) -> Figure:
-    """Each column two pictures ``(C, H, W)``, 0 to 255, and the largest difference of their channels, black where there is none.
+    """Each column two pictures ``(C, H, W)``, 0 to 255, and the largest difference of their channels, black where there is none, and
+    `brightened` by one factor for all columns, which stands at its side.
 
     Args:
         columns: title and pictures.
         sides: whose the upper and the middle ones are.
     """
+    apart = [np.abs(one.astype(float) - other).max(0, keepdims=True) for _, one, other in columns]
+    factor = brightened(apart)
     figure, axes = new_figure(0.9 + 1.15 * len(columns), 3.9, 3, max(len(columns), 1))
-    for column, (title, *pictures) in zip(axes.T, columns, strict=True):
-        apart = np.abs(pictures[0] - pictures[1]).max(0, keepdims=True)
-        for ax, picture in zip(column, (*pictures, apart), strict=True):
+    for column, (title, *pictures), difference in zip(axes.T[: len(columns)], columns, apart, strict=True):
+        for ax, picture in zip(column, (*pictures, factor * difference), strict=True):
             if picture.shape[0] in (1, 3):
                 shown = picture.transpose(1, 2, 0)
                 grey = {"cmap": "gray", "vmin": 0, "vmax": 255} if shown.shape[-1] == 1 else {}
@@ -35,9 +43,19 @@ def draw_differences(columns: Sequence[tuple[str, np.ndarray, np.ndarray]], side
             ax.set(xticks=[], yticks=[])
             ax.grid(visible=False)
         column[0].set_title(title, fontsize=7.5, fontweight="normal")
-    for ax, side in zip(axes[:, 0], (*sides, "difference"), strict=True):
+    for ax, side in zip(
+        axes[:, 0], (*sides, f"difference ×\u202f{factor}" if factor > 1 else "difference"), strict=True
+    ):
         ax.set_ylabel(shortened(side))
     return figure
+
+
+def brightened(apart: Sequence[np.ndarray]) -> int:
+    """By what differences of pixels, 0 to 255, are multiplied to be seen: the largest power of two with which the 99 % quantile of the
+    median picture (of those that are not all zero) is not yet white. What would be brighter than white is white.
+    """
+    there = [np.quantile(each[each > 0], 0.99) for each in apart if (each > 0).any()]
+    return 2 ** max(0, int(np.floor(np.log2(255 / np.median(there))))) if there else 1
 
 
 def shortened(name: str, length: int = 16) -> str:
@@ -57,15 +75,16 @@ def differences_frame(ds: xr.Dataset, metric: str) -> pd.DataFrame:
     models = reading.names(ds, "model")
     first, second = (models[int(ds[side].values[pair])] for side in ("first", "second"))
     order, there = ranked(ds, metric), set(ds["extreme"].values.tolist())
-    numbers = ds["sample"].values
+    numbers, called = ds["sample"].values, sample_names(ds)
     wanted = [("worst", order[-1]), ("second worst", order[-2]), ("median", order[len(order) // 2]), ("best", order[0])]
     total = float(mean.sum())
     rows = []
     for place, i in wanted[: len(order)]:
         if int(numbers[i]) in there:
-            name = str(ds["sample_name"].values[i]) if "sample_name" in ds.coords else str(numbers[i])
             share = float(mean.values[i]) / total if total > 0 else float("nan")
-            rows.append((place, int(numbers[i]), name, first, second, float(last.values[pair, i]), share))
+            rows.append(
+                (place, int(numbers[i]), called[int(numbers[i])], first, second, float(last.values[pair, i]), share)
+            )
     return pd.DataFrame(rows, columns=["place", "sample", "name", "first", "second", "distance", "share"])
 
 

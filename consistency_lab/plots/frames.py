@@ -20,6 +20,7 @@ from consistency_lab.intervals import (
 from consistency_lab.plots.possible import above_zero
 from consistency_lab.plots.reading import REFERENCE_NAMES, check_metric, drawn_back_by, model_of, names, need
 from consistency_lab.probes.profiles import with_void_marked
+from consistency_lab.similarity.named import shared_word
 from consistency_lab.similarity.quantities import is_scored
 from consistency_lab.similarity.statistics import COLLAPSED, MANY
 from consistency_lab.similarity.typical import trimmed_mean
@@ -49,7 +50,7 @@ def overview(ds: xr.Dataset, metric: str) -> pd.DataFrame:
     interval = str(ds.attrs.get("interval", "not recorded"))
     bounded = drawn_back_by(ds, metric)
     mean = bounded(mean_interval(distance.mean(axis=0)))
-    add("family", "all models, same noise", mean, interval_of(last, "family_score"), interval)
+    add("family", f"all models, same {shared_word(ds)}", mean, interval_of(last, "family_score"), interval)
     if "family_plain_score" in ds:
         add("plain", "all models, null over all labels", mean, interval_of(last, "family_plain_score"), interval)
     if "family_trimmed_score" in ds and is_scored(ds, metric):
@@ -69,7 +70,7 @@ def overview(ds: xr.Dataset, metric: str) -> pd.DataFrame:
         add("pair", pair, bounded(mean_interval(distance[i])), own, "over noise: this pair, not this family")
     zero = np.nan if not is_scored(ds, metric) or null.mean() < COLLAPSED else 0.0
     apart = bounded(_null_interval(ds, null.mean(axis=0)))
-    add("null", "other noise (null)", apart, without_bounds(zero), "0 by definition")
+    add("null", f"other {shared_word(ds)} (null)", apart, without_bounds(zero), "0 by definition")
     controls = "over noise: these models, not this family"
     if "ceiling" in ds:
         need(ds, "comparison", *interval_names("ceiling_score"))
@@ -153,7 +154,7 @@ def curves(ds: xr.Dataset, metric: str) -> pd.DataFrame:
             add("score", "pair", pair, interval_of(one.isel(pair=i), "score"))
     distance = one["distance"].transpose("t", "pair", "sample").values
     bounded = drawn_back_by(ds, metric)
-    add("distance", "family", "same noise", bounded(mean_interval(distance.mean(axis=1))))
+    add("distance", "family", f"same {shared_word(ds)}", bounded(mean_interval(distance.mean(axis=1))))
     null = one["null"].transpose("t", "pair", "sample").values
     add("distance", "null", "other noise (null)", bounded(_null_interval(ds, null.mean(axis=1))))
     if "ceiling_along" in ds:
@@ -178,7 +179,7 @@ def parting(ds: xr.Dataset, metric: str) -> pd.DataFrame:
 
 
 def distribution(ds: xr.Dataset, metric: str) -> pd.DataFrame:
-    """One row a sample at the last time; columns "same: a | b" and "null: a | b" for each pair."""
+    """One row a sample (by its name where it has one) at the last time; columns "same: a | b" and "null: a | b" for each pair."""
     ds = need(ds, "comparison", "distance", "null")
     check_metric(ds, metric)
     last = ds.isel(t=-1).sel(metric=metric)
@@ -186,7 +187,8 @@ def distribution(ds: xr.Dataset, metric: str) -> pd.DataFrame:
     for word, variable in (("same", "distance"), ("null", "null")):
         for i, pair in enumerate(names(ds, "pair")):
             columns[f"{word}: {pair}"] = last[variable].isel(pair=i).values
-    return pd.DataFrame(columns).rename_axis("sample")
+    index = pd.Index(ds["sample_name"].values, dtype=str) if "sample_name" in ds.coords else None
+    return pd.DataFrame(columns, index=index).rename_axis("sample")
 
 
 def difficulty(ds: xr.Dataset) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from consistency_lab.plots import reading
 from consistency_lab.plots.drawable import with_short_names
 from consistency_lab.plots.look import SHRINK, current
 from consistency_lab.plots.theme import INK, MUTED, new_figure, themed
+from consistency_lab.similarity.named import shared_word
 
 Pixels = np.ndarray
 _DIMS = ("shown", "row", "column", "channel")
@@ -24,7 +25,8 @@ def gallery(ds: xr.Dataset, t: float = 0.0, columns: int = 10) -> Figure:
     """Models (and references) as rows, shared noise as columns: x0 estimates at the grid time nearest to ``t``."""
     ds = with_short_names(reading.need(ds, "comparison", "images"))
     nearest = float(ds["t"].sel(t=t, method="nearest"))
-    return grid(gallery_rows(ds, t), f"same noise in each column, t = {nearest:.2g}", columns)
+    when = "" if shared_word(ds) == "place" else f", t = {nearest:.2g}"
+    return grid(gallery_rows(ds, t), f"same {shared_word(ds)} in each column{when}", columns)
 
 
 def gallery_rows(ds: xr.Dataset, t: float = 0.0) -> list[tuple[str, Pixels]]:

@@ -35,7 +35,7 @@ def gate_frame(ds: xr.Dataset) -> pd.DataFrame:
 def gate_figure(ds: xr.Dataset) -> Figure:
     """What is held to a bound after each look, with its interval, the bound and, where it was measured, the ceiling: a panel a metric."""
     metrics = reading.names(ds, "metric")
-    figure, axes = new_figure(4.8 * len(metrics), 3.2, 1, len(metrics))
+    figure, axes = new_figure((4.3 if len(metrics) == 1 else 4.8) * len(metrics), 3.2, 1, len(metrics))
     for ax, metric in zip(axes[0], metrics, strict=True):
         draw_looks(ax, ds, metric)
         ax.set_title(f"{metric}: {ds['decision'].sel(metric=metric).item()}")
@@ -85,10 +85,12 @@ def worst_frame(ds: xr.Dataset) -> pd.DataFrame:
 
 @themed
 def worst_figure(ds: xr.Dataset) -> Figure:
-    """The worst pairs: reference, candidate, and where they differ, black where they do not; under each name its distance in nulls."""
+    """The worst pairs: reference, candidate, and where they differ, brightened; under each name its distance in nulls."""
     columns = []
     for pair in worst_frame(ds).drop_duplicates("sample").to_dict("records"):
         one, other = ds["worst_images"].sel(worst=pair["sample"]).values
-        columns.append((f"{shortened(pair['name'])}\n{pair['metric']} {pair['distance_in_nulls']:.3g}", one, other))
+        columns.append(
+            (f"{shortened(pair['name'])}\n{pair['metric']} {pair['distance_in_nulls']:.3g} × null", one, other)
+        )
     reference, candidate = reading.names(ds, "side")
     return draw_differences(columns, (reference, candidate))

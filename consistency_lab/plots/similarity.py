@@ -15,6 +15,7 @@ from consistency_lab.plots.cells import WIDE, cell, empty_cell, named
 from consistency_lab.plots.look import current
 from consistency_lab.plots.theme import (
     CEILING,
+    INK,
     MUTED,
     NULL,
     REFERENCE,
@@ -25,6 +26,7 @@ from consistency_lab.plots.theme import (
     themed,
     time_axis,
 )
+from consistency_lab.similarity.named import shared_word
 from consistency_lab.similarity.quantities import higher_is_alike, is_scored
 
 GROUP_COLOURS = {
@@ -37,8 +39,11 @@ _BLUES = LinearSegmentedColormap.from_list("alike", ["#f3f6f9", "#a9cde6", "#3f8
 
 
 @themed
-def scores(ds: xr.Dataset, metric: str) -> Figure:
-    """The score of the family, each pair, the ceiling and the references on one axis, with 95 % intervals."""
+def scores(ds: xr.Dataset, metric: str, narrow: bool = False) -> Figure:
+    """The score of the family, each pair, the ceiling and the references on one axis, with 95 % intervals.
+
+    ``narrow``: for a narrow window, with each name above its line.
+    """
     ds = reading.need(ds, "comparison")
     table = frames.overview(ds, metric)
     if len(ds["pair"]) == 1:
@@ -48,7 +53,7 @@ def scores(ds: xr.Dataset, metric: str) -> Figure:
     is_pair = table["group"] == "pair"
     table = pd.concat([table[~is_pair], table[is_pair].sort_values(value, ascending=False)])
     table = table.iloc[::-1].reset_index(drop=True)
-    figure, axes = new_figure(7.2, 0.7 + 0.24 * len(table))
+    figure, axes = new_figure(3.5, 0.7 + 0.4 * len(table)) if narrow else new_figure(7.2, 0.7 + 0.24 * len(table))
     ax = axes[0, 0]
     drawn = table[value].to_numpy(dtype=float)
     for y, row in enumerate(table.to_dict("records")):
@@ -61,17 +66,21 @@ def scores(ds: xr.Dataset, metric: str) -> Figure:
         ax.plot(ends, [y, y], color=colour, lw=2.4 if strong else 1.6, zorder=2)
         filled, size = (colour, 6.5) if strong else ("none", 5.0)
         ax.plot(row[value], y, mark, color=colour, ms=size, mfc=filled, zorder=3)
-    ax.set_yticks(range(len(table)), list(table["name"]))
-    ax.set_ylim(-0.7, len(table) - 0.3)
+    names = list(table["name"])
+    ax.set_yticks(range(len(table)), [""] * len(table) if narrow else names)
+    ax.set_ylim(-0.7, len(table) - (0.1 if narrow else 0.3))
+    for y, name in enumerate(names if narrow else []):
+        ax.text(0.0, y + 0.24, name, color=INK, fontsize=8, va="bottom", transform=ax.get_yaxis_transform())
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="y", visible=False)
     ax.spines["left"].set_visible(False)
     if value == "score":
+        gap = "\n" if narrow else "  "
         ax.axvline(0, color=NULL, lw=1)
         ax.axvline(1, color=MUTED, lw=1, ls=(0, (2, 2)))
         lows = interval_of(table, "score").low
         ax.set_xlim(min(-0.04, np.nanmin(np.append(lows, drawn), initial=0.0) - 0.03), 1.03)
-        ax.set_xlabel(f"consistency score, {metric}  (0 = other noise, 1 = same image)")
+        ax.set_xlabel(f"consistency score, {metric}{gap}(0 = other {shared_word(ds)}, 1 = same image)")
     else:
         ax.set_xlabel(reading.quantity(ds, metric))
     return figure
@@ -87,8 +96,9 @@ def heatmap(ds: xr.Dataset, metric: str) -> Figure:
     references = [name for name in table.columns if name not in models]
     scored = is_scored(ds, metric)
     places = [i + (0.35 if i >= len(models) else 0.0) for i in range(table.shape[1])]
-    # Scores have two digits before their interval's ends; means of other metrics may have more.
-    side = WIDE if table.shape[1] <= 8 else 0.8
+    # Scores have two digits or more before their interval's ends; means of other metrics may have more.
+    digits = _digits(found) if scored else 1
+    side = (WIDE if table.shape[1] <= 8 else 0.8) + 0.12 * max(digits - 2, 0)
     # Room for the names, in inches: a letter is 0.08 wide, and those below are tilted by 38 degrees.
     beside, below = 0.5 + 0.08 * max(map(len, models)), 0.35 + 0.055 * max(map(len, table.columns))
     width, height = beside + side * (places[-1] + 1), 0.65 + _FLAT * side * len(models) + below
@@ -99,7 +109,7 @@ def heatmap(ds: xr.Dataset, metric: str) -> Figure:
     for (i, j), value in np.ndenumerate(found.estimate):
         if np.isfinite(value):
             one = Interval(*(part[i, j] for part in found))
-            cell(ax, places[j], i, one, _BLUES(float(np.clip(norm(value), 0, 1))), digits=2 if scored else 1)
+            cell(ax, places[j], i, one, _BLUES(float(np.clip(norm(value), 0, 1))), digits=digits)
         elif i == j:
             empty_cell(ax, places[j], i, "·", hatch="", size=9)
         else:
@@ -110,6 +120,13 @@ def heatmap(ds: xr.Dataset, metric: str) -> Figure:
     what = "consistency score at t = 0 (no unit)" if scored else "mean at t = 0"
     ax.set_title(f"{what}\n{metric if scored else reading.quantity(ds, metric)}")
     return figure
+
+
+def _digits(scores: Interval, most: int = 4) -> int:
+    """The fewest decimals, two or more, with which no score and no end below one reads as one."""
+    values = np.concatenate([part.ravel() for part in scores])
+    below = values[np.isfinite(values) & (values < 1)]
+    return next((digits for digits in range(2, most) if not (below.round(digits) == 1).any()), most)
 
 
 @themed
@@ -205,8 +222,8 @@ def distribution(ds: xr.Dataset, metric: str) -> Figure:
         upper.set_xscale("log")  # distances have long tails
         same, null = (values.clip(edges[0], edges[-1]) for values in (same, null))
     for values, colour, name, style in (
-        (same, SAME, "same noise", "-"),
-        (null, NULL, "other noise (null)", (0, (6, 2))),
+        (same, SAME, f"same {shared_word(ds)}", "-"),
+        (null, NULL, f"other {shared_word(ds)} (null)", (0, (6, 2))),
     ):
         share, _ = np.histogram(values.ravel(), edges)
         share = 100 * share / max(values.size, 1)

@@ -17,7 +17,7 @@ from consistency_lab.errors import UserError
 from consistency_lab.kinds import registry as _kinds
 from consistency_lab.kinds import words
 from consistency_lab.kinds.base import Drawing, Kind, Section
-from consistency_lab.kinds.numbers import plain
+from consistency_lab.kinds.numbers import Headline, plain, score_text
 from consistency_lab.kinds.registry import kind_of
 from consistency_lab.markup import markdown
 from consistency_lab.plots.reading import shown
@@ -55,7 +55,7 @@ def report(results: Sequence[xr.Dataset], path: str | Path, title: str | None = 
     title = title or DEFAULT_TITLE
     numbers = {"kind": "report", "title": title, **_numbers(ordered)}
     environment = _environment()
-    context = {"title": title, "sections": sections}
+    context = {"title": title, "sections": sections, "summary": _summary(sections)}
     page = environment.get_template("page.html.j2").render(context)
     markdown = environment.get_template("report.md.j2").render(context)
     atomic_write(path.with_suffix(".json"), json.dumps(numbers, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
@@ -101,6 +101,21 @@ def _section(section: Section, results: Sequence[xr.Dataset], number: int) -> di
     return {**common, "key": f"{kind}-{number}", "made": made, **section.own}
 
 
+def _summary(sections: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """The scores of several comparisons, each with the section that it is from; empty where there is one, or none."""
+    rows = [
+        {
+            "key": section["key"],
+            "models": ", ".join(section["names"]),
+            "score": f"{score_text(first.score, first.low, first.high)} ({first.metric})",
+            "interval": first.interval,
+        }
+        for section in sections
+        if isinstance(first := section.get("headline"), Headline)
+    ]
+    return rows if len(rows) > 1 else []
+
+
 def _numbers(ordered: Sequence[tuple[Kind, xr.Dataset]]) -> dict[str, Any]:
     """The report as strict JSON: the first headline of a comparison, then each result with its numbers and provenance."""
     entries = []
@@ -130,8 +145,9 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _svg(drawing: Drawing, key: str) -> Markup:
-    return inline_svg(drawing.figure, re.sub(r"[^\w.-]+", "-", key), drawing.alt or drawing.name)
+def _svg(drawing: Drawing, key: str, narrow: bool = False) -> Markup:
+    figure = drawing.narrow if narrow and drawing.narrow is not None else drawing.figure
+    return inline_svg(figure, re.sub(r"[^\w.-]+", "-", key), drawing.alt or drawing.name)
 
 
 @jinja2.pass_eval_context

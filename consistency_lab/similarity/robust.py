@@ -14,6 +14,7 @@ import xarray as xr
 from consistency_lab.devices import places
 from consistency_lab.intervals import add_interval, stacked
 from consistency_lab.metrics.distances import Distance
+from consistency_lab.similarity.named import sample_name
 from consistency_lab.similarity.pairwise import embedded, places_of
 from consistency_lab.similarity.statistics import Blocks, score
 from consistency_lab.similarity.trajectories import ModelWalks
@@ -158,7 +159,8 @@ def held_by_one(result: xr.Dataset) -> list[str]:
             ]
             of_those = f"; of typical samples it is {' and '.join(typical_ones)}" if typical_ones else ""
             said.append(
-                f"sample {int(one['worst_sample'])} alone holds {100 * share:.0f} % of the distance ({metric}), so it decides much of the "
+                f"sample {sample_name(result, int(one['worst_sample']))} alone "
+                f"holds {100 * share:.0f} % of the distance ({metric}), so it decides much of the "
                 f"score {float(one['family_score']):.3f}{of_those}."
             )
     return said

@@ -11,6 +11,7 @@ from PIL import Image
 import consistency_lab as cl
 from consistency_lab.kinds.gate import Gate
 from consistency_lab.kinds.registry import figures_of, kind_of
+from consistency_lab.plots.differences import brightened
 from consistency_lab.plots.gate import gate_frame, worst_figure, worst_frame
 from consistency_lab.reports.gate import json_text, write_junit, write_markdown
 from consistency_lab.store.results import load_result, save_result
@@ -139,4 +140,24 @@ def test_the_worst_pairs_are_drawn_with_where_they_differ(channels):
         shown = pictures.transpose(0, 2, 3, 1)
         assert (drawn[0] == (shown[0] if channels == 3 else shown[0, ..., 0])).all()
         assert (drawn[1] == (shown[1] if channels == 3 else shown[1, ..., 0])).all()
-    assert (drawn[-1] == np.abs(pictures[0] - pictures[1]).max(0)).all()
+    pairs = result["worst_images"].values.astype(float)
+    apart = [
+        np.abs(one - other).max(0)
+        for one, other in pairs[[list(result["worst"]).index(i) for i in worst_frame(result)["sample"]]]
+    ]
+    factor = brightened(apart)
+    assert axes[8].get_ylabel() == (f"difference ×\u202f{factor}" if factor > 1 else "difference")
+    assert (drawn[-1] == factor * np.abs(pictures[0] - pictures[1]).max(0)).all()
+
+
+def test_differences_are_brightened_by_one_factor_until_white():
+    dim, bright = np.full((1, 4, 4), 7.0), np.full((1, 4, 4), 200.0)
+    assert brightened([dim]) == 32  # 7 * 32 = 224, and 448 would be white
+    assert brightened([bright]) == brightened([0 * dim]) == brightened([]) == 1
+    assert brightened([bright, dim, dim, 0 * dim]) == 32  # of the one that typical pictures need
+
+
+def test_a_distance_in_nulls_says_so(results):
+    titles = [ax.get_title(loc="left") or ax.get_title() for ax in worst_figure(results["pass"]).axes]
+    first = worst_frame(results["pass"]).iloc[0]
+    assert any(f"{first['metric']} {first['distance_in_nulls']:.3g} × null" in title for title in titles)

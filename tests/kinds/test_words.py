@@ -69,7 +69,7 @@ def test_what_a_real_comparison_records_is_said():
     images = load_images("digits").take(range(40), "few")
     models = [train(images, network="mlp(width=8, depth=1)", seed=seed, steps=2, batch=4) for seed in (0, 1)]
     ds = compare(models, count=4, sampler=Sampler(steps=3), images=images, levels=2)
-    said = dict(words.compared(ds, words.facts_of(ds)))
+    said = dict(words.compared(ds, words.facts_of(ds)) + words.machine(words.facts_of(ds)))
     assert said["sampler"].startswith("ddim, 3 steps, x0 not clipped")
     assert said["training seeds"] == "0; 1"
     assert said["weights"] == "EMA"
@@ -159,7 +159,7 @@ def test_steps_and_batch_of_training_are_not_those_of_a_call(results):
 
 
 def test_a_table_of_models_is_not_wider_than_the_page(results):
-    few, many = results.comparison(2, samples=12), results.comparison(6, samples=12, shown=2, times=3)
+    few, many = results.comparison(2, samples=12), results.comparison(7, samples=12, shown=2, times=3)
     beside, below = (_models(ds, words.facts_of(ds)) for ds in (few, many))
     assert beside.head == ("model", *few["model"].values)
     assert [row[0] for row in below.rows] == list(many["model"].values)

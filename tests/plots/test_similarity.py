@@ -75,6 +75,31 @@ def test_no_name_of_a_heatmap_is_cut_off(results, models, references):
             assert box.x1 <= whole.x1 and box.y1 <= whole.y1, text  # noqa: PT018
 
 
+def test_no_score_below_one_reads_as_one(results):
+    ds = results.comparison(2, references=False).copy(deep=True)
+    for name, value in (("score", 0.998), ("score_low", 0.9972), ("score_high", 0.9988)):
+        ds[name] = ds[name] * 0 + value
+    assert {"0.998", "0.997 to 0.999"} <= set(texts(similarity.heatmap(ds, "mse")))
+    assert {"1.00"} < set(
+        texts(
+            similarity.heatmap(
+                ds.assign(score=0 * ds["score"] + 1, score_low=0 * ds["score"] + 1, score_high=0 * ds["score"] + 1),
+                "mse",
+            )
+        )
+    )
+
+
+def test_narrow_scores_have_the_same_marks_and_their_names_above(results):
+    ds = results.comparison(3, samples=12)
+    broad, narrow = (similarity.scores(ds, "mse", narrow=narrow).axes[0] for narrow in (False, True))
+    assert len(narrow.lines) == len(broad.lines)
+    for one, other in zip(narrow.lines, broad.lines, strict=True):
+        np.testing.assert_array_equal(one.get_xdata(), other.get_xdata())
+    assert [text.get_text() for text in narrow.texts] == [label.get_text() for label in broad.get_yticklabels()]
+    assert narrow.get_figure().get_size_inches()[0] * 96 * 0.8 < 336  # what a phone leaves beside the margins
+
+
 def test_undefined_cells_say_so(results):
     ds = results.comparison(3, references=False)
     ds["score"] = np.nan * ds["score"]

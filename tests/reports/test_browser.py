@@ -123,6 +123,13 @@ def test_the_contents_stay_in_sight_and_mark_where_the_reader_is(opened):
     assert opened.ask(WHERE)["marked"] == hashes[-1:]
 
 
+def test_key_numbers_fit_into_the_window(opened):
+    for boxes in (".scroll:has(.numbers)", ".panel .drawing:has(svg[aria-label^='consistency score at t'])"):
+        shown = f'[...document.querySelectorAll("{boxes}")].filter((box) => box.offsetParent)'
+        assert opened.ask(f"{shown}.length") > 0
+        assert opened.ask(f"{shown}.every((box) => box.scrollWidth <= box.clientWidth)")
+
+
 def test_the_keyboard_stops_at_what_moves_sideways_alone(opened):
     boxes = "[...document.querySelectorAll('.scroll, .drawing')].filter((box) => box.offsetParent)"
     right = opened.ask(f"{boxes}.every((box) => (box.scrollWidth > box.clientWidth) === box.hasAttribute('tabindex'))")

@@ -216,7 +216,7 @@ def test_long_tables_stand_behind_their_titles(results, tmp_path):
             return Section("Long", [Table(("what", "value"), rows), Table(("what", "value"), rows[:-1])])
 
     section = pages._section(Long().section(None), [results.recipe()], 1)
-    page = Page(pages._environment().get_template("page.html.j2").render(title="t", sections=[section]))
+    page = Page(pages._environment().get_template("page.html.j2").render(title="t", sections=[section], summary=[]))
     summaries = re.findall(r"What: all \d+ rows", page.text)
     assert summaries == [f"What: all {LONG + 1} rows"]
     assert len(page.all("table")) == 2
@@ -224,7 +224,8 @@ def test_long_tables_stand_behind_their_titles(results, tmp_path):
 
 def test_figures_have_alternatives_and_vector_text(page):
     figures = page.all("svg")
-    assert len(figures) == 4 * 3 + 1 + 3 + 2 * 2 + 1 + 1
+    assert len(figures) == 4 * 3 + 1 + 3 + 2 * 2 + 1 + 1 + len(page.all("div", class_="drawing narrow"))
+    assert len(page.all("div", class_="drawing narrow")) == len(page.all("div", class_="drawing broad")) == 3
     assert all(figure["role"] == "img" and len(figure["aria-label"]) > 30 for figure in figures)
     assert "consistency score, mse" in page.text
     assert "log-SNR" in page.text
@@ -232,7 +233,7 @@ def test_figures_have_alternatives_and_vector_text(page):
 
 def test_the_data_behind_each_figure_can_be_saved(page, results):
     links = {a["download"]: a.get("href") for a in page.all("a") if "download" in a}
-    assert len([name for name in links if name.endswith(".csv")]) == len(page.all("svg"))
+    assert len([name for name in links if name.endswith(".csv")]) == len(page.all("figure"))
     assert set(links) >= {"comparison-1-gallery.png", "comparison-1-gallery.npy"}
     assert base64.b64decode(links["comparison-1-gallery.png"].split(",")[1]).startswith(b"\x89PNG")
     text = base64.b64decode(links["comparison-1-mse-curves.csv"].split(",")[1]).decode()
@@ -339,6 +340,37 @@ def test_several_comparisons_share_a_page(results, tmp_path):
     assert len(page.all("section", class_="comparison")) == 2
     # One metric needs no switch.
     assert page.all("input", type="radio") == []
+
+
+def test_the_scores_of_several_comparisons_stand_side_by_side(results, tmp_path):
+    given = [results.comparison(count, **FEW).sel(metric=["mse"]) for count in (2, 3)]
+    path = report(given, tmp_path / "report.html")
+    top = path.read_text(encoding="utf-8").split('id="summary"')[1].split("<section")[0]
+    markdown = path.with_suffix(".md").read_text(encoding="utf-8").split("## Comparison")[0]
+    for i, ds in enumerate(given, start=1):
+        score, low, high = (f"{x:.3f}".replace("-", "−") for x in interval_of(ds.isel(t=-1, metric=0), "family_score"))
+        assert f'<a class="to" href="#comparison-{i}">{", ".join(ds["model"].values)}</a>' in top
+        assert f"{score} [{low}, {high}] (mse)" in top
+        assert f"{score} [{low}, {high}] (mse)" in markdown.replace("\\", "")
+    alone = report(given[:1], tmp_path / "one.html").read_text(encoding="utf-8")
+    assert 'id="summary"' not in alone
+
+
+def test_what_is_not_there_is_not_named(results, tmp_path):
+    full = results.comparison(3, **FEW).sel(metric=["mse"])
+    bare = results.comparison(2, samples=6, shown=2, times=3, references=False).sel(metric=["mse"])
+    bare = bare.drop_vars([name for name in bare.variables if str(name).startswith("ceiling")])
+    said = {}
+    for name, ds in (("full", full), ("bare", bare)):
+        text = Page(report([ds], tmp_path / f"{name}.html").read_text(encoding="utf-8")).text
+        said[name] = (
+            re.search(r"Beside its [^.]*? at t = 0", text)[0],
+            re.search(r"(\S+ ?\S+): (all models|each pair).*? Lines", text)[0],
+        )
+    assert said["full"][0] == "Beside its null, its ceiling and its references at t = 0"
+    assert said["bare"][0] == "Beside its null at t = 0"
+    assert "squares" in said["full"][1]
+    assert not re.search("squares|triangle|: all models", said["bare"][1])
 
 
 def test_results_that_were_saved_and_loaded_give_the_same_page(results, tmp_path):
