@@ -123,7 +123,7 @@ def test_bad_questions_are_refused():
         denoiser(torch.zeros(2, 3, 4, 4), 0.5)
     with pytest.raises(UserError, match="leaves"):
         denoiser(x, 0.0)
-    with pytest.raises(UserError, match="Did you mean 'eps'"):
+    with pytest.raises(UserError, match="It is called 'eps' here"):
         NetworkDenoiser(nn.Identity(), schedule, (1, 4, 4), "epsilon")
     with pytest.raises(UserError, match="unknown prediction"):
         denoising_loss(denoiser, x, torch.full((2,), 0.5), x, units="noise")
