@@ -202,11 +202,11 @@ def _alone_in(out: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def write_results(results: dict[str, xr.Dataset], out: Path, title: str) -> None:
-    """Results as netCDF and CSV, their figures, and the report."""
+def write_results(results: dict[str, xr.Dataset], out: Path, title: str, *, figures: bool = True) -> None:
+    """Results as netCDF and CSV, their figures unless the page is enough, and the report."""
     from consistency_lab.reports.folder import write_folder
 
-    path = write_folder(results, out, title)
+    path = write_folder(results, out, title, figures=figures)
     print(f"report: {path}")
 
 

@@ -83,8 +83,8 @@ class Demo(Common):
 
         claim_folder(self.out, self.force)
         results = run_quick(plan, seed=self.seed, data_dir=self.data_dir, device=self.device, say=say)
-        say("writing results, figures and the report")
-        write_results(results, self.out, "Same noise, same image? Models of the zoo")
+        say("writing results and the report")
+        write_results(results, self.out, "Same noise, same image? Models of the zoo", figures=False)
         for result in results.values():
             print_headline(result)
 

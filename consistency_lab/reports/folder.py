@@ -26,7 +26,7 @@ _DRAWN = ".drawn.json"
 _PAGE = ("report.html", "report.json", "report.md")
 
 
-def write_folder(results: Mapping[str, xr.Dataset], out: Path, title: str) -> Path:
+def write_folder(results: Mapping[str, xr.Dataset], out: Path, title: str, *, figures: bool = True) -> Path:
     """Write results with their figures and the report; returns the page's path.
 
     Drawing takes most of the time. A result that the folder holds already, to the bit, keeps its files, and so does a page of the
@@ -37,6 +37,7 @@ def write_folder(results: Mapping[str, xr.Dataset], out: Path, title: str) -> Pa
         results: by the name of the file that each belongs in; what a file cannot be called (a model's name) is spelled so that it can.
         out: gets ``results/``, ``figures/`` and ``report.html`` with its ``.json`` and ``.md``.
         title: of the page.
+        figures: whether each figure becomes a file of its own, too, which takes half the time; the page has them all.
 
     Raises:
         StoreError: the folder cannot be written.
@@ -49,7 +50,8 @@ def write_folder(results: Mapping[str, xr.Dataset], out: Path, title: str) -> Pa
         before = {}
     atomic_write(notes, "{}\n")  # what is stopped on the way is drawn anew
     drawn = {
-        name: _write_result(name, each, out, before.get("results", {}).get(name)) for name, each in results.items()
+        name: _write_result(name, each, out, before.get("results", {}).get(name), figures)
+        for name, each in results.items()
     }
     page = [title, {name: entry["digest"] for name, entry in drawn.items()}]
     path = out / _PAGE[0]
@@ -80,17 +82,19 @@ def _remove(name: str, drawn: Mapping[str, Any], out: Path) -> None:
             (out / "figures" / f"{file_name(figure)}{suffix}").unlink(missing_ok=True)
 
 
-def _write_result(name: str, result: xr.Dataset, out: Path, known: dict[str, Any] | None) -> dict[str, Any]:
-    """Write one result and, unless ``known`` says that they are drawn, its figures. Returns what is to be known next time."""
+def _write_result(
+    name: str, result: xr.Dataset, out: Path, known: dict[str, Any] | None, figures: bool
+) -> dict[str, Any]:
+    """Write one result and, where they are wanted and not drawn as ``known`` says, its figures. Returns what is to be known next time."""
     path, table = (out / "results" / f"{name}{suffix}" for suffix in (".nc", ".csv"))
-    if known and table.is_file() and _holds(path, result, known["digest"]):
-        figures = known["figures"]
-        if all((out / "figures" / f"{figure}{suffix}").is_file() for figure in figures for suffix in SUFFIXES):
+    if known and bool(known["figures"]) == figures and table.is_file() and _holds(path, result, known["digest"]):
+        files = [out / "figures" / f"{figure}{suffix}" for figure in known["figures"] for suffix in SUFFIXES]
+        if all(file.is_file() for file in files):
             return known
     save_result(result, path)
     save_frame(result, table)
     drawn = []
-    for figure_name, figure, frame in figures_of(result):
+    for figure_name, figure, frame in figures_of(result) if figures else ():
         drawn.append(file_name(f"{name}-{figure_name}"))
         save_figure(figure, out / "figures" / drawn[-1], frame)
     return {"digest": _digest(path.read_bytes()), "figures": drawn}

@@ -108,3 +108,16 @@ def test_damaged_notes_are_drawn_anew(results, tmp_path, drawn):
     (tmp_path / "figures" / ".drawn.json").write_text("[1")
     write_folder(some(results), tmp_path, "Title")
     assert drawn == ["training-loss", "recipe-density", "page"]
+
+
+def test_the_page_alone_is_drawn_where_it_is_enough_and_the_figures_when_they_are_wanted(results, tmp_path, drawn):
+    write_folder(some(results), tmp_path, "Title", figures=False)
+    assert drawn == ["page"]
+    assert not list(tmp_path.rglob("*.png"))
+    assert load_result(tmp_path / "results" / "line.nc").identical(some(results)["line"])
+    drawn.clear()
+    write_folder(some(results), tmp_path, "Title", figures=False)
+    assert drawn == []
+    write_folder(some(results), tmp_path, "Title")
+    assert drawn == ["training-loss", "recipe-density"]
+    assert (tmp_path / "figures" / "line-density.pdf").is_file()
