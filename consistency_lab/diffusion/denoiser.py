@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from consistency_lab.choices import Choice
 from consistency_lab.devices import sent
+from consistency_lab.diffusion.moments import WithMoments
 from consistency_lab.diffusion.parametrisation import PREDICTIONS
 from consistency_lab.diffusion.prediction import Prediction, per_sample
 from consistency_lab.diffusion.schedule import Schedule
@@ -94,6 +95,9 @@ class NetworkDenoiser(Denoiser):
         shape: the image shape ``(C, H, W)``.
         predicts: what the network's output means: ``"eps"``, ``"x0"``, ``"v"``, ``"flow"``, ``"score"``, ``"edm(sigma_data=...)"`` or
             ``"gaussian"``.
+
+    Raises:
+        UserError: a prediction that does not exist, or ``"gaussian"`` of a network without the moments of its data.
     """
 
     def __init__(
@@ -101,6 +105,11 @@ class NetworkDenoiser(Denoiser):
     ):
         super().__init__()
         self.parametrisation = PREDICTIONS.build(predicts)
+        if self.parametrisation.stack > 1 and not isinstance(network, WithMoments):
+            raise UserError(
+                f"predicts={str(predicts)!r} is a correction that needs the moments of the training set, which {type(network).__name__} "
+                "does not hold; train makes such models."
+            )
         self.network, self.schedule, self.shape, self.predicts = network, schedule, shape, str(predicts)
 
     def predict(self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None) -> Prediction:

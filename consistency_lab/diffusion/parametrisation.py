@@ -28,6 +28,10 @@ class Parametrisation(ABC):
     @abstractmethod
     def estimate(self, x_t: Tensor, output: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction: ...
 
+    def shown(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """The shape of what a network receives and answers with, for images of a shape (C, H, W)."""
+        return (self.stack * shape[0], *shape[1:])
+
     def around(self, network: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
         """The network together with what the parametrisation must know of the data: by itself nothing."""
         return network
@@ -126,7 +130,7 @@ class GaussianCorrection(Parametrisation):
         cond: Tensor | None,
         schedule: Schedule,
     ) -> Prediction:
-        assert isinstance(network, WithMoments)
+        assert isinstance(network, WithMoments)  # NetworkDenoiser has seen to it
         with torch.autocast(x_t.device.type, enabled=False):  # bfloat16 would be divided by a small sigma
             found = network.gaussian(x_t, alpha, sigma)
             noisy = x_t * torch.rsqrt(alpha**2 * network.variance + sigma**2)

@@ -71,7 +71,7 @@ class _DiffusionKind(ModelKind[TrainingSettings, NetworkDenoiser, DiffusionModel
         channels, height, width = data["shape"]
         shape, seed = (channels, height, width), settings.seeds["init"]
         parametrisation = PREDICTIONS.build(settings.predicts)
-        shown = (parametrisation.stack * channels, height, width)
+        shown = parametrisation.shown(shape)
         if network is None:
             built: nn.Module = build_network(settings.network, shown, data["classes"], seed)
         elif is_own(settings.network):
@@ -245,8 +245,7 @@ def _with_network(
     if isinstance(network, str | Choice):
         return settings.replace(network=network), None
     classes = images.classes if settings.conditional else 0
-    channels, height, width = images.shape
-    shown = (PREDICTIONS.build(measured("predicts", settings.predicts, images)).stack * channels, height, width)
+    shown = PREDICTIONS.build(measured("predicts", settings.predicts, images)).shown(images.shape)
     module = own_network(network, shown, classes, settings.seeds["init"])
     return settings.replace(network=own_choice(module)), module
 

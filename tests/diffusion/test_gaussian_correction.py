@@ -189,6 +189,10 @@ def test_it_is_trained_beside_others_and_in_no_lock_step(images):
 
 
 def test_what_it_cannot_be():
+    with pytest.raises(UserError, match="needs the moments of the training set, which Conv2d does not hold"):
+        NetworkDenoiser(nn.Conv2d(1, 1, 3), SCHEDULE, SHAPE, "gaussian")
+    with pytest.raises(UserError, match="needs the moments of the training set"):
+        cl.wrap_module(nn.Conv2d(1, 1, 3), schedule="linear", predicts="gaussian", shape=SHAPE, time="unit", name="m")
     grey = ImageSet("grey", torch.full((20, 1, 8, 8), 0.25))
     with pytest.raises(UserError, match="all images of the set are the same"):
         cl.train(grey, settings=SETTINGS.replace(batch=4), device="cpu")
