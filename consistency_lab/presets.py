@@ -75,25 +75,35 @@ def _main_families(preset: str) -> dict[str, LoopSettings]:
         generator="latent(latent=64, width=16)",
         discriminator="conv(width=16)",
         penalty_every=4,
-        batch=64,
+        batch=32,
         lr=5e-4,
         lr_final=0.1,
-        steps=6000,
+        steps=2000,
         snapshots=0,
     )
     vae = VAESettings.of(
         autoencoder="conv(latent=16, width=16)", beta=1.0, batch=64, lr=1e-3, lr_final=0.02, snapshots=0
     )
     return {
-        "unet": edm.replace(network="unet(multipliers=(1,2,4))", batch=64, steps=8000),
-        "dit": edm.replace(network="dit(width=96, depth=4, patch=4)", batch=64, steps=10_000, lr=1e-3),
+        "unet": edm.replace(network="unet(multipliers=(1,2,4))", batch=32, steps=2000),
+        "dit": edm.replace(network="dit(width=96, depth=4, patch=4)", batch=32, steps=3000, lr=1e-3),
         "mlp": edm.replace(
-            network="mlp(width=256, depth=2)", predicts="x0", objective="x0", weighting="none", steps=30_000, lr=1e-3
+            network="mlp(width=256, depth=2)", predicts="x0", objective="x0", weighting="none", steps=10_000, lr=1e-3
         ),
         "gan": gan,
-        "gan-image": gan.replace(generator="image(network='unet')", steps=1500),
-        "vae": vae.replace(steps=3000),
+        "gan-image": gan.replace(generator="image(network='unet')", steps=800),
+        "vae": vae.replace(steps=1000),
     }
+
+
+# The zoo holds models of the main families that were trained for longer than four of each can be in a session of two cores.
+_ZOO = {
+    "unet": {"batch": 64, "steps": 8000},
+    "dit": {"batch": 64, "steps": 10_000},
+    "mlp": {"steps": 30_000},
+    "gan": {"batch": 64, "steps": 6000},
+    "vae": {"steps": 3000},
+}
 
 
 def likeness_plan(preset: str) -> LikenessPlan:
@@ -206,8 +216,12 @@ def demo_plan(preset: str) -> DemoPlan:
 
 def zoo_plan() -> dict[str, LoopSettings]:
     """The models that ship with the package, by name: two of each main family of Fashion-MNIST but one (see `zoo`)."""
-    families = {name: each for name, each in _main_families("fashion").items() if name != "gan-image"}
-    return {f"fashion-{name}-s{seed}": each.replace(seed=seed) for name, each in families.items() for seed in (0, 1)}
+    families = _main_families("fashion")
+    return {
+        f"fashion-{name}-s{seed}": families[name].replace(seed=seed, **longer)
+        for name, longer in _ZOO.items()
+        for seed in (0, 1)
+    }
 
 
 def quick_plan() -> QuickPlan:
