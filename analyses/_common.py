@@ -198,7 +198,7 @@ def finish(drawn: Drawn, script: str, out: Path, notes: Sequence[str] = ()) -> N
         fewer.save(png, optimize=True)
     if drawn.table is not None:
         atomic_write(
-            out / f"table-{hyphened(script)}.md", "\n\n".join([drawn.sentence, *notes, _in_markdown(drawn.table)])
+            out / f"table-{hyphened(script)}.md", "\n\n".join([drawn.sentence, *notes, in_markdown(drawn.table)])
         )
     print(" ".join([drawn.sentence, *notes]), flush=True)
 
@@ -212,7 +212,7 @@ def hyphened(script: str) -> str:
     return script.replace("_", "-")
 
 
-def _in_markdown(table: pd.DataFrame) -> str:
+def in_markdown(table: pd.DataFrame) -> str:
     lines = [list(table), ["---"] * table.shape[1], *table.astype(str).to_numpy().tolist()]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

@@ -27,6 +27,10 @@ def _seeds(settings: LoopSettings, models: int = _FAMILY) -> tuple[LoopSettings,
 
 
 _ANNEALED = TrainingSettings(lr_final=0.1)
+# Preconditioned (Karras et al. 2206.00364), so that few pixels leave the range of an image after short runs too.
+_EDM = TrainingSettings.of(
+    predicts="edm", weighting="edm", schedule="edm", timesteps="edm_lognormal", lr_final=0.02, lr_warmup=200
+)
 _GAN = GANSettings(batch=64, snapshots=0)
 _IMAGE_GAN = _GAN.replace(generator="image(network='unet')")
 _DATA: dict[str, tuple[str, int | str]] = {
@@ -66,11 +70,6 @@ def _main_families(preset: str) -> dict[str, LoopSettings]:
                 autoencoder="conv(latent=128, width=64)", steps=200_000, batch=128, lr=2e-4, snapshots=0
             ),
         }
-    # Preconditioned (Karras et al. 2206.00364), so that few pixels leave the range of an image. The hidden layers of an MLP of this size
-    # are narrower than an image and cannot hand noise through, as preconditioning asks: it predicts x0.
-    edm = TrainingSettings.of(
-        predicts="edm", weighting="edm", schedule="edm", timesteps="edm_lognormal", lr_final=0.02, lr_warmup=200
-    )
     gan = GANSettings.of(
         generator="latent(latent=64, width=16)",
         discriminator="conv(width=16)",
@@ -85,9 +84,10 @@ def _main_families(preset: str) -> dict[str, LoopSettings]:
         autoencoder="conv(latent=16, width=16)", beta=1.0, batch=64, lr=1e-3, lr_final=0.02, snapshots=0
     )
     return {
-        "unet": edm.replace(network="unet(multipliers=(1,2,4))", batch=32, steps=2000),
-        "dit": edm.replace(network="dit(width=96, depth=4, patch=4)", batch=32, steps=3000, lr=1e-3),
-        "mlp": edm.replace(
+        "unet": _EDM.replace(network="unet(multipliers=(1,2,4))", batch=32, steps=2000),
+        "dit": _EDM.replace(network="dit(width=96, depth=4, patch=4)", batch=32, steps=3000, lr=1e-3),
+        # Its hidden layers are narrower than an image and cannot hand noise through, as preconditioning asks: it predicts x0.
+        "mlp": _EDM.replace(
             network="mlp(width=256, depth=2)", predicts="x0", objective="x0", weighting="none", steps=10_000, lr=1e-3
         ),
         "gan": gan,
@@ -180,9 +180,10 @@ def origins_plan(preset: str) -> LikenessPlan:
 def perceptual_plan(preset: str) -> LikenessPlan:
     """LPIPS beside the squared error, per noise level, at the images' own size. Raises `UserError` for an unknown preset."""
     data, held_out = _known(preset, {"fashion": _DATA["fashion"], "cifar10": ("cifar10(split='test')", 1000)})
-    small = TrainingSettings.of(network="unet", steps=600, batch=32, lr_final=0.1, snapshots=0)
+    small = _EDM.replace(network="unet", batch=32, steps=2000, snapshots=0)
+    models = _main_families(preset)["unet"] if preset in _DATA else small
     return LikenessPlan(
-        data, held_out, {"unet": _seeds(small, 3)}, metrics=("mse", "lpips-squeeze"), count=128, quality=False
+        data, held_out, {"unet": _seeds(models)}, metrics=("mse", "lpips-squeeze"), count=128, quality=False
     )
 
 

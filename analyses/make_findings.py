@@ -1,0 +1,336 @@
+"""docs/findings.md from its template and the committed rows: verdicts on claims, tables, and the numbers in its sentences.
+
+Run it after rows were made: python analyses/make_findings.py (with --check it writes nothing, and fails if the page is out of date)
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib
+import math
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from _claims import CLAIMS, Claim, entry, ratio
+from _common import Drawn, Source, hyphened, in_markdown, of, stem, sweeps
+
+from consistency_lab.intervals import interval_of
+from consistency_lab.paper.plots import frames
+from consistency_lab.paper.race.table import AGAINST, race_table
+from consistency_lab.store.atomic import atomic_write
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "findings.md"
+TEMPLATE = PAGE.with_suffix(".md.j2")
+SETS = {"digits": "digits, 8x8", "fashion": "Fashion-MNIST, 28x28"}
+RACED = {"digits": "digits, 8x8", "fashion": "Fashion-MNIST, 16x16"}  # at which size each set was raced
+NOT_MEASURED = "not measured"
+FAMILIES = {
+    "unet": "U-Nets", "dit": "transformers (DiT)", "mlp": "MLPs", ("unet", "dit"): "U-Net with DiT", ("unet", "mlp"): "U-Net with MLP",
+    ("dit", "mlp"): "DiT with MLP", "gan": "GANs", "gan-image": "GANs, U-Net fed image-shaped noise", "vae": "VAEs",
+}  # fmt: skip
+CONTESTANTS = {
+    "uniform, constant rate": "uniform",
+    "uniform + annealing": "uniform + annealing",
+    "uniform + linear decay to .1": "uniform + decay to .1",
+    "uniform + MDLRC (momentum decay, compensated)": "uniform + MDLRC",
+    "uniform + beta decay alone": "uniform + beta decay only",
+    "uniform + Demon-Adam": "uniform + Demon-Adam",
+    "CLTS + annealing": "CLTS + annealing",
+    "its density at the end, all along": "CLTS + annealing{length}, at its end",
+    "its average density, all along": "CLTS + annealing{length}, averaged",
+    "the paper: CLTS + MDLRC": "paper: CLTS + MDLRC",
+    "EDM log-normal + annealing": "EDM log-normal + annealing",
+    "logit-normal + annealing": "logit-normal + annealing",
+    "min-SNR + annealing": "min-SNR + annealing",
+    "P2 + annealing": "P2 + annealing",
+    "SpeeD + annealing": "SpeeD + annealing",
+    "loss second moment, as published, + annealing": "loss second moment + annealing",
+    "the same in 50 cells, floor .1 (ours)": "loss second moment, 50 cells + annealing",
+    "**recipe: followed density**": "recipe, followed density",
+    "the same at a constant rate": "recipe, followed density, constant rate",
+    "the same with the measured momentum": "recipe, followed density, measured momentum",
+    "the same at exponent 1": "recipe, followed density, exponent 1",
+    "**recipe: fixed density**": "recipe, fixed density",
+    "recipe: other objective, exponent 1": "recipe, other objective, exponent 1",
+    "recipe: other objective, exponent 1/2": "recipe, other objective, exponent 0.5",
+    "**the other set's recipe, followed**": "recipe from {foreign}-followed",
+    "**the other set's recipe, fixed**": "recipe from {foreign}-fixed",
+    "recipe of shuffled findings, fixed": "shuffled findings",
+}
+
+
+def ends(interval: Iterable[float], digits: int = 3) -> str:
+    """``0.912 [0.901, 0.923]``."""
+    value, low, high = interval
+    text = f"{value:.{digits}f}" + (f" [{low:.{digits}f}, {high:.{digits}f}]" if math.isfinite(low + high) else "")
+    return text.replace("-", "−")
+
+
+def spread(values: Iterable[float], digits: int = 2, by: float = 1.0) -> str:
+    """``0.85 to 0.96``, from the lowest to the highest."""
+    every = [by * each for each in values]
+    return f"{min(every):.{digits}f} to {max(every):.{digits}f}".replace("-", "−")
+
+
+class Findings:
+    """What the template asks: rows of both sets as numbers, tables and verdicts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.sources = {preset: Source(preset, folder) for preset in SETS}
+
+    @functools.cache  # noqa: B019  one object a page
+    def own(self, preset: str, study: str) -> dict[Any, dict[str, Any]]:
+        """The rows of families by name and of two families by both names; none where a study has no rows."""
+        try:
+            rows = self.sources[preset].rows(study)
+        except frames.MissingRows:
+            return {}
+        families, crosses = frames.families(rows).to_dict("records"), frames.crosses(rows).to_dict("records")
+        return {row["family"]: row for row in families} | {(row["first"], row["second"]): row for row in crosses}
+
+    @functools.cache  # noqa: B019
+    def probe(self, preset: str, name: str) -> pd.DataFrame:
+        return frames.probes(self.sources[preset].rows("why"), name).set_index("name")
+
+    @functools.cache  # noqa: B019
+    def drawn(self, preset: str, script: str) -> Drawn:
+        return importlib.import_module(script).produce(replace(self.sources[preset], notes={}))  # type: ignore[no-any-return]
+
+    def verdict(self, claim: Claim, preset: str) -> str:
+        try:
+            return claim.verdict(self.sources[preset])
+        except frames.MissingRows:
+            return NOT_MEASURED
+
+    def evidence(self, claim: Claim) -> str:
+        """A paragraph a set: the verdict, what the script of its figure says, the figure and the command that makes the rows."""
+        parts = []
+        sizes = RACED if claim.study.startswith("race") else SETS
+        for preset, name in sizes.items():
+            verdict = self.verdict(claim, preset)
+            if verdict == NOT_MEASURED:
+                parts.append(f"*{name}*: not measured.")
+                continue
+            drawn = self.drawn(preset, claim.script)
+            notes = "".join(f" *{note}*" for note in self.notes(preset, claim.study))
+            pictures = " · ".join(
+                f"[{'figure' if not figure else figure}](../figures/{preset}/{stem(claim.script, figure)}.png)"
+                for figure in drawn.figures
+            )
+            command = f"`consistency-lab {claim.study.replace(' ', f' --preset {preset} ', 1) if claim.study.startswith('race ') else f'{claim.study} --preset {preset}'}`"
+            parts.append(f"*{name}*: **{verdict}**.{notes} {pictures} · {command}\n\n> {drawn.sentence}")
+        return "\n\n".join(parts)
+
+    def notes(self, preset: str, study: str) -> list[str]:
+        """What is to be said of rows of older rules."""
+        if study.startswith("race"):
+            return []
+        source = replace(self.sources[preset], notes={})
+        source.rows(study.split()[1])
+        return list(source.notes)
+
+    def claims(self) -> str:
+        """The table of all verdicts."""
+        lines = []
+        for key, claim in CLAIMS.items():
+            said = f"[{claim.said}](#{key})"
+            lines.append({"claim": said, **{name: self.verdict(claim, preset) for preset, name in SETS.items()}})
+        return in_markdown(pd.DataFrame(lines))
+
+    # Tables.
+
+    def families(self) -> str:
+        """Scores by squared error and by cosine, distances and quality, of families and of two families."""
+        lines = []
+        for key, name in FAMILIES.items():
+            line = {"models": name}
+            for preset, label in SETS.items():
+                row = self.own(preset, "likeness").get(key)
+                line |= {f"{label}: score": _score(row, "mse"), "by cosine " + label: _score(row, "cosine")}
+                line |= {"Frechet " + label: _frechet(row)}
+            lines.append(line)
+        return self._renamed(lines)
+
+    def distances(self) -> str:
+        lines = []
+        for key, name in FAMILIES.items():
+            line = {"models": name}
+            for preset, label in SETS.items():
+                row = self.own(preset, "likeness").get(key)
+                line[f"{label}: median; mean distance"] = _distances(row)
+            lines.append(line)
+        return in_markdown(pd.DataFrame(lines))
+
+    def table(self, preset: str, study: str, names: dict[str, Any]) -> str:
+        """One set's rows: score, score by cosine, distances and, where it is known, quality."""
+        lines = []
+        for name, key in names.items():
+            row = self.own(preset, study)[tuple(key) if isinstance(key, list) else key]
+            line = {"models": name, "score": _score(row, "mse"), "by cosine": _score(row, "cosine")}
+            lines.append({**line, "median; mean distance": _distances(row), "Frechet": _frechet(row)})
+        table = pd.DataFrame(lines)
+        return in_markdown(table if table["Frechet"].any() else table.drop(columns="Frechet"))
+
+    def sizes(self, preset: str) -> str:
+        lines = []
+        for network, wide in sweeps(self.sources[preset].rows("sizes")).items():
+            for row in wide.to_dict("records"):
+                copies = ends(interval_of(row, "copies")) if row["copies_high"] else f"none of {row['count']}"
+                line = {"network": network, "images a set": str(row["size"])}
+                line |= {"score across sets": ends(interval_of(row, "between")), "share of copies": copies}
+                line |= {"score within a set": ends(interval_of(row, "within"))}
+                if "predicted" in row:
+                    line["linear, in theory"] = ends(interval_of(row, "predicted"))
+                    for name in ("gaussian", "local", "optimal"):
+                        if f"explained_{name}" in row:
+                            line[f"explained: {name}"] = ends(interval_of(row, f"explained_{name}"), 2)
+                lines.append(line)
+        return in_markdown(pd.DataFrame(lines))
+
+    def smoothness(self) -> str:
+        numbers = {"roughness": 3, "relative_curvature": 1, "predictiveness": 2}
+        found = {preset: self.probe(preset, "line") for preset in SETS}
+        names = list(dict.fromkeys(name for table in found.values() for name in table.index))
+        lines = []
+        for name in names:
+            line = {"model": name}
+            for preset, table in found.items():
+                for number, digits in numbers.items():
+                    text = ends(interval_of(table.loc[name], number), digits) if name in table.index else ""
+                    line[f"{SETS[preset]}: {number.replace('_', ' ')}"] = text
+            lines.append(line)
+        return in_markdown(pd.DataFrame(lines))
+
+    def race(self) -> str:
+        """Crossings and speed-ups of every contestant, each entry at its fastest length."""
+        lines = []
+        for name, pattern in CONTESTANTS.items():
+            line = {"contestant": name}
+            for preset, label in RACED.items():
+                foreign = next(each for each in RACED if each != preset)
+                rows = race_table(self.sources[preset].race("standard"))
+                wanted = pattern.format(foreign=foreign, length=", 750 steps" if preset == "digits" else "")
+                own = rows[(rows["entry"] == wanted) & rows["fastest"]].set_index("against")
+                first = own.loc[AGAINST["control"]]
+                line[f"{label}: steps"] = f"{'> ' if first['censored'] else ''}{first['crossing']:.0f}"
+                for against, words in (("control", "than uniform"), ("annealed", "than annealed uniform")):
+                    line[f"{label}: sooner {words}"] = _times(own.loc[AGAINST[against]])
+            lines.append(line)
+        return in_markdown(pd.DataFrame(lines))
+
+    def targets(self) -> str:
+        """The leading recipe's speed-up over targets."""
+        lines = []
+        for preset, label in RACED.items():
+            rows = self.drawn(preset, "speedup_curve").figures[""][1]
+            for kind in ("control", "annealed"):
+                own = rows[
+                    rows["contestant"].str.startswith("recipe") & (rows["against"] == AGAINST[kind]) & rows["qualified"]
+                ]
+                cells = {f"{row['fraction']:g}": _times(row) for _, row in own.iterrows()}
+                lines.append({"target: share of a uniform run's steps": f"{label}: than {AGAINST[kind]}", **cells})
+        return in_markdown(pd.DataFrame(lines).fillna(""))
+
+    # Numbers in sentences.
+
+    def pairs(self, preset: str) -> dict[str, Any]:
+        """The lowest score of a pair of diffusion models, the highest of a pair within GANs and VAEs, and how many there are."""
+        diffusion, others = [], []
+        own = self.own(preset, "likeness")
+        rows = [row["values"] for row in self.sources[preset].rows("likeness") if row["spec"]["row"] == "pairs"]
+        for values in rows:
+            kinds = [name.rpartition("-")[0] for name in values["names"]]
+            for i, j, score in zip(values["first"], values["second"], values["score"], strict=True):
+                trained = [own[kinds[k]]["diffusion"] for k in (i, j)]
+                if all(trained):
+                    diffusion.append(score)
+                elif not any(trained) and kinds[i] == kinds[j]:
+                    others.append(score)
+        return {"lowest": min(diffusion), "highest": max(others), "diffusion": len(diffusion), "others": len(others)}
+
+    def outside(self, preset: str) -> dict[str, float]:
+        """The largest share of final pixels beyond [-1.5, 1.5] of a pair, by family."""
+        rows = [row["values"] for row in self.sources[preset].rows("likeness") if row["spec"]["row"] == "pairs"]
+        found: dict[str, float] = {}
+        for values in rows:
+            kinds = [name.rpartition("-")[0] for name in values["names"]]
+            for i, j, share in zip(values["first"], values["second"], values["outside"], strict=True):
+                if kinds[i] == kinds[j]:
+                    found[kinds[i]] = max(found.get(kinds[i], 0.0), share)
+        return found
+
+    def ratio(self, preset: str, first: str, second: str) -> str:
+        return ends(ratio(self.sources[preset], first, second), 2)
+
+    def entry(self, preset: str, name: str) -> str:
+        return entry(self.sources[preset], name)
+
+    def said(self, preset: str, study: str, key: Any, column: str, digits: int = 3) -> str:
+        """A number of a family, or of two, with its interval."""
+        return ends(interval_of(self.own(preset, study)[tuple(key) if isinstance(key, list) else key], column), digits)
+
+    @staticmethod
+    def _renamed(lines: Sequence[dict[str, str]]) -> str:
+        """Columns of the second measure are named by it alone: Markdown's may repeat, a frame's may not."""
+        table = pd.DataFrame(lines)
+        return in_markdown(
+            table.rename(columns=lambda name: next((m for m in ("by cosine", "Frechet") if name.startswith(m)), name))
+        )
+
+
+def _score(row: dict[str, Any] | None, metric: str) -> str:
+    if row is None:
+        return ""
+    text = ends(interval_of(row, f"{metric}_score"))
+    return f"{text} unfit" if row.get("fit") is False else text
+
+
+def _frechet(row: dict[str, Any] | None) -> str:
+    value, low, high = interval_of(row or {}, "frechet", math.nan)
+    # Below 0 no distance lies.
+    return "" if math.isnan(value) else ends((value, max(low, 0.0), high), 1)
+
+
+def _distances(row: dict[str, Any] | None) -> str:
+    return "" if row is None else f"{row['mse_median_distance']:.3f}; {row['mse_distance']:.3f}"
+
+
+def _times(row: pd.Series) -> str:
+    bound = {"at most": "≤ ", "at least": "≥ "}.get(row["bound"])
+    return f"{bound}{row['speedup']:.2f}" if bound else ends(interval_of(row, "speedup"), 2)
+
+
+def page(folder: Path) -> str:
+    """The text of docs/findings.md by the rows in a folder."""
+    found = Findings(folder)
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
+    )  # Markdown  # noqa: S701
+    names = {"f": found, "claims": CLAIMS, "sets": SETS, "ends": ends, "spread": spread, "of": of, "hyphened": hyphened}
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(**names)
+
+
+def main(arguments: Sequence[str] | None = None, say: Callable[[str], None] = print) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--rows", type=Path, default=ROOT / "figures", help="folder with PRESET/STUDY.jsonl")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail where the page is out of date")
+    given = parser.parse_args(arguments)
+    text = page(given.rows)
+    if given.check:
+        if text != PAGE.read_text(encoding="utf-8"):
+            print(f"{PAGE.name} is out of date; run python analyses/make_findings.py", file=sys.stderr)
+            raise SystemExit(1)
+        return
+    atomic_write(PAGE, text)
+    say(str(PAGE))
+
+
+if __name__ == "__main__":
+    main()
