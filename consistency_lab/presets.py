@@ -91,7 +91,7 @@ def _main_families(preset: str) -> dict[str, LoopSettings]:
             network="mlp(width=256, depth=2)", predicts="x0", objective="x0", weighting="none", steps=10_000, lr=1e-3
         ),
         "gan": gan,
-        "gan-image": gan.replace(generator="image(network='unet')", steps=800),
+        "gan-image": gan.replace(generator="image(network='unet')", steps=400),
         "vae": vae.replace(steps=1000),
     }
 
@@ -114,7 +114,11 @@ def likeness_plan(preset: str) -> LikenessPlan:
     data, held_out = _known(preset, _DATA)
     families = {name: _seeds(each) for name, each in _main_families(preset).items()}
     emergence = tuple(name for name in ("unet", "dit", "mlp") if name in families)
-    return LikenessPlan(data, held_out, families, metrics=("mse", "cosine", _SSIM[preset]), emergence=emergence)
+    metrics, probed = (
+        ("mse", "cosine", _SSIM[preset]),
+        64 if preset == "digits" else 32,
+    )  # larger networks, the same hours
+    return LikenessPlan(data, held_out, families, metrics=metrics, probed=probed, emergence=emergence)
 
 
 def parametrisation_plan(preset: str) -> LikenessPlan:

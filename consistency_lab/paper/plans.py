@@ -22,6 +22,7 @@ class LikenessPlan:
         quality: measure it, on a classifier of the set.
         quality_count: samples whose quality is measured.
         most_held_out: real images that they are measured against.
+        probed: images of a probe.
         crosses: compare families with each other too.
         emergence: the families that are followed over training.
         references: closed-form denoisers of the training set.
@@ -36,6 +37,7 @@ class LikenessPlan:
     quality: bool = True
     quality_count: int = 1000
     most_held_out: int = 2000
+    probed: int = 64
     crosses: bool = True
     emergence: tuple[str, ...] = ()
     references: tuple[str, ...] = ("gaussian", "optimal", "mean")

@@ -127,9 +127,8 @@ class TableStudy(_Study):
 
     @property
     def why(self) -> Why:
-        options = {} if self.count is None else {"count": self.count}
-        images, held_out = self.sets.images, self.sets.held_out
-        return Why(images, held_out, self.store, self.rows, seed=self.seed, say=self.say, **options)
+        images, held_out, count = self.sets.images, self.sets.held_out, self.count or self.plan.probed
+        return Why(images, held_out, self.store, self.rows, count=count, seed=self.seed, say=self.say)
 
     def table(self) -> pd.DataFrame:
         """The table; every row that is missing is made, and the models that it asks for. Raises `UserError` as what makes it."""
