@@ -36,6 +36,7 @@ COLOURS = 128  # of a png
 PRESETS = ("digits", "fashion", "cifar10", "paper")
 KINDS: dict[str, type[LoopSettings]] = {"diffusion": TrainingSettings, "GAN": GANSettings, "VAE": VAESettings}
 METRICS = ("mse", "cosine")  # that claims are checked by, the first being the one that is drawn
+RACES = ("standard", "pilot-free")  # whose speed-ups are drawn
 PLANS: dict[str, Callable[[str], object]] = {**TABLES, "sizes": sizes_plan, "race": race_plan}
 
 
@@ -88,6 +89,18 @@ class Source:
             raise self.missing("race", f"there is no {path}", command)
         race = load_result(path)
         return race if "pilot_loss" in race else self._with_pilot(race)
+
+    def races(self) -> dict[str, xr.Dataset]:
+        """By the name that their figures have: the standard race (``""``), and the one without a pilot where it was run.
+
+        Raises:
+            MissingRows: neither was.
+        """
+        found = {}
+        for contestants in RACES:
+            if (self.folder / self.preset / f"race-{contestants}.nc").is_file():
+                found["" if contestants == RACES[0] else contestants] = self.race(contestants)
+        return found or {"": self.race(RACES[0])}
 
     def _with_pilot(self, race: xr.Dataset) -> xr.Dataset:
         """A race of before its result held the curve of the target pilot, with that curve from the rows, where they have it.

@@ -10,15 +10,14 @@ import functools
 import importlib
 import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import pandas as pd
-from _claims import CLAIMS, Claim, entry, ratio
-from _common import Drawn, Source, hyphened, in_markdown, of, stem, sweeps
+from _claims import CLAIMS, Claim, Part, ends, entry, ratio, twin, verdict
+from _common import Drawn, Source, in_markdown, stem, sweeps
 
 from consistency_lab.intervals import interval_of
 from consistency_lab.paper.plots import frames
@@ -66,19 +65,6 @@ CONTESTANTS = {
 }
 
 
-def ends(interval: Iterable[float], digits: int = 3) -> str:
-    """``0.912 [0.901, 0.923]``."""
-    value, low, high = interval
-    text = f"{value:.{digits}f}" + (f" [{low:.{digits}f}, {high:.{digits}f}]" if math.isfinite(low + high) else "")
-    return text.replace("-", "−")
-
-
-def spread(values: Iterable[float], digits: int = 2, by: float = 1.0) -> str:
-    """``0.85 to 0.96``, from the lowest to the highest."""
-    every = [by * each for each in values]
-    return f"{min(every):.{digits}f} to {max(every):.{digits}f}".replace("-", "−")
-
-
 class Findings:
     """What the template asks: rows of both sets as numbers, tables and verdicts."""
 
@@ -101,47 +87,46 @@ class Findings:
 
     @functools.cache  # noqa: B019
     def drawn(self, preset: str, script: str) -> Drawn:
-        return importlib.import_module(script).produce(replace(self.sources[preset], notes={}))  # type: ignore[no-any-return]
+        return importlib.import_module(script).produce(self.sources[preset])  # type: ignore[no-any-return]
 
-    def verdict(self, claim: Claim, preset: str) -> str:
+    def parts(self, claim: Claim, preset: str) -> list[Part]:
+        """None where nothing was measured."""
         try:
-            return claim.verdict(self.sources[preset])
+            return claim.parts(self.sources[preset])
         except frames.MissingRows:
-            return NOT_MEASURED
+            return []
 
     def evidence(self, claim: Claim) -> str:
-        """A paragraph a set: the verdict, what the script of its figure says, the figure and the command that makes the rows."""
-        parts = []
-        sizes = RACED if claim.study.startswith("race") else SETS
-        for preset, name in sizes.items():
-            verdict = self.verdict(claim, preset)
-            if verdict == NOT_MEASURED:
-                parts.append(f"*{name}*: not measured.")
+        """A paragraph a set: the verdict, its parts with their numbers, the figure, and the command that makes the rows."""
+        paragraphs = []
+        for preset, name in (RACED if claim.command.startswith("race") else SETS).items():
+            parts = self.parts(claim, preset)
+            if not parts:
                 continue
-            drawn = self.drawn(preset, claim.script)
-            notes = "".join(f" *{note}*" for note in self.notes(preset, claim.study))
-            pictures = " · ".join(
-                f"[{'figure' if not figure else figure}](../figures/{preset}/{stem(claim.script, figure)}.png)"
-                for figure in drawn.figures
-            )
-            command = f"`consistency-lab {claim.study.replace(' ', f' --preset {preset} ', 1) if claim.study.startswith('race ') else f'{claim.study} --preset {preset}'}`"
-            parts.append(f"*{name}*: **{verdict}**.{notes} {pictures} · {command}\n\n> {drawn.sentence}")
-        return "\n\n".join(parts)
+            told = [
+                f"{word}: {'; '.join(part.text for part in parts if part.holds is sign)}"
+                for sign, word in ((True, "Holds"), (False, "The opposite holds"), (None, "Not told"))
+                if any(part.holds is sign for part in parts)
+            ]
+            figure = f"[figure](../figures/{preset}/{stem(claim.script)}.png)"
+            command = f"`consistency-lab {claim.command.format(preset=preset)}`"
+            paragraphs.append(f"* *{name}*: **{verdict(parts)}**. {'. '.join(told)}. {figure}, {command}")
+        return "\n".join(paragraphs)
 
-    def notes(self, preset: str, study: str) -> list[str]:
-        """What is to be said of rows of older rules."""
-        if study.startswith("race"):
-            return []
-        source = replace(self.sources[preset], notes={})
-        source.rows(study.split()[1])
-        return list(source.notes)
+    def notes(self) -> str:
+        """What the rows that were read ask to be said of them."""
+        notes = [f"*{SETS[preset]}*: {note}" for preset, source in self.sources.items() for note in source.notes]
+        return "\n\n".join(notes)
 
     def claims(self) -> str:
         """The table of all verdicts."""
         lines = []
         for key, claim in CLAIMS.items():
-            said = f"[{claim.said}](#{key})"
-            lines.append({"claim": said, **{name: self.verdict(claim, preset) for preset, name in SETS.items()}})
+            line = {"claim": f"[{claim.said}](#{key})", "by": claim.source}
+            for preset, name in SETS.items():
+                parts = self.parts(claim, preset)
+                line[name] = verdict(parts) if parts else NOT_MEASURED
+            lines.append(line)
         return in_markdown(pd.DataFrame(lines))
 
     # Tables.
@@ -256,18 +241,34 @@ class Findings:
         return {"lowest": min(diffusion), "highest": max(others), "diffusion": len(diffusion), "others": len(others)}
 
     def outside(self, preset: str) -> dict[str, float]:
-        """The largest share of final pixels beyond [-1.5, 1.5] of a pair, by family."""
+        """The largest share of final pixels beyond [-1.5, 1.5] of a model's samples, by family."""
         rows = [row["values"] for row in self.sources[preset].rows("likeness") if row["spec"]["row"] == "pairs"]
         found: dict[str, float] = {}
         for values in rows:
-            kinds = [name.rpartition("-")[0] for name in values["names"]]
-            for i, j, share in zip(values["first"], values["second"], values["outside"], strict=True):
-                if kinds[i] == kinds[j]:
-                    found[kinds[i]] = max(found.get(kinds[i], 0.0), share)
+            for name, share in zip(values["names"], values["outside"], strict=True):
+                family = name.rpartition("-")[0]
+                found[family] = max(found.get(family, 0.0), share)
         return found
 
+    def protocol(self, preset: str, study: str) -> str:
+        """``256 samples, 25 steps of ddim, 4 models a family``."""
+        spec = frames.measured_alike(self.sources[preset].rows(study), "family")[-1]["spec"]
+        sampler = spec["sampler"]
+        return f"{spec['count']} samples, {sampler['steps']} steps of {sampler['method'].upper()}, {len(spec['models'])} models a family"
+
     def ratio(self, preset: str, first: str, second: str) -> str:
+        """How many times as fast the first contestant is as the second."""
         return ends(ratio(self.sources[preset], first, second), 2)
+
+    def twin(self, preset: str) -> str:
+        """CLTS against the density of its end."""
+        return ends(twin(self.sources[preset]), 2)
+
+    def piloted(self, preset: str, kind: str) -> str:
+        """The recipe's speed-up with its pilot counted."""
+        rows = race_table(self.sources[preset].race("standard"))
+        own = rows[(rows["entry"] == "recipe, followed density") & rows["fastest"]].iloc[0]
+        return ends(interval_of(own, f"{kind}speedup"), 2)
 
     def entry(self, preset: str, name: str) -> str:
         return entry(self.sources[preset], name)
@@ -311,9 +312,9 @@ def page(folder: Path) -> str:
     """The text of docs/findings.md by the rows in a folder."""
     found = Findings(folder)
     environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
-    )  # Markdown  # noqa: S701
-    names = {"f": found, "claims": CLAIMS, "sets": SETS, "ends": ends, "spread": spread, "of": of, "hyphened": hyphened}
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    names = {"f": found, "claims": CLAIMS, "sets": SETS}
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(**names)
 
 

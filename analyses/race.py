@@ -49,12 +49,17 @@ def everybody(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def produce(source: Source) -> Drawn:
-    race = source.race("standard")
-    table, target = race_table(race), float(race["target"].values[-1])
-    entries = table.groupby("role", sort=False)["contestant"].unique()
-    best = {str(role): (fastest(race, list(names), target), len(names)) for role, names in entries.items()}
-    figures = {"": (speedups(race), table), "loss": (curves(race), curves_frame(race, shown(race)))}
-    return Drawn(figures, sentence(table, best), everybody(table))
+    figures, sentences, tables = {}, [], []
+    for name, race in source.races().items():
+        table, target = race_table(race), float(race["target"].values[-1])
+        entries = table.groupby("role", sort=False)["contestant"].unique()
+        best = {str(role): (fastest(race, list(names), target), len(names)) for role, names in entries.items()}
+        figures[name] = (speedups(race), table)
+        figures[f"{name}-loss" if name else "loss"] = (curves(race), curves_frame(race, shown(race)))
+        sentences.append(f"{name.capitalize()}: {sentence(table, best)}" if name else sentence(table, best))
+        tables.append(everybody(table))
+    columns = list(dict.fromkeys(column for table in tables for column in table))
+    return Drawn(figures, " ".join(sentences), pd.concat(tables, ignore_index=True).reindex(columns=columns).fillna(""))
 
 
 if __name__ == "__main__":

@@ -6,18 +6,23 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from _common import Drawn, Source, listed, main
+from matplotlib.figure import Figure
 
 from consistency_lab.intervals import interval_names
 from consistency_lab.paper.plots.studies import curves
 from consistency_lab.paper.race.curve import speedup_curve
-from consistency_lab.paper.race.table import AGAINST, fastest
+from consistency_lab.paper.race.table import AGAINST, MATCHED, fastest
 
 ROLES = ("recipe", "density", "paper")
 COLUMNS = (
     *("fraction", "target_loss", "qualified", "contestant", "against", "control"),
     *("crossing", "censored", *interval_names("speedup"), "bound"),
 )
-CONTROLS = {"control": "uniform,\nconstant rate", "annealed": "the fastest uniform\nwith annealing"}
+CONTROLS = {
+    AGAINST["control"]: "uniform,\nconstant rate",
+    AGAINST["annealed"]: "the fastest uniform\nwith annealing",
+    MATCHED: "uniform, the same\npreconditioning",
+}
 
 
 def followed(race: xr.Dataset) -> dict[str, str]:
@@ -61,10 +66,18 @@ def _times(row: pd.Series) -> str:
 
 
 def produce(source: Source) -> Drawn:
-    race = source.race("standard")
+    figures, sentences = {}, []
+    for name, race in source.races().items():
+        figure, table, text = _of(race)
+        figures[name] = (figure, table)
+        sentences.append(f"{name.capitalize()}: {text}" if name else text)
+    return Drawn(figures, " ".join(sentences))
+
+
+def _of(race: xr.Dataset) -> tuple[Figure, pd.DataFrame, str]:
     who = followed(race)
     table = speedup_curve(race, list(who.values()))
-    table = table[table["against"].isin([AGAINST[key] for key in CONTROLS])][list(COLUMNS)].reset_index(drop=True)
+    table = table[table["against"].isin(CONTROLS)][list(COLUMNS)].reset_index(drop=True)
     # A bound is no estimate, and the race to a target that needs no training is none.
     shown = (table["bound"] == "") & table["qualified"]
     columns = dict(zip(("value", "low", "high"), interval_names("speedup"), strict=True))
@@ -73,16 +86,14 @@ def produce(source: Source) -> Drawn:
         subset="value"
     )
     labels = {
-        AGAINST[key]: f"times sooner than\n{text}"
-        for key, text in CONTROLS.items()
-        if AGAINST[key] in set(drawn["panel"])
+        against: f"times sooner than\n{text}" for against, text in CONTROLS.items() if against in set(drawn["panel"])
     }
     ends = drawn[["value", "low", "high"]].to_numpy(dtype=float)
     figure = curves(
         drawn, "fraction", "target: the loss that a uniform run had reached at this share of its steps", labels, lines={"as soon": 1.0},
         ylim=(min(0.9, 0.95 * float(np.nanmin(ends))), 1.05 * float(np.nanmax(ends))), height=2.4,
     )  # fmt: skip
-    return Drawn({"": (figure, table)}, sentence(table, who))
+    return figure, table, sentence(table, who)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 from consistency_lab.store.results import with_provenance
 
 ROOT = Path(__file__).parents[2]
-HELPERS = {"_common", "_paper", "_stored", "make_all", "make_results", "make_zoo"}
+HELPERS = {"_claims", "_common", "_paper", "_stored", "make_all", "make_findings", "make_results", "make_zoo"}
 SCRIPTS = sorted(path.stem for path in (ROOT / "analyses").glob("*.py") if path.stem not in HELPERS)
 
 
@@ -367,3 +367,22 @@ def test_rows_of_before_the_prediction_get_it_from_the_images_that_they_are_of(s
     builders.sizes(tmp_path / "others" / "digits", predicted=(), explained=(), data="of others")
     with pytest.raises(script("_common").frames.MissingRows, match="are of other images"):
         script("theory").produce(source(script, tmp_path / "others"))
+
+
+def test_a_race_without_a_pilot_is_drawn_beside_the_standard_one(script, builders, tmp_path):
+    """Each contestant is twice as fast as the one before."""
+    free = {"uniform": "control", "uniform + annealing": "annealed", "closed form + followed draws": "recipe"}
+    (tmp_path / "digits").mkdir()
+    for name, entries in (("standard", builders.STANDARD), ("pilot-free", free)):
+        builders.save_result(builders.race(entries), tmp_path / "digits" / f"race-{name}.nc")
+    drawn = script("race").produce(source(script, tmp_path))
+    assert list(drawn.figures) == ["", "loss", "pilot-free", "pilot-free-loss"]
+    assert drawn.table["contestant"].tolist() == [*builders.STANDARD, *free]
+    assert drawn.sentence.count("How many times sooner") == 2
+    assert "Pilot-free: How many times sooner the target was reached: closed form + followed draws" in drawn.sentence
+    curves = script("speedup_curve").produce(source(script, tmp_path))
+    assert list(curves.figures) == ["", "pilot-free"]
+    _, table = curves.figures["pilot-free"]
+    assert set(table["contestant"]) == {"closed form + followed draws"}
+    own = table[(table["fraction"] == 0.6) & (table["against"] == "uniform, constant rate")]
+    assert own["speedup"].item() == pytest.approx(4.0, rel=0.2)
