@@ -179,6 +179,22 @@ class Findings:
                 lines.append(line)
         return in_markdown(pd.DataFrame(lines))
 
+    def sampling(self) -> str:
+        """What is shared of the noise, of both sets; nothing for a set that has no rows."""
+        lines: dict[tuple[str, str, str], dict[str, str]] = {}
+        for preset, label in SETS.items():
+            try:
+                rows = frames.measured_alike(self.sources[preset].rows("sampling"), "sampling")
+            except frames.MissingRows:
+                continue
+            for row in rows:
+                spec = row["spec"]
+                key = (spec["family"], spec["shared"], spec["method"])
+                line = lines.setdefault(key, dict(zip(("models", "shared", "sampler"), key, strict=True)))
+                line[f"{label}: score"] = ends(interval_of(row["values"], "mse_score"))
+                line[f"{label}: by cosine"] = ends(interval_of(row["values"], "cosine_score"))
+        return in_markdown(pd.DataFrame(list(lines.values())).fillna(""))
+
     def smoothness(self) -> str:
         numbers = {"roughness": 3, "relative_curvature": 1, "predictiveness": 2}
         found = {preset: self.probe(preset, "line") for preset in SETS}

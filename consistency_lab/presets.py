@@ -181,6 +181,11 @@ def origins_plan(preset: str) -> LikenessPlan:
     )
 
 
+def sampling_plan(preset: str) -> LikenessPlan:
+    """What the main diffusion families agree on under stochastic sampling. Raises `UserError` for a preset that does not exist."""
+    return replace(likeness_plan(preset), metrics=("mse", "cosine"), count=128, sampler_steps=50)
+
+
 def perceptual_plan(preset: str) -> LikenessPlan:
     """LPIPS beside the squared error, per noise level, at the images' own size. Raises `UserError` for an unknown preset."""
     data, held_out = _known(preset, {"fashion": _DATA["fashion"], "cifar10": ("cifar10(split='test')", 1000)})
@@ -250,6 +255,7 @@ TABLES: dict[str, Callable[[str], LikenessPlan]] = {
     "origins": origins_plan,
     "why": likeness_plan,
     "perceptual": perceptual_plan,
+    "sampling": sampling_plan,
 }
 
 

@@ -26,14 +26,13 @@ from consistency_lab.errors import UserError
 from consistency_lab.intervals import as_columns, interval_of, mean_interval
 from consistency_lab.loading import Model
 from consistency_lab.metrics.distances import MeanSquaredError, nearest
+from consistency_lab.paper.finals import final_distances
 from consistency_lab.paper.rows import Rows
 from consistency_lab.similarity.compare import compare
 from consistency_lab.similarity.controls import references_of
-from consistency_lab.similarity.pairwise import pairwise_distances
 from consistency_lab.similarity.permutation import square
 from consistency_lab.similarity.prediction import OWN, predict_consistency
 from consistency_lab.similarity.statistics import cross_score, explained_share, within_score
-from consistency_lab.similarity.trajectories import Trajectories
 from consistency_lab.store.runs import Store
 from consistency_lab.store.spec import MEASURES_VERSION
 from consistency_lab.studies.executors import Executor, executor_of
@@ -167,7 +166,6 @@ def _references(images: ImageSet) -> list[str]:
 def _across(images: Sequence[Tensor], n: int) -> tuple[np.ndarray, np.ndarray]:
     """Squared distance and null of every one of the first n models with every other, ``(n, others, samples)``, from their images."""
     pairs = [(i, j) for i in range(n) for j in range(n, len(images))]
-    walked = [Trajectories("", each[None]) for each in images]
-    distance, null, *_ = pairwise_distances(walked, pairs, [MeanSquaredError()])
+    distance, null = final_distances(images, pairs, [MeanSquaredError()])
     shape = n, len(images) - n, -1
     return distance.reshape(shape), null.reshape(shape)

@@ -20,6 +20,7 @@ from consistency_lab.paper.pairs import every_pair_sentence, pair_table
 from consistency_lab.paper.plans import LikenessPlan, SizesPlan
 from consistency_lab.paper.protocol import Classifier, Protocol
 from consistency_lab.paper.rows import Rows, all_finished
+from consistency_lab.paper.sampling import SHARED, sampling_table
 from consistency_lab.paper.sizes import SEEDS, size_sweep
 from consistency_lab.paper.why import Why
 from consistency_lab.paper.why_cost import why_cost
@@ -89,7 +90,7 @@ class TableStudy(_Study):
     """A study and its table; what `_Study` has is given by keyword.
 
     Args:
-        what: ``"emergence"``, ``"why"``, or another name: then the table of `likeness_table`.
+        what: ``"emergence"``, ``"sampling"``, ``"why"``, or another name: then the table of `likeness_table`.
         plan: data, models and measures; see `presets`.
     """
 
@@ -109,7 +110,7 @@ class TableStudy(_Study):
     @property
     def members(self) -> Mapping[str, list[str]]:
         """Family -> names of its models."""
-        chosen = self.plan.emergence if self.what == "emergence" else self.plan.families
+        chosen = self.plan.emergence if self.what in ("emergence", "sampling") else self.plan.families
         return {name: names for name, names in self.plan.members.items() if name in chosen}
 
     @property
@@ -135,7 +136,7 @@ class TableStudy(_Study):
         if self.what == "why":
             return self.why.table(self.families)
         table = self._table(self.rows, self.say)
-        if self.what != "emergence" and self.plan.crosses:
+        if self.what not in ("emergence", "sampling") and self.plan.crosses:
             self.say(every_pair_sentence(pair_table(self.families, self.sets.images, self.rows, self.protocol)))
         return table
 
@@ -144,6 +145,8 @@ class TableStudy(_Study):
         if self.what == "emergence":
             steps = {name: snapshot_steps(self.jobs[names[0]]) for name, names in self.members.items()}
             return emergence_table(self.families, steps, images, rows, self.protocol, say=say)
+        if self.what == "sampling":
+            return sampling_table(self.families, images, rows, self.protocol, say=say)
         classifier = Classifier.of(self.sets.whole, self.store) if self.plan.quality else None
         options: dict[str, Any] = {"classifier": classifier, "crosses": self.plan.crosses, "say": say}
         return likeness_table(self.families, images, held_out, rows, self.protocol, **options)
@@ -165,6 +168,8 @@ class TableStudy(_Study):
         """Evaluations of the network that a model costs in the table."""
         if self.what == "emergence":  # it is walked as it was at each of the steps
             return len(snapshot_steps(settings)) * self.protocol.count * self.protocol.sampler.evaluations()
+        if self.what == "sampling":
+            return len(SHARED) * self.protocol.count * self.protocol.sampler.evaluations()
         return self.protocol.evaluations(isinstance(settings, TrainingSettings))
 
 

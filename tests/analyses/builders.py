@@ -110,6 +110,21 @@ def emergence(folder):
             rows.row(spec, lambda v=score * share: family_values(v))
 
 
+def sampling(folder, scores=(0.9, 0.8, 0.6, 0.1)):
+    """Of each diffusion family by what is shared, +- 0.02."""
+    rows = Rows(folder / "sampling.jsonl")
+    kinds = (
+        ("first noise, deterministic", "ddim"),
+        ("first noise and path", "ancestral"),
+        ("first noise alone", "ancestral"),
+    )
+    for name in DIFFUSION:
+        for (shared, method), score in zip((*kinds, ("path alone", "ancestral")), scores, strict=True):
+            own = {"family": name, "models": models(name), "shared": shared, "method": method}
+            values = scored("mse", score) | scored("cosine", score)
+            rows.row({"row": "sampling", **own, **RULER}, lambda v=values: v)
+
+
 def origins(folder):
     rows = Rows(folder / "origins.jsonl")
     references = ("gaussian", "local(window=3)", "optimal")
@@ -223,6 +238,7 @@ def everything(root, preset="digits"):
     sizes(folder)
     emergence(folder)
     origins(folder)
+    sampling(folder)
     why(folder)
     save_result(race(STANDARD), folder / "race-standard.nc")
     save_result(race(CENTERS), folder / "race-centers.nc")

@@ -172,6 +172,11 @@ def test_nearness_to_the_linear_denoiser(judged, builders, share, verdict):
     assert judged("linear", near_gaussian(builders, "family", {None: share})) == verdict
 
 
+@pytest.mark.parametrize(("both", "verdict"), [(0.8, "confirmed"), (0.1, "contradicted"), (0.5, "undecided")])
+def test_agreement_under_a_stochastic_sampler(judged, builders, both, verdict):
+    assert judged("stochastic", lambda folder: builders.sampling(folder, (0.9, both, 0.3, 0.2))) == verdict
+
+
 @pytest.mark.parametrize(
     ("shares", "verdict"),
     [

@@ -36,7 +36,7 @@ def timed(monkeypatch):
     return asked
 
 
-@pytest.mark.parametrize("what", ["likeness", "emergence"])
+@pytest.mark.parametrize("what", ["likeness", "emergence", "sampling"])
 def test_a_study_costs_nothing_once_its_rows_are_there(what, tmp_path, timed):
     said = []
     common = {"rows": Rows(tmp_path / "rows.jsonl"), "say": said.append}
