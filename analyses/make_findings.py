@@ -195,6 +195,11 @@ class Findings:
                 line[f"{label}: by cosine"] = ends(interval_of(row["values"], "cosine_score"))
         return in_markdown(pd.DataFrame(list(lines.values())).fillna(""))
 
+    def guidance(self, preset: str) -> str:
+        """Of class-conditional families over scales of guidance, beside unconditional ones."""
+        own = self.own(preset, "guidance")
+        return self.table(preset, "guidance", {name: name for name in sorted(own)})
+
     def smoothness(self) -> str:
         numbers = {"roughness": 3, "relative_curvature": 1, "predictiveness": 2}
         found = {preset: self.probe(preset, "line") for preset in SETS}

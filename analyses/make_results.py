@@ -17,7 +17,18 @@ from _common import PLANS, PRESETS
 from consistency_lab.errors import UserError
 from consistency_lab.presets import LikenessPlan
 
-STUDIES = ("likeness", "parametrisation", "streams", "origins", "sizes", "emergence", "sampling", "perceptual", "why")
+STUDIES = (
+    "likeness",
+    "parametrisation",
+    "streams",
+    "origins",
+    "sizes",
+    "emergence",
+    "sampling",
+    "guidance",
+    "perceptual",
+    "why",
+)
 RACES = ((), ("--contestants", "centers"), ("--consistency",))
 # Options that the commands share; those of data are the studies' own.
 SHARED = ("store", "workers", "executor", "address", "gpus_per_worker", "out", "device")

@@ -181,6 +181,15 @@ def origins_plan(preset: str) -> LikenessPlan:
     )
 
 
+def guidance_plan(preset: str) -> LikenessPlan:
+    """Class-conditional models over scales of guidance, beside unconditional ones. Raises `UserError` for an unknown preset."""
+    data, held_out = _known(preset, {"digits": _DATA["digits"]})
+    families = {name: _main_families(preset)[name] for name in ("unet", "mlp")}
+    families |= {f"{name}, labels": each.replace(conditional=True, snapshots=0) for name, each in families.items()}
+    models = {name: _seeds(each) for name, each in families.items()}
+    return LikenessPlan(data, held_out, models, crosses=False, scales=(1.0, 2.0, 4.0))
+
+
 def sampling_plan(preset: str) -> LikenessPlan:
     """What the main diffusion families agree on under stochastic sampling. Raises `UserError` for a preset that does not exist."""
     return replace(likeness_plan(preset), metrics=("mse", "cosine"), count=128, sampler_steps=50)
@@ -256,6 +265,7 @@ TABLES: dict[str, Callable[[str], LikenessPlan]] = {
     "why": likeness_plan,
     "perceptual": perceptual_plan,
     "sampling": sampling_plan,
+    "guidance": guidance_plan,
 }
 
 

@@ -25,12 +25,22 @@ class Study(SideBySide):
 
     what: tyro.conf.Positional[
         Literal[
-            "likeness", "parametrisation", "streams", "origins", "sizes", "emergence", "sampling", "perceptual", "why"
+            "likeness",
+            "parametrisation",
+            "streams",
+            "origins",
+            "sizes",
+            "emergence",
+            "sampling",
+            "guidance",
+            "perceptual",
+            "why",
         ]
     ] = "likeness"
     """likeness: consistency within and between families, and quality; parametrisation, streams: the same where only these differ;
     origins: what closed-form denoisers explain; sizes: against the size of the training set; emergence: over training;
-    sampling: by what is shared of the noise; perceptual: LPIPS at the images' own size; why: all probes on the models of likeness"""
+    sampling: by what is shared of the noise; guidance: class-conditional models over its scale;
+    perceptual: LPIPS at the images' own size; why: all probes on the models of likeness"""
     preset: str = "digits"
     """which models on which data"""
     data: str | None = None

@@ -26,6 +26,7 @@ class LikenessPlan:
         crosses: compare families with each other too.
         emergence: the families that are followed over training.
         references: closed-form denoisers of the training set.
+        scales: of classifier-free guidance (1: none), at each of which a family of class-conditional models is a family of its own.
     """
 
     data: str
@@ -41,6 +42,7 @@ class LikenessPlan:
     crosses: bool = True
     emergence: tuple[str, ...] = ()
     references: tuple[str, ...] = ("gaussian", "optimal", "mean")
+    scales: tuple[float, ...] = ()
 
     @property
     def members(self) -> dict[str, list[str]]:

@@ -15,6 +15,7 @@ from consistency_lab.data.imageset import ImageSet
 from consistency_lab.data.sources import load_images
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.paper.emergence import emergence_table
+from consistency_lab.paper.guidance import guided
 from consistency_lab.paper.likeness import likeness_table
 from consistency_lab.paper.pairs import every_pair_sentence, pair_table
 from consistency_lab.paper.plans import LikenessPlan, SizesPlan
@@ -124,7 +125,17 @@ class TableStudy(_Study):
 
     @property
     def families(self) -> list[Family]:
-        return [self.fleet.family(name, names) for name, names in self.members.items()]
+        """Those of the plan; of class-conditional ones one at each of its scales of guidance."""
+        found = []
+        for name, names in self.members.items():
+            family = self.fleet.family(name, names)
+            scales = self.plan.scales if self._conditional(self.jobs[names[0]]) else ()
+            found += [guided(family, scale) for scale in scales] or [family]
+        return found
+
+    @staticmethod
+    def _conditional(settings: LoopSettings) -> bool:
+        return isinstance(settings, TrainingSettings) and settings.conditional
 
     @property
     def why(self) -> Why:
@@ -170,7 +181,10 @@ class TableStudy(_Study):
             return len(snapshot_steps(settings)) * self.protocol.count * self.protocol.sampler.evaluations()
         if self.what == "sampling":
             return len(SHARED) * self.protocol.count * self.protocol.sampler.evaluations()
-        return self.protocol.evaluations(isinstance(settings, TrainingSettings))
+        often = (
+            2 * len(self.plan.scales) if self.plan.scales and self._conditional(settings) else 1
+        )  # with and without the label
+        return often * self.protocol.evaluations(isinstance(settings, TrainingSettings))
 
 
 @dataclass(frozen=True)

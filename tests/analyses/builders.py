@@ -239,6 +239,8 @@ def everything(root, preset="digits"):
     emergence(folder)
     origins(folder)
     sampling(folder)
+    scales = {"mlp": 0.9, "mlp, labels, scale 1": 0.85, "mlp, labels, scale 4": 0.7}
+    likeness(folder, scales, "guidance", crosses=False, contrast={})
     why(folder)
     save_result(race(STANDARD), folder / "race-standard.nc")
     save_result(race(CENTERS), folder / "race-centers.nc")
