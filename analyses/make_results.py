@@ -29,7 +29,7 @@ STUDIES = (
     "perceptual",
     "why",
 )
-RACES = ((), ("--contestants", "centers"), ("--consistency",))
+RACES = ((), ("--contestants", "pilot-free"), ("--contestants", "centers"), ("--consistency",))
 # Options that the commands share; those of data are the studies' own.
 SHARED = ("store", "workers", "executor", "address", "gpus_per_worker", "out", "device")
 STUDY_OWN = ("data_dir", "lpips_weights")
