@@ -38,7 +38,7 @@ H is the measured top eigenvalue of the Hessian, h the mean one, trace / paramet
 by a constant, so what it asks for can depend on ratios of curvature alone: a stiffer top direction asks for more momentum, twice the
 whole Hessian for the same. A smooth, well-conditioned landscape asks for little, which is the paper's argument for less of it. (Adam does
 not descend in the metric of this kappa. On the digits' MLP it came to .954, and the race with it was slower than with the usual .9: see
-docs/results.md. So a recipe leaves it alone unless it is told otherwise, by ``measured_momentum=True``.)
+docs/findings.md. So a recipe leaves it alone unless it is told otherwise, by ``measured_momentum=True``.)
 
 **Annealing.** At a rate eta a direction of curvature h forgets the noise of its gradients in 1 / (eta h) steps and keeps a variance in
 proportion to eta. Under a linear decay over I steps it follows the falling rate until s steps are left with s^2 eta h / I = 1, at

@@ -70,7 +70,9 @@ def old_rules(rows: Sequence[Row]) -> str:
     old = sorted({int(spec.get("measures_version", 1)) for spec in specs} - {MEASURES_VERSION})
     if not old:
         return ""
-    return f"Rows of measures version {', '.join(map(str, old))}, to be made again: docs/results.md says what to beware of."
+    return (
+        f"Rows of measures version {', '.join(map(str, old))}: measured by other rules than today's, to be made again."
+    )
 
 
 def measured_alike(rows: Sequence[Row], kind: str) -> list[Row]:

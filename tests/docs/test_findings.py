@@ -1,0 +1,51 @@
+"""The page of findings is what the committed rows say, and README says nothing else."""
+
+import re
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def made():
+    sys.path.insert(0, str(ROOT / "analyses"))
+    yield import_module("make_findings")
+    sys.path.remove(str(ROOT / "analyses"))
+    for path in (ROOT / "analyses").glob("*.py"):
+        sys.modules.pop(path.stem, None)
+
+
+def test_the_page_is_made_of_the_committed_rows(made):
+    """Where it is not: python analyses/make_findings.py."""
+    assert made.page(ROOT / "figures") == PAGE
+
+
+def test_no_number_on_the_page_is_missing_or_unformatted(made):
+    for text in ("nan", "None", "{{", "}}", "np.float64"):
+        assert not re.search(rf"(?<![a-z]){re.escape(text)}(?![a-z])", PAGE), text
+
+
+def test_every_claim_has_its_anchor_its_rule_and_a_verdict(made):
+    for key, claim in made.CLAIMS.items():
+        assert f'<a id="{key}"></a>{claim.said}' in PAGE
+        section = PAGE.partition(f'<a id="{key}"></a>')[2].partition("\n#")[0]
+        assert f"*Rule*: {claim.rule}" in section
+        assert re.search(r"\*\*(partly )?(confirmed|contradicted)\*\*|\*\*depends\*\*|\*\*undecided\*\*", section), key
+        for figure in re.findall(r"\(\.\./(figures/[^)]*)\)", section):
+            assert (ROOT / figure).is_file(), figure
+
+
+def test_numbers_of_the_readme_stand_on_the_page():
+    """Rounded there, to two digits or one: the page has the one that it is rounded from."""
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## What was found")[2].partition("\n## ")[0]
+    known = [float(each) for each in re.findall(r"(?<![\w.])-?\d+\.\d+", PAGE.replace("−", "-"))]
+    said = list(re.finditer(r"(?<![\w.])-?\d+\.(\d+)", section.replace("−", "-")))
+    assert said
+    for found in said:
+        half = 0.5000001 * 10.0 ** -len(found[1])
+        assert any(abs(each - float(found[0])) <= half for each in known), found[0]
