@@ -91,7 +91,6 @@ def _main_families(preset: str) -> dict[str, LoopSettings]:
             network="mlp(width=256, depth=2)", predicts="x0", objective="x0", weighting="none", steps=10_000, lr=1e-3
         ),
         "gan": gan,
-        "gan-image": gan.replace(generator="image(network='unet')", steps=400),
         "vae": vae.replace(steps=1000),
     }
 
