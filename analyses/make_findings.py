@@ -6,11 +6,13 @@ Run it after rows were made: python analyses/make_findings.py (with --check it w
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import importlib
 import math
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import jinja2
 import pandas as pd
 from _claims import CLAIMS, Claim, Part, ends, entry, ratio, twin, verdict
 from _common import Drawn, Source, in_markdown, stem, sweeps
+from make_results import STUDIES
 
 from consistency_lab.intervals import interval_of
 from consistency_lab.paper.plots import frames
@@ -69,7 +72,7 @@ class Findings:
     """What the template asks: rows of both sets as numbers, tables and verdicts."""
 
     def __init__(self, folder: Path) -> None:
-        self.sources = {preset: Source(preset, folder) for preset in SETS}
+        self.sources = {preset: Source(preset, folder, older=True) for preset in SETS}
 
     @functools.cache  # noqa: B019  one object a page
     def own(self, preset: str, study: str) -> dict[Any, dict[str, Any]]:
@@ -114,9 +117,16 @@ class Findings:
         return "\n".join(paragraphs)
 
     def notes(self) -> str:
-        """What the rows that were read ask to be said of them."""
-        notes = [f"*{SETS[preset]}*: {note}" for preset, source in self.sources.items() for note in source.notes]
-        return "\n\n".join(notes)
+        """Which studies' rows were made by an older version or by other rules, and what that means."""
+        found: dict[str, list[str]] = {}
+        for preset, source in self.sources.items():
+            for study in (*STUDIES, "race"):
+                own = replace(source, notes={})
+                with contextlib.suppress(frames.MissingRows):
+                    own.rows(study)
+                for note in own.notes:
+                    found.setdefault(note, []).append(f"`{study}` of {SETS[preset].split(',')[0]}")
+        return "\n".join(f"* {', '.join(studies)}: {note}" for note, studies in found.items())
 
     def claims(self) -> str:
         """The table of all verdicts."""
