@@ -126,7 +126,10 @@ SMOOTHNESS = (("line", "roughness"), ("line", "relative_curvature"), ("curvature
 def _smoother(source: Source) -> Iterable[Part]:
     rows = source.rows("why")
     for probe, number in SMOOTHNESS:
-        table = frames.probes(rows, probe)
+        try:
+            table = frames.probes(rows, probe)
+        except frames.MissingRows:
+            continue
         table["kind"] = [source.kind(family) for family in table["family"]]
         ours, theirs = hull(table, number, "diffusion"), hull(table, number, "GAN")
         if ours and theirs:
