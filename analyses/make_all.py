@@ -16,7 +16,7 @@ from consistency_lab.plots.look import look
 
 SCRIPTS = (
     *("same_noise_grid", "consistency_table", "controls", "similarity_along_t", "parametrisation", "streams"),
-    *("memorisation_sweep", "theory", "emergence", "origins", "sampling", "guidance"),
+    *("memorisation_sweep", "theory", "emergence", "origins", "sampling", "guidance", "shipped"),
     *("interpolation", "hessian_spectra", "smoothness", "connectivity"),
     *("structure", "handoff", "bands", "difficulty_definitions"),
     *("race", "speedup_curve", "quality_vs_iterations", "center_ablation", "final_table", "what_is_learnt"),

@@ -19,8 +19,9 @@ from typing import Any
 import jinja2
 import pandas as pd
 from _claims import CLAIMS, Claim, Part, ends, entry, ratio, twin, verdict
-from _common import Drawn, Source, in_markdown, stem, sweeps
+from _common import METRICS, Drawn, Source, in_markdown, stem, sweeps
 from make_results import STUDIES
+from shipped import pairs
 
 from consistency_lab.intervals import interval_of
 from consistency_lab.paper.plots import frames
@@ -204,6 +205,16 @@ class Findings:
                 line[f"{label}: score"] = ends(interval_of(row["values"], "mse_score"))
                 line[f"{label}: by cosine"] = ends(interval_of(row["values"], "cosine_score"))
         return in_markdown(pd.DataFrame(list(lines.values())).fillna(""))
+
+    def shipped(self, preset: str) -> str:
+        """Every two models of the zoo, by both metrics."""
+        lines = []
+        rows = self.sources[preset].rows("zoo")
+        tables = {metric: pairs(rows, metric).set_index("name") for metric in METRICS}
+        for name, row in tables[METRICS[0]].iterrows():
+            line = {"models": row["group"], "pair": str(name).replace(" | ", " with ")}
+            lines.append(line | {metric: ends(interval_of(tables[metric].loc[name], "score")) for metric in METRICS})
+        return in_markdown(pd.DataFrame(lines))
 
     def guidance(self, preset: str) -> str:
         """Of class-conditional families over scales of guidance, beside unconditional ones."""

@@ -26,6 +26,7 @@ STUDIES = (
     "emergence",
     "sampling",
     "guidance",
+    "zoo",
     "perceptual",
     "why",
 )

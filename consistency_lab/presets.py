@@ -242,11 +242,29 @@ def zoo_plan() -> dict[str, LoopSettings]:
     }
 
 
+def _shipped() -> dict[str, tuple[str, ...]]:
+    """Family -> names of the zoo's models."""
+    families: dict[str, tuple[str, ...]] = {}
+    for name in zoo_plan():
+        kind = name.split("-")[1]
+        families[kind] = (*families.get(kind, ()), name)
+    return families
+
+
+def shipped_plan(preset: str) -> LikenessPlan:
+    """The models that ship with the package, two a family: trained for longer, so that GANs are as good as diffusion models.
+
+    Raises `UserError` for a preset of which none ships.
+    """
+    data, held_out = _known(preset, {"fashion": _DATA["fashion"]})
+    return LikenessPlan(data, held_out, {}, metrics=("mse", "cosine", _SSIM[preset]), shipped=_shipped())
+
+
 def quick_plan() -> QuickPlan:
     """The demo that trains nothing: the zoo's diffusion models of three architectures, and its GANs and VAEs for contrast."""
     from consistency_lab.studies.demo import QuickPlan  # imports torch, which --help must not wait for
 
-    names = {kind: tuple(f"fashion-{kind}-s{seed}" for seed in (0, 1)) for kind in ("unet", "dit", "mlp", "gan", "vae")}
+    names = _shipped()
     families = {
         "comparison": (*names["unet"], *names["dit"], *names["mlp"]),
         "comparison-gan": names["gan"],
@@ -265,6 +283,7 @@ TABLES: dict[str, Callable[[str], LikenessPlan]] = {
     "perceptual": perceptual_plan,
     "sampling": sampling_plan,
     "guidance": guidance_plan,
+    "zoo": shipped_plan,
 }
 
 

@@ -34,13 +34,14 @@ class Study(SideBySide):
             "sampling",
             "guidance",
             "perceptual",
+            "zoo",
             "why",
         ]
     ] = "likeness"
     """likeness: consistency within and between families, and quality; parametrisation, streams: the same where only these differ;
     origins: what closed-form denoisers explain; sizes: against the size of the training set; emergence: over training;
     sampling: by what is shared of the noise; guidance: class-conditional models over its scale;
-    perceptual: LPIPS at the images' own size; why: all probes on the models of likeness"""
+    perceptual: LPIPS at the images' own size; zoo: likeness of the models that ship; why: all probes on the models of likeness"""
     preset: str = "digits"
     """which models on which data"""
     data: str | None = None
@@ -112,6 +113,8 @@ class Study(SideBySide):
             "predicted",
             "step",
             "shared",
+            "first",
+            "second",
             "frechet",
             "covered",
             "fit",

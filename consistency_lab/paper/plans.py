@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from consistency_lab.training.settings import LoopSettings, TrainingSettings
 
@@ -26,6 +26,7 @@ class LikenessPlan:
         crosses: compare families with each other too.
         emergence: the families that are followed over training.
         references: closed-form denoisers of the training set.
+        shipped: families of models that ship with the package, name -> their names in the zoo; nothing of them is trained.
         scales: of classifier-free guidance (1: none), at each of which a family of class-conditional models is a family of its own.
     """
 
@@ -43,6 +44,7 @@ class LikenessPlan:
     emergence: tuple[str, ...] = ()
     references: tuple[str, ...] = ("gaussian", "optimal", "mean")
     scales: tuple[float, ...] = ()
+    shipped: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def members(self) -> dict[str, list[str]]:

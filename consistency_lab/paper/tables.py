@@ -22,6 +22,7 @@ from consistency_lab.paper.plans import LikenessPlan, SizesPlan
 from consistency_lab.paper.protocol import Classifier, Protocol
 from consistency_lab.paper.rows import Rows, all_finished
 from consistency_lab.paper.sampling import SHARED, sampling_table
+from consistency_lab.paper.shipped import shipped_cost, shipped_table
 from consistency_lab.paper.sizes import SEEDS, size_sweep
 from consistency_lab.paper.why import Why
 from consistency_lab.paper.why_cost import why_cost
@@ -147,11 +148,13 @@ class TableStudy(_Study):
         if self.what == "why":
             return self.why.table(self.families)
         table = self._table(self.rows, self.say)
-        if self.what not in ("emergence", "sampling") and self.plan.crosses:
+        if self.what not in ("emergence", "sampling") and self.plan.crosses and self.plan.families:
             self.say(every_pair_sentence(pair_table(self.families, self.sets.images, self.rows, self.protocol)))
         return table
 
     def _table(self, rows: Rows, say: Callable[[str], None]) -> pd.DataFrame:
+        if self.plan.shipped:
+            return shipped_table(self.plan.shipped, rows, self.protocol, device=self.device, say=say)
         _, images, held_out = self.sets
         if self.what == "emergence":
             steps = {name: snapshot_steps(self.jobs[names[0]]) for name, names in self.members.items()}
@@ -171,7 +174,9 @@ class TableStudy(_Study):
         if self.what == "why":
             return why_cost(self.why, self.fleet, self.members)
         if all_finished(self.rows, lambda rows: self._table(rows, lambda line: None)):
-            return dict.fromkeys(self.jobs, (0.0, 0.0))
+            return dict.fromkeys(self.plan.shipped or self.jobs, (0.0, 0.0))
+        if self.plan.shipped:
+            return shipped_cost(self.plan.shipped, self.protocol, self.device)
         asked = {name: self._evaluations(each) for name, each in self.jobs.items()}
         return fleet_cost(self.sets.images, self.jobs, self.store, torch.device(self.device), asked)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from consistency_lab.data.imageset import ImageSet
-from consistency_lab.diffusion.model import CHUNK, DiffusionModel
+from consistency_lab.diffusion.model import CHUNK, DiffusionModel, GenerativeModel
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.model_kinds import kind_of
@@ -37,8 +37,14 @@ def seconds_per_step(images: ImageSet, settings: LoopSettings, device: torch.dev
 
 
 def seconds_per_image(images: ImageSet, settings: LoopSettings, device: torch.device) -> float:
-    """Time of one evaluation of the network for one image, from one chunk of images made in one step by an untrained model."""
-    model = kind_of(settings).train(images, settings=settings.replace(steps=1), device=device, progress=False)
+    """Time of one evaluation of the network for one image, by an untrained model."""
+    return seconds_of_model(
+        kind_of(settings).train(images, settings=settings.replace(steps=1), device=device, progress=False)
+    )
+
+
+def seconds_of_model(model: GenerativeModel) -> float:
+    """Time of one evaluation of a model's network for one image, from one chunk of images made in one step."""
     began = time.perf_counter()
     if isinstance(model, DiffusionModel):
         model.generate(SharedNoise(0), range(CHUNK), Sampler(steps=1))

@@ -125,6 +125,16 @@ def sampling(folder, scores=(0.9, 0.8, 0.6, 0.1)):
             rows.row({"row": "sampling", **own, **RULER}, lambda v=values: v)
 
 
+def shipped(folder, diffusion=0.9, others=0.0):
+    """Two U-Nets, an MLP, and two GANs, by every metric, +- 0.02."""
+    rows = Rows(folder / "zoo.jsonl")
+    for kinds, score in ((("unet-s0", "unet-s1", "mlp-s0"), diffusion), (("gan-s0", "gan-s1"), others)):
+        names = [f"fashion-{kind}" for kind in kinds]
+        both = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
+        found = [{"first": a, "second": b, **scored("mse", score), **scored("cosine", score)} for a, b in both]
+        rows.row({"row": "shipped", "models": names, **RULER}, lambda v=found: {"pairs": v})
+
+
 def origins(folder):
     rows = Rows(folder / "origins.jsonl")
     references = ("gaussian", "local(window=3)", "optimal")
@@ -239,6 +249,7 @@ def everything(root, preset="digits"):
     emergence(folder)
     origins(folder)
     sampling(folder)
+    shipped(folder)
     scales = {"mlp": 0.9, "mlp, labels, scale 1": 0.85, "mlp, labels, scale 4": 0.7}
     likeness(folder, scales, "guidance", crosses=False, contrast={})
     why(folder)

@@ -126,10 +126,12 @@ def test_likeness_that_others_reach(judged, builders):
     assert judged("alike", lambda folder: builders.likeness(folder, contrast={"vae": 0.99})) == "contradicted"
 
 
-def test_poor_images_are_no_evidence(judged, builders):
-    """The GAN of the made-up rows is unfit; alone it decides nothing."""
-    with pytest.raises(MissingRows, match="fit"):
-        judged("alike", lambda folder: builders.likeness(folder, contrast={"gan": 0.1}))
+@pytest.mark.parametrize(("others", "verdict"), [(0.1, "confirmed"), (0.95, "contradicted"), (0.88, "undecided")])
+def test_where_images_are_too_poor_to_be_evidence_the_models_that_ship_are(judged, builders, others, verdict):
+    """The GAN of the made-up rows is unfit; alone it decides nothing, whatever it scores."""
+    with pytest.raises(MissingRows, match="zoo"):
+        judged("alike", lambda folder: builders.likeness(folder, contrast={"gan": 0.99}))
+    assert judged("alike", lambda folder: builders.shipped(folder, others=others)) == verdict
 
 
 @pytest.mark.parametrize(("p", "verdict"), [(0.01, "contradicted"), (0.4, "undecided")])
