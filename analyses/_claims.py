@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from _common import METRICS, Source, by_metric, hull, listed, nested, relation, sweeps
 from shipped import OTHERS, pairs
+from theory import beside_theory
 
 from consistency_lab.intervals import Interval, interval_of
 from consistency_lab.paper.plots import frames
@@ -228,9 +229,7 @@ def _disjoint_sets_agree(source: Source) -> Iterable[Part]:
 
 
 def _as_linear(source: Source) -> Iterable[Part]:
-    for network, table in sweeps(source.rows("sizes")).items():
-        if "predicted" not in table:
-            raise frames.MissingRows("the rows hold no prediction")
+    for network, table in beside_theory(source).items():
         for row in table.to_dict("records"):
             measured, theory = interval_of(row, "between"), interval_of(row, "predicted")
             meets = bool(measured[1] <= theory[2] and theory[1] <= measured[2])

@@ -211,12 +211,12 @@ def test_models_of_one_set_over_its_size(judged, builders, within, verdict):
         rows = Rows(folder / "sizes.jsonl")
         for size, score in zip((8, 100, 900), within, strict=True):
             values = builders.bounds("within", score) | builders.bounds("between", 0.5) | builders.bounds("copies", 0.4)
-            own = {"row": "size", "size": size, "count": 64, "settings": {"network": "mlp"}}
+            own = {"row": "size", "size": size, "count": 64, "settings": {"network": "mlp"}, "data": "others"}
             rows.row(own, lambda v=values: v)
 
     assert judged("regimes", write) == verdict
     assert judged("disjoint", lambda folder: None) == "undecided"
-    with pytest.raises(MissingRows, match="prediction"):
+    with pytest.raises(MissingRows, match="prediction"):  # these rows are of other images than the preset's
         judged("theory", lambda folder: None)
 
 

@@ -32,8 +32,8 @@ def test_no_number_on_the_page_is_missing_or_unformatted(made):
 
 def test_every_claim_has_its_anchor_its_rule_and_a_verdict(made):
     for key, claim in made.CLAIMS.items():
-        assert f'<a id="{key}"></a>{claim.said}' in PAGE
-        section = PAGE.partition(f'<a id="{key}"></a>')[2].partition("\n#")[0]
+        section = PAGE.partition(f"\n### {key.capitalize()}\n")[2].partition("\n#")[0]
+        assert f"**{claim.said}** {claim.source}" in section
         assert f"*Rule*: {claim.rule}" in section
         assert re.search(r"\*\*(partly )?(confirmed|contradicted)\*\*|\*\*depends\*\*|\*\*undecided\*\*", section), key
         for figure in re.findall(r"\(\.\./(figures/[^)]*)\)", section):
