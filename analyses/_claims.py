@@ -8,16 +8,20 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from _common import METRICS, Source, by_metric, hull, listed, nested, relation, sweeps
 from shipped import OTHERS, pairs
 from theory import beside_theory
 
+from consistency_lab.diffusion.schedule import SCHEDULES, Schedule
 from consistency_lab.intervals import Interval, interval_of
 from consistency_lab.paper.plots import frames
 from consistency_lab.paper.race.crossing import speedup
 from consistency_lab.paper.race.table import AGAINST, crossings, fastest, race_table
+from consistency_lab.presets import likeness_plan
 
 PAPER = "[Xu et al. 2024](https://arxiv.org/abs/2404.07946)"
+LINEAR = "linear"
 LEVEL = 0.05  # of a permutation test
 FEW = 0.05  # of samples being copies: no memorising any more
 # By which signs the parts of a claim have.
@@ -160,8 +164,24 @@ def _one_basin(source: Source) -> Iterable[Part]:
 
 def _decided_early(source: Source) -> Iterable[Part]:
     for row in frames.probes(source.rows("why"), "structure").to_dict("records"):
-        time = interval_of(row, "half_known_t")
+        time = Interval(*(linear_time(source, row["family"], t) for t in interval_of(row, "half_known_t")))
         yield Part(beyond(time, 0.5), f"{row['name']} from t = {ends(time, 2)} on")
+
+
+def schedule_of(source: Source, family: str) -> Schedule:
+    """Of a family of the main table."""
+    settings = likeness_plan(source.preset).families[family][0]
+    return SCHEDULES.build(str(getattr(settings, "schedule", LINEAR)))
+
+
+def linear_time(source: Source, family: str, t: float) -> float:
+    """The time at which the paper's linear schedule has as much noise as a family's own has at t."""
+    own, linear = schedule_of(source, family), SCHEDULES.build(LINEAR)
+    if own.spec == linear.spec or not np.isfinite(t):
+        return t
+    level = own.log_snr(torch.tensor(min(max(t, own.t_min), own.t_max), dtype=torch.float64))
+    least, most = (linear.log_snr(torch.tensor(each, dtype=torch.float64)) for each in (linear.t_max, linear.t_min))
+    return float(linear.time_from_log_snr(level.clamp(least, most)))
 
 
 def _ways(source: Source) -> Iterable[tuple[str, pd.DataFrame]]:
@@ -339,7 +359,7 @@ CLAIMS = {
         PAPER,
         "confirmed where the intervals of all diffusion families lie below those of the GAN's two networks by roughness, by relative "
         "curvature along a line and by the Hessian's relative trace; contradicted where they lie above them",
-        "the GAN's networks; the VAE",
+        "the GAN's networks (see below which families' images are fit to be evidence); the VAE",
         _smoother,
         "smoothness",
         "study why --preset {preset}",
@@ -358,7 +378,7 @@ CLAIMS = {
         "The structure of an image is decided at the noisy timesteps.",
         PAPER,
         "confirmed where the estimate explains half of the variance of the final image from some t above 0.5 on, in every family; "
-        "contradicted where only from some t below 0.5 on",
+        "contradicted where only from some t below 0.5 on (t of the linear schedule, by the same log-SNR)",
         "the mean image explains none",
         _decided_early,
         "structure",

@@ -18,7 +18,8 @@ from typing import Any
 
 import jinja2
 import pandas as pd
-from _claims import CLAIMS, Claim, Part, ends, entry, ratio, twin, verdict
+import torch
+from _claims import CLAIMS, Claim, Part, ends, entry, ratio, schedule_of, twin, verdict
 from _common import METRICS, Drawn, Source, in_markdown, stem, sweeps
 from make_results import STUDIES
 from shipped import pairs
@@ -297,6 +298,12 @@ class Findings:
         spec = frames.measured_alike(self.sources[preset].rows(study), "family")[-1]["spec"]
         sampler = spec["sampler"]
         return f"{spec['count']} samples, {sampler['steps']} steps of {sampler['method'].upper()}, {len(spec['models'])} models a family"
+
+    def middle(self, preset: str) -> str:
+        """The log-SNR at t = 0.5 of the schedule of the first family, and its name."""
+        schedule = schedule_of(self.sources[preset], "unet")
+        level = float(schedule.log_snr(torch.tensor(0.5, dtype=torch.float64)))
+        return f"{ends((level, math.nan, math.nan), 1)} on {SETS[preset].split(',')[0]} ({schedule.spec.partition('(')[0]})"
 
     def ratio(self, preset: str, first: str, second: str) -> str:
         """How many times as fast the first contestant is as the second."""
