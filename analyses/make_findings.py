@@ -91,6 +91,10 @@ class Findings:
         return frames.probes(self.sources[preset].rows("why"), name).set_index("name")
 
     @functools.cache  # noqa: B019
+    def raced(self, preset: str) -> pd.DataFrame:
+        return race_table(self.sources[preset].race("standard"))
+
+    @functools.cache  # noqa: B019
     def drawn(self, preset: str, script: str) -> Drawn:
         return importlib.import_module(script).produce(self.sources[preset])  # type: ignore[no-any-return]
 
@@ -243,7 +247,7 @@ class Findings:
             line = {"contestant": name}
             for preset, label in RACED.items():
                 foreign = next(each for each in RACED if each != preset)
-                rows = race_table(self.sources[preset].race("standard"))
+                rows = self.raced(preset)
                 wanted = pattern.format(foreign=foreign, length=", 750 steps" if preset == "digits" else "")
                 own = rows[(rows["entry"] == wanted) & rows["fastest"]].set_index("against")
                 first = own.loc[AGAINST["control"]]
@@ -315,7 +319,7 @@ class Findings:
 
     def piloted(self, preset: str, kind: str) -> str:
         """The recipe's speed-up with its pilot counted."""
-        rows = race_table(self.sources[preset].race("standard"))
+        rows = self.raced(preset)
         own = rows[(rows["entry"] == "recipe, followed density") & rows["fastest"]].iloc[0]
         return ends(interval_of(own, f"{kind}speedup"), 2)
 
