@@ -152,11 +152,23 @@ class Fleet:
 
     def models(self, names: Sequence[str]) -> list[Model]:
         """The models of those jobs, trained if the store does not have them. Raises `UserError` for what training refuses."""
-        self._train([name for name in names if not self.runs[name].done])
+        for name in names:
+            self._look_again(name)
+        missing = [name for name in names if not self.runs[name].done]
+        # Jobs of one spec are one model, whatever they are called.
+        self._train(list({self.runs[name].hash: name for name in reversed(missing)}.values())[::-1])
+        for name in missing:
+            self._look_again(name)
         for name in names:
             if name not in self._loaded:
                 self._loaded[name] = kind_of(self.jobs[name]).load(self.runs[name], device=self.device, name=name)
         return [self._loaded[name] for name in names]
+
+    def _look_again(self, name: str) -> None:
+        """Find a job's run anew: its spec may have been trained under another name since."""
+        known = self.runs[name]
+        if not known.done:
+            self.runs[name] = self.store.run(known.kind, name, known.spec)
 
     def _train(self, missing: Sequence[str]) -> None:
         jobs = {name: Job(self.jobs[name], self.runs[name]) for name in missing}
@@ -201,7 +213,9 @@ def train_jobs(
         with closing(executor.run(function, given, (images.to("cpu"), store.address), device, say)) as done:
             for label, _ in done:
                 for name in parts.get(label, [label]):
-                    if not jobs[name].run.done:
+                    run = jobs[name].run
+                    # Found anew: what has the same spec may lie there under another name.
+                    if not run.done and not store.run(run.kind, name, run.spec).done:
                         raise UserError(
                             f"{name} was trained where {store.address} is another place; name a folder that all machines see, or a URL."
                         )

@@ -174,3 +174,22 @@ def lives(pid):
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return sys.platform != "linux"
+
+
+def test_two_names_of_one_spec_are_one_model(tmp_path):
+    """As where one stream of random numbers varies: the first of them is the plain model, by another name."""
+    images = load_images("digits")
+    small = TrainingSettings(network="mlp(width=8, depth=1)", steps=4, batch=16, snapshots=0)
+    jobs = {"all-0": small, "all-1": small.replace(seed=1), "start-0": small.replace(init_seed=0), "again-0": small}
+    trained = []
+    fleet = Fleet(images, jobs, tmp_path, say=trained.append)
+    first = fleet.models(["all-0", "all-1"])
+    assert len(list(tmp_path.glob("model-*"))) == 2
+    second = fleet.models(["start-0", "again-0"])  # known to the fleet before the first was trained
+    assert [model.name for model in second] == ["start-0", "again-0"]
+    for model in second:
+        for own, known in zip(model.denoiser.parameters(), first[0].denoiser.parameters(), strict=True):
+            assert torch.equal(own, known)
+    both = Fleet(images, jobs, tmp_path / "at once", workers=2, say=trained.append)
+    assert [model.name for model in both.models(list(jobs))] == list(jobs)
+    assert len(list((tmp_path / "at once").glob("model-*"))) == 2
