@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from _common import METRICS, Drawn, Source, listed, main, of
 
+from consistency_lab.intervals import as_columns, interval_of
 from consistency_lab.paper.plots import frames
 from consistency_lab.paper.plots.studies import Panel, forest
 
@@ -19,7 +20,7 @@ def pairs(rows: list[frames.Row], metric: str = METRICS[0]) -> pd.DataFrame:
             names = [str(pair[key]).partition("-")[2] for key in ("first", "second")]  # without the set's name
             kinds = {name.rpartition("-")[0] for name in names}
             group = OTHERS if kinds <= {"gan", "vae"} else SEEDS if len(kinds) == 1 else NETWORKS
-            score = {f"score{end}": pair[f"{metric}_score{end}"] for end in ("", "_low", "_high")}
+            score = as_columns("score", interval_of(pair, f"{metric}_score"))
             table.append({"group": group, "name": " | ".join(names), **score})
     if not table:
         raise frames.MissingRows("there are no rows of the models that ship")

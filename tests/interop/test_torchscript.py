@@ -46,7 +46,10 @@ def test_the_file_makes_the_images_of_the_module(net, tmp_path, how):
     model = load_torchscript(tmp_path / "net.pt", **TRUSTED)
     assert model.name == "net"
     assert (model.facts["source"], model.facts["network"]) == ("torchscript", "Net")
-    torch.testing.assert_close(images_of(model), images_of(wrap_module(net, name="net", **OPTIONS)))
+    # Values of some tens in float32; a frozen graph may add in another order.
+    torch.testing.assert_close(
+        images_of(model), images_of(wrap_module(net, name="net", **OPTIONS)), rtol=1e-5, atol=1e-4
+    )
 
 
 def test_a_program_runs_only_where_it_is_trusted(net, tmp_path, monkeypatch):
