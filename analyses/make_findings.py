@@ -98,8 +98,9 @@ class Findings:
     def drawn(self, preset: str, script: str) -> Drawn:
         return importlib.import_module(script).produce(self.sources[preset])  # type: ignore[no-any-return]
 
+    @functools.cache  # noqa: B019
     def parts(self, claim: Claim, preset: str) -> list[Part]:
-        """None where nothing was measured."""
+        """Empty where nothing was measured."""
         try:
             return claim.parts(self.sources[preset])
         except frames.MissingRows:
@@ -276,8 +277,7 @@ class Findings:
         """The lowest score of a pair of diffusion models, the highest of a pair within GANs and VAEs, and how many there are."""
         diffusion, others = [], []
         own = self.own(preset, "likeness")
-        rows = [row["values"] for row in self.sources[preset].rows("likeness") if row["spec"]["row"] == "pairs"]
-        for values in rows:
+        for values in self._pair_rows(preset):
             kinds = [name.rpartition("-")[0] for name in values["names"]]
             for i, j, score in zip(values["first"], values["second"], values["score"], strict=True):
                 trained = [own[kinds[k]]["diffusion"] for k in (i, j)]
@@ -289,13 +289,15 @@ class Findings:
 
     def outside(self, preset: str) -> dict[str, float]:
         """The largest share of final pixels beyond [-1.5, 1.5] of a model's samples, by family."""
-        rows = [row["values"] for row in self.sources[preset].rows("likeness") if row["spec"]["row"] == "pairs"]
         found: dict[str, float] = {}
-        for values in rows:
+        for values in self._pair_rows(preset):
             for name, share in zip(values["names"], values["outside"], strict=True):
                 family = name.rpartition("-")[0]
                 found[family] = max(found.get(family, 0.0), share)
         return found
+
+    def _pair_rows(self, preset: str) -> list[Any]:
+        return [row["values"] for row in self.sources[preset].rows("likeness") if row["spec"]["row"] == "pairs"]
 
     def protocol(self, preset: str, study: str) -> str:
         """``256 samples, 25 steps of ddim, 4 models a family``."""

@@ -17,19 +17,7 @@ from _common import PLANS, PRESETS
 from consistency_lab.errors import UserError
 from consistency_lab.presets import LikenessPlan
 
-STUDIES = (
-    "likeness",
-    "parametrisation",
-    "streams",
-    "origins",
-    "sizes",
-    "emergence",
-    "sampling",
-    "guidance",
-    "zoo",
-    "perceptual",
-    "why",
-)
+STUDIES = tuple(name for name in PLANS if name != "race")
 RACES = ((), ("--contestants", "pilot-free"), ("--contestants", "centers"), ("--consistency",))
 # Options that the commands share; those of data are the studies' own.
 SHARED = ("store", "workers", "executor", "address", "gpus_per_worker", "out", "device")

@@ -113,10 +113,8 @@ def likeness_plan(preset: str) -> LikenessPlan:
     data, held_out = _known(preset, _DATA)
     families = {name: _seeds(each) for name, each in _main_families(preset).items()}
     emergence = tuple(name for name in ("unet", "dit", "mlp") if name in families)
-    metrics, probed = (
-        ("mse", "cosine", _SSIM[preset]),
-        64 if preset == "digits" else 32,
-    )  # larger networks, the same hours
+    metrics = ("mse", "cosine", _SSIM[preset])
+    probed = 64 if preset == "digits" else 32  # larger networks, the same hours
     return LikenessPlan(data, held_out, families, metrics=metrics, probed=probed, emergence=emergence)
 
 
@@ -257,7 +255,8 @@ def shipped_plan(preset: str) -> LikenessPlan:
     Raises `UserError` for a preset of which none ships.
     """
     data, held_out = _known(preset, {"fashion": _DATA["fashion"]})
-    return LikenessPlan(data, held_out, {}, metrics=("mse", "cosine", _SSIM[preset]), shipped=_shipped())
+    metrics = ("mse", "cosine", _SSIM[preset])
+    return LikenessPlan(data, held_out, {}, metrics=metrics, crosses=False, shipped=_shipped())
 
 
 def quick_plan() -> QuickPlan:

@@ -148,7 +148,7 @@ class TableStudy(_Study):
         if self.what == "why":
             return self.why.table(self.families)
         table = self._table(self.rows, self.say)
-        if self.what not in ("emergence", "sampling") and self.plan.crosses and self.plan.families:
+        if self.what not in ("emergence", "sampling") and self.plan.crosses:
             self.say(every_pair_sentence(pair_table(self.families, self.sets.images, self.rows, self.protocol)))
         return table
 
@@ -186,9 +186,8 @@ class TableStudy(_Study):
             return len(snapshot_steps(settings)) * self.protocol.count * self.protocol.sampler.evaluations()
         if self.what == "sampling":
             return len(SHARED) * self.protocol.count * self.protocol.sampler.evaluations()
-        often = (
-            2 * len(self.plan.scales) if self.plan.scales and self._conditional(settings) else 1
-        )  # with and without the label
+        scales = len(self.plan.scales) if self._conditional(settings) else 0
+        often = 2 * scales or 1  # with and without the label, at every scale
         return often * self.protocol.evaluations(isinstance(settings, TrainingSettings))
 
 

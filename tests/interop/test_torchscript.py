@@ -48,7 +48,7 @@ def test_the_file_makes_the_images_of_the_module(net, tmp_path, how):
     assert (model.facts["source"], model.facts["network"]) == ("torchscript", "Net")
     # Values of some tens in float32; a frozen graph may add in another order.
     torch.testing.assert_close(
-        images_of(model), images_of(wrap_module(net, name="net", **OPTIONS)), rtol=1e-5, atol=1e-4
+        images_of(model), images_of(wrap_module(net, name="net", **OPTIONS)), rtol=1e-5, atol=1e-5
     )
 
 

@@ -19,15 +19,8 @@ from consistency_lab.store.spec import MEASURES_VERSION
 
 # What tells rows of one table apart; everything else in a spec is how they were measured.
 IDENTITY = ("row", "family", "families", "models", "step", "probe", "part", "size", "shared", "method")
-MEASURED = (
-    "family",
-    "cross",
-    "pairs",
-    "emergence",
-    "sampling",
-    "size",
-    "why",
-)  # rows that hold numbers of comparisons and probes
+# Rows that hold numbers of comparisons and probes.
+MEASURED = ("family", "cross", "pairs", "emergence", "sampling", "size", "why")
 OLDER = "Trained and sampled by an older version of this package, to be made again."
 Row = Mapping[str, Any]
 
