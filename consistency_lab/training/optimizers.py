@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from consistency_lab.choices import Registry
 from consistency_lab.errors import UserError
@@ -71,12 +73,26 @@ def as_matrix(weight: Tensor) -> Tensor:
     )
 
 
+class _InFloat32(TorchFunctionMode):
+    """Leaves the matrices of torch's Muon in float32 where it would make them bfloat16.
+
+    Many CPUs have no instructions for bfloat16 and multiply such matrices some twenty times slower than float32 (benchmarks/muon.py), and
+    how they round them differs between processors.
+    """
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is torch.Tensor.bfloat16:
+            return args[0].clone()  # a copy as the cast is one: it is divided in place
+        return function(*args, **(kwargs or {}))
+
+
 class Muon(torch.optim.Optimizer):
     """Muon (Jordan et al. 2024) for matrices and convolution kernels, Adam for all other weights, at one learning rate.
 
     The step of a matrix is its momentum with all singular values set to about 1 (five Newton-Schulz iterations), scaled to the root mean
     square that Adam's steps have (Liu et al. 2502.16982), so that a rate that is right for Adam is about right here. A kernel
-    ``(outputs, inputs, height, width)`` counts as a matrix of ``outputs`` rows. Both optimizers are torch's.
+    ``(outputs, inputs, height, width)`` counts as a matrix of ``outputs`` rows. Both optimizers are torch's; a CPU iterates in float32,
+    a GPU in bfloat16.
 
     Args:
         parameters: of a network.
@@ -137,8 +153,9 @@ class Muon(torch.optim.Optimizer):
                 matrix.data = as_matrix(weight)
             gradient = weight.grad
             matrix.grad = None if gradient is None else _laid_out(gradient, weight, matrix)
-        for part in self.parts:
-            part.step()
+        with _InFloat32() if self._weights[0].device.type == "cpu" else nullcontext():
+            for part in self.parts:
+                part.step()
         return value
 
     def state_dict(self) -> dict[str, Any]:
