@@ -8,7 +8,8 @@ import consistency_lab as cl
 from consistency_lab.errors import UserError
 from consistency_lab.paper.race import study
 from consistency_lab.paper.race.contestant_sets import CLOSED_FORM, EDM, MUON, pilot_free_contestants
-from consistency_lab.paper.race.study import RATES, chosen_rates, race_dry_run, rate_runs, run_race
+from consistency_lab.paper.race.findings import unknown
+from consistency_lab.paper.race.study import RATES, chosen_rates, race_contestants, race_dry_run, rate_runs, run_race
 from consistency_lab.paper.race.table import AGAINST, MATCHED, race_table
 from consistency_lab.paper.rows import Rows
 from consistency_lab.presets import race_plan
@@ -65,7 +66,7 @@ def test_the_race_and_its_cost(tmp_path, monkeypatch):
         f"{CLOSED_FORM}, uniform, 15 steps",
     )
     monkeypatch.setattr(study, "pilot_free_contestants", lambda *a, **k: [c for c in whole(*a, **k) if c.name in few])
-    monkeypatch.setattr(study, "families_of", lambda free: {CLOSED_FORM: {"predicts": free.changes["predicts"]}})
+    monkeypatch.setattr(study, "families_of", lambda free, muon: {CLOSED_FORM: {"predicts": free.changes["predicts"]}})
     before = race_dry_run(plan, store, rows, contestant_set="pilot-free")
     assert set(before) == {"target pilot", "learning rates", *few}
     assert before["learning rates"][0] > 2 * before["uniform"][0] > 0
@@ -89,9 +90,12 @@ def test_the_race_and_its_cost(tmp_path, monkeypatch):
 
 
 def test_the_rate_with_the_lowest_loss_at_the_end_is_chosen(free, monkeypatch):
-    plan = small()
+    plan = dataclasses.replace(small(), muon=True)
     runs = rate_runs(plan, free)
     assert set(runs) == {"base", CLOSED_FORM, EDM, MUON, f"{MUON}, {CLOSED_FORM}"}
+    without = dataclasses.replace(plan, muon=False)
+    assert set(rate_runs(without, free)) == {"base", CLOSED_FORM, EDM}
+    assert not any(MUON in each.name for each in race_contestants(without, "pilot-free", unknown(), free=free))
     assert list(runs[EDM]) == [factor * plan.base.lr for factor in RATES]
     seeds = {run.settings.seed for its in runs.values() for run in its.values()}
     assert seeds == {plan.rate_seed}

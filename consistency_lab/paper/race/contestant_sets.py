@@ -103,15 +103,13 @@ def standard_contestants(
     return contestants
 
 
-def families_of(free: Recipe) -> dict[str, dict[str, object]]:
+def families_of(free: Recipe, *, muon: bool = True) -> dict[str, dict[str, object]]:
     """What a rate is looked for, besides the base as it is: optimizers and preconditionings, with uniform times at a constant rate."""
     closed = {"predicts": free.changes["predicts"]}
-    return {
-        CLOSED_FORM: closed,
-        EDM: {"predicts": "edm"},
-        MUON: {"optimizer": "muon"},
-        f"{MUON}, {CLOSED_FORM}": {"optimizer": "muon", **closed},
-    }
+    families: dict[str, dict[str, object]] = {CLOSED_FORM: closed, EDM: {"predicts": "edm"}}
+    if muon:
+        families |= {MUON: {"optimizer": "muon"}, f"{MUON}, {CLOSED_FORM}": {"optimizer": "muon", **closed}}
+    return families
 
 
 def pilot_free_contestants(
@@ -121,6 +119,7 @@ def pilot_free_contestants(
     *,
     horizons: Sequence[float] = (0.3, 0.45, 0.5, 1.0),
     length: float = 0.5,
+    muon: bool = True,
 ) -> list[Contestant]:
     """A recipe from the moments of the set alone, and what each of its parts is worth.
 
@@ -132,6 +131,7 @@ def pilot_free_contestants(
         free: `Recipe.from_images` of the set, for ``base``.
         rates: of `families_of`, name -> learning rate; the base's own where a name is not there.
         horizons, length: as in `standard_contestants`.
+        muon: with Muon among the optimizers.
     """
     draws, annealing = ({key: free.changes[key]} for key in ("timesteps", "lr_final"))
     annealed = base.replace(**annealing)
@@ -141,7 +141,7 @@ def pilot_free_contestants(
         *at_horizons(Contestant("uniform + annealing", annealed, "annealed"), horizons),
         *at_horizons(Contestant("followed draws", annealed.replace(**draws), "ablation"), at),
     ]
-    for name, changes in families_of(free).items():
+    for name, changes in families_of(free, muon=muon).items():
         own = annealed.replace(**changes, lr=rates.get(name, base.lr))
         both, matched = f"{name} + followed draws", f"{name}, uniform"
         ours = Contestant(both, own.replace(**draws), "recipe" if name == CLOSED_FORM else "ablation", matched=matched)

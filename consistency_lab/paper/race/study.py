@@ -66,6 +66,8 @@ class RacePlan:
         followed: seeds whose controls and recipes are sampled at every evaluation; all others at the last.
         batch, every, count, nfe: samples of the frozen batch, steps between its records, samples of an evaluation and network evaluations a
             sample.
+        muon: with Muon among the pilot-free contestants. Its iterations cost the same whatever the batch is, so that a step of a network
+            whose other work is small takes several times as long.
         data_dir: folder with the files of published sets; no row depends on where they lie.
     """
 
@@ -86,6 +88,7 @@ class RacePlan:
     count: int = 1000
     nfe: int = 20
     followed: int = 1
+    muon: bool = True
     data_dir: Path | None = None
 
     @property
@@ -124,7 +127,9 @@ def race_contestants(
         return center_contestants(plan.base)
     if contestant_set == "pilot-free":
         assert free is not None
-        return pilot_free_contestants(plan.base, free, rates or {}, horizons=plan.horizons, length=plan.length)
+        return pilot_free_contestants(
+            plan.base, free, rates or {}, horizons=plan.horizons, length=plan.length, muon=plan.muon
+        )
     options = {"pilot_steps": plan.pilot_steps, "horizons": plan.horizons, "length": plan.length, "foreign": foreign}
     return standard_contestants(plan.base, found, **options)  # type: ignore[arg-type]
 
@@ -139,7 +144,7 @@ def rate_runs(plan: RacePlan, free: Recipe) -> dict[str, dict[float, RaceRun]]:
 
     The base itself is among them, to show whether its rate is the best of the three; a race keeps it, since targets rest on it.
     """
-    families: dict[str, dict[str, object]] = {"base": {}, **families_of(free)}
+    families: dict[str, dict[str, object]] = {"base": {}, **families_of(free, muon=plan.muon)}
     return {
         name: {
             factor * plan.base.lr: RaceRun(
