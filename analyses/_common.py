@@ -27,7 +27,7 @@ from consistency_lab.plots.look import look
 from consistency_lab.plots.save import save_figure
 from consistency_lab.presets import TABLES, likeness_plan, race_plan, sizes_plan
 from consistency_lab.store.atomic import atomic_write
-from consistency_lab.store.results import load_result, provenance
+from consistency_lab.store.results import load_result
 from consistency_lab.store.runs import Store
 from consistency_lab.studies.fleet import Family, Fleet
 from consistency_lab.training.settings import LoopSettings, TrainingSettings
@@ -87,8 +87,7 @@ class Source:
                 f"race --preset {self.preset}{'' if contestants == 'standard' else f' --contestants {contestants}'}"
             )
             raise self.missing("race", f"there is no {path}", command)
-        race = load_result(path)
-        return race if "pilot_loss" in race else self._with_pilot(race)
+        return load_result(path)
 
     def races(self) -> dict[str, xr.Dataset]:
         """By the name that their figures have: the standard race (``""``), and the one without a pilot where it was run.
@@ -101,30 +100,6 @@ class Source:
             if (self.folder / self.preset / f"race-{contestants}.nc").is_file():
                 found["" if contestants == RACES[0] else contestants] = self.race(contestants)
         return found or {"": self.race(RACES[0])}
-
-    def _with_pilot(self, race: xr.Dataset) -> xr.Dataset:
-        """A race of before its result held the curve of the target pilot, with that curve from the rows, where they have it.
-
-        The pilot is the one run of its seed; its targets have to be the race's.
-        """
-        path = self.folder / self.preset / "race.jsonl"
-        if not path.is_file() or "target_seed" not in str(race.attrs.get("provenance")):
-            return race
-        seed = provenance(race)["target_seed"]
-        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-        runs = [line for line in lines if line["spec"].get("row") == "run"]
-        for line in runs:
-            own, values = line["spec"]["run"], line["values"]
-            if (
-                own["data"]["fingerprint"] != provenance(race)["data"]["fingerprint"]
-                or own["settings"]["seeds"]["init"] != seed
-            ):
-                continue
-            curve = pd.Series(np.array(values["loss"], dtype=float), values["steps"])
-            at = race["target"].values * own["settings"]["steps"]
-            if np.allclose(np.interp(at, curve.index, curve), race["target_loss"], rtol=1e-9):
-                return race.assign(pilot_loss=("step", curve.reindex(race["step"].values).to_numpy()))
-        return race
 
     def missing(self, study: str, what: str, command: str) -> frames.MissingRows:
         try:

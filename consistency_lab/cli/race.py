@@ -106,7 +106,8 @@ class Race(SideBySide):
     store: Path = Path("runs")
     """where the classifier is kept, and the models of --consistency"""
     out: Path = Path("figures")
-    """folder for PRESET/race.jsonl, the rows that are finished, and PRESET/CONTESTANTS-*, tables and figures, renewed every round"""
+    """folder for PRESET/race-CONTESTANTS.jsonl, the rows that are finished, and PRESET/race-CONTESTANTS*, tables and figures, renewed every
+    round"""
 
     def run(self) -> None:
         from consistency_lab.devices import resolve_device
@@ -120,7 +121,7 @@ class Race(SideBySide):
         if self.force:
             raise UserError("a race has no --force: its rows are committed. Remove those that are to be run again.")
         plan, folder = replace(race_plan(self.preset), data_dir=self.data_dir), self.out / self.preset
-        store, rows, where = Store(self.store), Rows(folder / "race.jsonl"), self.where
+        store, rows, where = Store(self.store), Rows(folder / f"race-{self.contestants}.jsonl"), self.where
         foreign = {f"recipe from {path.stem.removeprefix('recipe-')}": Recipe.load(path) for path in self.recipes}
         options: dict[str, Any] = {
             "contestant_set": self.contestants,

@@ -8,8 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from consistency_lab.store.results import with_provenance
-
 ROOT = Path(__file__).parents[2]
 HELPERS = {"_claims", "_common", "_paper", "_stored", "make_all", "make_findings", "make_results", "make_zoo"}
 SCRIPTS = sorted(path.stem for path in (ROOT / "analyses").glob("*.py") if path.stem not in HELPERS)
@@ -225,28 +223,6 @@ def test_the_speedup_is_said_at_every_target(script, made):
     assert own["qualified"].tolist() == [False] * 3 + [True] * 5
     assert "at 0.2, 0.3 and 0.4 a closed-form denoiser has that loss without training" in drawn.sentence
     assert set(table["contestant"]) == {"recipe", "paper: CLTS + MDLRC"}
-
-
-def test_the_curve_of_an_old_races_pilot_comes_from_the_rows(script, builders, tmp_path):
-    folder = tmp_path / "digits"
-    folder.mkdir()
-    whole = builders.race(builders.STANDARD)
-    facts = {"data": {"fingerprint": "f"}, "target_seed": 7}
-    steps = whole["step"].values.tolist()
-    old = whole.drop_vars("pilot_loss")
-    at = old["target"].values * 60
-    old["target_loss"] = ("target", np.interp(at, steps, whole["pilot_loss"].values))
-    builders.save_result(with_provenance(old, "race", **facts), folder / "race-standard.nc")
-    with pytest.raises(script("_common").UserError, match="curve of its target pilot"):
-        script("speedup_curve").produce(source(script, tmp_path))
-    rows = builders.Rows(folder / "race.jsonl")
-    for seed, factor in ((6, 2.0), (7, 1.0)):  # another seed's run, and the pilot's
-        run = {"data": {"fingerprint": "f"}, "settings": {"seeds": {"init": seed}, "steps": 60}}
-        loss = (factor * whole["pilot_loss"].values).tolist()
-        rows.row({"row": "run", "run": run}, lambda loss=loss: {"steps": steps, "loss": loss})
-    found = source(script, tmp_path).race("standard")
-    np.testing.assert_allclose(found["pilot_loss"], whole["pilot_loss"])
-    assert "recipe reaches the loss" in script("speedup_curve").produce(source(script, tmp_path)).sentence
 
 
 def test_an_excess_of_held_out_images_in_old_rows_is_void(script, builders, tmp_path):

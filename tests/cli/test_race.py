@@ -108,7 +108,7 @@ def test_race_beforehand_and_itself(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "figures" / "digits"
     result = load_result(folder / "race-centers.nc")
     assert result.sizes["contestant"] == 6
-    for name in ("race.jsonl", "race-centers.csv", "race-centers-finals.csv", "race-centers-curves.png"):
+    for name in ("race-centers.jsonl", "race-centers.csv", "race-centers-finals.csv", "race-centers-curves.png"):
         assert (folder / name).stat().st_size > 0
     # Three contestants of the standard contestants, in two processes, on the rows that are there.
     whole = study.standard_contestants
@@ -121,10 +121,10 @@ def test_race_beforehand_and_itself(tmp_path, monkeypatch, capsys):
     assert standard["pilot_seconds"].values[1] > 0
     assert standard["frechet"].notnull().any("evaluation").all()  # every run's end was sampled
     assert Recipe.load(folder / "recipe-digits-followed.json").changes["timesteps"].name == "loss_root"
-    rows = (folder / "race.jsonl").read_text()
+    rows = (folder / "race-centers.jsonl").read_text()
     monkeypatch.setattr(Race, "_write", lambda self, result: None)
     assert main(["race", *common, "--quiet"]) == 0  # nothing is left to run
-    assert (folder / "race.jsonl").read_text() == rows
+    assert (folder / "race-centers.jsonl").read_text() == rows
     for options, message in ((["--force"], "no --force"), (recipe, "race no recipes of others")):
         assert main(["race", *common, *options]) == 2
         assert message in capsys.readouterr().err
