@@ -102,6 +102,7 @@ class Source:
         return found or {"": self.race(RACES[0])}
 
     def missing(self, study: str, what: str, command: str) -> frames.MissingRows:
+        study = study.partition("-")[0]  # race-consistency and the others are of one plan
         try:
             PLANS[study](self.preset)
         except UserError as reason:

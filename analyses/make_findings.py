@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from _claims import CLAIMS, Claim, Part, ends, entry, ratio, schedule_of, twin, verdict
 from _common import METRICS, Drawn, Source, in_markdown, stem, sweeps
-from make_results import STUDIES
+from make_results import RACES, STUDIES
 from shipped import pairs
 
 from consistency_lab.intervals import interval_of
@@ -127,7 +127,7 @@ class Findings:
         """Which studies' rows were made by an older version or by other rules, and what that means."""
         found: dict[str, list[str]] = {}
         for preset, source in self.sources.items():
-            for study in (*STUDIES, "race"):
+            for study in (*STUDIES, *(f"race-{name}" for name in RACES)):
                 own = replace(source, notes={})
                 with contextlib.suppress(frames.MissingRows):
                     own.rows(study)

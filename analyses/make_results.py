@@ -18,7 +18,13 @@ from consistency_lab.errors import UserError
 from consistency_lab.presets import LikenessPlan
 
 STUDIES = tuple(name for name in PLANS if name != "race")
-RACES = ((), ("--contestants", "pilot-free"), ("--contestants", "centers"), ("--consistency",))
+# By the name that its rows have, race-NAME.jsonl.
+RACES = {
+    "standard": (),
+    "pilot-free": ("--contestants", "pilot-free"),
+    "centers": ("--contestants", "centers"),
+    "consistency": ("--consistency",),
+}
 # Options that the commands share; those of data are the studies' own.
 SHARED = ("store", "workers", "executor", "address", "gpus_per_worker", "out", "device")
 STUDY_OWN = ("data_dir", "lpips_weights")
@@ -39,7 +45,7 @@ def commands(preset: str, options: dict[str, str | None]) -> list[list[str]]:
         if planned(study, preset):
             every.append(["study", study, "--preset", preset, *given((*SHARED, *STUDY_OWN))])
     if planned("race", preset):
-        every += [["race", "--preset", preset, *contestants, *given(SHARED)] for contestants in RACES]
+        every += [["race", "--preset", preset, *own, *given(SHARED)] for own in RACES.values()]
     return every
 
 

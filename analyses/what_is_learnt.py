@@ -52,7 +52,7 @@ def _answer(signs: list[bool]) -> str:
 
 def produce(source: Source) -> Drawn:
     command = f"race --preset {source.preset} --consistency"
-    rows = source.rows("race", command)
+    rows = source.rows("race-consistency", command)
     try:
         tables = by_metric(rows)
     except frames.MissingRows as missing:

@@ -121,7 +121,8 @@ class Race(SideBySide):
         if self.force:
             raise UserError("a race has no --force: its rows are committed. Remove those that are to be run again.")
         plan, folder = replace(race_plan(self.preset), data_dir=self.data_dir), self.out / self.preset
-        store, rows, where = Store(self.store), Rows(folder / f"race-{self.contestants}.jsonl"), self.where
+        what = "consistency" if self.consistency else self.contestants
+        store, rows, where = Store(self.store), Rows(folder / f"race-{what}.jsonl"), self.where
         foreign = {f"recipe from {path.stem.removeprefix('recipe-')}": Recipe.load(path) for path in self.recipes}
         options: dict[str, Any] = {
             "contestant_set": self.contestants,

@@ -256,7 +256,7 @@ def everything(root, preset="digits"):
     save_result(race(STANDARD), folder / "race-standard.nc")
     save_result(race(CENTERS), folder / "race-centers.nc")
     learnt = {"uniform": 0.9, "recipe": 0.91}
-    likeness(folder, learnt, "race", contrast={})
+    likeness(folder, learnt, "race-consistency", contrast={})
     return root
 
 

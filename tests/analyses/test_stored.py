@@ -166,7 +166,7 @@ def test_what_is_learnt_changes_only_where_every_measure_says_so(script, builder
     said = {}
     for name, options in cases.items():
         families = {"uniform": 0.9, "uniform, annealed": 0.91, "recipe": 0.92}
-        builders.likeness(tmp_path / name / "digits", families, "race", contrast={}, **options)
+        builders.likeness(tmp_path / name / "digits", families, "race-consistency", contrast={}, **options)
         said[name] = script("what_is_learnt").produce(source(script, tmp_path / name)).sentence
     answers = {
         "alike": "no change is seen by any of them",
