@@ -33,7 +33,7 @@ from consistency_lab.studies.fleet import Family, Fleet
 from consistency_lab.training.settings import LoopSettings, TrainingSettings
 
 COLOURS = 128  # of a png
-PRESETS = ("digits", "fashion", "cifar10", "paper")
+PRESETS = ("digits", "fashion", "fashion-16", "cifar10", "paper")  # fashion-16 is raced alone
 KINDS: dict[str, type[LoopSettings]] = {"diffusion": TrainingSettings, "GAN": GANSettings, "VAE": VAESettings}
 METRICS = ("mse", "cosine")  # that claims are checked by, the first being the one that is drawn
 RACES = ("standard", "pilot-free")  # whose speed-ups are drawn

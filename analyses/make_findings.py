@@ -26,14 +26,15 @@ from shipped import pairs
 
 from consistency_lab.intervals import interval_of
 from consistency_lab.paper.plots import frames
-from consistency_lab.paper.race.table import AGAINST, race_table
+from consistency_lab.paper.race.table import AGAINST, MATCHED, race_table
 from consistency_lab.store.atomic import atomic_write
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "findings.md"
 TEMPLATE = PAGE.with_suffix(".md.j2")
 SETS = {"digits": "digits, 8x8", "fashion": "Fashion-MNIST, 28x28"}
-RACED = {"digits": "digits, 8x8", "fashion": "Fashion-MNIST, 16x16"}  # at which size each set was raced
+RACED = {"digits": "digits, 8x8", "fashion-16": "Fashion-MNIST, 16x16"}  # of whole races
+FREE_RACED = {**RACED, "fashion": SETS["fashion"]}  # of races without a pilot
 NOT_MEASURED = "not measured"
 FAMILIES = {
     "unet": "U-Nets", "dit": "transformers (DiT)", "mlp": "MLPs", ("unet", "dit"): "U-Net with DiT", ("unet", "mlp"): "U-Net with MLP",
@@ -68,13 +69,16 @@ CONTESTANTS = {
     "**the other set's recipe, fixed**": "recipe from {foreign}-fixed",
     "recipe of shuffled findings, fixed": "shuffled findings",
 }
+FREE = "closed form + followed draws"  # the entry of the recipe without a pilot
+# What a recipe was to reach: how many times sooner than which control, in steps and in seconds of training.
+GOALS = {AGAINST["control"]: 2.6, AGAINST["annealed"]: 1.5, MATCHED: 1.5}
 
 
 class Findings:
     """What the template asks: rows of both sets as numbers, tables and verdicts."""
 
     def __init__(self, folder: Path) -> None:
-        self.sources = {preset: Source(preset, folder, older=True) for preset in SETS}
+        self.sources = {preset: Source(preset, folder, older=True) for preset in FREE_RACED}
 
     @functools.cache  # noqa: B019  one object a page
     def own(self, preset: str, study: str) -> dict[Any, dict[str, Any]]:
@@ -91,8 +95,8 @@ class Findings:
         return frames.probes(self.sources[preset].rows("why"), name).set_index("name")
 
     @functools.cache  # noqa: B019
-    def raced(self, preset: str) -> pd.DataFrame:
-        return race_table(self.sources[preset].race("standard"))
+    def raced(self, preset: str, contestants: str = "standard") -> pd.DataFrame:
+        return race_table(self.sources[preset].race(contestants))
 
     @functools.cache  # noqa: B019
     def drawn(self, preset: str, script: str) -> Drawn:
@@ -109,7 +113,7 @@ class Findings:
     def evidence(self, claim: Claim) -> str:
         """A paragraph a set: the verdict, its parts with their numbers, the figure, and the command that makes the rows."""
         paragraphs = []
-        for preset, name in (RACED if claim.command.startswith("race") else SETS).items():
+        for preset, name in _sets_of(claim).items():
             parts = self.parts(claim, preset)
             if not parts:
                 continue
@@ -132,7 +136,7 @@ class Findings:
                 with contextlib.suppress(frames.MissingRows):
                     own.rows(study)
                 for note in own.notes:
-                    found.setdefault(note, []).append(f"`{study}` of {SETS[preset].split(',')[0]}")
+                    found.setdefault(note, []).append(f"`{study}` of {FREE_RACED[preset].replace(',', ' at')}")
         return "\n".join(f"* {', '.join(studies)}: {note}" for note, studies in found.items())
 
     def claims(self) -> str:
@@ -140,7 +144,7 @@ class Findings:
         lines = []
         for key, claim in CLAIMS.items():
             line = {"claim": f"[{claim.said}](#{key})", "by": claim.source}
-            for preset, name in SETS.items():
+            for preset, name in zip(_sets_of(claim), SETS.values(), strict=True):
                 parts = self.parts(claim, preset)
                 line[name] = verdict(parts) if parts else NOT_MEASURED
             lines.append(line)
@@ -247,7 +251,7 @@ class Findings:
         for name, pattern in CONTESTANTS.items():
             line = {"contestant": name}
             for preset, label in RACED.items():
-                foreign = next(each for each in RACED if each != preset)
+                (foreign,) = set(RACED) - {preset}
                 rows = self.raced(preset)
                 wanted = pattern.format(foreign=foreign, length=", 750 steps" if preset == "digits" else "")
                 own = rows[(rows["entry"] == wanted) & rows["fastest"]].set_index("against")
@@ -258,17 +262,59 @@ class Findings:
             lines.append(line)
         return in_markdown(pd.DataFrame(lines))
 
-    def targets(self) -> str:
-        """The leading recipe's speed-up over targets."""
+    def free(self, preset: str) -> str:
+        """Everybody of the race without a pilot, each entry at its fastest length."""
+        table = self.raced(preset, "pilot-free")
         lines = []
-        for preset, label in RACED.items():
-            rows = self.drawn(preset, "speedup_curve").figures[""][1]
-            for kind in ("control", "annealed"):
-                own = rows[
-                    rows["contestant"].str.startswith("recipe") & (rows["against"] == AGAINST[kind]) & rows["qualified"]
-                ]
+        for name, own in table[table["fastest"]].groupby("entry", sort=False):
+            by, first = own.set_index("against"), own.iloc[0]
+            line = {"contestant": f"**{name}**" if name == FREE else str(name)}
+            line["steps"] = f"{'> ' if first['censored'] else ''}{first['crossing']:.0f}"
+            for against in GOALS:
+                for unit, prefix in (("steps", ""), ("seconds", "seconds_")):
+                    line[f"sooner than {against}, {unit}"] = (
+                        _times(by.loc[against], prefix) if against in by.index else ""
+                    )
+            lines.append(line)
+        return in_markdown(pd.DataFrame(lines))
+
+    def goals(self) -> str:
+        """The recipe without a pilot against what it was to reach, a line for each control and unit."""
+        lines = []
+        for against, goal in GOALS.items():
+            for unit, prefix in (("steps", ""), ("seconds", "seconds_")):
+                line = {"times sooner than": f"{against}, in {unit}", "goal": f"{goal:g}"}
+                for preset, label in self.free_races().items():
+                    row = self._free(preset).loc[against]
+                    reached = "reached" if row[f"{prefix}speedup"] >= goal else "missed"
+                    line[label] = f"{_times(row, prefix)}, {reached}"
+                lines.append(line)
+        return in_markdown(pd.DataFrame(lines))
+
+    def free_races(self) -> dict[str, str]:
+        """The sets of which there is a race without a pilot, with their labels."""
+        return {
+            p: label for p, label in FREE_RACED.items() if (self.sources[p].folder / p / "race-pilot-free.nc").is_file()
+        }
+
+    def sooner(self, preset: str, against: str, seconds: bool = False) -> str:
+        """The recipe without a pilot against a control of `GOALS`."""
+        return _times(self._free(preset).loc[against], "seconds_" if seconds else "")
+
+    def _free(self, preset: str) -> pd.DataFrame:
+        rows = self.raced(preset, "pilot-free")
+        return rows[(rows["entry"] == FREE) & rows["fastest"]].set_index("against")
+
+    def targets(self, name: str = "") -> str:
+        """The leading recipe's speed-up over targets, of the races whose figures have that name."""
+        lines = []
+        for preset, label in (self.free_races() if name else RACED).items():
+            rows = self.drawn(preset, "speedup_curve").figures[name][1]
+            leading = rows["contestant"].str.startswith(FREE if name else "recipe")
+            for against in rows[leading]["against"].unique():
+                own = rows[leading & (rows["against"] == against) & rows["qualified"]]
                 cells = {f"{row['fraction']:g}": _times(row) for _, row in own.iterrows()}
-                lines.append({"target: share of a uniform run's steps": f"{label}: than {AGAINST[kind]}", **cells})
+                lines.append({"target: share of a uniform run's steps": f"{label}: than {against}", **cells})
         return in_markdown(pd.DataFrame(lines).fillna(""))
 
     # Numbers in sentences.
@@ -341,6 +387,10 @@ class Findings:
         )
 
 
+def _sets_of(claim: Claim) -> dict[str, str]:
+    return RACED if claim.command.startswith("race") else SETS
+
+
 def _score(row: dict[str, Any] | None, metric: str) -> str:
     if row is None:
         return ""
@@ -358,9 +408,10 @@ def _distances(row: dict[str, Any] | None) -> str:
     return "" if row is None else f"{row['mse_median_distance']:.3f}; {row['mse_distance']:.3f}"
 
 
-def _times(row: pd.Series) -> str:
-    bound = {"at most": "≤ ", "at least": "≥ "}.get(row["bound"])
-    return f"{bound}{row['speedup']:.2f}" if bound else ends(interval_of(row, "speedup"), 2)
+def _times(row: pd.Series, prefix: str = "") -> str:
+    bound = {"at most": "≤ ", "at least": "≥ "}.get(row[f"{prefix}bound"])
+    own = interval_of(row, f"{prefix}speedup")
+    return f"{bound}{own[0]:.2f}" if bound else ends(own, 2)
 
 
 def page(folder: Path) -> str:

@@ -93,7 +93,7 @@ class Race(SideBySide):
     """
 
     preset: str = "digits"
-    """data, network and seeds: digits, fashion"""
+    """data, network and seeds: digits, fashion-16 (Fashion-MNIST at 16x16), fashion (at 28x28)"""
     contestants: Literal["standard", "pilot-free", "centers"] = "standard"
     """standard: controls, published methods, the paper's recipe and ours from a pilot. pilot-free: a recipe from the mean and covariance of
     the set, its ablations, Muon, and a matched control of each. centers: the paper's ablation over the center of CLTS"""
