@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import platform
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -36,6 +38,16 @@ def resolve_device(name: str | torch.device | None = None) -> torch.device:
             f"the device {short(str(name))} cannot be used here; use 'cpu', or 'cuda' on a machine with a GPU and its driver."
         ) from None
     return device
+
+
+def machine_name(device: torch.device) -> str:
+    """What computes there, for times that are to be compared: the GPU's name; the processor's with the threads that torch has."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")  # Linux alone has it, and platform knows no more than the architecture there
+    lines = info.read_text("utf-8", errors="replace").splitlines() if info.is_file() else []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return f"{next(models, platform.processor() or platform.machine())}, {torch.get_num_threads()} threads"
 
 
 def sent(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:

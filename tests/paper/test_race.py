@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from consistency_lab.data.sources import load_images
+from consistency_lab.devices import machine_name
 from consistency_lab.diffusion.loss import denoising_loss
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.diffusion.schedule import SCHEDULES
@@ -218,6 +219,7 @@ def test_a_race_goes_on_from_its_rows(raced, contestants, watch, monkeypatch, tm
     again = race(contestants, watch, Rows(tmp_path / "rows.jsonl"), **options)
     assert len(calls) == 2
     timed = ["seconds_per_step"]
+    assert set(result["machine"].values.flat) == {machine_name(torch.device("cpu"))}
     assert again.drop_vars(timed).equals(result.drop_vars(timed))
     save_result(result, tmp_path / "race.nc")
     assert load_result(tmp_path / "race.nc").equals(result)

@@ -46,6 +46,7 @@ def gathered(
     evaluations = {key: np.full((*shape, EVALUATIONS), np.nan) for key in ("step", "loss", "frechet", "covered")}
     crossing, censored = np.full((*shape, len(targets)), np.nan), np.zeros((*shape, len(targets)), dtype=bool)
     diverged = np.full(shape, np.nan)
+    machine = np.full(shape, "", dtype=object)
     numbers = {key: np.full(shape, np.nan) for key in ("seconds_per_step", "total_variation", "effective_share")}
     window = SUSTAINED * control.settings.steps
     for i, each in enumerate(contestants):
@@ -55,6 +56,7 @@ def gathered(
             loss[i, j, [place[step] for step in run["steps"]]] = curve
             for key in numbers:
                 numbers[key][i, j] = run[key]
+            machine[i, j] = run.get("machine", "")  # rows of before do not say
             for k, (step, values) in enumerate(run["evaluations"]):
                 evaluations["step"][i, j, k] = step
                 for key in ("loss", "frechet", "covered"):
@@ -86,6 +88,7 @@ def gathered(
             "censored": (per_target, censored),
             "diverged_at": (run_dims, diverged),
             **{key: (run_dims, each) for key, each in numbers.items()},
+            "machine": (run_dims, machine.astype(str)),
             "pilot_loss": ("step", _on_steps(pilot, place)),
             "target_loss": ("target", wanted),
             "target_qualified": ("target", [qualifies(each, *beaten) for each in wanted]),

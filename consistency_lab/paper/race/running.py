@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from consistency_lab.data.imageset import ImageSet, check_set
-from consistency_lab.devices import measuring
+from consistency_lab.devices import machine_name, measuring
 from consistency_lab.diffusion.denoiser import Denoiser
 from consistency_lab.diffusion.loss import denoising_loss
 from consistency_lab.diffusion.model import DiffusionModel
@@ -171,8 +171,8 @@ def train_watched(watch: Watch, run: RaceRun) -> dict[str, Any]:
 
     Returns:
         ``steps`` and ``loss`` of the averaged weights on the frozen batch; ``seconds_per_step`` (training alone; the lowest decile, which
-        leaves out what other programs take from the machine); ``diverged_at``, the step at which training loss or weights were no longer
-        numbers, or None; of the density that times were drawn from, as it was at the recorded steps, ``total_variation`` of its mean from
+        leaves out what other programs take from the machine) and on which ``machine`` that was; ``diverged_at``, the step at which
+        training loss or weights were no longer numbers, or None; of the density that times were drawn from, as it was at the recorded steps, ``total_variation`` of its mean from
         uniform and ``effective_share``, the mean share of a batch that is left once it is weighted back to uniform; ``evaluations``.
     """
     settings, spec = run.settings, training_spec(watch.images, run.settings, watch.device)
@@ -213,6 +213,7 @@ def train_watched(watch: Watch, run: RaceRun) -> dict[str, Any]:
         "steps": steps,
         "loss": losses,
         "seconds_per_step": float(np.quantile(seconds, 0.1)),
+        "machine": machine_name(watch.device),
         "diverged_at": diverged,
         "total_variation": total_variation(mean, np.full(len(mean), 1 / len(mean))),
         "effective_share": float(np.mean([effective_share(each) for each in densities])),

@@ -33,6 +33,15 @@ def crossings(race: xr.Dataset, contestant: str, target: float, seconds: bool = 
     ]
 
 
+def _sooner_in_seconds(race: xr.Dataset, contestant: str, control: str, target: float, extra: float = 0.0) -> Speedup:
+    """`speedup` in seconds of training; unknown where the two ran on different machines, in some seed."""
+    base, own = (crossings(race, name, target, seconds=True) for name in (control, contestant))
+    machines = race["machine"].sel(contestant=[control, contestant]).values if "machine" in race else np.empty((2, 0))
+    if (machines[0] != machines[1]).any():
+        return Speedup(np.nan, np.nan, np.nan, "unknown", len(own), 0)
+    return speedup(base, own, extra)
+
+
 def fastest(race: xr.Dataset, names: Sequence[str], target: float) -> str:
     """The contestant with the fewest seeds that never arrived, and then the earliest; see `haste`."""
     return min(names, key=lambda name: haste(crossings(race, name, target)))
@@ -48,8 +57,9 @@ def race_table(race: xr.Dataset, target: float | None = None) -> pd.DataFrame:
     Returns:
         ``contestant, role, entry, fastest`` (of its entry), ``against`` (what kind of control), ``control`` (which), ``crossing``
         (geometric mean in steps; a lower bound where ``censored`` runs never arrived), ``diverged`` (seeds), then
-        ``speedup`` with its interval and ``bound`` in steps (see `Speedup`), the same with ``seconds_`` in time of training, with
-        ``pilot_`` in steps with those of its pilot added, and with ``pilot_seconds_`` in time with that of its pilot and the probes added;
+        ``speedup`` with its interval and ``bound`` in steps (see `Speedup`), the same with ``seconds_`` in time of training (unknown where
+        the two ran on different machines), with ``pilot_`` in steps with those of its pilot added, and with ``pilot_seconds_`` in time with
+        that of its pilot and the probes added;
         ``total_variation`` of its density over the run from uniform, and ``effective_sample_size``, what a batch of it is worth once it is
         weighted back to uniform, in samples, both means over seeds.
 
@@ -70,7 +80,7 @@ def race_table(race: xr.Dataset, target: float | None = None) -> pd.DataFrame:
             controls[label] = fastest(race, members, target)
     table = []
     for name, role, entry in zip(names, roles, entries, strict=True):
-        own, own_seconds = crossings(race, name, target), crossings(race, name, target, seconds=True)
+        own = crossings(race, name, target)
         part = race.sel(contestant=name)
         pilot = float(part["pilot_steps"])
         audit = {
@@ -97,10 +107,10 @@ def race_table(race: xr.Dataset, target: float | None = None) -> pd.DataFrame:
                 "diverged": int(part["diverged_at"].notnull().sum()),
             }
             row |= _columns("", speedup(base, own))
-            base_seconds = crossings(race, control, target, seconds=True)
-            row |= _columns("seconds_", speedup(base_seconds, own_seconds))
+            row |= _columns("seconds_", _sooner_in_seconds(race, name, control, target))
             row |= _columns("pilot_", speedup(base, own, pilot))
-            row |= _columns("pilot_seconds_", speedup(base_seconds, own_seconds, float(part["pilot_seconds"])))
+            with_pilot = _sooner_in_seconds(race, name, control, target, float(part["pilot_seconds"]))
+            row |= _columns("pilot_seconds_", with_pilot)
             table.append({**row, **audit})
     return pd.DataFrame(table)
 
