@@ -70,10 +70,10 @@ def race(
     Returns:
         A race result: ``loss (contestant, seed, step)`` of the averaged weights on the frozen batch, ``evaluation_step``,
         ``evaluation_loss`` and ``frechet (contestant, seed, evaluation)``, ``crossing`` and ``censored (contestant, seed, target)`` in
-        steps, ``diverged_at`` (NaN: did not), ``seconds_per_step``, ``machine``, ``total_variation`` and ``effective_share``
-        ``(contestant, seed)`` (see `train_watched`), ``pilot_loss (step)`` of the target pilot, ``target_loss (target)`` and whether it is below what needs no
-        training, ``target_qualified``, ``reference_value (reference, metric)`` and ``qualified (metric)``. NaN where a run has no such
-        step.
+        steps, ``diverged_at`` (NaN: did not), ``seconds_per_step``, ``machine``, ``total_variation`` and ``effective_share`` ``(contestant,
+        seed)`` (see `train_watched`), ``pilot_loss (step)`` of the target pilot, ``target_loss (target)`` and whether it is below what
+        needs no training, ``target_qualified``, ``reference_value (reference, metric)`` and ``qualified (metric)``. NaN where a run has no
+        such step.
 
     Raises:
         UserError: contestants that cannot be compared, no or two controls, seeds that are not the race's alone.

@@ -171,9 +171,10 @@ def train_watched(watch: Watch, run: RaceRun) -> dict[str, Any]:
 
     Returns:
         ``steps`` and ``loss`` of the averaged weights on the frozen batch; ``seconds_per_step`` (training alone; the lowest decile, which
-        leaves out what other programs take from the machine) and on which ``machine`` that was; ``diverged_at``, the step at which
-        training loss or weights were no longer numbers, or None; of the density that times were drawn from, as it was at the recorded steps, ``total_variation`` of its mean from
-        uniform and ``effective_share``, the mean share of a batch that is left once it is weighted back to uniform; ``evaluations``.
+        leaves out what other programs take from the machine) and on which ``machine`` that was; ``diverged_at``, the step at which training
+        loss or weights were no longer numbers, or None; of the density that times were drawn from, as it was at the recorded steps,
+        ``total_variation`` of its mean from uniform and ``effective_share``, the mean share of a batch that is left once it is weighted
+        back to uniform; ``evaluations``.
     """
     settings, spec = run.settings, training_spec(watch.images, run.settings, watch.device)
     denoiser, averaged = (build_denoiser(spec).to(watch.device) for _ in range(2))

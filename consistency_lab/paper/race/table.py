@@ -56,12 +56,11 @@ def race_table(race: xr.Dataset, target: float | None = None) -> pd.DataFrame:
 
     Returns:
         ``contestant, role, entry, fastest`` (of its entry), ``against`` (what kind of control), ``control`` (which), ``crossing``
-        (geometric mean in steps; a lower bound where ``censored`` runs never arrived), ``diverged`` (seeds), then
-        ``speedup`` with its interval and ``bound`` in steps (see `Speedup`), the same with ``seconds_`` in time of training (unknown where
-        the two ran on different machines), with ``pilot_`` in steps with those of its pilot added, and with ``pilot_seconds_`` in time with
-        that of its pilot and the probes added;
-        ``total_variation`` of its density over the run from uniform, and ``effective_sample_size``, what a batch of it is worth once it is
-        weighted back to uniform, in samples, both means over seeds.
+        (geometric mean in steps; a lower bound where ``censored`` runs never arrived), ``diverged`` (seeds), then ``speedup`` with its
+        interval and ``bound`` in steps (see `Speedup`), the same with ``seconds_`` in time of training (unknown where the two ran on
+        different machines), with ``pilot_`` in steps with those of its pilot added, and with ``pilot_seconds_`` in time with that of its
+        pilot and the probes added; ``total_variation`` of its density over the run from uniform, and ``effective_sample_size``, what a
+        batch of it is worth once it is weighted back to uniform, in samples, both means over seeds.
 
     Raises:
         UserError: what is no result of a race, or a target that was not raced for.
