@@ -78,6 +78,7 @@ class Findings:
     """What the template asks: rows of both sets as numbers, tables and verdicts."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.sources = {preset: Source(preset, folder, older=True) for preset in FREE_RACED}
 
     @functools.cache  # noqa: B019  one object a page
@@ -230,6 +231,25 @@ class Findings:
         """Of class-conditional families over scales of guidance, beside unconditional ones."""
         own = self.own(preset, "guidance")
         return self.table(preset, "guidance", {name: name for name in sorted(own)})
+
+    def again(self, preset: str, studies: Sequence[str]) -> tuple[str, float]:
+        """Scores of families beside those of a second run (rows in ``again/``), and the largest difference."""
+        second, lines, apart = Source(preset, self.folder / "again", older=True), [], 0.0
+        for study in studies:
+            for row in frames.families(second.rows(study)).to_dict("records"):
+                first, found = interval_of(self.own(preset, study)[row["family"]], "mse_score"), row["mse_score"]
+                inside = "yes" if first.low <= found <= first.high else "no"
+                lines.append(
+                    {
+                        "study": study,
+                        "models": row["family"],
+                        "score": ends(first, 4),
+                        "second run": ends((found, math.nan, math.nan), 4),
+                        "inside": inside,
+                    }
+                )
+                apart = max(apart, abs(found - first.estimate) if row["diffusion"] else 0.0)
+        return in_markdown(pd.DataFrame(lines)), apart
 
     def smoothness(self) -> str:
         numbers = {"roughness": 3, "relative_curvature": 1, "predictiveness": 2}
