@@ -20,7 +20,7 @@ import jinja2
 import pandas as pd
 import torch
 from _claims import CLAIMS, Claim, Part, ends, entry, ratio, schedule_of, twin, verdict
-from _common import METRICS, Drawn, Source, in_markdown, stem, sweeps
+from _common import METRICS, Drawn, Source, in_markdown, listed, stem, sweeps
 from make_results import RACES, STUDIES
 from shipped import pairs
 
@@ -317,13 +317,19 @@ class Findings:
             p: label for p, label in FREE_RACED.items() if (self.sources[p].folder / p / "race-pilot-free.nc").is_file()
         }
 
-    def sooner(self, preset: str, against: str, seconds: bool = False) -> str:
-        """The recipe without a pilot against a control of `GOALS`."""
-        return _times(self._free(preset).loc[against], "seconds_" if seconds else "")
+    def sooner(self, entry: str, kind: str, seconds: bool = False) -> str:
+        """An entry of the race without a pilot against a kind of control, of every set that it was raced on: ``1.8 [1.7, 1.9] on digits``."""
+        against = {**AGAINST, "matched": MATCHED}[kind]
+        told = []
+        for preset, label in self.free_races().items():
+            own = self._free(preset, entry)
+            if against in own.index:
+                told.append(f"{_times(own.loc[against], 'seconds_' if seconds else '')} on {label.replace(',', ' at')}")
+        return listed(told)
 
-    def _free(self, preset: str) -> pd.DataFrame:
+    def _free(self, preset: str, entry: str = FREE) -> pd.DataFrame:
         rows = self.raced(preset, "pilot-free")
-        return rows[(rows["entry"] == FREE) & rows["fastest"]].set_index("against")
+        return rows[(rows["entry"] == entry) & rows["fastest"]].set_index("against")
 
     def targets(self, name: str = "") -> str:
         """The leading recipe's speed-up over targets, of the races whose figures have that name."""

@@ -7,7 +7,13 @@ import pytest
 import consistency_lab as cl
 from consistency_lab.errors import UserError
 from consistency_lab.paper.race import study
-from consistency_lab.paper.race.contestant_sets import CLOSED_FORM, EDM, MUON, pilot_free_contestants
+from consistency_lab.paper.race.contestant_sets import (
+    CLOSED_FORM,
+    EDM,
+    MUON,
+    pilot_free_contestants,
+    standard_contestants,
+)
 from consistency_lab.paper.race.findings import unknown
 from consistency_lab.paper.race.study import RATES, chosen_rates, race_contestants, race_dry_run, rate_runs, run_race
 from consistency_lab.paper.race.table import AGAINST, MATCHED, race_table
@@ -43,6 +49,9 @@ def test_every_optimizer_and_preconditioning_has_a_control_that_differs_in_its_d
     assert by_name[f"{CLOSED_FORM}, uniform, 60 steps"].settings.lr == 0.001
     assert by_name[f"{EDM}, uniform, 60 steps"].settings.lr == BASE.lr
     assert [each.name for each in contestants if each.role == "control"] == ["uniform"]
+    standard = standard_contestants(BASE, unknown(), pilot_steps=10)
+    annealed = [{each.name for each in some if each.role == "annealed"} for some in (standard, contestants)]
+    assert annealed[0] == annealed[1] != set()  # the fastest of as many
     assert by_name["followed draws, 60 steps"].settings.predicts == "eps"
     assert not any(each.pilot_steps or each.pilot_seconds for each in contestants)
     assert by_name[f"{CLOSED_FORM} + followed draws, MDLRC, 60 steps"].settings.momentum == "mdlrc"

@@ -69,14 +69,9 @@ def standard_contestants(
     ours = recipes_of(found, base)
     annealing = {key: value for key, value in ours[FOLLOWING].changes.items() if key != "timesteps"}
     annealed = base.replace(**annealing)
-    decay = base.replace(lr_final=ANNEALED_TO)
     at, several = [length], sorted({min(*horizons, length), length})
     cost = {"pilot_steps": pilot_steps, "pilot_seconds": sum(found.seconds)}
-    contestants = [
-        Contestant("uniform", base, "control"),
-        *at_horizons(Contestant("uniform + annealing", annealed, "annealed"), horizons),
-        *at_horizons(Contestant("uniform + decay to .1", decay, "annealed"), sorted({length, 1.0})),
-    ]
+    contestants = _controls(base, annealed, horizons, length)
     for name, rule in {
         "MDLRC": "mdlrc",
         "beta decay only": "beta_decay_only",
@@ -101,6 +96,18 @@ def standard_contestants(
     blind = found.shuffled(0).recipe(base, **OURS[FIXED])
     contestants += at_horizons(Contestant(SHUFFLED, blind.apply(base), "shuffled", **cost), at)  # type: ignore[arg-type]
     return contestants
+
+
+def _controls(
+    base: TrainingSettings, annealed: TrainingSettings, horizons: Sequence[float], length: float
+) -> list[Contestant]:
+    """Uniform times at a constant rate, and with both annealings, at several lengths: the fastest of these counts."""
+    decay = base.replace(lr_final=ANNEALED_TO)
+    return [
+        Contestant("uniform", base, "control"),
+        *at_horizons(Contestant("uniform + annealing", annealed, "annealed"), horizons),
+        *at_horizons(Contestant("uniform + decay to .1", decay, "annealed"), sorted({length, 1.0})),
+    ]
 
 
 def families_of(free: Recipe, *, muon: bool = True) -> dict[str, dict[str, object]]:
@@ -136,11 +143,8 @@ def pilot_free_contestants(
     draws, annealing = ({key: free.changes[key]} for key in ("timesteps", "lr_final"))
     annealed = base.replace(**annealing)
     at, several = [length], sorted({min(*horizons, length), length})
-    contestants = [
-        Contestant("uniform", base, "control"),
-        *at_horizons(Contestant("uniform + annealing", annealed, "annealed"), horizons),
-        *at_horizons(Contestant("followed draws", annealed.replace(**draws), "ablation"), at),
-    ]
+    contestants = _controls(base, annealed, horizons, length)
+    contestants += at_horizons(Contestant("followed draws", annealed.replace(**draws), "ablation"), at)
     for name, changes in families_of(free, muon=muon).items():
         own = annealed.replace(**changes, lr=rates.get(name, base.lr))
         both, matched = f"{name} + followed draws", f"{name}, uniform"
