@@ -318,7 +318,7 @@ class Findings:
         }
 
     def sooner(self, entry: str, kind: str, seconds: bool = False) -> str:
-        """An entry of the race without a pilot against a kind of control, of every set that it was raced on: ``1.8 [1.7, 1.9] on digits``."""
+        """An entry of the race without a pilot against a kind of control, on every set: ``1.8 [1.7, 1.9] on digits, 8x8 and ...``."""
         against = {**AGAINST, "matched": MATCHED}[kind]
         told = []
         for preset, label in self.free_races().items():

@@ -47,7 +47,7 @@ def machine_name(device: torch.device) -> str:
     info = Path("/proc/cpuinfo")  # Linux alone has it, and platform knows no more than the architecture there
     lines = info.read_text("utf-8", errors="replace").splitlines() if info.is_file() else []
     models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return f"{next(models, platform.processor() or platform.machine())}, {torch.get_num_threads()} threads"
+    return f"{next(models, platform.processor() or platform.machine())}, threads: {torch.get_num_threads()}"
 
 
 def sent(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
