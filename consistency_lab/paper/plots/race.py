@@ -110,13 +110,13 @@ def curves(ds: xr.Dataset) -> Figure:
             ax.legend(frameon=False, fontsize=8, loc="upper right")
         for axis in (ax.xaxis, ax.yaxis):
             plain_ticks(axis)
-    # The lowest is named below its line, the others above theirs: two may be close.
+    # Beside the axes, where no curve runs. The lowest is named below its line, the others above theirs: two may be close.
     lowest = float(ds["target_loss"].min()) if ds.sizes["target"] > 1 else None
     for fraction, target in zip(ds["target"].values, ds["target_loss"].values, strict=True):
         ax.axhline(float(target), color=MUTED, ls=(0, (4, 3)), lw=1)
         text, va = f"target: {100 * float(fraction):g} % of the pilot", "top" if float(target) == lowest else "bottom"
-        at, across = (0.01, float(target)), ("axes fraction", "data")
-        ax.annotate(text, at, xycoords=across, fontsize=7.5, color=MUTED, va=va)
+        at, across = (1.01, float(target)), ("axes fraction", "data")
+        ax.annotate(text, at, xycoords=across, fontsize=7.5, color=MUTED, va=va, annotation_clip=False)
     ax.set_xlabel("training step (log scale)")
     ax.set_ylabel("loss on the frozen held-out batch\n(uniform t, averaged weights; log scale)")
     return figure
