@@ -42,7 +42,7 @@ def test_every_script_is_among_those_that_make_figures_runs(script):
     ("name", "preset", "words"),
     [
         ("consistency_table", "digits", "`consistency-lab study likeness --preset digits` makes them"),
-        ("streams", "paper", "cannot make them yet: unknown preset of this study 'paper'. Known: digits."),
+        ("streams", "paper", "cannot make them yet: unknown preset of this study 'paper'. Known: digits, fashion."),
     ],
 )
 def test_missing_rows_end_in_one_sentence_that_names_their_command(script, tmp_path, capsys, name, preset, words):
