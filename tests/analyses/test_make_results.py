@@ -30,7 +30,7 @@ def run(monkeypatch, tmp_path):
 
     def noise(name, data_dir=None):
         shape = (3, 32, 32) if "cifar10" in name else (1, 8, 8) if name == "digits" else (1, 16, 16)
-        count = 1797 if name == "digits" else 11_000
+        count = 1797 if name == "digits" else 60_000
         labels = torch.arange(count) % 10
         pixels = torch.randint(256, (128, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         return ImageSet(name, pixels.repeat(-(-count // 128), 1, 1, 1)[:count], labels)
