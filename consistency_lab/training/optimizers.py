@@ -76,7 +76,7 @@ def as_matrix(weight: Tensor) -> Tensor:
 class _InFloat32(TorchFunctionMode):
     """Leaves the matrices of torch's Muon in float32 where it would make them bfloat16.
 
-    Many CPUs have no instructions for bfloat16 and multiply such matrices some twenty times slower than float32 (benchmarks/muon.py), and
+    Many CPUs have no instructions for bfloat16 and multiply such matrices some twenty times slower than float32 (`make bench ROW=muon`), and
     how they round them differs between processors.
     """
 
