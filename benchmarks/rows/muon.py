@@ -5,7 +5,7 @@ GOALS = {}
 TOLERANCE = 0.1  # of the largest entry of a step: what bfloat16 leaves
 NOTE = (
     "The same optimizer, whose iterations ours leaves in float32 on a CPU. How much that saves depends on the processor: one with "
-    "instructions for bfloat16 multiplies in it as fast as in float32 or faster, one without takes some twenty times as long."
+    "instructions for bfloat16 multiplies in it as fast as in float32 or faster, one without takes up to 25 times as long."
 )
 
 

@@ -76,8 +76,8 @@ def as_matrix(weight: Tensor) -> Tensor:
 class _InFloat32(TorchFunctionMode):
     """Leaves the matrices of torch's Muon in float32 where it would make them bfloat16.
 
-    Many CPUs have no instructions for bfloat16 and multiply such matrices some twenty times slower than float32 (`make bench ROW=muon`), and
-    how they round them differs between processors.
+    Many CPUs have no instructions for bfloat16 and multiply large matrices up to 25 times as slowly in it (`make bench ROW=muon`), and how
+    they round differs between processors.
     """
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
