@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import consistency_lab as cl
-from consistency_lab.devices import evaluating_in, measuring, sent, training_in, while_running
+from consistency_lab.devices import evaluating_in, machine_name, measuring, sent, training_in, while_running
 from consistency_lab.probes import handoff
 from consistency_lab.training.loop import Descent
 
@@ -322,3 +322,9 @@ def test_generators_left_in_any_order_put_back_what_was_set(as_torch_starts):
         walks[2].close()
         assert precisions() == before
         assert not torch.backends.cudnn.deterministic
+
+
+def test_a_machine_is_named_with_its_threads():
+    name, threads = machine_name(torch.device("cpu")).rsplit(", threads: ", 1)
+    assert name
+    assert int(threads) == torch.get_num_threads()
