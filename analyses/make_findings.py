@@ -306,8 +306,10 @@ class Findings:
                 line = {"times sooner than": f"{against}, in {unit}", "goal": f"{goal:g}"}
                 for preset, label in self.free_races().items():
                     row = self._free(preset).loc[against]
-                    reached = "reached" if row[f"{prefix}speedup"] >= goal else "missed"
-                    line[label] = f"{_times(row, prefix)}, {reached}"
+                    found = interval_of(row, f"{prefix}speedup")
+                    reached = "reached" if found.estimate >= goal else "missed"
+                    unsure = ", its interval holds the goal" if found.low < goal <= found.high else ""
+                    line[label] = f"{_times(row, prefix)}: {reached}{unsure}"
                 lines.append(line)
         return in_markdown(pd.DataFrame(lines))
 
