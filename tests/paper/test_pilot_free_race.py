@@ -8,6 +8,7 @@ import consistency_lab as cl
 from consistency_lab.errors import UserError
 from consistency_lab.paper.race import study
 from consistency_lab.paper.race.contestant_sets import (
+    CELLS,
     CLOSED_FORM,
     EDM,
     MUON,
@@ -20,6 +21,7 @@ from consistency_lab.paper.race.table import AGAINST, MATCHED, race_table
 from consistency_lab.paper.rows import Rows
 from consistency_lab.presets import race_plan
 from consistency_lab.recipe import Recipe
+from consistency_lab.store.results import provenance
 from consistency_lab.store.runs import Store
 from consistency_lab.training.settings import TrainingSettings
 
@@ -32,7 +34,8 @@ def free():
 
 
 def test_every_optimizer_and_preconditioning_has_a_control_that_differs_in_its_draws_alone(free):
-    contestants = pilot_free_contestants(BASE, free, {MUON: 0.5, CLOSED_FORM: 0.001})
+    rates = {"base": 0.004, MUON: 0.5, CLOSED_FORM: 0.001, EDM: BASE.lr}
+    contestants = pilot_free_contestants(BASE, free, rates)
     by_name = {each.name: each for each in contestants}
     assert len(by_name) == len(contestants)
     entries = {each.entry for each in contestants}
@@ -48,6 +51,17 @@ def test_every_optimizer_and_preconditioning_has_a_control_that_differs_in_its_d
     assert by_name[f"{MUON}, uniform, 60 steps"].settings.lr == 0.5
     assert by_name[f"{CLOSED_FORM}, uniform, 60 steps"].settings.lr == 0.001
     assert by_name[f"{EDM}, uniform, 60 steps"].settings.lr == BASE.lr
+    # Controls have the rate that is best for them, and the recipe's own control races as often as they do.
+    assert {each.settings.lr for each in contestants if each.role in ("control", "annealed")} == {0.004}
+    assert by_name["followed draws, 60 steps"].settings.lr == 0.004
+    own = [each for each in contestants if each.entry == f"{CLOSED_FORM}, uniform"]
+    assert {each.settings.steps for each in own} == {36, 54, 60, 120}
+    assert [each.settings.lr_final for each in own].count(BASE.lr_final) == 1
+    assert {each.settings.timesteps.name for each in own} == {"uniform"}
+    assert [each.name for each in contestants if each.role == "density"] == [
+        f"{CELLS} + annealing, 60 steps",
+        f"{CLOSED_FORM} + {CELLS}, 60 steps",
+    ]
     assert [each.name for each in contestants if each.role == "control"] == ["uniform"]
     standard = standard_contestants(BASE, unknown(), pilot_steps=10)
     annealed = [{each.name for each in some if each.role == "annealed"} for some in (standard, contestants)]
@@ -85,6 +99,8 @@ def test_the_race_and_its_cost(tmp_path, monkeypatch):
     assert any(line.startswith("learning rates: base 0.00") for line in told)
     assert any("the network corrects that denoiser" in line for line in told)
     assert set(race_dry_run(plan, store, Rows(rows.path), contestant_set="pilot-free").values()) == {(0.0, 0.0)}
+    # Whatever rate the control races at, the target is that of the plan's own.
+    assert provenance(result)["target_settings"] == plan.base.replace(seed=plan.target_seed).texts
     table = race_table(result)
     own = table[table["against"] == MATCHED]
     assert own["contestant"].unique().tolist() == [few[2]]
@@ -109,7 +125,7 @@ def test_the_rate_with_the_lowest_loss_at_the_end_is_chosen(free, monkeypatch):
     seeds = {run.settings.seed for its in runs.values() for run in its.values()}
     assert seeds == {plan.rate_seed}
     assert not seeds & {plan.target_seed, plan.pilot_seed, *range(plan.seeds)}
-    losses = {0.5: 0.3, 1.0: 0.2, 2.0: 0.1}
+    losses = {0.25: 0.4, 0.5: 0.3, 1.0: 0.2, 2.0: 0.1}
 
     def found(watch, run, rows):
         factor = round(run.settings.lr / plan.base.lr, 3)

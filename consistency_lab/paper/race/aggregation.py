@@ -13,6 +13,7 @@ from consistency_lab.paper.race.crossing import arrival
 from consistency_lab.paper.race.running import EVALUATIONS, Watch
 from consistency_lab.similarity.quality import GAUSSIAN, MEMORISER
 from consistency_lab.store.results import with_provenance
+from consistency_lab.training.settings import TrainingSettings
 
 SUSTAINED = 0.1  # of the control's run: how long a target must be held
 LOSS = "held-out loss"
@@ -36,7 +37,7 @@ def gathered(
     wanted: np.ndarray,
     references: dict[str, dict[str, float | None]],
     watch: Watch,
-    target_seed: int,
+    first: TrainingSettings,
 ) -> xr.Dataset:
     """The result of `race`: of runs by (contestant, seed) and the target pilot, as `recorded` gives them, and the wanted losses."""
     steps = sorted({step for run in (*runs.values(), pilot) for step in run["steps"]})
@@ -120,9 +121,10 @@ def gathered(
         data={"name": watch.images.name, "fingerprint": watch.images.fingerprint, "images": len(watch.images)},
         held_out={"name": watch.held_out.name, "images": len(watch.held_out)},
         watch=watch.facts,
-        target_seed=target_seed,
+        target_seed=first.init_seed,
+        target_settings=first.texts,
         sustained_steps=window,
-        target_rule=f"what {control.name!r} of seed {target_seed} had reached at the fractions of its {control.settings.steps} steps",
+        target_rule=f"what a run of `target_settings` had reached at the fractions of its {first.steps} steps",
         device=str(watch.device),
     )
 

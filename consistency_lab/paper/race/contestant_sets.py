@@ -16,7 +16,7 @@ from consistency_lab.training.settings import TrainingSettings
 
 ANNEALED_TO = 0.1  # where MDLRC's rate ends too, so that linear decay is its matched control
 CENTERS = (0.1, 0.3, 0.5, 0.7, 0.9)
-CLOSED_FORM, EDM, MUON = "closed form", "EDM", "Muon"
+BASE, CLOSED_FORM, EDM, MUON = "base", "closed form", "EDM", "Muon"
 FOLLOWING, FIXED = "recipe, followed density", "recipe, fixed density"
 MEASURED, CONSTANT, SHUFFLED = f"{FOLLOWING}, measured momentum", f"{FOLLOWING}, constant rate", "shuffled findings"
 # The exponent of the followed density was chosen on three seeds of the digits that no race has (3000 to 3002): the target fell after 326
@@ -28,14 +28,15 @@ OURS: Mapping[str, Mapping[str, object]] = {
     "recipe, other objective, exponent 0.5": {"draws": "objective", "exponent": 0.5},
     "recipe, other objective, exponent 1": {"draws": "objective"},
 }
-_SEVERAL = (FOLLOWING, FIXED, "loss second moment, 50 cells")
+CELLS = "loss second moment, 50 cells"  # the density of others that was fastest on both sets
+_SEVERAL = (FOLLOWING, FIXED, CELLS)
 
 _DENSITIES: Mapping[str, Mapping[str, object]] = {
     "EDM log-normal": {"timesteps": "edm_lognormal"},
     "logit-normal": {"timesteps": "logit_normal"},
     "SpeeD": {"timesteps": "speed", "weighting": "speed"},
     "loss second moment": {"timesteps": "loss_second_moment"},
-    "loss second moment, 50 cells": {"timesteps": "loss_second_moment(cells=50, floor=0.1)"},
+    CELLS: {"timesteps": "loss_second_moment(cells=50, floor=0.1)"},
     "min-SNR": {"weighting": "min-snr"},
     "P2": {"weighting": "p2"},
 }
@@ -131,27 +132,36 @@ def pilot_free_contestants(
     """A recipe from the moments of the set alone, and what each of its parts is worth.
 
     Every optimizer and preconditioning runs with the recipe's draws and, as their matched control, with uniform times; the draws also run
-    without either. All but the control share the recipe's annealing.
+    without either. That of the recipe runs as often as the other controls: at all lengths, and at a constant rate. The draws of others
+    that were fastest run with the recipe's preconditioning and without. All share the recipe's annealing where nothing else is said.
 
     Args:
         base: uniform times at a constant rate.
         free: `Recipe.from_images` of the set, for ``base``.
-        rates: of `families_of`, name -> learning rate; the base's own where a name is not there.
+        rates: of `BASE` and `families_of`, name -> learning rate; the base's own where a name is not there.
         horizons, length: as in `standard_contestants`.
         muon: with Muon among the optimizers.
     """
     draws, annealing = ({key: free.changes[key]} for key in ("timesteps", "lr_final"))
+    base = base.replace(lr=rates.get(BASE, base.lr))
     annealed = base.replace(**annealing)
     at, several = [length], sorted({min(*horizons, length), length})
     contestants = _controls(base, annealed, horizons, length)
     contestants += at_horizons(Contestant("followed draws", annealed.replace(**draws), "ablation"), at)
+    cells = _DENSITIES[CELLS]
+    contestants += at_horizons(Contestant(f"{CELLS} + annealing", annealed.replace(**cells), "density"), at)
     for name, changes in families_of(free, muon=muon).items():
         own = annealed.replace(**changes, lr=rates.get(name, base.lr))
         both, matched = f"{name} + followed draws", f"{name}, uniform"
         ours = Contestant(both, own.replace(**draws), "recipe" if name == CLOSED_FORM else "ablation", matched=matched)
         contestants += at_horizons(ours, several if CLOSED_FORM in name else at)
-        contestants += at_horizons(Contestant(matched, own, "matched"), several if CLOSED_FORM in name else at)
+        lengths = sorted({*horizons, length}) if name == CLOSED_FORM else several if CLOSED_FORM in name else at
+        contestants += at_horizons(Contestant(matched, own, "matched"), lengths)
         if name == CLOSED_FORM:
+            constant = own.replace(lr_final=base.lr_final)  # its length is of no matter
+            contestants.append(Contestant(f"{matched}, constant rate", constant, "matched", entry=matched))
+            theirs = Contestant(f"{name} + {CELLS}", own.replace(**cells), "density", matched=matched)
+            contestants += at_horizons(theirs, at)
             more = {
                 f"{both}, constant rate": ours.settings.replace(lr_final=base.lr_final),
                 f"{both}, MDLRC": ours.settings.replace(momentum="mdlrc", lr_final=base.lr_final),

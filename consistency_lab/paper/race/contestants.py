@@ -43,7 +43,7 @@ class Contestant:
         settings: of its runs; the race sets the seed.
         role: one of `ROLES`. Speed-ups are taken against the fastest of each controlling role.
         entry: contestants of one entry are one idea at several lengths of run; its own name where it is alone.
-        matched: the entry of its own control, alike in optimizer, preconditioning and annealing, with uniform times; "" where it has none.
+        matched: the entry of its own control, alike in optimizer and preconditioning, with uniform times; "" where it has none.
         pilot_steps: steps that were spent on the same set to find its recipe.
         pilot_seconds: time that was spent on it, of those steps and of the probes.
     """

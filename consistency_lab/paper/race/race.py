@@ -28,6 +28,7 @@ from consistency_lab.paper.rows import Rows
 from consistency_lab.similarity.quality import GAUSSIAN, MEAN, MEMORISER, TRAINING_IMAGES, reference_samples
 from consistency_lab.studies.executors import Executor, executor_of
 from consistency_lab.training.processes import refuse_several
+from consistency_lab.training.settings import TrainingSettings
 
 TARGETS = (
     0.3,
@@ -45,6 +46,7 @@ def race(
     *,
     seeds: Sequence[int] = range(5),
     target_seed: int = 1000,
+    target_settings: TrainingSettings | None = None,
     targets: Sequence[float] = TARGETS,
     followed: int = 0,
     workers: int | None = None,
@@ -59,7 +61,8 @@ def race(
         watch: what all are measured by.
         rows: where finished runs and evaluations are stored; a stopped race resumes.
         seeds: of the runs.
-        target_seed: of the target pilot, none of the race's.
+        target_seed, target_settings: of the target pilot: a seed that is none of the race's; settings, by default those of the control,
+            with uniform times at a constant rate.
         targets: fractions of the pilot's run; the last is the one that matters.
         followed: seeds, the first ones, of which controls, recipes and the paper's make samples at every evaluation; all others make
             theirs at the last.
@@ -81,7 +84,7 @@ def race(
     refuse_several("a race is run")
     control = _check(contestants, watch, seeds, target_seed, targets)
     references = _references(watch, rows)
-    first = RaceRun("target pilot", control.settings.replace(seed=target_seed))
+    first = RaceRun("target pilot", (target_settings or control.settings).replace(seed=target_seed))
     shown = [each.settings for each in contestants if each.role in FOLLOWED]
     planned = {
         seed: [
@@ -96,10 +99,10 @@ def race(
         assert pilot is not None  # it is the first of the planned runs
         if pilot["diverged_at"] is not None:
             raise UserError("the target pilot diverged, so there is no target; lower the learning rate of the control.")
-        at = [fraction * control.settings.steps for fraction in targets]
+        at = [fraction * first.settings.steps for fraction in targets]
         wanted = np.interp(at, pilot["steps"], np.array(pilot["loss"], dtype=np.float64))
         runs = {(run.name, seed): recorded(watch, run, rows) for seed in done for run in planned[seed]}
-        return gathered(contestants, control, done, runs, pilot, targets, wanted, references, watch, target_seed)  # type: ignore[arg-type]
+        return gathered(contestants, control, done, runs, pilot, targets, wanted, references, watch, first.settings)  # type: ignore[arg-type]
 
     def after() -> None:
         """Tell what there is whenever one more seed is complete."""

@@ -17,6 +17,7 @@ from consistency_lab.devices import measuring
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
 from consistency_lab.paper.race.contestant_sets import (
+    BASE,
     FIXED,
     FOLLOWING,
     center_contestants,
@@ -41,6 +42,7 @@ from consistency_lab.training.train import build_denoiser, training_spec
 
 CONTESTANT_SETS = ("standard", "pilot-free", "centers")
 RATES = (
+    0.25,
     0.5,
     1.0,
     2.0,
@@ -142,9 +144,9 @@ def free_recipe(plan: RacePlan, images: ImageSet) -> Recipe:
 def rate_runs(plan: RacePlan, free: Recipe) -> dict[str, dict[float, RaceRun]]:
     """The runs that learning rates are chosen by: name of a family -> rate -> run, uniform times at a constant rate.
 
-    The base itself is among them, to show whether its rate is the best of the three; a race keeps it, since targets rest on it.
+    The base itself is among them: controls race at the best rate too. The targets stay those of the base as it is.
     """
-    families: dict[str, dict[str, object]] = {"base": {}, **families_of(free, muon=plan.muon)}
+    families: dict[str, dict[str, object]] = {BASE: {}, **families_of(free, muon=plan.muon)}
     return {
         name: {
             factor * plan.base.lr: RaceRun(
@@ -234,8 +236,8 @@ def run_race(
         found = findings(images, plan.pilot, rows, place, where)
         say("training {:.1f} s, probes {:.1f} s".format(*found.seconds))
     contestants = race_contestants(plan, contestant_set, found, foreign, free, rates)
-    options = {"seeds": range(plan.seeds), "target_seed": plan.target_seed, "targets": plan.targets}
-    more = {"followed": plan.followed, "executor": where, "live": live, "say": say}
+    options = {"seeds": range(plan.seeds), "target_seed": plan.target_seed, "target_settings": plan.base}
+    more = {"targets": plan.targets, "followed": plan.followed, "executor": where, "live": live, "say": say}
     return race(contestants, watch, rows, **options, **more)  # type: ignore[arg-type]
 
 
@@ -282,8 +284,7 @@ def race_dry_run(
     if contestant_set == "standard" and not row:
         training = step_of(plan.pilot) * plan.pilot_steps
         cost["pilot"] = (training, 2 * training)
-    control = contestants[0]
-    planned = {"target pilot": [RaceRun("target pilot", control.settings.replace(seed=plan.target_seed))]}
+    planned = {"target pilot": [RaceRun("target pilot", plan.base.replace(seed=plan.target_seed))]}
     if trials:
         planned["learning rates"] = trials
     for each in contestants:
