@@ -26,7 +26,7 @@ from shipped import pairs
 
 from consistency_lab.intervals import interval_of
 from consistency_lab.paper.plots import frames
-from consistency_lab.paper.race.table import AGAINST, MATCHED, race_table
+from consistency_lab.paper.race.table import AGAINST, MATCHED, finals_table, race_table
 from consistency_lab.store.atomic import atomic_write
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -145,9 +145,9 @@ class Findings:
         lines = []
         for key, claim in CLAIMS.items():
             line = {"claim": f"[{claim.said}](#{key})", "by": claim.source}
-            for preset, name in zip(_sets_of(claim), SETS.values(), strict=True):
+            for preset, name in _sets_of(claim).items():
                 parts = self.parts(claim, preset)
-                line[name] = verdict(parts) if parts else NOT_MEASURED
+                line[name.split(",")[0]] = verdict(parts) if parts else NOT_MEASURED
             lines.append(line)
         return in_markdown(pd.DataFrame(lines))
 
@@ -290,11 +290,9 @@ class Findings:
             by, first = own.set_index("against"), own.iloc[0]
             line = {"contestant": f"**{name}**" if name == FREE else str(name)}
             line["steps"] = f"{'> ' if first['censored'] else ''}{first['crossing']:.0f}"
-            for against in GOALS:
-                for unit, prefix in (("steps", ""), ("seconds", "seconds_")):
-                    line[f"sooner than {against}, {unit}"] = (
-                        _times(by.loc[against], prefix) if against in by.index else ""
-                    )
+            for against in (*GOALS, AGAINST["density"]):
+                line[f"sooner than {against}"] = _times(by.loc[against]) if against in by.index else ""
+            line["Frechet at its end"] = self.frechet(preset, str(first["contestant"]))
             lines.append(line)
         return in_markdown(pd.DataFrame(lines))
 
@@ -306,10 +304,7 @@ class Findings:
                 line = {"times sooner than": f"{against}, in {unit}", "goal": f"{goal:g}"}
                 for preset, label in self.free_races().items():
                     row = self._free(preset).loc[against]
-                    found = interval_of(row, f"{prefix}speedup")
-                    reached = "reached" if found.estimate >= goal else "missed"
-                    unsure = ", its interval holds the goal" if found.low < goal <= found.high else ""
-                    line[label] = f"{_times(row, prefix)}: {reached}{unsure}"
+                    line[label] = f"{_times(row, prefix)}: {_reached(row, prefix, goal)}"
                 lines.append(line)
         return in_markdown(pd.DataFrame(lines))
 
@@ -318,6 +313,32 @@ class Findings:
         return {
             p: label for p, label in FREE_RACED.items() if (self.sources[p].folder / p / "race-pilot-free.nc").is_file()
         }
+
+    def frechet(self, preset: str, contestant: str, contestants: str = "pilot-free") -> str:
+        """Of the samples at the end of the runs of a contestant."""
+        finals = finals_table(self.sources[preset].race(contestants)).set_index("contestant")
+        return ends(interval_of(finals.loc[contestant], "frechet"), 1)
+
+    def beside(self, first: str, second: str, seconds: bool = False) -> str:
+        """How many times as fast as another entry one is in the race without a pilot, on every set that has both."""
+        told = []
+        for preset, label in self.free_races().items():
+            source = self.sources[preset]
+            with contextlib.suppress(frames.MissingRows):
+                names = [entry(source, name, "pilot-free") for name in (first, second)]
+                told.append(f"{ends(ratio(source, *names, 'pilot-free', seconds), 2)} on {label.replace(',', ' at')}")
+        return listed(told)
+
+    def reached(self, preset: str) -> str:
+        """From which target on the recipe of the standard race is as fast as it was to be, against both controls."""
+        rows = self.drawn(preset, "speedup_curve").figures[""][1]
+        own = rows[rows["contestant"].str.startswith("recipe") & rows["qualified"] & rows["against"].isin(GOALS)]
+        good = {
+            fraction: all(_reached(row, "", GOALS[row["against"]]).startswith("reached") for _, row in part.iterrows())
+            for fraction, part in own.groupby("fraction")
+        }
+        first = next((at for at in good if all(fine for later, fine in good.items() if later >= at)), None)
+        return "at no target" if first is None else f"from the target {first:g} on"
 
     def sooner(self, entry: str, kind: str, seconds: bool = False) -> str:
         """An entry of the race without a pilot against a kind of control, on every set: ``1.8 [1.7, 1.9] on digits, 8x8 and ...``."""
@@ -436,7 +457,20 @@ def _distances(row: dict[str, Any] | None) -> str:
     return "" if row is None else f"{row['mse_median_distance']:.3f}; {row['mse_distance']:.3f}"
 
 
+def _reached(row: pd.Series, prefix: str, goal: float) -> str:
+    """Whether a speed-up is as large as it was to be; a bound on one side tells what lies on the other alone."""
+    found, bound = interval_of(row, f"{prefix}speedup"), row[f"{prefix}bound"]
+    if bound == "unknown":
+        return "unknown"
+    enough = bool(found.estimate >= goal)
+    if bound:
+        return {("at least", True): "reached", ("at most", False): "missed"}.get((bound, enough), "not told")
+    return f"{'reached' if enough else 'missed'}{', its interval holds the goal' if found.low < goal <= found.high else ''}"
+
+
 def _times(row: pd.Series, prefix: str = "") -> str:
+    if row[f"{prefix}bound"] == "unknown":
+        return "unknown"
     bound = {"at most": "≤ ", "at least": "≥ "}.get(row[f"{prefix}bound"])
     own = interval_of(row, f"{prefix}speedup")
     return f"{bound}{own[0]:.2f}" if bound else ends(own, 2)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -59,6 +61,17 @@ class MakeRecipe(DryRun):
                     f"{path} is a result of kind {kind!r}; a recipe follows difficulty, landscape and curvature."
                 )
             by_kind[kind].append(result)
+        options: dict[str, Any] = {
+            "draws": self.draws,
+            "density": self.density,
+            "exponent": self.exponent,
+            "measured_momentum": self.measured_momentum,
+        }
+        if not results and (given := [name for name, value in options.items() if value != getattr(type(self), name)]):
+            named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise UserError(
+                f"{named}: that is for findings of a pilot, and there are none; give their files, or leave it out."
+            )
         images = training_images(self.data, self.data_dir)
         if results and images is not None:
             raise UserError("a recipe follows findings of a pilot, or --data; leave one of the two out.")
@@ -70,15 +83,12 @@ class MakeRecipe(DryRun):
             raise UserError("a recipe needs one difficulty result and at most one curvature.")
         else:
             curvature = by_kind["curvature"][0] if by_kind["curvature"] else None
-            options: dict[str, Any] = {
-                "draws": self.draws,
-                "density": self.density,
-                "exponent": self.exponent,
-                "measured_momentum": self.measured_momentum,
-                "settings": self.settings,
-            }
             recipe = Recipe.from_findings(
-                by_kind["difficulty"][0], by_kind["landscape"] or None, curvature=curvature, **options
+                by_kind["difficulty"][0],
+                by_kind["landscape"] or None,
+                curvature=curvature,
+                settings=self.settings,
+                **options,
             )
         self.say({"reasons": list(recipe.reasons), "changes": recipe.changes, "out": self.out})
         if not self.dry_run:
@@ -111,6 +121,7 @@ class Race(SideBySide):
 
     def run(self) -> None:
         from consistency_lab.devices import resolve_device
+        from consistency_lab.paper.race.recipe_consistency import what_is_learnt_cost
         from consistency_lab.paper.race.study import race_dry_run, race_recipes, run_race
         from consistency_lab.paper.rows import Rows
         from consistency_lab.presets import race_plan
@@ -129,8 +140,13 @@ class Race(SideBySide):
             "foreign": foreign,
             "device": resolve_device(self.device),
         }
+        if self.consistency and (self.contestants != "standard" or self.recipes):
+            raise UserError("--consistency is no race: it takes neither --contestants nor --recipes; leave them out.")
         if self.dry_run:
-            self.say(cost_facts(race_dry_run(plan, store, rows, **options)))
+            cost: Callable[..., dict[str, tuple[float, float]]] = partial(race_dry_run, **options)
+            if self.consistency:
+                cost = partial(what_is_learnt_cost, device=options["device"])
+            self.say(cost_facts(cost(plan, store, rows)))
             return
         store.check()
         ensure_writable(folder)

@@ -128,3 +128,31 @@ def test_race_beforehand_and_itself(tmp_path, monkeypatch, capsys):
     for options, message in ((["--force"], "no --force"), (recipe, "race no recipes of others")):
         assert main(["race", *common, *options]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_options_that_would_do_nothing_are_refused(tmp_path, capsys):
+    out = ["--out", str(tmp_path / "recipe.json")]
+    ways = (["--density", "followed"], ["--exponent", "3", "--draws", "objective"], ["--measured-momentum"])
+    for options in ways:
+        for data in ([], ["--data", "digits"]):
+            assert main(["recipe", *data, *options, *out]) == 2
+            assert "that is for findings of a pilot" in capsys.readouterr().err
+    assert not (tmp_path / "recipe.json").exists()
+    recipe = tmp_path / "elsewhere.json"
+    Recipe.paper().save(recipe)
+    for options in (["--contestants", "centers"], ["--recipes", str(recipe)]):
+        assert main(["race", "--consistency", *options, "--dry-run"]) == 2
+        assert "takes neither --contestants nor --recipes" in capsys.readouterr().err
+
+
+def test_the_cost_of_asking_what_is_learnt(tmp_path, capsys, monkeypatch):
+    for place in ("consistency_lab.studies.cost", "consistency_lab.paper.race.recipe_consistency"):
+        monkeypatch.setattr(f"{place}.seconds_per_step", lambda *told: 1.0)
+    monkeypatch.setattr(cost, "seconds_per_image", lambda *told: 0.01)
+    common = ["--store", str(tmp_path / "runs"), "--out", str(tmp_path / "figures"), "--device", "cpu"]
+    assert main(["race", "--consistency", "--dry-run", "--json", *common]) == 0
+    jobs = json.loads(capsys.readouterr().out)["jobs"]
+    kinds = ("uniform", "uniform, annealed", "recipe")
+    assert set(jobs) == {"pilot", *(f"{kind}-s{seed}" for kind in kinds for seed in range(4))}
+    assert all(each["training"] > 0 for each in jobs.values())
+    assert not (tmp_path / "runs").exists()
