@@ -16,7 +16,7 @@ from consistency_lab.paper.race.contestant_sets import (
     standard_contestants,
 )
 from consistency_lab.paper.race.findings import unknown
-from consistency_lab.paper.race.study import RATES, chosen_rates, race_contestants, race_dry_run, rate_runs, run_race
+from consistency_lab.paper.race.study import MOST_RATES, RATES, race_contestants, race_dry_run, rates_of, run_race
 from consistency_lab.paper.race.table import AGAINST, MATCHED, race_table
 from consistency_lab.paper.rows import Rows
 from consistency_lab.presets import race_plan
@@ -114,25 +114,49 @@ def test_the_race_and_its_cost(tmp_path, monkeypatch):
         run_race(plan, store, rows, contestant_set="pilot-free", foreign={"x": Recipe.paper()})
 
 
-def test_the_rate_with_the_lowest_loss_at_the_end_is_chosen(free, monkeypatch):
-    plan = dataclasses.replace(small(), muon=True)
-    runs = rate_runs(plan, free)
-    assert set(runs) == {"base", CLOSED_FORM, EDM, MUON, f"{MUON}, {CLOSED_FORM}"}
+def test_the_rate_that_reaches_the_target_first_is_chosen(free, monkeypatch):
+    """The lowest or the highest is not, before the next one beyond it has been tried too."""
+    plan, watch = dataclasses.replace(small(), muon=True), object()
+    families = ("base", CLOSED_FORM, EDM, MUON, f"{MUON}, {CLOSED_FORM}")
+    pilot, *trials = rates_of(plan, free, None, None)[0]
+    assert pilot.settings == plan.base.replace(seed=plan.target_seed)
+    assert [run.name for run in trials] == [
+        f"{name} at {factor:g} of the rate" for name in families for factor in RATES
+    ]
+    assert {run.settings.seed for run in trials} == {plan.rate_seed}
+    assert not {plan.rate_seed} & {plan.target_seed, plan.pilot_seed, *range(plan.seeds)}
     without = dataclasses.replace(plan, muon=False)
-    assert set(rate_runs(without, free)) == {"base", CLOSED_FORM, EDM}
+    assert len(rates_of(without, free, None, None)[0]) == 1 + 3 * len(RATES)
     assert not any(MUON in each.name for each in race_contestants(without, "pilot-free", unknown(), free=free))
-    assert list(runs[EDM]) == [factor * plan.base.lr for factor in RATES]
-    seeds = {run.settings.seed for its in runs.values() for run in its.values()}
-    assert seeds == {plan.rate_seed}
-    assert not seeds & {plan.target_seed, plan.pilot_seed, *range(plan.seeds)}
-    losses = {0.25: 0.4, 0.5: 0.3, 1.0: 0.2, 2.0: 0.1}
 
-    def found(watch, run, rows):
+    # The target, at 18 of 30 steps of the pilot, is 0.6. The faster, the sooner, up to four times the rate.
+    curves = {0.5: [1, 0.7, 0.65], 1.0: [1, 0.5, 0.4], 2.0: [0.9, 0.4, 0.35], 4.0: [0.5, 0.4, 0.38]}
+    slow = {0.5: [1, 0.9, 0.85], 1.0: [1, 0.9, 0.8], 2.0: [1, 0.9, 0.9]}  # who never arrives is judged by its end
+    known, asked = set(RATES), []
+
+    def found(_, run, rows):
+        if run.settings.seed == plan.target_seed:
+            return {"steps": [10, 20, 30], "loss": [1.4, 0.4, 0.3], "diverged_at": None}
         factor = round(run.settings.lr / plan.base.lr, 3)
-        diverged = 3 if factor == 2.0 and run.name.startswith(MUON) else None
-        return {"loss": [1.0, losses[factor]], "diverged_at": diverged}
+        if factor not in known:
+            return None
+        asked.append(factor)
+        loss = (slow if run.name.startswith(f"{MUON} at") else curves).get(factor, [0.1, 0.1, 0.1])
+        return {"steps": [10, 20, 30], "loss": loss, "diverged_at": 3 if factor == 8 else None}
 
     monkeypatch.setattr(study, "recorded", found)
-    rates = chosen_rates(None, runs, None)
-    assert rates["base"] == rates[EDM] == 2 * plan.base.lr
-    assert rates[MUON] == plan.base.lr
+    for beyond in (4, 8):
+        missing, rates = rates_of(plan, free, watch, None)
+        assert [run.name for run in missing] == [
+            f"{name} at {beyond:g} of the rate" for name in families if name != MUON
+        ]
+        assert not rates
+        known.add(beyond)
+    missing, rates = rates_of(plan, free, watch, None)
+    assert not missing
+    assert rates == {name: plan.base.lr * (1 if name == MUON else 4) for name in families}
+    known.update(2.0**k for k in range(20))
+    curves.update({2.0**k: [0.5 - k / 100, 0.1, 0.1] for k in range(2, 20)})
+    curves[8.0] = [0.1, 0.1, 0.1]
+    rates_of(plan, free, watch, None)
+    assert max(asked) <= 2.0 ** (MOST_RATES - 1)

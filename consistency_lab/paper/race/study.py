@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import xarray as xr
 
@@ -16,6 +18,7 @@ from consistency_lab.data.sources import load_images
 from consistency_lab.devices import measuring
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
+from consistency_lab.paper.race.aggregation import SUSTAINED
 from consistency_lab.paper.race.contestant_sets import (
     BASE,
     FIXED,
@@ -27,6 +30,7 @@ from consistency_lab.paper.race.contestant_sets import (
     standard_contestants,
 )
 from consistency_lab.paper.race.contestants import Contestant
+from consistency_lab.paper.race.crossing import arrival
 from consistency_lab.paper.race.findings import Findings, findings, findings_spec, from_row, unknown
 from consistency_lab.paper.race.parallel_runs import run_all
 from consistency_lab.paper.race.race import FOLLOWED, TARGETS, Live, race
@@ -41,12 +45,8 @@ from consistency_lab.training.settings import TrainingSettings
 from consistency_lab.training.train import build_denoiser, training_spec
 
 CONTESTANT_SETS = ("standard", "pilot-free", "centers")
-RATES = (
-    0.25,
-    0.5,
-    1.0,
-    2.0,
-)  # in units of the base's: what each optimizer and preconditioning is tried at, on a seed that no race has
+RATES = (0.5, 1.0, 2.0)  # in units of the base's: what each optimizer and preconditioning is tried at first
+MOST_RATES = 7  # that one of them is tried at, while the best is the lowest or the highest
 _TIMED = 64  # images of a timed forward pass
 
 
@@ -141,34 +141,60 @@ def free_recipe(plan: RacePlan, images: ImageSet) -> Recipe:
     return Recipe.from_images(images, settings=plan.base)
 
 
-def rate_runs(plan: RacePlan, free: Recipe) -> dict[str, dict[float, RaceRun]]:
-    """The runs that learning rates are chosen by: name of a family -> rate -> run, uniform times at a constant rate.
+def rates_of(plan: RacePlan, free: Recipe, watch: Watch | None, rows: Rows) -> tuple[list[RaceRun], dict[str, float]]:
+    """What is still to be run before learning rates can be chosen, and, where nothing is, the rates by name of `BASE` and of `families_of`.
 
-    The base itself is among them: controls race at the best rate too. The targets stay those of the base as it is.
+    One rule for all, the controls too: of runs with uniform times at a constant rate, on a seed that no race has, the one that reaches the
+    last target first; of those that never do, the one with the lowest loss at its end. Where the lowest or the highest rate is the best,
+    the next one beyond it is tried as well. The targets stay those of the base as it is.
+
+    Args:
+        watch: None where nothing has been run yet.
     """
+    pilot = _target_pilot(plan)
     families: dict[str, dict[str, object]] = {BASE: {}, **families_of(free, muon=plan.muon)}
-    return {
-        name: {
-            factor * plan.base.lr: RaceRun(
-                f"{name} at {factor:g} of the rate",
-                plan.base.replace(**changes, lr=factor * plan.base.lr, seed=plan.rate_seed),
-            )
-            for factor in RATES
-        }
-        for name, changes in families.items()
-    }
+
+    def at(name: str, factor: float) -> RaceRun:
+        settings = plan.base.replace(**families[name], lr=factor * plan.base.lr, seed=plan.rate_seed)
+        return RaceRun(f"{name} at {factor:g} of the rate", settings)
+
+    def found(run: RaceRun) -> dict[str, Any] | None:
+        return None if watch is None else recorded(watch, run, rows)
+
+    missing = [run for run in (pilot, *(at(name, factor) for name in families for factor in RATES)) if not found(run)]
+    if missing:
+        return missing, {}
+    known = found(pilot)
+    assert known is not None
+    target = float(np.interp(plan.targets[-1] * plan.base.steps, known["steps"], np.array(known["loss"], dtype=float)))
+
+    def haste_of(run: RaceRun) -> tuple[bool, float, float]:
+        its = found(run)
+        assert its is not None
+        losses, diverged = np.array(its["loss"], dtype=float), its["diverged_at"] is not None
+        window = SUSTAINED * plan.base.steps
+        arrived = arrival(its["steps"], losses, target, window, run.settings.steps, diverged)
+        end = math.inf if diverged or not len(losses) else float(losses[-1])
+        return (True, 0.0, end) if arrived.censored else (False, arrived.at, end)
+
+    rates = {}
+    for name in families:
+        tried = {factor: haste_of(at(name, factor)) for factor in RATES}
+        while True:
+            best = min(tried, key=lambda factor: tried[factor])
+            beyond = {min(tried): best / 2, max(tried): best * 2}.get(best)
+            if beyond is None or len(tried) == MOST_RATES:
+                break
+            if not found(at(name, beyond)):
+                missing.append(at(name, beyond))
+                break
+            tried[beyond] = haste_of(at(name, beyond))
+        rates[name] = best * plan.base.lr
+    return missing, {} if missing else rates
 
 
-def chosen_rates(watch: Watch, runs: Mapping[str, Mapping[float, RaceRun]], rows: Rows) -> dict[str, float]:
-    """Of each family the rate with the lowest loss at the end of its run; one that diverged has none."""
-
-    def end(run: RaceRun) -> float:
-        found = recorded(watch, run, rows)
-        assert found is not None  # they have been run
-        last = found["loss"][-1] if found["diverged_at"] is None else None
-        return math.inf if last is None else float(last)
-
-    return {name: min(its, key=lambda rate: end(its[rate])) for name, its in runs.items()}
+def _target_pilot(plan: RacePlan) -> RaceRun:
+    return RaceRun("target pilot", plan.base.replace(seed=plan.target_seed))
 
 
 def race_recipes(plan: RacePlan, rows: Rows, device: torch.device | None = None) -> dict[str, Recipe]:
@@ -227,9 +253,11 @@ def run_race(
         free = free_recipe(plan, images)
         for reason in free.reasons:
             say(reason)
-        tried = rate_runs(plan, free)
-        run_all(watch, [run for its in tried.values() for run in its.values()], rows, where, say=say)
-        rates = chosen_rates(watch, tried, rows)
+        while True:
+            missing, rates = rates_of(plan, free, watch, rows)
+            if not missing:
+                break
+            run_all(watch, missing, rows, where, say=say)
         say("learning rates: " + ", ".join(f"{name} {rate:g}" for name, rate in rates.items()))
     if contestant_set == "standard":
         say(f"pilot of {plan.pilot_steps} steps and its findings")
@@ -263,10 +291,7 @@ def race_dry_run(
     # Rows are known by the classifier's facts among others; where there are rows there has been a classifier.
     watch = _watch(plan, whole, images, held_out, store, place) if len(rows) else None
     free = free_recipe(plan, images) if contestant_set == "pilot-free" else None
-    tried = rate_runs(plan, free) if free else {}
-    trials = [run for its in tried.values() for run in its.values()]
-    settled = watch is not None and all(recorded(watch, run, rows) is not None for run in trials)
-    rates = chosen_rates(watch, tried, rows) if watch is not None and settled else {}
+    trials, rates = rates_of(plan, free, watch, rows) if free else ([], {})
     known = from_row(row) if row else unknown()
     contestants = race_contestants(plan, contestant_set, known, foreign, free, rates)
     per_step: dict[TrainingSettings, float] = {}
@@ -284,9 +309,9 @@ def race_dry_run(
     if contestant_set == "standard" and not row:
         training = step_of(plan.pilot) * plan.pilot_steps
         cost["pilot"] = (training, 2 * training)
-    planned = {"target pilot": [RaceRun("target pilot", plan.base.replace(seed=plan.target_seed))]}
+    planned = {"target pilot": [_target_pilot(plan)]}
     if trials:
-        planned["learning rates"] = trials
+        planned["learning rates"] = [run for run in trials if run != _target_pilot(plan)]
     for each in contestants:
         follow = each.role in FOLLOWED
         planned[each.name] = [
