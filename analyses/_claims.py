@@ -337,8 +337,8 @@ CLAIMS = {
     "architecture": Claim(
         "The architecture does not matter.",
         PAPER,
-        f"contradicted where a permutation of the labels tells every two architectures apart (p ≤ {LEVEL}), undecided otherwise: that no "
-        "test tells them apart would confirm nothing",
+        f"contradicted where a permutation of the labels tells every two architectures apart (p ≤ {LEVEL}; of 4 and 4 models none is below "
+        "0.029), undecided otherwise: that no test tells them apart would confirm nothing",
         "exchange of the labels: what seeds alone do",
         _any_architecture,
         "consistency_table",
