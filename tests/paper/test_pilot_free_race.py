@@ -52,7 +52,11 @@ def test_every_optimizer_and_preconditioning_has_a_control_that_differs_in_its_d
     assert by_name[f"{CLOSED_FORM}, uniform, 60 steps"].settings.lr == 0.001
     assert by_name[f"{EDM}, uniform, 60 steps"].settings.lr == BASE.lr
     # Controls have the rate that is best for them, and the recipe's own control races as often as they do.
-    assert {each.settings.lr for each in contestants if each.role in ("control", "annealed")} == {0.004}
+    assert [each.settings.lr for each in contestants if each.role == "control"] == [0.004]
+    annealed = [(each.name, each.entry, each.settings.lr) for each in contestants if each.role == "annealed"]
+    assert {lr for _, _, lr in annealed} == {0.004, BASE.lr}  # the fastest at either counts
+    assert {entry for _, entry, _ in annealed} == {"uniform + annealing", "uniform + decay to .1"}
+    assert by_name[f"followed draws, 60 steps, rate {BASE.lr:g}"].entry == "followed draws"
     assert by_name["followed draws, 60 steps"].settings.lr == 0.004
     own = [each for each in contestants if each.entry == f"{CLOSED_FORM}, uniform"]
     assert {each.settings.steps for each in own} == {36, 54, 60, 120}
@@ -60,12 +64,12 @@ def test_every_optimizer_and_preconditioning_has_a_control_that_differs_in_its_d
     assert {each.settings.timesteps.name for each in own} == {"uniform"}
     assert [each.name for each in contestants if each.role == "density"] == [
         f"{CELLS} + annealing, 60 steps",
+        f"{CELLS} + annealing, 60 steps, rate {BASE.lr:g}",
         f"{CLOSED_FORM} + {CELLS}, 60 steps",
     ]
     assert [each.name for each in contestants if each.role == "control"] == ["uniform"]
     standard = standard_contestants(BASE, unknown(), pilot_steps=10)
-    annealed = [{each.name for each in some if each.role == "annealed"} for some in (standard, contestants)]
-    assert annealed[0] == annealed[1] != set()  # the fastest of as many
+    assert {each.name for each in standard if each.role == "annealed"} < {name for name, _, _ in annealed}
     assert by_name["followed draws, 60 steps"].settings.predicts == "eps"
     assert not any(each.pilot_steps or each.pilot_seconds for each in contestants)
     assert by_name[f"{CLOSED_FORM} + followed draws, MDLRC, 60 steps"].settings.momentum == "mdlrc"

@@ -8,6 +8,7 @@ remains is told apart one by one: densities, weightings, curricula beside their 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from consistency_lab.paper.race.contestants import Contestant, at_horizons, static_twins
 from consistency_lab.paper.race.findings import Findings
@@ -72,7 +73,7 @@ def standard_contestants(
     annealed = base.replace(**annealing)
     at, several = [length], sorted({min(*horizons, length), length})
     cost = {"pilot_steps": pilot_steps, "pilot_seconds": sum(found.seconds)}
-    contestants = _controls(base, annealed, horizons, length)
+    contestants = [Contestant("uniform", base, "control"), *_annealed(base, annealed, horizons, length)]
     for name, rule in {
         "MDLRC": "mdlrc",
         "beta decay only": "beta_decay_only",
@@ -99,13 +100,12 @@ def standard_contestants(
     return contestants
 
 
-def _controls(
+def _annealed(
     base: TrainingSettings, annealed: TrainingSettings, horizons: Sequence[float], length: float
 ) -> list[Contestant]:
-    """Uniform times at a constant rate, and with both annealings, at several lengths: the fastest of these counts."""
+    """Uniform times with both annealings, at several lengths: the fastest of these counts."""
     decay = base.replace(lr_final=ANNEALED_TO)
     return [
-        Contestant("uniform", base, "control"),
         *at_horizons(Contestant("uniform + annealing", annealed, "annealed"), horizons),
         *at_horizons(Contestant("uniform + decay to .1", decay, "annealed"), sorted({length, 1.0})),
     ]
@@ -133,7 +133,8 @@ def pilot_free_contestants(
 
     Every optimizer and preconditioning runs with the recipe's draws and, as their matched control, with uniform times; the draws also run
     without either. That of the recipe runs as often as the other controls: at all lengths, and at a constant rate. The draws of others
-    that were fastest run with the recipe's preconditioning and without. All share the recipe's annealing where nothing else is said.
+    that were fastest run with the recipe's preconditioning and without. Without it, whoever anneals or draws otherwise runs at the base's
+    own rate as well. All share the recipe's annealing where nothing else is said.
 
     Args:
         base: uniform times at a constant rate.
@@ -143,13 +144,19 @@ def pilot_free_contestants(
         muon: with Muon among the optimizers.
     """
     draws, annealing = ({key: free.changes[key]} for key in ("timesteps", "lr_final"))
-    base = base.replace(lr=rates.get(BASE, base.lr))
-    annealed = base.replace(**annealing)
-    at, several = [length], sorted({min(*horizons, length), length})
-    contestants = _controls(base, annealed, horizons, length)
-    contestants += at_horizons(Contestant("followed draws", annealed.replace(**draws), "ablation"), at)
     cells = _DENSITIES[CELLS]
-    contestants += at_horizons(Contestant(f"{CELLS} + annealing", annealed.replace(**cells), "density"), at)
+    at, several = [length], sorted({min(*horizons, length), length})
+    tuned = base.replace(lr=rates.get(BASE, base.lr))
+    annealed = tuned.replace(**annealing)
+    contestants = [Contestant("uniform", tuned, "control")]
+    for own in dict.fromkeys(
+        [tuned, base]
+    ):  # the best rate is that of a constant one; who anneals or draws otherwise may bear more
+        its = own.replace(**annealing)
+        made = _annealed(own, its, horizons, length)
+        made += at_horizons(Contestant("followed draws", its.replace(**draws), "ablation"), at)
+        made += at_horizons(Contestant(f"{CELLS} + annealing", its.replace(**cells), "density"), at)
+        contestants += made if own == tuned else [replace(c, name=f"{c.name}, rate {own.lr:g}") for c in made]
     for name, changes in families_of(free, muon=muon).items():
         own = annealed.replace(**changes, lr=rates.get(name, base.lr))
         both, matched = f"{name} + followed draws", f"{name}, uniform"
