@@ -16,8 +16,7 @@ from theory import beside_theory
 from consistency_lab.diffusion.schedule import SCHEDULES, Schedule
 from consistency_lab.intervals import Interval, interval_of
 from consistency_lab.paper.plots import frames
-from consistency_lab.paper.race.crossing import speedup
-from consistency_lab.paper.race.table import AGAINST, crossings, fastest, race_table
+from consistency_lab.paper.race.table import AGAINST, fastest, race_table, sooner
 from consistency_lab.presets import likeness_plan
 
 PAPER = "[Xu et al. 2024](https://arxiv.org/abs/2404.07946)"
@@ -265,7 +264,7 @@ def ratio(source: Source, first: str, second: str, contestants: str = "standard"
     """How many times sooner than the second contestant the first reached the last target."""
     race = source.race(contestants)
     at = float(race["target"].values[-1])
-    return Interval(*speedup(*(crossings(race, name, at, seconds) for name in (second, first)))[:3])
+    return Interval(*sooner(race, first, second, at, seconds=seconds)[:3])
 
 
 def entry(source: Source, name: str, contestants: str = "standard") -> str:

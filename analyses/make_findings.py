@@ -69,6 +69,7 @@ CONTESTANTS = {
     "**the other set's recipe, fixed**": "recipe from {foreign}-fixed",
     "recipe of shuffled findings, fixed": "shuffled findings",
 }
+IN_WORDS = {preset: label.replace(",", " at") for preset, label in FREE_RACED.items()}
 FREE = "closed form + followed draws"  # the entry of the recipe without a pilot
 # What a recipe was to reach: how many times sooner than which control, in steps and in seconds of training.
 GOALS = {AGAINST["control"]: 2.6, AGAINST["annealed"]: 1.5, MATCHED: 1.5}
@@ -137,7 +138,7 @@ class Findings:
                 with contextlib.suppress(frames.MissingRows):
                     own.rows(study)
                 for note in own.notes:
-                    found.setdefault(note, []).append(f"`{study}` of {FREE_RACED[preset].replace(',', ' at')}")
+                    found.setdefault(note, []).append(f"`{study}` of {IN_WORDS[preset]}")
         return "\n".join(f"* {', '.join(studies)}: {note}" for note, studies in found.items())
 
     def claims(self) -> str:
@@ -314,19 +315,23 @@ class Findings:
             p: label for p, label in FREE_RACED.items() if (self.sources[p].folder / p / "race-pilot-free.nc").is_file()
         }
 
-    def frechet(self, preset: str, contestant: str, contestants: str = "pilot-free") -> str:
-        """Of the samples at the end of the runs of a contestant."""
-        finals = finals_table(self.sources[preset].race(contestants)).set_index("contestant")
-        return ends(interval_of(finals.loc[contestant], "frechet"), 1)
+    @functools.cache  # noqa: B019
+    def finals(self, preset: str) -> pd.DataFrame:
+        """Of the race without a pilot."""
+        return finals_table(self.sources[preset].race("pilot-free")).set_index("contestant")
+
+    def frechet(self, preset: str, contestant: str) -> str:
+        """Of the samples at the end of the runs of a contestant of the race without a pilot."""
+        return ends(interval_of(self.finals(preset).loc[contestant], "frechet"), 1)
 
     def beside(self, first: str, second: str, seconds: bool = False) -> str:
         """How many times as fast as another entry one is in the race without a pilot, on every set that has both."""
         told = []
-        for preset, label in self.free_races().items():
+        for preset in self.free_races():
             source = self.sources[preset]
             with contextlib.suppress(frames.MissingRows):
                 names = [entry(source, name, "pilot-free") for name in (first, second)]
-                told.append(f"{ends(ratio(source, *names, 'pilot-free', seconds), 2)} on {label.replace(',', ' at')}")
+                told.append(f"{ends(ratio(source, *names, 'pilot-free', seconds), 2)} on {IN_WORDS[preset]}")
         return listed(told)
 
     def reached(self, preset: str) -> str:
@@ -341,13 +346,13 @@ class Findings:
         return "at no target" if first is None else f"from the target {first:g} on"
 
     def sooner(self, entry: str, kind: str, seconds: bool = False) -> str:
-        """An entry of the race without a pilot against a kind of control, on every set: ``1.8 [1.7, 1.9] on digits, 8x8 and ...``."""
+        """An entry of the race without a pilot against a kind of control, on every set: ``1.8 [1.7, 1.9] on digits at 8x8 and ...``."""
         against = {**AGAINST, "matched": MATCHED}[kind]
         told = []
-        for preset, label in self.free_races().items():
+        for preset in self.free_races():
             own = self._free(preset, entry)
             if against in own.index:
-                told.append(f"{_times(own.loc[against], 'seconds_' if seconds else '')} on {label.replace(',', ' at')}")
+                told.append(f"{_times(own.loc[against], 'seconds_' if seconds else '')} on {IN_WORDS[preset]}")
         return listed(told)
 
     def _free(self, preset: str, entry: str = FREE) -> pd.DataFrame:

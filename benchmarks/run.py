@@ -28,6 +28,8 @@ from typing import Any
 import numpy as np
 from render import write_page
 
+from consistency_lab.devices import processor_name
+
 HERE = Path(__file__).resolve().parent
 STEADY = 0.15  # of the median ratio: the width of the middle half of the ratios of a row that is settled
 
@@ -102,7 +104,7 @@ def measure(name: str, case: str, rounds: int, threads: int, earlier: Path | Non
         "difference": difference,
         "threads": threads,
         "date": date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} processors, {_processor()}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} processors, {processor_name()}",
         "versions": {each: metadata.version(each) for each in ("torch", "numpy", *getattr(row, "PACKAGES", ()))},
     }
 
@@ -122,14 +124,6 @@ def _spread(ratios: list[float]) -> float:
         return float("inf")
     low, _, high = quantiles(ratios, n=4)
     return (high - low) / median(ratios)
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
 
 
 def checkout(commit: str, folder: Path) -> Path:

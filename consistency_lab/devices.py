@@ -44,10 +44,15 @@ def machine_name(device: torch.device) -> str:
     """What computes there, for times that are to be compared: the GPU's name; the processor's with the threads that torch has."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
+    return f"{processor_name()}, threads: {torch.get_num_threads()}"
+
+
+def processor_name() -> str:
+    """What the processor calls itself; where that is not known, its architecture."""
     info = Path("/proc/cpuinfo")  # Linux alone has it, and platform knows no more than the architecture there
     lines = info.read_text("utf-8", errors="replace").splitlines() if info.is_file() else []
     models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return f"{next(models, platform.processor() or platform.machine())}, threads: {torch.get_num_threads()}"
+    return next(models, platform.processor() or platform.machine())
 
 
 def sent(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:

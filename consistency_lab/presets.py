@@ -105,18 +105,15 @@ _ZOO = {
 }
 
 
-_STUDIED = {
-    preset: _DATA[preset] for preset in ("digits", "fashion")
-}  # what models are trained on for one question alone
+# What models are trained on for one question alone, and the small U-Net of Fashion-MNIST that they are.
+_STUDIED = {preset: _DATA[preset] for preset in ("digits", "fashion")}
+_SMALL = {"network": "unet(width=8, multipliers=(1,2,4))", "batch": 32, "steps": 1500, "lr": 4e-3, "snapshots": 0}
 
 
 def _studied(preset: str) -> TrainingSettings:
     """One small network that predicts eps, in runs that are short enough for many families: what varies is varied from it."""
-    networks: dict[str, dict[str, object]] = {
-        "digits": {"network": "mlp", "steps": 1500},
-        "fashion": {"network": "unet(width=8, multipliers=(1,2,4))", "batch": 32, "steps": 1500, "lr": 4e-3},
-    }
-    return _ANNEALED.replace(snapshots=0, **networks[preset])
+    mlp = {"network": "mlp", "steps": 1500, "snapshots": 0}
+    return _ANNEALED.replace(**{"digits": mlp, "fashion": _SMALL}[preset])
 
 
 def likeness_plan(preset: str) -> LikenessPlan:
@@ -197,13 +194,12 @@ def origins_plan(preset: str) -> LikenessPlan:
 def guidance_plan(preset: str) -> LikenessPlan:
     """Class-conditional models over scales of guidance, beside unconditional ones. Raises `UserError` for an unknown preset."""
     data, held_out = _known(preset, _STUDIED)
-    families = {
-        name: _main_families(preset)[name] for name in {"digits": ("unet", "mlp"), "fashion": ("unet",)}[preset]
-    }
+    names = ("unet", "mlp") if preset == "digits" else ("unet",)
+    families = {name: _main_families(preset)[name] for name in names}
     families |= {f"{name}, labels": each.replace(conditional=True, snapshots=0) for name, each in families.items()}
     models = {name: _seeds(each) for name, each in families.items()}
-    fewer = {} if preset == "digits" else {"count": 128, "quality_count": 500}
-    return LikenessPlan(data, held_out, models, crosses=False, scales=(1.0, 2.0, 4.0), **fewer)  # type: ignore[arg-type]
+    plan = LikenessPlan(data, held_out, models, crosses=False, scales=(1.0, 2.0, 4.0))
+    return plan if preset == "digits" else replace(plan, count=128, quality_count=500)
 
 
 def sampling_plan(preset: str) -> LikenessPlan:
@@ -230,10 +226,9 @@ def _known(preset: str, plans: Mapping[str, T]) -> T:
 def sizes_plan(preset: str) -> SizesPlan:
     """The size sweep of a preset. Raises `UserError` for one that does not exist."""
     networks = tuple(each.replace(snapshots=0) for each in (_MLP, _UNET, _DIT))
-    small = _EDM.replace(network="unet(width=8, multipliers=(1,2,4))", batch=32, steps=1500, lr=4e-3, snapshots=0)
     plans = {
         "digits": SizesPlan("digits", (8, 32, 128, 400, 898), networks),
-        "fashion": SizesPlan("fashion-mnist", (64, 512, 4096, 30_000), (small,)),
+        "fashion": SizesPlan("fashion-mnist", (64, 512, 4096, 30_000), (_EDM.replace(**_SMALL),)),
     }
     return _known(preset, plans)
 

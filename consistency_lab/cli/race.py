@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -143,10 +141,11 @@ class Race(SideBySide):
         if self.consistency and (self.contestants != "standard" or self.recipes):
             raise UserError("--consistency is no race: it takes neither --contestants nor --recipes; leave them out.")
         if self.dry_run:
-            cost: Callable[..., dict[str, tuple[float, float]]] = partial(race_dry_run, **options)
             if self.consistency:
-                cost = partial(what_is_learnt_cost, device=options["device"])
-            self.say(cost_facts(cost(plan, store, rows)))
+                cost = what_is_learnt_cost(plan, store, rows, device=options["device"])
+            else:
+                cost = race_dry_run(plan, store, rows, **options)
+            self.say(cost_facts(cost))
             return
         store.check()
         ensure_writable(folder)

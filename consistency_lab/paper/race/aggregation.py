@@ -37,7 +37,7 @@ def gathered(
     wanted: np.ndarray,
     references: dict[str, dict[str, float | None]],
     watch: Watch,
-    first: TrainingSettings,
+    target_settings: TrainingSettings,
 ) -> xr.Dataset:
     """The result of `race`: of runs by (contestant, seed) and the target pilot, as `recorded` gives them, and the wanted losses."""
     steps = sorted({step for run in (*runs.values(), pilot) for step in run["steps"]})
@@ -121,10 +121,10 @@ def gathered(
         data={"name": watch.images.name, "fingerprint": watch.images.fingerprint, "images": len(watch.images)},
         held_out={"name": watch.held_out.name, "images": len(watch.held_out)},
         watch=watch.facts,
-        target_seed=first.init_seed,
-        target_settings=first.texts,
+        target_seed=target_settings.init_seed,
+        target_settings=target_settings.texts,
         sustained_steps=window,
-        target_rule=f"what a run of `target_settings` had reached at the fractions of its {first.steps} steps",
+        target_rule=f"what a run of `target_settings` had reached at the fractions of its {target_settings.steps} steps",
         device=str(watch.device),
     )
 

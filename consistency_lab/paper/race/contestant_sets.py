@@ -147,23 +147,22 @@ def pilot_free_contestants(
     cells = _DENSITIES[CELLS]
     at, several = [length], sorted({min(*horizons, length), length})
     tuned = base.replace(lr=rates.get(BASE, base.lr))
-    annealed = tuned.replace(**annealing)
     contestants = [Contestant("uniform", tuned, "control")]
-    for own in dict.fromkeys(
-        [tuned, base]
-    ):  # the best rate is that of a constant one; who anneals or draws otherwise may bear more
-        its = own.replace(**annealing)
-        made = _annealed(own, its, horizons, length)
+    # The best rate is that of runs at a constant one: who anneals or draws otherwise may bear more.
+    for at_rate in dict.fromkeys([tuned, base]):
+        its = at_rate.replace(**annealing)
+        made = _annealed(at_rate, its, horizons, length)
         made += at_horizons(Contestant("followed draws", its.replace(**draws), "ablation"), at)
         made += at_horizons(Contestant(f"{CELLS} + annealing", its.replace(**cells), "density"), at)
-        contestants += made if own == tuned else [replace(c, name=f"{c.name}, rate {own.lr:g}") for c in made]
+        contestants += made if at_rate == tuned else [replace(c, name=f"{c.name}, rate {base.lr:g}") for c in made]
     for name, changes in families_of(free, muon=muon).items():
-        own = annealed.replace(**changes, lr=rates.get(name, base.lr))
+        own = base.replace(**annealing, **changes, lr=rates.get(name, base.lr))
         both, matched = f"{name} + followed draws", f"{name}, uniform"
         ours = Contestant(both, own.replace(**draws), "recipe" if name == CLOSED_FORM else "ablation", matched=matched)
-        contestants += at_horizons(ours, several if CLOSED_FORM in name else at)
-        lengths = sorted({*horizons, length}) if name == CLOSED_FORM else several if CLOSED_FORM in name else at
-        contestants += at_horizons(Contestant(matched, own, "matched"), lengths)
+        lengths = several if CLOSED_FORM in name else at
+        contestants += at_horizons(ours, lengths)
+        of_control = sorted({*horizons, length}) if name == CLOSED_FORM else lengths
+        contestants += at_horizons(Contestant(matched, own, "matched"), of_control)
         if name == CLOSED_FORM:
             constant = own.replace(lr_final=base.lr_final)  # its length is of no matter
             contestants.append(Contestant(f"{matched}, constant rate", constant, "matched", entry=matched))

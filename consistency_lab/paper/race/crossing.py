@@ -57,6 +57,13 @@ def first_sustained(steps: Sequence[float], losses: Sequence[float] | Array, tar
     return Crossing(float(at[-1]), True)
 
 
+def losses_at(steps: Sequence[float] | Array, losses: Sequence[float] | Array, at: Sequence[float] | Array) -> Array:
+    """The loss of a run at these steps: linear between its records, those that are numbers."""
+    own, loss = np.asarray(steps, dtype=np.float64), np.asarray(losses, dtype=np.float64)
+    known = np.isfinite(loss)
+    return np.interp(at, own[known], loss[known])
+
+
 def arrival(
     steps: Sequence[float], losses: Sequence[float] | Array, target: float, window: float, planned: int, diverged: bool
 ) -> Crossing:

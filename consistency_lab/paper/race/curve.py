@@ -10,7 +10,7 @@ import xarray as xr
 
 from consistency_lab.errors import UserError
 from consistency_lab.paper.race.aggregation import SUSTAINED, qualifies
-from consistency_lab.paper.race.crossing import arrival
+from consistency_lab.paper.race.crossing import arrival, losses_at
 from consistency_lab.paper.race.table import race_table
 from consistency_lab.similarity.quality import GAUSSIAN, MEMORISER
 
@@ -71,7 +71,7 @@ def with_targets(race: xr.Dataset, fractions: Sequence[float]) -> xr.Dataset:
         raise UserError(
             f"targets are fractions of the target pilot's run from {first:g}, its first record, to 1, not {list(fractions)}."
         )
-    wanted = np.interp(np.array(fractions) * whole, steps[known], pilot[known])
+    wanted = losses_at(steps, pilot, np.array(fractions) * whole)
     shape = (race.sizes["contestant"], race.sizes["seed"], len(wanted))
     crossing, censored = np.zeros(shape), np.zeros(shape, dtype=bool)
     losses, gone, planned = race["loss"].values, race["diverged_at"].notnull().values, race["planned_steps"].values
@@ -79,7 +79,7 @@ def with_targets(race: xr.Dataset, fractions: Sequence[float]) -> xr.Dataset:
         there = np.isfinite(losses[i, j])
         own = (steps[there], losses[i, j, there])
         crossing[i, j, k], censored[i, j, k] = arrival(
-            *own, wanted[k], SUSTAINED * whole, int(planned[i]), bool(gone[i, j])
+            *own, float(wanted[k]), SUSTAINED * whole, int(planned[i]), bool(gone[i, j])
         )
     beaten = [float(race["reference_value"].sel(reference=name)[0]) for name in (GAUSSIAN, MEMORISER)]
     per_target = ("contestant", "seed", "target")

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from consistency_lab.diffusion.noise import SharedNoise
@@ -22,6 +21,7 @@ from consistency_lab.errors import UserError
 from consistency_lab.metrics.quality import frechet_distance, moments
 from consistency_lab.paper.race.aggregation import gathered
 from consistency_lab.paper.race.contestants import Contestant
+from consistency_lab.paper.race.crossing import losses_at
 from consistency_lab.paper.race.parallel_runs import run_all
 from consistency_lab.paper.race.running import RaceRun, Watch, recorded
 from consistency_lab.paper.rows import Rows
@@ -100,7 +100,7 @@ def race(
         if pilot["diverged_at"] is not None:
             raise UserError("the target pilot diverged, so there is no target; lower the learning rate of the control.")
         at = [fraction * first.settings.steps for fraction in targets]
-        wanted = np.interp(at, pilot["steps"], np.array(pilot["loss"], dtype=np.float64))
+        wanted = losses_at(pilot["steps"], pilot["loss"], at)
         runs = {(run.name, seed): recorded(watch, run, rows) for seed in done for run in planned[seed]}
         return gathered(contestants, control, done, runs, pilot, targets, wanted, references, watch, first.settings)  # type: ignore[arg-type]
 

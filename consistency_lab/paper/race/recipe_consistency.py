@@ -16,7 +16,7 @@ from consistency_lab.paper.likeness import likeness_table
 from consistency_lab.paper.protocol import Classifier, Protocol
 from consistency_lab.paper.race.contestant_sets import FOLLOWING, recipes_of
 from consistency_lab.paper.race.findings import Findings, findings, findings_spec, from_row, unknown
-from consistency_lab.paper.race.study import RacePlan
+from consistency_lab.paper.race.study import RacePlan, pilot_cost
 from consistency_lab.paper.rows import Rows
 from consistency_lab.store.runs import Store
 from consistency_lab.studies.cost import fleet_cost, seconds_per_step
@@ -83,13 +83,11 @@ def what_is_learnt_cost(
     place = device or torch.device("cpu")
     _, images, _ = plan.sets()
     row = rows.find(findings_spec(images, plan.pilot, place))
-    protocol = Protocol(count=count, quality_count=plan.count)
     jobs = _jobs(_kinds(plan, from_row(row) if row else unknown()), seeds)
-    asked = protocol.evaluations()
+    asked = Protocol(count=count, quality_count=plan.count).evaluations()
     cost = fleet_cost(images, jobs, store, place, dict.fromkeys(jobs, asked))
     if row is None:
-        pilot = seconds_per_step(images, plan.pilot, place) * plan.pilot_steps
-        cost = {"pilot": (pilot, 2 * pilot), **cost}  # its probes take about twice as long
+        cost = {"pilot": pilot_cost(plan, seconds_per_step(images, plan.pilot, place)), **cost}
     return cost
 
 

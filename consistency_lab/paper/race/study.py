@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from consistency_lab.paper.race.contestant_sets import (
     standard_contestants,
 )
 from consistency_lab.paper.race.contestants import Contestant
-from consistency_lab.paper.race.crossing import arrival
+from consistency_lab.paper.race.crossing import arrival, losses_at
 from consistency_lab.paper.race.findings import Findings, findings, findings_spec, from_row, unknown
 from consistency_lab.paper.race.parallel_runs import run_all
 from consistency_lab.paper.race.race import FOLLOWED, TARGETS, Live, race
@@ -47,6 +48,7 @@ from consistency_lab.training.train import build_denoiser, training_spec
 CONTESTANT_SETS = ("standard", "pilot-free", "centers")
 RATES = (0.5, 1.0, 2.0)  # in units of the base's: what each optimizer and preconditioning is tried at first
 MOST_RATES = 7  # that one of them is tried at, while the best is the lowest or the highest
+Haste = tuple[bool, float, float]  # never arrived, when it did, loss at its end: the least is the fastest
 _TIMED = 64  # images of a timed forward pass
 
 
@@ -166,11 +168,13 @@ def rates_of(plan: RacePlan, free: Recipe, watch: Watch | None, rows: Rows) -> t
         return missing, {}
     known = found(pilot)
     assert known is not None
-    target = float(np.interp(plan.targets[-1] * plan.base.steps, known["steps"], np.array(known["loss"], dtype=float)))
+    (target,) = losses_at(known["steps"], known["loss"], [plan.targets[-1] * plan.base.steps])
 
-    def haste_of(run: RaceRun) -> tuple[bool, float, float]:
+    def haste_of(name: str, factor: float) -> Haste | None:
+        run = at(name, factor)
         its = found(run)
-        assert its is not None
+        if its is None:
+            return None
         losses, diverged = np.array(its["loss"], dtype=float), its["diverged_at"] is not None
         window = SUSTAINED * plan.base.steps
         arrived = arrival(its["steps"], losses, target, window, run.settings.steps, diverged)
@@ -179,18 +183,31 @@ def rates_of(plan: RacePlan, free: Recipe, watch: Watch | None, rows: Rows) -> t
 
     rates = {}
     for name in families:
-        tried = {factor: haste_of(at(name, factor)) for factor in RATES}
-        while True:
-            best = min(tried, key=lambda factor: tried[factor])
-            beyond = {min(tried): best / 2, max(tried): best * 2}.get(best)
-            if beyond is None or len(tried) == MOST_RATES:
-                break
-            if not found(at(name, beyond)):
-                missing.append(at(name, beyond))
-                break
-            tried[beyond] = haste_of(at(name, beyond))
-        rates[name] = best * plan.base.lr
+        factor, known_yet = _best_factor(partial(haste_of, name))
+        if not known_yet:
+            missing.append(at(name, factor))
+        rates[name] = factor * plan.base.lr
     return missing, {} if missing else rates
+
+
+def _best_factor(haste: Callable[[float], Haste | None]) -> tuple[float, bool]:
+    """The best factor of the rate, and True; or the next that has to be tried before that is known, and False."""
+    tried = {factor: haste(factor) for factor in RATES}
+    while True:
+        best = min(tried, key=lambda factor: tried[factor])  # type: ignore[arg-type, return-value]
+        beyond = {min(tried): best / 2, max(tried): best * 2}.get(best)
+        if beyond is None or len(tried) == MOST_RATES:
+            return best, True
+        found = haste(beyond)
+        if found is None:
+            return beyond, False
+        tried[beyond] = found
+
+
+def pilot_cost(plan: RacePlan, seconds_a_step: float) -> tuple[float, float]:
+    """Seconds of training the pilot of the findings, and of its probes, which take about twice as long."""
+    training = seconds_a_step * plan.pilot_steps
+    return training, 2 * training
 
 
 def _target_pilot(plan: RacePlan) -> RaceRun:
@@ -307,8 +324,7 @@ def race_dry_run(
 
     cost: dict[str, tuple[float, float]] = {}
     if contestant_set == "standard" and not row:
-        training = step_of(plan.pilot) * plan.pilot_steps
-        cost["pilot"] = (training, 2 * training)
+        cost["pilot"] = pilot_cost(plan, step_of(plan.pilot))
     planned = {"target pilot": [_target_pilot(plan)]}
     if trials:
         planned["learning rates"] = [run for run in trials if run != _target_pilot(plan)]

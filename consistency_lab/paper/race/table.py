@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,12 +34,19 @@ def crossings(race: xr.Dataset, contestant: str, target: float, seconds: bool = 
     ]
 
 
-def _sooner_in_seconds(race: xr.Dataset, contestant: str, control: str, target: float, extra: float = 0.0) -> Speedup:
-    """`speedup` in seconds of training; unknown where the two ran on different machines, in some seed."""
-    base, own = (crossings(race, name, target, seconds=True) for name in (control, contestant))
-    machines = race["machine"].sel(contestant=[control, contestant]).values if "machine" in race else np.empty((2, 0))
-    if (machines[0] != machines[1]).any():
-        return Speedup(np.nan, np.nan, np.nan, "unknown", len(own), 0)
+def sooner(
+    race: xr.Dataset, contestant: str, control: str, target: float, *, seconds: bool = False, extra: float = 0.0
+) -> Speedup:
+    """`speedup` of a contestant over a control, in steps or in seconds of training; of two machines seconds are unknown.
+
+    Args:
+        extra: added to the contestant's crossings.
+    """
+    base, own = (crossings(race, name, target, seconds) for name in (control, contestant))
+    if seconds and "machine" in race:
+        machines = race["machine"].sel(contestant=[control, contestant]).values
+        if (machines[0] != machines[1]).any():
+            return Speedup(np.nan, np.nan, np.nan, "unknown", len(own), 0)
     return speedup(base, own, extra)
 
 
@@ -93,7 +101,6 @@ def race_table(race: xr.Dataset, target: float | None = None) -> pd.DataFrame:
             if members:
                 against[MATCHED] = fastest(race, members, target)
         for label, control in against.items():
-            base = crossings(race, control, target)
             row: dict[str, Any] = {
                 "contestant": name,
                 "role": role,
@@ -105,11 +112,11 @@ def race_table(race: xr.Dataset, target: float | None = None) -> pd.DataFrame:
                 "censored": typical(own)[0],
                 "diverged": int(part["diverged_at"].notnull().sum()),
             }
-            row |= _columns("", speedup(base, own))
-            row |= _columns("seconds_", _sooner_in_seconds(race, name, control, target))
-            row |= _columns("pilot_", speedup(base, own, pilot))
-            with_pilot = _sooner_in_seconds(race, name, control, target, float(part["pilot_seconds"]))
-            row |= _columns("pilot_seconds_", with_pilot)
+            over = partial(sooner, race, name, control, target)
+            row |= _columns("", over())
+            row |= _columns("seconds_", over(seconds=True))
+            row |= _columns("pilot_", over(extra=pilot))
+            row |= _columns("pilot_seconds_", over(seconds=True, extra=float(part["pilot_seconds"])))
             table.append({**row, **audit})
     return pd.DataFrame(table)
 
