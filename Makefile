@@ -25,7 +25,7 @@ demo: $(VENV)/.installed
 
 # Models that ship with the package, compared: no training.
 quick: $(VENV)/.installed
-	$(BIN)/consistency-lab demo --quick --out $(OUT)
+	$(BIN)/consistency-lab demo --quick --out $(OUT)-quick
 
 # The notebooks from their sources, run, with the outputs that readers online see.
 notebooks: $(VENV)/.installed-dev

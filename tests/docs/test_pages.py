@@ -207,6 +207,12 @@ def test_the_readme_shows_the_two_ways_in():
     assert {"train", "compare", "probe", "study", "report", "status", "export", "gate"} <= named
 
 
+def test_the_two_demos_write_to_two_folders():
+    """The full one does not write over results of others, and README tells of the quick one first."""
+    places = re.findall(r"consistency-lab demo .*--out (\S+)", (ROOT / "Makefile").read_text("utf-8"))
+    assert len(places) == len(set(places)) == 2
+
+
 def anchors(text):
     """GitHub's names of headings."""
     titles = re.findall(r"^#+ (.*)$", BLOCK.sub("", text), flags=re.MULTILINE)
