@@ -105,17 +105,6 @@ def test_a_race_has_its_figures(raced, results):
             plot(results.recipe())
 
 
-def test_seconds_of_two_machines_are_not_compared(raced):
-    machine = np.full((4, 3), "one", dtype=object)
-    machine[1, 2] = "another"
-    table = race_table(raced.assign(machine=(("contestant", "seed"), machine))).set_index(["contestant", "control"])
-    row = table.loc[("twice", "uniform")]
-    assert (row["seconds_bound"], row["pilot_seconds_bound"]) == ("unknown", "unknown")
-    assert row[["seconds_speedup", "seconds_speedup_low", "pilot_seconds_speedup"]].isna().all()
-    assert row["speedup"] == pytest.approx(2)
-    assert table.loc[("uniform", "uniform"), "seconds_speedup"] == pytest.approx(1)
-
-
 def test_a_pilots_time_is_added(raced):
     row = race_table(raced).set_index(["contestant", "control"]).loc[("twice", "uniform")]
     assert row["seconds_speedup"] == pytest.approx(2.0)

@@ -10,6 +10,7 @@ import xarray as xr
 
 from consistency_lab.paper.race.contestants import Contestant
 from consistency_lab.paper.race.crossing import arrival
+from consistency_lab.paper.race.pace import Pace
 from consistency_lab.paper.race.running import EVALUATIONS, Watch
 from consistency_lab.similarity.quality import GAUSSIAN, MEMORISER
 from consistency_lab.store.results import with_provenance
@@ -32,6 +33,7 @@ def gathered(
     control: Contestant,
     seeds: Sequence[int],
     runs: Mapping[tuple[str, int], dict[str, Any]],
+    paces: Mapping[int, Pace | None],
     pilot: Mapping[str, Any],
     targets: Sequence[float],
     wanted: np.ndarray,
@@ -39,7 +41,8 @@ def gathered(
     watch: Watch,
     target_settings: TrainingSettings,
 ) -> xr.Dataset:
-    """The result of `race`: of runs by (contestant, seed) and the target pilot, as `recorded` gives them, and the wanted losses."""
+    """The result of `race`: of runs by (contestant, seed) and the target pilot, as `recorded` gives them, what their steps take by seed,
+    where that is known, and the wanted losses."""
     steps = sorted({step for run in (*runs.values(), pilot) for step in run["steps"]})
     place = {step: i for i, step in enumerate(steps)}
     shape = (len(contestants), len(seeds))
@@ -47,8 +50,8 @@ def gathered(
     evaluations = {key: np.full((*shape, EVALUATIONS), np.nan) for key in ("step", "loss", "frechet", "covered")}
     crossing, censored = np.full((*shape, len(targets)), np.nan), np.zeros((*shape, len(targets)), dtype=bool)
     diverged = np.full(shape, np.nan)
-    machine = np.full(shape, "", dtype=object)
-    numbers = {key: np.full(shape, np.nan) for key in ("seconds_per_step", "total_variation", "effective_share")}
+    seconds = np.full(shape, np.nan)
+    numbers = {key: np.full(shape, np.nan) for key in ("total_variation", "effective_share")}
     window = SUSTAINED * control.settings.steps
     for i, each in enumerate(contestants):
         for j, seed in enumerate(seeds):
@@ -57,7 +60,8 @@ def gathered(
             loss[i, j, [place[step] for step in run["steps"]]] = curve
             for key in numbers:
                 numbers[key][i, j] = run[key]
-            machine[i, j] = run.get("machine", "")  # rows of before do not say
+            if pace := paces[seed]:
+                seconds[i, j] = pace.seconds[each.name]
             for k, (step, values) in enumerate(run["evaluations"]):
                 evaluations["step"][i, j, k] = step
                 for key in ("loss", "frechet", "covered"):
@@ -89,7 +93,8 @@ def gathered(
             "censored": (per_target, censored),
             "diverged_at": (run_dims, diverged),
             **{key: (run_dims, each) for key, each in numbers.items()},
-            "machine": (run_dims, machine.astype(str)),
+            "seconds_per_step": (run_dims, seconds),
+            "machine": ("seed", [pace.machine if (pace := paces[seed]) else "" for seed in seeds]),
             "pilot_loss": ("step", _on_steps(pilot, place)),
             "target_loss": ("target", wanted),
             "target_qualified": ("target", [qualifies(each, *beaten) for each in wanted]),

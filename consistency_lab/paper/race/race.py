@@ -22,6 +22,7 @@ from consistency_lab.metrics.quality import frechet_distance, moments
 from consistency_lab.paper.race.aggregation import gathered
 from consistency_lab.paper.race.contestants import Contestant
 from consistency_lab.paper.race.crossing import losses_at
+from consistency_lab.paper.race.pace import known_pace, measured_pace
 from consistency_lab.paper.race.parallel_runs import run_all
 from consistency_lab.paper.race.running import RaceRun, Watch, recorded
 from consistency_lab.paper.rows import Rows
@@ -73,10 +74,10 @@ def race(
     Returns:
         A race result: ``loss (contestant, seed, step)`` of the averaged weights on the frozen batch, ``evaluation_step``,
         ``evaluation_loss`` and ``frechet (contestant, seed, evaluation)``, ``crossing`` and ``censored (contestant, seed, target)`` in
-        steps, ``diverged_at`` (NaN: did not), ``seconds_per_step``, ``machine``, ``total_variation`` and ``effective_share`` ``(contestant,
-        seed)`` (see `train_watched`), ``pilot_loss (step)`` of the target pilot, ``target_loss (target)`` and whether it is below what
-        needs no training, ``target_qualified``, ``reference_value (reference, metric)`` and ``qualified (metric)``. NaN where a run has no
-        such step.
+        steps, ``diverged_at`` (NaN: did not), ``total_variation`` and ``effective_share`` ``(contestant, seed)`` (see `train_watched`),
+        ``seconds_per_step (contestant, seed)`` and ``machine (seed)`` (see `measured_pace`; NaN and "" in a race so far), ``pilot_loss
+        (step)`` of the target pilot, ``target_loss (target)`` and whether it is below what needs no training, ``target_qualified``,
+        ``reference_value (reference, metric)`` and ``qualified (metric)``. NaN where a run has no such step.
 
     Raises:
         UserError: contestants that cannot be compared, no or two controls, seeds that are not the race's alone.
@@ -94,15 +95,21 @@ def race(
     }
     told: list[int] = []
 
+    def known(run: RaceRun) -> dict[str, Any]:
+        found = recorded(watch, run, rows)
+        assert found is not None  # all have been run by now
+        return found
+
     def together(done: Sequence[int]) -> xr.Dataset:
-        pilot = recorded(watch, first, rows)
-        assert pilot is not None  # it is the first of the planned runs
+        pilot = known(first)
         if pilot["diverged_at"] is not None:
             raise UserError("the target pilot diverged, so there is no target; lower the learning rate of the control.")
         at = [fraction * first.settings.steps for fraction in targets]
         wanted = losses_at(pilot["steps"], pilot["loss"], at)
-        runs = {(run.name, seed): recorded(watch, run, rows) for seed in done for run in planned[seed]}
-        return gathered(contestants, control, done, runs, pilot, targets, wanted, references, watch, first.settings)  # type: ignore[arg-type]
+        runs = {(run.name, seed): known(run) for seed in done for run in planned[seed]}
+        paces = {seed: known_pace(watch, planned[seed], rows) for seed in done}
+        settings = first.settings
+        return gathered(contestants, control, done, runs, paces, pilot, targets, wanted, references, watch, settings)
 
     def after() -> None:
         """Tell what there is whenever one more seed is complete."""
@@ -114,9 +121,13 @@ def race(
             live(together(told))
 
     every = [run for seed in seeds for run in planned[seed]]
-    run_all(watch, [first, *every], rows, executor_of(executor, workers), say=say, after=after)
+    where = executor_of(executor, workers)
+    run_all(watch, [first, *every], rows, where, say=say, after=after)
     while live is not None and len(told) < len(seeds):
         after()
+    say("a step of every contestant is timed, in turns")
+    for runs in planned.values():
+        measured_pace(watch, runs, rows, where)
     return together(list(seeds))
 
 

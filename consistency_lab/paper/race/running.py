@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 
 from consistency_lab.data.imageset import ImageSet, check_set
-from consistency_lab.devices import machine_name, measuring
+from consistency_lab.devices import measuring
 from consistency_lab.diffusion.denoiser import Denoiser
 from consistency_lab.diffusion.loss import denoising_loss
 from consistency_lab.diffusion.model import DiffusionModel
@@ -170,11 +169,10 @@ def train_watched(watch: Watch, run: RaceRun) -> dict[str, Any]:
     """Train one run.
 
     Returns:
-        ``steps`` and ``loss`` of the averaged weights on the frozen batch; ``seconds_per_step`` (training alone; the lowest decile, which
-        leaves out what other programs take from the machine) and on which ``machine`` that was; ``diverged_at``, the step at which training
-        loss or weights were no longer numbers, or None; of the density that times were drawn from, as it was at the recorded steps,
-        ``total_variation`` of its mean from uniform and ``effective_share``, the mean share of a batch that is left once it is weighted
-        back to uniform; ``evaluations``.
+        ``steps`` and ``loss`` of the averaged weights on the frozen batch; ``diverged_at``, the step at which training loss or weights
+        were no longer numbers, or None; of the density that times were drawn from, as it was at the recorded steps, ``total_variation`` of
+        its mean from uniform and ``effective_share``, the mean share of a batch that is left once it is weighted back to uniform;
+        ``evaluations``.
     """
     settings, spec = run.settings, training_spec(watch.images, run.settings, watch.device)
     denoiser, averaged = (build_denoiser(spec).to(watch.device) for _ in range(2))
@@ -183,15 +181,12 @@ def train_watched(watch: Watch, run: RaceRun) -> dict[str, Any]:
     assert isinstance(source, DenoisingBatches)
     planned, steps, densities = evaluation_steps(settings.steps), list[int](), [source.sampler.checked_masses(0)]
     losses: list[float | None] = []
-    seconds: list[float] = []
     evaluations: list[tuple[int, dict[str, Any]]] = []
     diverged = None
     iterator, last = iter(loop), settings.steps
     told(run.label, 0, last)
     for step in range(1, last + 1):
-        start = time.perf_counter()
-        loss = float(next(iterator).loss)  # waits for an accelerator
-        seconds.append(time.perf_counter() - start)
+        loss = float(next(iterator).loss)
         if not math.isfinite(loss):
             diverged = step
             break
@@ -213,8 +208,6 @@ def train_watched(watch: Watch, run: RaceRun) -> dict[str, Any]:
     return {
         "steps": steps,
         "loss": losses,
-        "seconds_per_step": float(np.quantile(seconds, 0.1)),
-        "machine": machine_name(watch.device),
         "diverged_at": diverged,
         "total_variation": total_variation(mean, np.full(len(mean), 1 / len(mean))),
         "effective_share": float(np.mean([effective_share(each) for each in densities])),

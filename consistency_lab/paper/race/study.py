@@ -33,6 +33,7 @@ from consistency_lab.paper.race.contestant_sets import (
 from consistency_lab.paper.race.contestants import Contestant
 from consistency_lab.paper.race.crossing import arrival, losses_at
 from consistency_lab.paper.race.findings import Findings, findings, findings_spec, from_row, unknown
+from consistency_lab.paper.race.pace import ROUNDS, WARM_UP, known_pace, works_of
 from consistency_lab.paper.race.parallel_runs import run_all
 from consistency_lab.paper.race.race import FOLLOWED, TARGETS, Live, race
 from consistency_lab.paper.race.running import RaceRun, Watch, evaluation_steps, recorded
@@ -49,6 +50,7 @@ CONTESTANT_SETS = ("standard", "pilot-free", "centers")
 RATES = (0.5, 1.0, 2.0)  # in units of the base's: what each optimizer and preconditioning is tried at first
 MOST_RATES = 7  # that one of them is tried at, while the best is the lowest or the highest
 Haste = tuple[bool, float, float]  # never arrived, when it did, loss at its end: the least is the fastest
+TURNS = "steps, timed in turns"
 _TIMED = 64  # images of a timed forward pass
 
 
@@ -295,7 +297,8 @@ def race_dry_run(
     foreign: Mapping[str, Recipe] | None = None,
     device: torch.device | None = None,
 ) -> dict[str, tuple[float, float]]:
-    """Seconds of training and of evaluations that each contestant would still take over all seeds; 0 for what the rows have.
+    """Seconds of training and of evaluations that each contestant would still take over all seeds; 0 for what the rows have. Under
+    `TURNS`, what timing their steps would take.
 
     Nothing is trained but a classifier that committed rows were made with and the store lacks. Before there are findings the recipes
     are not known; uniform ones of the same cost stand in for them, and the pilot's probes count as evaluation, with twice the pilot's
@@ -323,6 +326,7 @@ def race_dry_run(
         return per_step[alike]
 
     cost: dict[str, tuple[float, float]] = {}
+    turns = 0.0
     if contestant_set == "standard" and not row:
         cost["pilot"] = pilot_cost(plan, step_of(plan.pilot))
     planned = {"target pilot": [_target_pilot(plan)]}
@@ -334,6 +338,10 @@ def race_dry_run(
             RaceRun(each.name, each.settings.replace(seed=seed), follow and seed < plan.followed)
             for seed in range(plan.seeds)
         ]
+    for seed in range(plan.seeds):
+        raced = [RaceRun(each.name, each.settings.replace(seed=seed)) for each in contestants]
+        if watch is None or known_pace(watch, raced, rows) is None:
+            turns += sum(step_of(settings) for settings in works_of(raced)) * (WARM_UP + ROUNDS)
     for name, its in planned.items():
         missing = [run for run in its if watch is None or recorded(watch, run, rows) is None]
         training = sum(step_of(run.settings) * run.settings.steps for run in missing)
@@ -343,7 +351,7 @@ def race_dry_run(
             for run in missing
         )
         cost[name] = (training, evaluation)
-    return cost
+    return {**cost, TURNS: (0.0, turns)}
 
 
 def _watch(

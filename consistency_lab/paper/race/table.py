@@ -37,16 +37,14 @@ def crossings(race: xr.Dataset, contestant: str, target: float, seconds: bool = 
 def sooner(
     race: xr.Dataset, contestant: str, control: str, target: float, *, seconds: bool = False, extra: float = 0.0
 ) -> Speedup:
-    """`speedup` of a contestant over a control, in steps or in seconds of training; of two machines seconds are unknown.
+    """`speedup` of a contestant over a control, in steps or in seconds of training; unknown where nothing was timed.
 
     Args:
         extra: added to the contestant's crossings.
     """
     base, own = (crossings(race, name, target, seconds) for name in (control, contestant))
-    if seconds and "machine" in race:
-        machines = race["machine"].sel(contestant=[control, contestant]).values
-        if (machines[0] != machines[1]).any():
-            return Speedup(np.nan, np.nan, np.nan, "unknown", len(own), 0)
+    if np.isnan([each.at for each in (*base, *own)]).any():
+        return Speedup(np.nan, np.nan, np.nan, "unknown", len(own), 0)
     return speedup(base, own, extra)
 
 
@@ -65,10 +63,10 @@ def race_table(race: xr.Dataset, target: float | None = None) -> pd.DataFrame:
     Returns:
         ``contestant, role, entry, fastest`` (of its entry), ``against`` (what kind of control), ``control`` (which), ``crossing``
         (geometric mean in steps; a lower bound where ``censored`` runs never arrived), ``diverged`` (seeds), then ``speedup`` with its
-        interval and ``bound`` in steps (see `Speedup`), the same with ``seconds_`` in time of training (unknown where the two ran on
-        different machines), with ``pilot_`` in steps with those of its pilot added, and with ``pilot_seconds_`` in time with that of its
-        pilot and the probes added; ``total_variation`` of its density over the run from uniform, and ``effective_sample_size``, what a
-        batch of it is worth once it is weighted back to uniform, in samples, both means over seeds.
+        interval and ``bound`` in steps (see `Speedup`), the same with ``seconds_`` in time of training (unknown in a race so far, whose
+        steps are timed at its end), with ``pilot_`` in steps with those of its pilot added, and with ``pilot_seconds_`` in time with that
+        of its pilot and the probes added; ``total_variation`` of its density over the run from uniform, and ``effective_sample_size``, what
+        a batch of it is worth once it is weighted back to uniform, in samples, both means over seeds.
 
     Raises:
         UserError: what is no result of a race, or a target that was not raced for.
