@@ -1,4 +1,4 @@
-"""The recipe that follows from the mean and the covariance of a set."""
+"""The recipe that follows from the images of a set alone."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from consistency_lab.data.imageset import ImageSet
 from consistency_lab.diffusion.references import GaussianDenoiser
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
-from consistency_lab.recipe.closed_form import COMPLETE, closed_form_of, expected_loss
+from consistency_lab.recipe.closed_form import COMPLETE, WORTH, closed_form_of, expected_loss, target_noise
 from consistency_lab.training.settings import TrainingSettings
 
 LINEAR = SCHEDULES.build("linear")
@@ -80,6 +80,37 @@ def test_images_with_a_covariance_are_corrected_from_the_closed_form_on_and_whit
     assert density[0, 1] > 5 * density[-1, 1]
     with pytest.raises(UserError, match="the same"):
         cl.Recipe.from_images(ImageSet("grey", torch.full((9, 1, 4, 4), 0.5)))
+
+
+def test_the_noise_of_the_target_is_the_posterior_variance():
+    """Images of one pixel at -b or b: x0* = b tanh(alpha b x / sigma^2), and eps - eps* is alpha / sigma times what x0 is off by."""
+    b, count = 0.4, 1000
+    pool = b * torch.where(torch.arange(count) % 2 == 0, 1.0, -1.0).reshape(-1, 1, 1, 1)
+    t = np.linspace(LINEAR.t_min, LINEAR.t_max, 2001)
+    alpha, sigma = (each.numpy()[:, None] for each in LINEAR.alpha_sigma(torch.from_numpy(t)))
+    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
+    said = np.tanh(alpha * b * (alpha * b + sigma * nodes) / sigma**2)
+    expected = (((alpha * b / sigma * (1 - said)) ** 2) @ (weights / weights.sum())).mean()
+    assert target_noise(pool, LINEAR) == pytest.approx(expected, rel=0.1)
+    apart = 50 * torch.randn(600, 1, 4, 4, generator=torch.Generator().manual_seed(0))  # nothing in between
+    assert target_noise(apart, SCHEDULES.build("cosine")) < 0.02
+
+
+def test_a_target_of_less_noise_is_used_where_the_target_has_noise():
+    digits = cl.load_images("digits")
+    found, settings = closed_form_of(digits, LINEAR), TrainingSettings(steps=400)
+    recipe = cl.Recipe.from_images(digits, settings=settings)
+    assert WORTH < found.noise_share < 0.4
+    assert recipe.changes["target"] == "posterior"
+    assert f"{100 * found.noise_share:.0f} % of that loss is noise of the target" in str(recipe)
+    assert "the network learns the mean over them" in str(recipe)
+    labelled = cl.Recipe.from_images(digits, settings=settings.replace(conditional=True))
+    assert "target" not in labelled.changes
+    assert "conditional" in labelled.reasons[1]
+    far = torch.randn(300, 1, 16, 16, generator=torch.Generator().manual_seed(0)).clamp(-2, 2) / 2
+    apart = cl.Recipe.from_images(ImageSet("far apart", far), settings=settings)
+    assert "target" not in apart.changes
+    assert "not worth a target of less noise" in str(apart)
 
 
 def test_it_trains_and_is_saved(tmp_path):

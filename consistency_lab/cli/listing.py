@@ -79,6 +79,7 @@ LISTS = {
     "predictions": "diffusion.parametrisation:PREDICTIONS",
     "timesteps": "training.timesteps:TIMESTEPS",
     "weightings": "training.weighting:WEIGHTINGS",
+    "targets": "training.targets:TARGETS",
     "momentum": "training.momentum:MOMENTUM_RULES",
     "optimizers": "training.optimizers:OPTIMIZERS",
     "zoo": "zoo:ZOO",

@@ -30,6 +30,11 @@ exponent.
 that are learned apart from each other with errors that fall as 1 / draws: minimising sum_t E_t / n_t at a fixed sum of n_t gives n_t in
 proportion to sqrt(E_t).
 
+**Target.** What is left of a gradient's noise at a time is that of the image and the noise. Part of it is the target's own: several
+images of the set could have made a noisy one, and the loss pulls towards the one that did. Their posterior mean in its place changes no
+mean gradient (`consistency_lab.training.targets`). What that takes out of the target is measured on the images alone, in a second; where it
+is a tenth of the closed form's loss or more, the recipe does it.
+
 **Momentum.** On a quadratic with curvatures from h to H, heavy-ball descent is fastest at (Polyak 1964)
 
     beta* = ((sqrt(kappa) - 1) / (sqrt(kappa) + 1))^2,        kappa = H / h.

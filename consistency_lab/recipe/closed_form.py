@@ -1,4 +1,4 @@
-"""What the mean and the covariance of a set of images alone say of how to train on it."""
+"""What a set of images says of how to train on it, before any network is: its mean and covariance, and how alike its images are."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.diffusion.moments import moments_of
+from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.schedule import Schedule
 from consistency_lab.errors import UserError
+from consistency_lab.training.targets import Posterior, posterior_means
 
-WORTH = 0.1  # of the loss of white images: what the covariance must take off before a network is given it
+WORTH = 0.1  # of a loss: what the covariance, or a target of less noise, must take off before it is used
 COMPLETE = 0.01  # of the closed form's loss: what leaving axes out may add
 CELLS = 100  # times that losses are averaged over
+SAMPLES = 512  # noisy images that the noise of the target is measured on
 POWER = 0.75  # of the loss of the run at each t: what the draws go with; see the package's text
 
 
@@ -27,6 +31,8 @@ class ClosedForm(NamedTuple):
         white: loss of the one that knows the variance of a pixel alone, the mean over t; it is where EDM's preconditioning begins.
         components: the fewest leading axes with which the loss is within `COMPLETE` of that with all.
         pixels: D.
+        target_noise: mean square of what the noise of an image and its posterior mean differ by, on the images themselves: what
+            `target=posterior` takes out of the target.
     """
 
     t: np.ndarray
@@ -34,16 +40,23 @@ class ClosedForm(NamedTuple):
     white: float
     components: int
     pixels: int
+    target_noise: float
 
     @property
     def taken_off(self) -> float:
         """Share of the white loss that the covariance takes off."""
         return 1.0 - float(self.losses.mean()) / self.white
 
+    @property
+    def noise_share(self) -> float:
+        """The noise of the target over the loss of the closed form."""
+        return self.target_noise / float(self.losses.mean())
+
 
 def closed_form_of(images: ImageSet, schedule: Schedule, flip: bool = False) -> ClosedForm:
     """Measure a set; ``flip``: with its mirror images. Raises `UserError` for one whose images are all the same."""
-    _, covariance = moments_of((images.mirrored() if flip else images).all())
+    pool = (images.mirrored() if flip else images).all()
+    _, covariance = moments_of(pool)
     variances = torch.linalg.eigvalsh(covariance).clamp_min(0.0).flip(0).cpu().numpy()
     if not variances[0] > 0:
         raise UserError(f"all images of {images.name!r} are the same, so that there is nothing to learn from them.")
@@ -60,7 +73,23 @@ def closed_form_of(images: ImageSet, schedule: Schedule, flip: bool = False) -> 
             most = kept
         else:
             low = kept + 1
-    return ClosedForm(t, told, white, low, pixels)
+    return ClosedForm(t, told, white, low, pixels, target_noise(pool, schedule))
+
+
+def target_noise(pool: Tensor, schedule: Schedule) -> float:
+    """Mean of |eps - eps*|^2 per pixel over noisy images ``(N, C, H, W)`` at evenly spread times, with as many images as training compares.
+
+    The noise of an image's target is its own distance from the mean over all that the state may have come from, see
+    `consistency_lab.training.targets`.
+    """
+    order = np.random.Generator(np.random.Philox(0))
+    some = pool[torch.from_numpy(order.permutation(len(pool))[: Posterior().images])].cpu().float()
+    x0, others = some[:SAMPLES], some[SAMPLES:]
+    spread = (torch.from_numpy(order.permutation(len(x0))).double() + 0.5) / len(x0)
+    levels = schedule.alpha_sigma(schedule.t_min + spread * (schedule.t_max - schedule.t_min))
+    alpha, sigma = torch.stack(levels).to(x0.dtype).reshape(2, -1, 1, 1, 1)
+    eps = SharedNoise(0).draw(range(len(x0)), tuple(x0.shape[1:]), stream="probe")
+    return float((posterior_means(x0, eps, alpha, sigma, others)[1] - eps).double().pow(2).mean())
 
 
 def expected_loss(variances: np.ndarray, believed: np.ndarray, alpha: np.ndarray, sigma: np.ndarray) -> np.ndarray:

@@ -140,6 +140,15 @@ def preconditioning_of(found: ClosedForm, name: str) -> tuple[Choice, str]:
     )
 
 
+def target_of(found: ClosedForm, name: str) -> tuple[dict[str, object], str]:
+    """What is to be said of a noisy image, where that is not what made it, and the reason as text."""
+    share = f"{100 * found.noise_share:.0f} % of that loss"
+    known = f"{share} is noise of the target: other images of {name!r} could have made the same noisy ones"
+    if found.noise_share < WORTH:
+        return {}, f"{known}. Less than {100 * WORTH:g} % is not worth a target of less noise."
+    return {"target": Choice("posterior")}, f"{known}. So the network learns the mean over them."
+
+
 def followed_exponent(difficulty: xr.Dataset, exponent: float, adam: bool) -> tuple[float, str]:
     """The power of E[L_t] that the root second moment of the gradient, raised to ``exponent``, goes with; and the reason as text.
 

@@ -35,6 +35,7 @@ from consistency_lab.recipe.derivation import (
     preconditioning_of,
     quarters,
     read_curvature,
+    target_of,
 )
 from consistency_lab.store.atomic import as_path, atomic_write, unreadable
 from consistency_lab.store.checksums import checked, with_checksum
@@ -132,7 +133,7 @@ class Recipe:
 
     @classmethod
     def from_images(cls, images: ImageSet, *, settings: TrainingSettings | None = None) -> Recipe:
-        """Derive a recipe from the mean and covariance of the images to be trained on: no pilot, seconds of time.
+        """Derive a recipe from the images to be trained on, their mean and covariance and how alike they are: no pilot, seconds of time.
 
         Args:
             images: the training set.
@@ -153,9 +154,12 @@ class Recipe:
             "with the loss where the Jacobian of the network is of one size at all t, raised to 1.5. Of the closed form's loss that is: "
             f"{quarters(found.t, values)}."
         )
-        changes: dict[str, object] = {"predicts": predicts, "timesteps": timesteps}
+        target, noise = target_of(found, images.name)
+        if settings.conditional:
+            target, noise = {}, "A conditional model's target is the noise of the sample."
+        changes: dict[str, object] = {"predicts": predicts, **target, "timesteps": timesteps}
         more, annealing = from_curvature(None, Rough(()), settings, measured_momentum=False)
-        reasons = (preconditioning, draws, *annealing)
+        reasons = (preconditioning, noise, draws, *annealing)
         return cls({**changes, **more}, reasons, density_pairs(found.t, values), "importance")
 
     @classmethod

@@ -12,8 +12,10 @@ from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import sent
 from consistency_lab.diffusion.parametrisation import PREDICTIONS
 from consistency_lab.diffusion.schedule import SCHEDULES
+from consistency_lab.errors import UserError
 from consistency_lab.training.loop import Batch, ShuffledImages, stream_generator
 from consistency_lab.training.settings import TrainingSettings
+from consistency_lab.training.targets import TARGETS
 from consistency_lab.training.timesteps import TIMESTEPS
 from consistency_lab.training.timesteps.base import check_draws
 from consistency_lab.training.weighting import WEIGHTINGS
@@ -30,7 +32,7 @@ class DenoisingBatches:
         first: steps of the runs that this one goes on from: images and noise are those of the steps after them.
 
     Raises:
-        UserError: a batch larger than the data.
+        UserError: a batch larger than the data; a target that averages over images, of a conditional model.
     """
 
     def __init__(self, images: ImageSet, settings: TrainingSettings, device: torch.device, first: int = 0):
@@ -40,6 +42,11 @@ class DenoisingBatches:
         self.schedule, self.units = SCHEDULES.build(settings.schedule), settings.objective
         self.sampler = TIMESTEPS.build(settings.timesteps, self.schedule, settings.steps)
         self.weighting = WEIGHTINGS.build(measured("weighting", settings.weighting, images))
+        self.target = TARGETS.build(settings.target)
+        if self.target.images and settings.conditional:
+            raise UserError(
+                f"target={str(settings.target)!r} averages over images of all classes; a conditional model is trained with target=sample."
+            )
         self.dropout = settings.label_dropout if settings.conditional else None
         self.labels = images.labels.cpu() if settings.conditional and images.labels is not None else None
 
@@ -53,6 +60,11 @@ class DenoisingBatches:
         # Noise is drawn on the device: a GPU's noise is its own, and the device is part of the spec.
         generator = stream_generator(self.seeds["noise"], "noise", 2 * drawn + 1, self.device)
         eps = torch.randn(x0.shape, generator=generator, dtype=torch.float32, device=self.device)
+        if wanted := self.target.images:
+            levels = torch.stack(self.schedule.alpha_sigma(t)).to(x0.dtype)
+            alpha, sigma = sent(levels, self.device).reshape(2, -1, 1, 1, 1)
+            others = self.shuffled.following(drawn, max(0, wanted - self.size))
+            x0, eps = self.target.means(x0, eps, alpha, sigma, others)
         data = [x0, t, eps]
         if self.dropout is not None:
             dropped = torch.rand(self.size, generator=times, dtype=torch.float32, device="cpu") < self.dropout

@@ -21,7 +21,7 @@ from consistency_lab.training.momentum import MomentumSchedule
 from consistency_lab.training.optimizers import OPTIMIZERS
 from consistency_lab.training.settings import LoopSettings
 
-_STREAMS = {"order": 1, "noise": 2, "flip": 3}
+_STREAMS = {"order": 1, "noise": 2, "flip": 3, "flip others": 4}
 
 
 def stream_generator(seed: int, stream: str, step: int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -58,6 +58,17 @@ class EpochOrder:
             self._order = torch.randperm(self.images, generator=drawn, device="cpu")
         return self._order[place * self.batch : (place + 1) * self.batch]
 
+    def following(self, step: int, count: int) -> Tensor:
+        """Indices ``(count,)`` of the images after those of a step in the order of its epoch, which begins anew after its last.
+
+        Raises `UserError` where there are fewer besides the batch.
+        """
+        if count > self.images - self.batch:
+            raise UserError(f"{count} images do not follow on a batch of {self.batch} of {self.images}.")
+        self(step)
+        first = (step % self.per_epoch + 1) * self.batch
+        return self._order[(first + torch.arange(count, device="cpu")) % self.images]
+
 
 class ShuffledImages:
     """The images of each step: shuffled epochs, mirrored at random where the settings say so; all functions of (order seed, step).
@@ -81,12 +92,21 @@ class ShuffledImages:
         There they are checked: a GPU would have to be waited for.
         """
         indices = self.order(step)
+        return self._shown(indices, "flip", step), indices
+
+    def following(self, step: int, most: int) -> Tensor:
+        """Images that the step does not see: the next ones of its epoch, see `EpochOrder.following`; so many, or all that there are."""
+        if not (count := min(most, self.order.images - self.order.batch)):
+            return torch.empty(0, *self.set.shape, device=self.device)
+        return self._shown(self.order.following(step, count), "flip others", step)
+
+    def _shown(self, indices: Tensor, stream: str, step: int) -> Tensor:
         x0 = self.set.batch(indices)
         if self.settings.flip:
-            drawn = stream_generator(self.settings.seeds["order"], "flip", step)
+            drawn = stream_generator(self.settings.seeds["order"], stream, step)
             mirrored = torch.rand(len(x0), generator=drawn, dtype=torch.float32, device="cpu") < 0.5
             x0 = torch.where(sent(mirrored, self.device).reshape(-1, 1, 1, 1), x0.flip(-1), x0)
-        return x0, indices
+        return x0
 
 
 class Batch(NamedTuple):

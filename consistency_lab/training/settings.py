@@ -39,10 +39,13 @@ class DiffusionSettings:
     """units of the squared error that is minimised, whatever the network predicts"""
     weighting: Choice = chosen("none", "training.weighting:WEIGHTINGS")
     """weight of the error over time: none (1 in the units of the objective), 'min-snr(gamma=5.0)', p2, edm, speed"""
+    target: Choice = chosen("sample", "training.targets:TARGETS")
+    """what is to be said of a noisy image: sample, the image and noise that made it; or 'posterior(images=1024)', their mean over so many
+    training images that could have, a target of less noise and the same mean"""
 
 
 _LARGEST_SEED = 2**64 - 1
-_LATER: dict[str, Any] = {"flip": False, "lockstep": ""}
+_LATER: dict[str, Any] = {"flip": False, "lockstep": "", "target": Choice("sample")}
 
 
 # Words of other libraries, and what they are here.
@@ -185,7 +188,9 @@ class LoopSettings:
         """The settings as a spec has them: every choice a dict with all its options, seeds resolved. Undone by `from_spec`."""
         seeds = ("seed", "init_seed", "order_seed", "noise_seed")
         facts = {key: value for key, value in self._told.items() if key not in seeds}
-        facts |= {key: registry.resolve(facts[key]).facts for key, registry in self.registries().items()}
+        facts |= {
+            key: registry.resolve(facts[key]).facts for key, registry in self.registries().items() if key in facts
+        }
         return {**facts, "seeds": self.seeds}
 
     @classmethod

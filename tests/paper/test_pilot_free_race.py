@@ -12,6 +12,7 @@ from consistency_lab.paper.race.contestant_sets import (
     CLOSED_FORM,
     EDM,
     MUON,
+    POSTERIOR,
     pilot_free_contestants,
     standard_contestants,
 )
@@ -75,6 +76,28 @@ def test_every_optimizer_and_preconditioning_has_a_control_that_differs_in_its_d
     assert by_name[f"{CLOSED_FORM} + followed draws, MDLRC, 60 steps"].settings.momentum == "mdlrc"
 
 
+def test_the_recipe_has_targets_of_less_noise_or_races_beside_them(free):
+    """Where it has them its matched control has them too; each set tries them at least once."""
+    assert free.changes["target"] == "posterior"
+    without = dataclasses.replace(free, changes={k: v for k, v in free.changes.items() if k != "target"})
+    both = f"{CLOSED_FORM} + followed draws"
+    for recipe, leading, other in ((free, f"{both} + {POSTERIOR}", both), (without, both, f"{both} + {POSTERIOR}")):
+        contestants = pilot_free_contestants(BASE, recipe, {CLOSED_FORM: 0.001})
+        assert {each.entry for each in contestants if each.role == "recipe"} == {leading}
+        assert {each.entry for each in contestants if each.entry == other and each.role == "ablation"} == {other}
+        own = next(each for each in contestants if each.name == f"{leading}, 60 steps")
+        assert own.settings == recipe.apply(BASE).replace(lr=0.001, steps=60, ema_half_life=own.settings.ema_half_life)
+        controls = [each for each in contestants if each.entry == own.matched]
+        assert {each.role for each in controls} == {"matched"}
+        assert {each.settings.steps for each in controls} == {36, 54, 60, 120}
+        assert {each.settings.target for each in controls} == {own.settings.target}
+        quiet = {each.name for each in contestants if each.settings.target != "sample"}
+        if recipe is without:
+            assert quiet == {f"{other}, 60 steps"}
+        else:
+            assert {f"uniform + {POSTERIOR}, 60 steps", f"followed draws + {POSTERIOR}, 60 steps"} < quiet
+
+
 def small():
     base = BASE.replace(steps=30, ema_half_life=0.05)
     plan = race_plan("digits")
@@ -89,13 +112,13 @@ def test_the_race_and_its_cost(tmp_path, monkeypatch):
     few = (
         "uniform",
         "uniform + annealing",
-        f"{CLOSED_FORM} + followed draws, 15 steps",
-        f"{CLOSED_FORM}, uniform, 15 steps",
+        f"{CLOSED_FORM} + followed draws + {POSTERIOR}, 15 steps",
+        f"{CLOSED_FORM}, uniform + {POSTERIOR}, 15 steps",
     )
     monkeypatch.setattr(study, "pilot_free_contestants", lambda *a, **k: [c for c in whole(*a, **k) if c.name in few])
     monkeypatch.setattr(study, "families_of", lambda free, muon: {CLOSED_FORM: {"predicts": free.changes["predicts"]}})
     before = race_dry_run(plan, store, rows, contestant_set="pilot-free")
-    assert set(before) == {"target pilot", "learning rates", *few}
+    assert set(before) == {"target pilot", "learning rates", study.TURNS, *few}
     assert before["learning rates"][0] > 2 * before["uniform"][0] > 0
     assert not rows.path.exists()
     told = []

@@ -18,6 +18,7 @@ from consistency_lab.training.settings import TrainingSettings
 ANNEALED_TO = 0.1  # where MDLRC's rate ends too, so that linear decay is its matched control
 CENTERS = (0.1, 0.3, 0.5, 0.7, 0.9)
 BASE, CLOSED_FORM, EDM, MUON = "base", "closed form", "EDM", "Muon"
+POSTERIOR = "posterior targets"
 FOLLOWING, FIXED = "recipe, followed density", "recipe, fixed density"
 MEASURED, CONSTANT, SHUFFLED = f"{FOLLOWING}, measured momentum", f"{FOLLOWING}, constant rate", "shuffled findings"
 # The exponent of the followed density was chosen on three seeds of the digits that no race has (3000 to 3002): the target fell after 326
@@ -129,12 +130,13 @@ def pilot_free_contestants(
     length: float = 0.5,
     muon: bool = True,
 ) -> list[Contestant]:
-    """A recipe from the moments of the set alone, and what each of its parts is worth.
+    """A recipe from the images of the set alone, and what each of its parts is worth.
 
     Every optimizer and preconditioning runs with the recipe's draws and, as their matched control, with uniform times; the draws also run
     without either. That of the recipe runs as often as the other controls: at all lengths, and at a constant rate. The draws of others
-    that were fastest run with the recipe's preconditioning and without. Without it, whoever anneals or draws otherwise runs at the base's
-    own rate as well. All share the recipe's annealing where nothing else is said.
+    that were fastest run with the recipe's preconditioning and without. Targets of less noise are tried with its preconditioning and draws
+    where the recipe has none; where it has them its matched control has them too, and they also run without the preconditioning. Whoever
+    anneals or draws otherwise without it runs at the base's own rate as well. All share the recipe's annealing where nothing else is said.
 
     Args:
         base: uniform times at a constant rate.
@@ -144,8 +146,7 @@ def pilot_free_contestants(
         muon: with Muon among the optimizers.
     """
     draws, annealing = ({key: free.changes[key]} for key in ("timesteps", "lr_final"))
-    cells = _DENSITIES[CELLS]
-    at, several = [length], sorted({min(*horizons, length), length})
+    cells, at, several = _DENSITIES[CELLS], [length], sorted({min(*horizons, length), length})
     tuned = base.replace(lr=rates.get(BASE, base.lr))
     contestants = [Contestant("uniform", tuned, "control")]
     # The best rate is that of runs at a constant one: who anneals or draws otherwise may bear more.
@@ -155,27 +156,54 @@ def pilot_free_contestants(
         made += at_horizons(Contestant("followed draws", its.replace(**draws), "ablation"), at)
         made += at_horizons(Contestant(f"{CELLS} + annealing", its.replace(**cells), "density"), at)
         contestants += made if at_rate == tuned else [replace(c, name=f"{c.name}, rate {base.lr:g}") for c in made]
+    if "target" in free.changes:
+        its = tuned.replace(**annealing, target=free.changes["target"])
+        contestants += at_horizons(Contestant(f"uniform + {POSTERIOR}", its, "ablation"), at)
+        contestants += at_horizons(Contestant(f"followed draws + {POSTERIOR}", its.replace(**draws), "ablation"), at)
     for name, changes in families_of(free, muon=muon).items():
         own = base.replace(**annealing, **changes, lr=rates.get(name, base.lr))
-        both, matched = f"{name} + followed draws", f"{name}, uniform"
-        ours = Contestant(both, own.replace(**draws), "recipe" if name == CLOSED_FORM else "ablation", matched=matched)
-        lengths = several if CLOSED_FORM in name else at
-        contestants += at_horizons(ours, lengths)
-        of_control = sorted({*horizons, length}) if name == CLOSED_FORM else lengths
-        contestants += at_horizons(Contestant(matched, own, "matched"), of_control)
         if name == CLOSED_FORM:
-            constant = own.replace(lr_final=base.lr_final)  # its length is of no matter
-            contestants.append(Contestant(f"{matched}, constant rate", constant, "matched", entry=matched))
-            theirs = Contestant(f"{name} + {CELLS}", own.replace(**cells), "density", matched=matched)
-            contestants += at_horizons(theirs, at)
-            more = {
-                f"{both}, constant rate": ours.settings.replace(lr_final=base.lr_final),
-                f"{both}, MDLRC": ours.settings.replace(momentum="mdlrc", lr_final=base.lr_final),
-                f"{name} + CLTS": own.replace(timesteps="clts"),
-            }
-            for each, settings in more.items():
-                contestants += at_horizons(Contestant(each, settings, "ablation", matched=matched), at)
+            contestants += _of_closed_form(base, free, own, horizons, length)
+            continue
+        lengths, matched = several if CLOSED_FORM in name else at, f"{name}, uniform"
+        both = Contestant(f"{name} + followed draws", own.replace(**draws), "ablation", matched=matched)
+        contestants += [
+            *at_horizons(both, lengths),
+            *at_horizons(Contestant(matched, own, "matched"), lengths),
+        ]
     return contestants
+
+
+def _of_closed_form(
+    base: TrainingSettings, free: Recipe, own: TrainingSettings, horizons: Sequence[float], length: float
+) -> list[Contestant]:
+    """With the recipe's preconditioning: the recipe, what its parts are worth, and its matched controls. ``own``: with uniform times."""
+    at, several = [length], sorted({min(*horizons, length), length})
+    draws, target = {"timesteps": free.changes["timesteps"]}, {"target": free.changes.get("target", "posterior")}
+    both, uniform = f"{CLOSED_FORM} + followed draws", f"{CLOSED_FORM}, uniform"
+    plain, quiet = own.replace(**draws), own.replace(**draws, **target)
+
+    def controls(name: str, settings: TrainingSettings) -> list[Contestant]:
+        """At as many lengths as the other controls, and at a constant rate, where the length is of no matter."""
+        constant = Contestant(f"{name}, constant rate", settings.replace(lr_final=base.lr_final), "matched", entry=name)
+        return [*at_horizons(Contestant(name, settings, "matched"), sorted({*horizons, length})), constant]
+
+    chosen, made = "target" in free.changes, controls(uniform, own)
+    control = f"{uniform} + {POSTERIOR}" if chosen else uniform
+    if chosen:
+        made += controls(control, own.replace(**target))
+    made += at_horizons(Contestant(both, plain, "ablation" if chosen else "recipe", matched=uniform), several)
+    with_target = Contestant(f"{both} + {POSTERIOR}", quiet, "recipe" if chosen else "ablation", matched=control)
+    made += at_horizons(with_target, several if chosen else at)
+    others = {
+        f"{CLOSED_FORM} + {CELLS}": (own.replace(**_DENSITIES[CELLS]), "density"),
+        f"{both}, constant rate": (plain.replace(lr_final=base.lr_final), "ablation"),
+        f"{both}, MDLRC": (plain.replace(momentum="mdlrc", lr_final=base.lr_final), "ablation"),
+        f"{CLOSED_FORM} + CLTS": (own.replace(timesteps="clts"), "ablation"),
+    }
+    for name, (settings, role) in others.items():
+        made += at_horizons(Contestant(name, settings, role, matched=uniform), at)
+    return made
 
 
 def center_contestants(base: TrainingSettings, *, centers: Sequence[float] = CENTERS) -> list[Contestant]:
