@@ -32,7 +32,7 @@ class MakeRecipe(DryRun):
     findings: tyro.conf.Positional[tuple[Path, ...]] = ()
     """.nc files: one difficulty, any number of landscapes, at most one curvature; none for the paper's own recipe, or one from --data"""
     data: str | None = None
-    """without findings: a training set, whose mean and covariance the recipe follows; no pilot is needed"""
+    """without findings: the training set that the recipe follows; no pilot is needed"""
     data_dir: Path | None = None
     """folder with the files of published sets; data/ by default"""
     settings: TrainingSettings = field(default_factory=TrainingSettings)
@@ -103,7 +103,7 @@ class Race(SideBySide):
     preset: str = "digits"
     """data, network and seeds: digits, fashion-16 (Fashion-MNIST at 16x16), fashion (at 28x28)"""
     contestants: Literal["standard", "pilot-free", "centers"] = "standard"
-    """standard: controls, published methods, the paper's recipe and ours from a pilot. pilot-free: a recipe from the mean and covariance of
+    """standard: controls, published methods, the paper's recipe and ours from a pilot. pilot-free: a recipe from the images of
     the set, its ablations, Muon, and a matched control of each. centers: the paper's ablation over the center of CLTS"""
     recipes: tuple[Path, ...] = ()
     """recipes from findings on another set, such as the recipe-*.json that its race writes: they cost no pilot here"""
