@@ -103,3 +103,5 @@ def test_seconds_of_a_race_are_steps_times_the_pace(watch, tmp_path):
     row = table.loc["heavy"]
     assert row["seconds_speedup"] == pytest.approx(row["speedup"] * float(ratio))
     assert result["machine"].dims == ("seed",)
+    assert len(soon) == 2
+    assert soon[-1].identical(result)  # what was written last has them too

@@ -68,7 +68,7 @@ def race(
         followed: seeds, the first ones, of which controls, recipes and the paper's make samples at every evaluation; all others make
             theirs at the last.
         workers, executor: where runs are trained, see `executor_of`.
-        live: is given the race so far after every round of a seed.
+        live: is given the race so far after every seed, and the whole at the end.
         say: is told what happens.
 
     Returns:
@@ -112,8 +112,8 @@ def race(
         return gathered(contestants, control, done, runs, paces, pilot, targets, wanted, references, watch, settings)
 
     def after() -> None:
-        """Tell what there is whenever one more seed is complete."""
-        if live is None or len(told) == len(seeds):
+        """Tell what there is whenever one more seed is complete, but for the last, after which steps are timed first."""
+        if live is None or len(told) + 1 >= len(seeds):
             return
         ready = [first, *(run for seed in list(seeds)[: len(told) + 1] for run in planned[seed])]
         if all(recorded(watch, run, rows) is not None for run in ready):
@@ -123,12 +123,15 @@ def race(
     every = [run for seed in seeds for run in planned[seed]]
     where = executor_of(executor, workers)
     run_all(watch, [first, *every], rows, where, say=say, after=after)
-    while live is not None and len(told) < len(seeds):
+    while live is not None and len(told) + 1 < len(seeds):
         after()
     say("a step of every contestant is timed, in turns")
     for runs in planned.values():
         measured_pace(watch, runs, rows, where)
-    return together(list(seeds))
+    result = together(list(seeds))
+    if live is not None:
+        live(result)
+    return result
 
 
 def _check(

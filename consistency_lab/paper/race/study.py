@@ -259,7 +259,7 @@ def run_race(
         foreign: name -> recipe from findings on another set.
         device: the CPU by default.
         workers, executor: where runs are trained, see `executor_of`.
-        live: is given the race so far after every round.
+        live: is given the race so far after every seed, and the whole at the end.
         say: is told what happens.
     """
     place, where = device or torch.device("cpu"), executor_of(executor, workers)
