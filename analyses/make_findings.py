@@ -69,8 +69,8 @@ CONTESTANTS = {
     "**the other set's recipe, fixed**": "recipe from {foreign}-fixed",
     "recipe of shuffled findings, fixed": "shuffled findings",
 }
-IN_WORDS = {preset: label.replace(",", " at") for preset, label in FREE_RACED.items()}
-FREE = "closed form + followed draws"  # the entry of the recipe without a pilot
+NAMED = {**FREE_RACED, "cifar10": "CIFAR-10, 32x32"}
+IN_WORDS = {preset: label.replace(",", " at") for preset, label in NAMED.items()}
 # What a recipe was to reach: how many times sooner than which control, in steps and in seconds of training.
 GOALS = {AGAINST["control"]: 2.6, AGAINST["annealed"]: 1.5, MATCHED: 1.5}
 
@@ -80,7 +80,7 @@ class Findings:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.sources = {preset: Source(preset, folder, older=True) for preset in FREE_RACED}
+        self.sources = {preset: Source(preset, folder, older=True) for preset in NAMED}
 
     @functools.cache  # noqa: B019  one object a page
     def own(self, preset: str, study: str) -> dict[Any, dict[str, Any]]:
@@ -285,11 +285,11 @@ class Findings:
 
     def free(self, preset: str) -> str:
         """Everybody of the race without a pilot, each entry at its fastest length."""
-        table = self.raced(preset, "pilot-free")
+        table, recipe = self.raced(preset, "pilot-free"), self.recipe(preset)
         lines = []
         for name, own in table[table["fastest"]].groupby("entry", sort=False):
             by, first = own.set_index("against"), own.iloc[0]
-            line = {"contestant": f"**{name}**" if name == FREE else str(name)}
+            line = {"contestant": f"**{name}**" if name == recipe else str(name)}
             line["steps"] = f"{'> ' if first['censored'] else ''}{first['crossing']:.0f}"
             for against in (*GOALS, AGAINST["density"]):
                 line[f"sooner than {against}"] = _times(by.loc[against]) if against in by.index else ""
@@ -355,16 +355,25 @@ class Findings:
                 told.append(f"{_times(own.loc[against], 'seconds_' if seconds else '')} on {IN_WORDS[preset]}")
         return listed(told)
 
-    def _free(self, preset: str, entry: str = FREE) -> pd.DataFrame:
+    def recipe(self, preset: str) -> str:
+        """The entry of the recipe of the race without a pilot, which differs between sets."""
         rows = self.raced(preset, "pilot-free")
-        return rows[(rows["entry"] == entry) & rows["fastest"]].set_index("against")
+        (entry,) = rows[rows["role"] == "recipe"]["entry"].unique()
+        return str(entry)
+
+    def _free(self, preset: str, entry: str = "") -> pd.DataFrame:
+        rows = self.raced(preset, "pilot-free")
+        return rows[(rows["entry"] == (entry or self.recipe(preset))) & rows["fastest"]].set_index("against")
 
     def targets(self, name: str = "") -> str:
         """The leading recipe's speed-up over targets, of the races whose figures have that name."""
         lines = []
         for preset, label in (self.free_races() if name else RACED).items():
             rows = self.drawn(preset, "speedup_curve").figures[name][1]
-            leading = rows["contestant"].str.startswith(FREE if name else "recipe")
+            leading = rows["contestant"].str.startswith("recipe")
+            if name:
+                raced = self.raced(preset, "pilot-free")
+                leading = rows["contestant"].isin(raced[raced["role"] == "recipe"]["contestant"])
             for against in rows[leading]["against"].unique():
                 own = rows[leading & (rows["against"] == against) & rows["qualified"]]
                 cells = {f"{row['fraction']:g}": _times(row) for _, row in own.iterrows()}

@@ -153,7 +153,7 @@ def _curve_settings(a: DiffusionModel, b: DiffusionModel, steps: int, seed: int)
     if any("spec" not in m.facts for m in (a, b)):
         raise UserError("connectivity trains a curve as its ends were trained; give models that this package trained.")
     fresh = {f"{stream}_seed": None for stream in ("init", "order", "noise")}
-    return settings_of(a.facts["spec"]).replace(steps=steps, seed=seed, timesteps="uniform", **fresh)
+    return settings_of(a.facts["spec"]).replace(steps=steps, seed=seed, timesteps="uniform", target="sample", **fresh)
 
 
 def _dataset(paths: list[str], line: Array, times: Array, losses: Array) -> xr.Dataset:

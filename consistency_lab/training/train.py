@@ -319,7 +319,8 @@ def _kept_run(model: DiffusionModel) -> Run:
 def training_curves(models: Sequence[DiffusionModel]) -> xr.Dataset:
     """What models logged that were trained with a store, ``(model, step)``, NaN where one has no such step.
 
-    ``loss`` is the mean over 25 steps of what each run itself minimised: it does not compare runs with different densities over t.
+    ``loss`` is the mean over 25 steps of what each run itself minimised: it does not compare runs with different densities over t or
+    different targets.
     Where any run was given held-out images, ``held_out`` is their loss, the same for all t and of the averaged weights: that one does
     compare runs of one objective and one set. How long each run took is in the provenance, so that two fresh runs give the same numbers.
     """

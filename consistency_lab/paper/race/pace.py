@@ -52,8 +52,9 @@ def known_pace(watch: Watch, runs: Sequence[RaceRun], rows: Rows) -> Pace | None
 def measured_pace(watch: Watch, runs: Sequence[RaceRun], rows: Rows, executor: Executor) -> Pace:
     """Seconds that a step of training takes, of all runs of a seed in turns, in an order that changes from round to round.
 
-    The lowest decile over the rounds, which leaves out what other programs take from the machine. All runs are in memory at once, on the
-    device of the watch, with the threads that a run of the executor has.
+    The median over the rounds: what other programs take from the machine they take from all alike. (Between steps that are disturbed and
+    steps that are not, a low quantile falls on one side or the other by chance.) All runs are in memory at once, on the device of the
+    watch, with the threads that a run of the executor has.
     """
 
     def compute() -> dict[str, Any]:
@@ -82,7 +83,7 @@ def _timed(watch: Watch, runs: Sequence[RaceRun]) -> list[float]:
             began = perf_counter()
             next(loops[i])
             taken[turn % ROUNDS, i] = perf_counter() - began  # the last rounds take the places of the first
-    return [float(each) for each in np.quantile(taken, 0.1, axis=0)]
+    return [float(each) for each in np.median(taken, axis=0)]
 
 
 def _steps(watch: Watch, settings: TrainingSettings) -> Iterator[float]:

@@ -16,7 +16,7 @@ from consistency_lab.studies.executors import Executor
 
 @contextmanager
 def as_one_of(executor: Executor, device: torch.device) -> Iterator[None]:
-    """What is timed inside runs with the threads that a run of the race has."""
+    """What is timed inside has the threads that a run of the race has."""
     before = torch.get_num_threads()
     torch.set_num_threads(executor.threads(device))
     try:
@@ -40,7 +40,7 @@ def run_all(
         watch: what all are measured by.
         planned: in the order in which they are begun; equal settings are followed alike.
         rows: where each goes as soon as it is done, so that a stopped race loses the runs under way and no more. A run that
-            loses its worker begins anew in another: what is timed in it is of one machine.
+            loses its worker begins anew in another.
         executor: where they are trained. Rows depend on the threads of a run by rounding alone.
         say: is told what is done.
         after: called after each.

@@ -254,7 +254,7 @@ def run_race(
         plan: what to do; see `presets`.
         store: where the classifier is kept.
         rows: where findings, runs and evaluations are kept.
-        contestant_set: ``"standard"``; ``"pilot-free"``: a recipe from the moments of the set, with its ablations and matched controls; or
+        contestant_set: ``"standard"``; ``"pilot-free"``: a recipe from the images of the set, with its ablations and matched controls; or
             ``"centers"``: the paper's ablation over the center of CLTS.
         foreign: name -> recipe from findings on another set.
         device: the CPU by default.
@@ -318,8 +318,8 @@ def race_dry_run(
     sampled, looked = (_seconds_to_evaluate(images, plan, place, n) for n in (plan.nfe * plan.count, plan.batch))
 
     def step_of(settings: TrainingSettings) -> float:
-        # Whatever is drawn and however it anneals, a step costs the same but for its network, preconditioning, optimizer and momentum.
-        names = ("network", "predicts", "batch", "optimizer", "momentum", "precision")
+        # Whichever times are drawn and however it anneals, a step costs about the same.
+        names = ("network", "predicts", "target", "batch", "optimizer", "momentum", "precision")
         alike = plan.base.replace(**{name: getattr(settings, name) for name in names})
         if alike not in per_step:
             per_step[alike] = seconds_per_step(images, alike, place)
