@@ -82,7 +82,7 @@ def test_the_recipe_has_targets_of_less_noise_or_races_beside_them(free):
     without = dataclasses.replace(free, changes={k: v for k, v in free.changes.items() if k != "target"})
     both = f"{CLOSED_FORM} + followed draws"
     for recipe, leading, other in ((free, f"{both} + {POSTERIOR}", both), (without, both, f"{both} + {POSTERIOR}")):
-        contestants = pilot_free_contestants(BASE, recipe, {CLOSED_FORM: 0.001})
+        contestants = pilot_free_contestants(BASE, recipe, {"base": 0.004, CLOSED_FORM: 0.001})
         assert {each.entry for each in contestants if each.role == "recipe"} == {leading}
         assert {each.entry for each in contestants if each.entry == other and each.role == "ablation"} == {other}
         own = next(each for each in contestants if each.name == f"{leading}, 60 steps")
@@ -95,7 +95,9 @@ def test_the_recipe_has_targets_of_less_noise_or_races_beside_them(free):
         if recipe is without:
             assert quiet == {f"{other}, 60 steps"}
         else:
-            assert {f"uniform + {POSTERIOR}, 60 steps", f"followed draws + {POSTERIOR}, 60 steps"} < quiet
+            alone = [each for each in contestants if each.name in quiet and each.settings.predicts == "eps"]
+            assert {each.entry for each in alone} == {f"uniform + {POSTERIOR}", f"followed draws + {POSTERIOR}"}
+            assert {each.settings.lr for each in alone} == {0.004, BASE.lr}  # at both rates, as whoever draws otherwise
 
 
 def small():

@@ -155,11 +155,11 @@ def pilot_free_contestants(
         made = _annealed(at_rate, its, horizons, length)
         made += at_horizons(Contestant("followed draws", its.replace(**draws), "ablation"), at)
         made += at_horizons(Contestant(f"{CELLS} + annealing", its.replace(**cells), "density"), at)
+        if "target" in free.changes:
+            quiet = its.replace(target=free.changes["target"])
+            made += at_horizons(Contestant(f"uniform + {POSTERIOR}", quiet, "ablation"), at)
+            made += at_horizons(Contestant(f"followed draws + {POSTERIOR}", quiet.replace(**draws), "ablation"), at)
         contestants += made if at_rate == tuned else [replace(c, name=f"{c.name}, rate {base.lr:g}") for c in made]
-    if "target" in free.changes:
-        its = tuned.replace(**annealing, target=free.changes["target"])
-        contestants += at_horizons(Contestant(f"uniform + {POSTERIOR}", its, "ablation"), at)
-        contestants += at_horizons(Contestant(f"followed draws + {POSTERIOR}", its.replace(**draws), "ablation"), at)
     for name, changes in families_of(free, muon=muon).items():
         own = base.replace(**annealing, **changes, lr=rates.get(name, base.lr))
         if name == CLOSED_FORM:
