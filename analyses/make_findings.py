@@ -370,10 +370,8 @@ class Findings:
         lines = []
         for preset, label in (self.free_races() if name else RACED).items():
             rows = self.drawn(preset, "speedup_curve").figures[name][1]
-            leading = rows["contestant"].str.startswith("recipe")
-            if name:
-                raced = self.raced(preset, "pilot-free")
-                leading = rows["contestant"].isin(raced[raced["role"] == "recipe"]["contestant"])
+            raced = self.raced(preset, name or "standard")
+            leading = rows["contestant"].isin(raced[raced["role"] == "recipe"]["contestant"])
             for against in rows[leading]["against"].unique():
                 own = rows[leading & (rows["against"] == against) & rows["qualified"]]
                 cells = {f"{row['fraction']:g}": _times(row) for _, row in own.iterrows()}

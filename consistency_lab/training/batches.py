@@ -15,7 +15,7 @@ from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
 from consistency_lab.training.loop import Batch, ShuffledImages, stream_generator
 from consistency_lab.training.settings import TrainingSettings
-from consistency_lab.training.targets import TARGETS
+from consistency_lab.training.targets import TARGETS, posterior_means
 from consistency_lab.training.timesteps import TIMESTEPS
 from consistency_lab.training.timesteps.base import check_draws
 from consistency_lab.training.weighting import WEIGHTINGS
@@ -64,7 +64,7 @@ class DenoisingBatches:
             levels = torch.stack(self.schedule.alpha_sigma(t)).to(x0.dtype)
             alpha, sigma = sent(levels, self.device).reshape(2, -1, 1, 1, 1)
             others = self.shuffled.following(drawn, max(0, wanted - self.size))
-            x0, eps = self.target.means(x0, eps, alpha, sigma, others)
+            x0, eps = posterior_means(x0, eps, alpha, sigma, others)
         data = [x0, t, eps]
         if self.dropout is not None:
             dropped = torch.rand(self.size, generator=times, dtype=torch.float32, device="cpu") < self.dropout

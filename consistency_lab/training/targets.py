@@ -14,8 +14,6 @@ They make the same state, alpha x0* + sigma eps* = x_t, so that everything downs
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-
 import torch
 from torch import Tensor
 
@@ -23,31 +21,14 @@ from consistency_lab.choices import Registry, require_positive
 from consistency_lab.devices import training_in
 
 
-class Target(ABC):
-    """Replaces images and noise by what is learnt from them."""
-
-    images = 0
-    """how many images it compares a state with, those of the batch among them; 0: none"""
-
-    @abstractmethod
-    def means(self, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-        """Images and noise ``(B, C, H, W)`` as they are to be learnt.
-
-        Args:
-            x0, eps: as they were drawn.
-            alpha, sigma: of their noise level, ``(B, 1, 1, 1)``.
-            others: images ``(N, C, H, W)`` that they are compared with besides the batch; none of it is among them.
-        """
-
-
-class Sample(Target):
+class Sample:
     """The image and the noise of the sample itself (Ho et al. 2006.11239, equation 14)."""
 
-    def means(self, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-        return x0, eps
+    images = 0
+    """how many images a state is compared with, those of the batch among them; 0: none"""
 
 
-class Posterior(Target):
+class Posterior(Sample):
     """Their posterior means over images of the training set: those of the batch and the next ones in the order of the epoch.
 
     Args:
@@ -59,16 +40,18 @@ class Posterior(Target):
         require_positive(images=images)
         self.images = images
 
-    def means(self, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-        return posterior_means(x0, eps, alpha, sigma, others)
-
 
 @torch.no_grad()
 def posterior_means(x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """x0* and eps* of states ``alpha x0 + sigma eps``, over the batch and ``others``; arguments as for `Target.means`.
+    """x0* and eps* ``(B, C, H, W)`` of states ``alpha x0 + sigma eps``, over the batch and others.
 
     In full float32, whatever training computes in. Against float64 eps* is off by less than 1e-5, unless two images are nearly the same at
     a sigma so small that rounding decides between them: then by their difference times alpha / sigma at most.
+
+    Args:
+        x0, eps: images and noise ``(B, C, H, W)``, as they were drawn.
+        alpha, sigma: of their noise level, ``(B, 1, 1, 1)``.
+        others: images ``(N, C, H, W)`` that they are compared with besides the batch; none of it is among them.
     """
     known = torch.cat([x0, others]).flatten(1)
     a, s, image = alpha.flatten(1), sigma.flatten(1), x0.flatten(1)
@@ -80,4 +63,4 @@ def posterior_means(x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor, other
     return mean.view_as(x0), eps + (a / s * (image - mean)).view_as(eps)
 
 
-TARGETS: Registry[Target] = Registry("target", {"sample": Sample, "posterior": Posterior})
+TARGETS: Registry[Sample] = Registry("target", {"sample": Sample, "posterior": Posterior})

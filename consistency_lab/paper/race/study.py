@@ -339,7 +339,7 @@ def race_dry_run(
             for seed in range(plan.seeds)
         ]
     for seed in range(plan.seeds):
-        raced = [RaceRun(each.name, each.settings.replace(seed=seed)) for each in contestants]
+        raced = [planned[each.name][seed] for each in contestants]
         if watch is None or known_pace(watch, raced, rows) is None:
             turns += sum(step_of(settings) for settings in works_of(raced)) * (WARM_UP + ROUNDS)
     for name, its in planned.items():
