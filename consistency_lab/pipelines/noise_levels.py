@@ -12,9 +12,19 @@ from torch import Tensor
 
 from consistency_lab.errors import UserError
 
-_BY_TIMESTEP = ("DDIM", "DDPM", "PNDM", "LCM", "TCD")  # alpha² is alphas_cumprod[timestep]
+_BY_TIMESTEP = ("DDIM", "DDIMParallel", "DDPM", "DDPMParallel", "PNDM", "LCM", "TCD", "CogVideoXDDIM", "CogVideoXDPM")
 _CONSTANT_VARIANCE = ("DPMSolverMultistep", "DPMSolverSinglestep", "UniPCMultistep", "DEISMultistep", "SASolver")
-_ADDED = ("EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete", "LMSDiscrete", "EDMEuler", "EDMDPMSolverMultistep")
+_MIDPOINT = ("KDPM2Discrete", "DPMSolverSDE")  # every second evaluation is at the geometric mean of two levels
+_UNTIMED = ("EDMEuler", "EDMDPMSolverMultistep", "CMStochasticIterative")  # their timesteps are logarithms of sigma
+_ADDED = (
+    "EulerDiscrete",
+    "EulerAncestralDiscrete",
+    "HeunDiscrete",
+    "LMSDiscrete",
+    "KDPM2AncestralDiscrete",
+    *_MIDPOINT,
+    *_UNTIMED,
+)
 _FLOW = ("FlowMatchEulerDiscrete", "FlowMatchHeunDiscrete", "FlowMatchLCM")
 _KNOWN = (*_BY_TIMESTEP, *_CONSTANT_VARIANCE, *_ADDED, *_FLOW)
 
@@ -46,14 +56,14 @@ def check_known(scheduler: Any) -> None:
         )
 
 
-def is_flow(scheduler: Any) -> bool:
-    """Whether the data fades as 1 - sigma, as in flow matching."""
-    config = scheduler.config
-    return (
-        family(scheduler) in _FLOW
-        or bool(config.get("use_flow_sigmas"))
-        or config.get("prediction_type") == "flow_prediction"
-    )
+def reading(scheduler: Any) -> str:
+    """What a network's output is to that scheduler; a network that was trained for one reading says nothing under another."""
+    config, kind = scheduler.config, family(scheduler)
+    if kind in _FLOW or config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction":
+        return "flow matching"  # the data fades as 1 - sigma
+    if kind == "CMStochasticIterative":
+        return "consistency models"
+    return "EDM preconditioning" if kind.startswith(("EDM", "CosineDPM")) else "diffusion models"
 
 
 def level_of(scheduler: Any, timestep: Any, step: int | None) -> Level:
@@ -66,14 +76,16 @@ def level_of(scheduler: Any, timestep: Any, step: int | None) -> Level:
     """
     kind, now = family(scheduler), float(timestep)
     total = scheduler.config.get("num_train_timesteps", 1000)
-    if kind in _BY_TIMESTEP:
+    if kind in _BY_TIMESTEP:  # alpha² is alphas_cumprod[timestep]
         kept = float(scheduler.alphas_cumprod[int(now)])
         return Level(kept**0.5, (1 - kept) ** 0.5, (now + 1) / total)
     assert step is not None
     sigma = float(scheduler.sigmas[step])
-    if is_flow(scheduler):
+    if reading(scheduler) == "flow matching":
         return Level(1 - sigma, sigma, sigma)
-    t = None if kind.startswith("EDM") else min((now + 1) / total, 1.0)
+    if kind in _MIDPOINT and step % 2:
+        sigma = (sigma * float(scheduler.sigmas[step - 1])) ** 0.5
+    t = None if kind in _UNTIMED else min((now + 1) / total, 1.0)
     if kind in _CONSTANT_VARIANCE:
         alpha = (1 + sigma**2) ** -0.5
         return Level(alpha, sigma * alpha, t)
@@ -86,10 +98,14 @@ def x0_of(scheduler: Any, output: Tensor, sample: Tensor, level: Level) -> Tenso
     if output.shape[1] == 2 * sample.shape[1]:  # the network predicts a variance too
         output = output[:, : sample.shape[1]]
     alpha, sigma, kind = level.alpha, level.sigma, scheduler.config.get("prediction_type", "epsilon")
-    if family(scheduler).startswith("EDM"):
-        return scheduler.precondition_outputs(sample, output, sample.new_tensor(sigma))
-    if is_flow(scheduler):
-        return sample - sigma * output
+    match reading(scheduler):
+        case "EDM preconditioning":
+            return scheduler.precondition_outputs(sample, output, sample.new_tensor(sigma))
+        case "consistency models":
+            skip, out = scheduler.get_scalings_for_boundary_condition(sigma)
+            return skip * sample + out * output
+        case "flow matching":
+            return sample - sigma * output
     if kind == "epsilon":
         return (sample - sigma * output) / alpha
     if kind == "v_prediction":  # of the sample scaled to constant variance

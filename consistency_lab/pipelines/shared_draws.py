@@ -2,11 +2,14 @@
 
 Their pipelines and schedulers draw with one function, ``randn_tensor``, whether they take ``latents=`` or not, and whether latents are
 packed afterwards (Flux) or not. While a call runs, that function gives out ours: first the initial noise, to the bit what `SharedNoise`
-says, in float32 and rounded to the pipeline's type; then, for schedulers that add noise, draws of a generator of each image.
+says, in float32 and rounded to the pipeline's type; then, for schedulers that add noise, draws of a generator of each image. Schedulers
+of stochastic differential equations draw Brownian paths of torchsde instead, from a seed of their own that ``generator=`` does not reach:
+they are given one path for each image, the same whatever steps are taken on it.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import sys
 from collections.abc import Sequence
@@ -19,7 +22,7 @@ from torch import Tensor
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.errors import UserError
 
-_DRAWS = "randn_tensor"
+_DRAWS, _PATHS = "randn_tensor", "BatchedBrownianTree"
 
 
 class NoiseAskedFor(BaseException):
@@ -56,22 +59,26 @@ class SharedDraws:
         self.shape: tuple[int, ...] | None = None
         self.draws = 0
         self.generators = step_generators(noise, self.indices)
-        self._replaced: list[tuple[Any, Any]] = []
+        self._replaced: list[tuple[Any, str, Any]] = []
         self._states: list[Tensor] = []
 
     def __enter__(self) -> Self:
         for name, module in list(sys.modules.items()):
-            if name.startswith("diffusers.") and not name.endswith("utils.torch_utils") and _DRAWS in vars(module):
-                self._replaced.append((module, vars(module)[_DRAWS]))
-                setattr(module, _DRAWS, self._draw)
+            if not name.startswith("diffusers.") or name.endswith("utils.torch_utils"):
+                continue
+            for function in {_DRAWS, _PATHS} & vars(module).keys():
+                original = vars(module)[function]
+                self._replaced.append((module, function, original))
+                ours = self._draw if function == _DRAWS else functools.partial(self._paths, original)
+                setattr(module, function, ours)
         self._states = _global_states()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for module, original in self._replaced:
-            setattr(module, _DRAWS, original)
+        for module, function, original in self._replaced:
+            setattr(module, function, original)
         self._replaced.clear()
         if kind is not None:
             return
@@ -100,17 +107,32 @@ class SharedDraws:
                 )
             drawn = self.noise.initial(self.indices, rest)
         else:
-            if count % len(self.indices):
-                raise UserError(
-                    f"the scheduler asked for {count} noises for {len(self.indices)} images; choose another one."
-                )
+            halves = self._halves(count)
             self.draws += 1
             each = [
                 torch.randn((1, *rest), generator=own, dtype=torch.float32, device="cpu") for own in self.generators
             ]
-            # Guidance may double the batch; both halves are of one image.
-            drawn = torch.cat(each).repeat(count // len(self.indices), *(1 for _ in rest))
+            drawn = torch.cat(each).repeat(halves, *(1 for _ in rest))
         return drawn.to(device or "cpu", dtype or torch.float32)
+
+    def _paths(self, original: Any, x: Tensor, t0: Any, t1: Any, seed: Any = None, **options: Any) -> Any:
+        """In place of diffusers' Brownian trees, of the same arguments: the seeds are those of the images, the type float32."""
+        seeds = [step_seed(self.noise.seed, index) for index in self.indices] * self._halves(len(x))
+        trees = original(x.to("cpu", torch.float32), t0, t1, seeds, **options)
+
+        def drawn(start: Any, end: Any) -> Tensor:
+            self.draws += 1
+            return trees(start, end).to(x.device, x.dtype)
+
+        return drawn
+
+    def _halves(self, count: int) -> int:
+        """How often each image is among ``count`` noises: guidance may double the batch, and both halves are of one image."""
+        if count % len(self.indices):
+            raise UserError(
+                f"the scheduler asked for {count} noises for {len(self.indices)} images; choose another one."
+            )
+        return count // len(self.indices)
 
 
 def _global_states() -> list[Tensor]:

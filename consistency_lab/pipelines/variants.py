@@ -20,7 +20,7 @@ from consistency_lab.devices import random_state
 from consistency_lab.errors import UserError, explained, nearest_path, unknown_name
 from consistency_lab.interop.layout import read_json, refuse_code
 from consistency_lab.interop.pickles import refuse_pickle
-from consistency_lab.pipelines.noise_levels import is_flow
+from consistency_lab.pipelines.noise_levels import reading
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _TORCHAO = {
@@ -258,10 +258,10 @@ def _scheduler(current: Any, name: str) -> Any:
         raise unknown_name("scheduler", name, known)
     with explained(f"the scheduler {name} cannot take the place of {type(current).__name__}"):
         made = kind.from_config(current.config)
-    if is_flow(made) != is_flow(current):
+    if reading(made) != reading(current):
         raise UserError(
-            f"{kind.__name__} and {type(current).__name__} do not add noise alike (one is of flow matching), so the network would be asked "
-            "wrongly; choose another scheduler."
+            f"{kind.__name__} is for networks of {reading(made)} and {type(current).__name__} for those of {reading(current)}, so that the "
+            "network would be asked wrongly; choose another scheduler."
         )
     return made
 

@@ -18,7 +18,7 @@ import consistency_lab as cl  # noqa: E402
 from consistency_lab.cli import main  # noqa: E402
 from consistency_lab.errors import UserError  # noqa: E402
 from consistency_lab.pipelines.diffusers_pipeline import PipelineModel, load_pipeline  # noqa: E402
-from consistency_lab.pipelines.shared_draws import SharedDraws, step_generators  # noqa: E402
+from consistency_lab.pipelines.shared_draws import SharedDraws, step_generators, step_seed  # noqa: E402
 from consistency_lab.store.checkpoint import save_tensors  # noqa: E402
 from consistency_lab.store.results import provenance  # noqa: E402
 
@@ -155,6 +155,28 @@ def test_noise_of_steps_is_that_of_their_generator_argument(folders):
     made = model.made(NOISE, range(2))
     assert torch.equal(made.generate(NOISE, range(2)), own * 2 - 1)
     assert made.facts["noise_draws"] == 3
+
+
+@needs_text
+def test_brownian_paths_are_those_of_their_seed_argument_one_for_each_image(folders):
+    """``generator=`` does not reach this scheduler, and one seed for all would give the images of every batch the same paths."""
+    pytest.importorskip("torchsde")
+    options = asked("stable_diffusion") | {"scheduler": "DPMSolverSDE"}
+    made = load_pipeline(folders("stable_diffusion"), **options).made(NOISE, range(4))
+    assert made.facts["noise_draws"] > 0
+    pipe = diffusers.DiffusionPipeline.from_pretrained(folders("stable_diffusion"))
+    seeds = [step_seed(NOISE.seed, index) for index in (2, 3)]
+    pipe.scheduler = diffusers.DPMSolverSDEScheduler.from_config(pipe.scheduler.config, noise_sampler_seed=seeds)
+    with torch.no_grad():
+        own = called(pipe, "stable_diffusion", [2, 3])
+    images = made.generate(NOISE, range(4))
+    assert torch.equal(images[2:], own * 2 - 1)
+    narrow, alone = (
+        load_pipeline(folders("stable_diffusion"), **(options | more)).generate(NOISE, range(4))
+        for more in ({"dtype": "bfloat16"}, {"batch": 1})
+    )
+    assert torch.allclose(alone, images, atol=1e-4)
+    assert (narrow - images).pow(2).mean() < 0.01 * (images[[2, 3, 0, 1]] - images).pow(2).mean()
 
 
 def test_noise_of_steps_is_shared_between_batches_and_types(folders):
@@ -391,7 +413,9 @@ def test_the_address_of_a_text_pipeline(folders, tmp_path):
         ({"quantize": "magic:x"}, "unknown quantiser"),
         ({"cache": "big"}, "unknown cache"),
         ({"scheduler": "Eular"}, "unknown scheduler"),
-        ({"scheduler": "FlowMatchEulerDiscrete"}, "do not add noise alike"),
+        ({"scheduler": "FlowMatchEulerDiscrete"}, "for networks of flow matching and .* for those of diffusion models"),
+        ({"scheduler": "EDMEuler"}, "for networks of EDM preconditioning and"),
+        ({"scheduler": "CMStochasticIterative"}, "for networks of consistency models and"),
         ({"cache": "pab"}, "has no caches"),
         ({"prompts": ["a"]}, "takes no prompt"),
         ({"guidance": 2.0}, "takes no guidance_scale"),

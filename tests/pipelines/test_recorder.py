@@ -7,7 +7,7 @@ diffusers = pytest.importorskip("diffusers")
 
 import consistency_lab as cl  # noqa: E402
 from consistency_lab.errors import UserError  # noqa: E402
-from consistency_lab.pipelines.noise_levels import _KNOWN, family, is_flow, level_of, x0_of  # noqa: E402
+from consistency_lab.pipelines.noise_levels import _KNOWN, _MIDPOINT, family, level_of, reading, x0_of  # noqa: E402
 
 X0, EPS = (torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
 
@@ -50,6 +50,8 @@ def test_levels_and_x0_are_the_scheduler_s_own(name, predicts):
         x_t = scheduler.scale_noise(X0, timestep[None], EPS) if flow else scheduler.add_noise(X0, EPS, timestep[None])
         if place and scheduler.timesteps[place] == scheduler.timesteps[place - 1]:
             continue  # two stages of one level; add_noise knows the first
+        if place % 2 and name in _MIDPOINT:
+            continue  # add_noise knows whole steps alone; see the next test
         assert torch.allclose(x_t, level.alpha * X0 + level.sigma * EPS, atol=2e-5, rtol=1e-4), place
         assert level.t is None or 0 <= level.t <= 1
         if not level.alpha:
@@ -58,7 +60,10 @@ def test_levels_and_x0_are_the_scheduler_s_own(name, predicts):
             skip = scheduler.config.sigma_data**2 / (level.sigma**2 + scheduler.config.sigma_data**2)
             out = level.sigma * scheduler.config.sigma_data / (level.sigma**2 + scheduler.config.sigma_data**2) ** 0.5
             output = (X0 - skip * x_t) / out
-        elif is_flow(scheduler):
+        elif name.startswith("CM"):
+            skip, out = scheduler.get_scalings_for_boundary_condition(level.sigma)
+            output = (X0 - skip * x_t) / out
+        elif reading(scheduler) == "flow matching":
             output = EPS - X0
         else:
             norm = (level.alpha**2 + level.sigma**2) ** 0.5
@@ -68,6 +73,27 @@ def test_levels_and_x0_are_the_scheduler_s_own(name, predicts):
         assert torch.allclose(
             x0_of(scheduler, output, x_t, level), X0, atol=1e-3 * max(1, level.sigma / level.alpha)
         ), place
+
+
+@pytest.mark.parametrize("karras", [False, True])
+@pytest.mark.parametrize(
+    "name", ["EulerDiscrete", "HeunDiscrete", "KDPM2Discrete", "KDPM2AncestralDiscrete", "DPMSolverSDE"]
+)
+def test_levels_along_a_run_are_those_that_inputs_are_scaled_by(name, karras):
+    """At every evaluation, those between two steps among them: the network's input is the sample over the root of 1 + sigma squared."""
+    if name == "DPMSolverSDE":
+        pytest.importorskip("torchsde")
+    scheduler = getattr(diffusers, f"{name}Scheduler")(use_karras_sigmas=karras)
+    recorder = cl.Recorder(type("Pipe", (), {"scheduler": scheduler})())
+    scheduler.set_timesteps(5)
+    sample, expected = X0 * scheduler.init_noise_sigma, []
+    for t in scheduler.timesteps:
+        scaled = scheduler.scale_model_input(sample, t)
+        expected.append(float((sample / scaled).square().mean() - 1))
+        sample = scheduler.step(torch.tanh(scaled), t, sample).prev_sample
+    found = recorder.tensors()
+    assert torch.allclose(found["log_snr"][:-1], -torch.tensor(expected, dtype=torch.float64).log(), atol=2e-3)
+    assert found["log_snr"].diff().min() >= 0
 
 
 @pytest.mark.parametrize("name", ["DDIM", "EulerDiscrete", "DPMSolverMultistep", "UniPCMultistep"])
