@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -21,13 +21,18 @@ _FIRST = 2  # steps that are not timed: they warm up
 _LEAST, _LONG_ENOUGH = 5, 0.25  # steps and seconds that are looked at, both at least
 
 
-def seconds_per_step(images: ImageSet, settings: LoopSettings, device: torch.device) -> float:
-    """Time of a training step on this machine as it is now: the median of the first steps of a run that is not kept."""
+def losses_unkept(images: ImageSet, settings: LoopSettings, device: torch.device) -> Iterator[float]:
+    """The losses of a run that is not kept, step by step, for as long as one is asked for: to be told one, an accelerator is waited for."""
     kind, settings = kind_of(settings), settings.replace(steps=max(settings.steps, 10_000), snapshots=0)
     module = kind.build(kind.spec(images, settings, device)).to(device)
-    taken, began = [], time.perf_counter()
     for step in kind.loop(module, images, settings, device):
-        float(step.loss)  # waits for an accelerator
+        yield float(step.loss)
+
+
+def seconds_per_step(images: ImageSet, settings: LoopSettings, device: torch.device) -> float:
+    """Time of a training step on this machine as it is now: the median of the first steps of a run that is not kept."""
+    taken, began = [], time.perf_counter()
+    for _ in losses_unkept(images, settings, device):
         now = time.perf_counter()
         taken.append(now - began)
         began = now

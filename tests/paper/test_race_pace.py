@@ -40,7 +40,7 @@ def clock(monkeypatch):
     """Steps that take what ``cost`` says, on a machine whose speed is ``drift(step)``; no time passes otherwise."""
     state = SimpleNamespace(now=0.0, steps=0, cost=lambda settings: 1.0, drift=lambda step: 1.0, asked=[])
 
-    def steps(watch, settings):
+    def steps(images, settings, device):
         while True:
             state.asked.append(settings)
             state.now += state.cost(settings) * state.drift(state.steps)
@@ -48,7 +48,7 @@ def clock(monkeypatch):
             yield 0.0
 
     monkeypatch.setattr(pace, "perf_counter", lambda: state.now)
-    monkeypatch.setattr(pace, "_steps", steps)
+    monkeypatch.setattr(pace, "losses_unkept", steps)
     return state
 
 

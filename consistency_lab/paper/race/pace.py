@@ -5,7 +5,7 @@ Timed run by run, seconds are those of different minutes of a machine, which dif
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -15,9 +15,9 @@ from consistency_lab.devices import machine_name
 from consistency_lab.paper.race.parallel_runs import as_one_of
 from consistency_lab.paper.race.running import RaceRun, Watch, run_spec_of
 from consistency_lab.paper.rows import Rows
+from consistency_lab.studies.cost import losses_unkept
 from consistency_lab.studies.executors import Executor
 from consistency_lab.training.settings import TrainingSettings
-from consistency_lab.training.train import DIFFUSION_KIND, build_denoiser, training_spec
 
 ROUNDS = 60  # in each of which every contestant takes one step
 WARM_UP = 10  # rounds that are not timed: they warm up, and adaptive densities fill their cells
@@ -76,7 +76,7 @@ def _read(runs: Sequence[RaceRun], values: dict[str, Any]) -> Pace:
 
 
 def _timed(watch: Watch, runs: Sequence[RaceRun]) -> list[float]:
-    loops = [_steps(watch, run.settings) for run in runs]
+    loops = [losses_unkept(watch.images, run.settings, watch.device) for run in runs]
     order, taken = np.random.Generator(np.random.Philox(0)), np.empty((ROUNDS, len(runs)))
     for turn in range(ROUNDS + WARM_UP):
         for i in order.permutation(len(runs)):
@@ -84,11 +84,3 @@ def _timed(watch: Watch, runs: Sequence[RaceRun]) -> list[float]:
             next(loops[i])
             taken[turn % ROUNDS, i] = perf_counter() - began  # the last rounds take the places of the first
     return [float(each) for each in np.median(taken, axis=0)]
-
-
-def _steps(watch: Watch, settings: TrainingSettings) -> Iterator[float]:
-    """The losses of a run, one a step: to be told one, an accelerator is waited for."""
-    settings = settings.replace(steps=max(settings.steps, ROUNDS + WARM_UP))
-    module = build_denoiser(training_spec(watch.images, settings, watch.device)).to(watch.device)
-    for step in DIFFUSION_KIND.loop(module, watch.images, settings, watch.device):
-        yield float(step.loss)
