@@ -186,6 +186,13 @@ class Findings:
         table = pd.DataFrame(lines)
         return in_markdown(table if table["Frechet"].any() else table.drop(columns="Frechet"))
 
+    def swept(self, preset: str) -> bool:
+        """Whether there are models of disjoint sets of several sizes."""
+        try:
+            return bool(self.sources[preset].rows("sizes"))
+        except frames.MissingRows:
+            return False
+
     def sizes(self, preset: str) -> str:
         lines = []
         for network, wide in sweeps(self.sources[preset].rows("sizes")).items():
