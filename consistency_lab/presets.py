@@ -309,7 +309,7 @@ def race_plan(preset: str) -> RacePlan:
     """The race of a preset. Raises `UserError` for one that does not exist."""
     from consistency_lab.paper.race.study import RacePlan  # imports torch, which --help must not wait for
 
-    # The average's half-life is 5 % of the steps so far at every step, see studies/race/race.py.
+    # The average's half-life is 5 % of the steps so far at every step, see paper/race/race.py.
     base = _MLP.replace(steps=1200, snapshots=0, ema_half_life=0.05)
     fashion = RacePlan(
         "fashion-mnist",
