@@ -72,7 +72,10 @@ def test_every_optimizer_and_preconditioning_has_a_control_that_differs_in_its_d
     standard = standard_contestants(BASE, unknown(), pilot_steps=10)
     assert {each.name for each in standard if each.role == "annealed"} < {name for name, _, _ in annealed}
     assert by_name["followed draws, 60 steps"].settings.predicts == "eps"
-    assert not any(each.pilot_steps or each.pilot_seconds for each in contestants)
+    assert not any(each.pilot_steps for each in contestants)
+    timed = pilot_free_contestants(BASE, free, {}, seconds=0.25)
+    assert {each.role for each in timed if each.pilot_seconds == 0.25} == {"recipe"}
+    assert {each.pilot_seconds for each in timed} == {0.0, 0.25}
     assert by_name[f"{CLOSED_FORM} + followed draws, MDLRC, 60 steps"].settings.momentum == "mdlrc"
 
 
@@ -135,6 +138,11 @@ def test_the_race_and_its_cost(tmp_path, monkeypatch):
     assert own["contestant"].unique().tolist() == [few[2]]
     assert own["control"].tolist() == [few[3]]
     assert set(table[table["contestant"] == "uniform"]["against"]) == {AGAINST["control"], AGAINST["annealed"]}
+    # What the recipe's making takes is counted for it, and measured once.
+    (made,) = [row["values"]["seconds"] for row in rows.finished() if row["spec"].get("row") == "recipe"]
+    assert made > 0
+    assert result["pilot_seconds"].to_series().to_dict() == {name: made * (name == few[2]) for name in few}
+    assert table["pilot_seconds_speedup"].lt(table["seconds_speedup"]).tolist() == (table["contestant"] == few[2]).tolist()
     # It begins at the closed form's loss: the first record is below what the control has there.
     assert float(result["loss"].sel(contestant=few[2], seed=0)[0]) < float(
         result["loss"].sel(contestant="uniform", seed=0)[0]

@@ -129,6 +129,7 @@ def pilot_free_contestants(
     horizons: Sequence[float] = (0.3, 0.45, 0.5, 1.0),
     length: float = 0.5,
     muon: bool = True,
+    seconds: float = 0.0,
 ) -> list[Contestant]:
     """A recipe from the images of the set alone, and what each of its parts is worth.
 
@@ -144,6 +145,7 @@ def pilot_free_contestants(
         rates: of `BASE` and `families_of`, name -> learning rate; the base's own where a name is not there.
         horizons, length: as in `standard_contestants`.
         muon: with Muon among the optimizers.
+        seconds: that it takes to make the recipe.
     """
     draws, annealing = ({key: free.changes[key]} for key in ("timesteps", "lr_final"))
     cells, at, several = _DENSITIES[CELLS], [length], sorted({min(*horizons, length), length})
@@ -171,7 +173,7 @@ def pilot_free_contestants(
             *at_horizons(both, lengths),
             *at_horizons(Contestant(matched, own, "matched"), lengths),
         ]
-    return contestants
+    return [replace(each, pilot_seconds=seconds) if each.role == "recipe" else each for each in contestants]
 
 
 def _of_closed_form(

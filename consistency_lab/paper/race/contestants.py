@@ -45,7 +45,7 @@ class Contestant:
         entry: contestants of one entry are one idea at several lengths of run; its own name where it is alone.
         matched: the entry of its own control, alike in optimizer and preconditioning, with uniform times; "" where it has none.
         pilot_steps: steps that were spent on the same set to find its recipe.
-        pilot_seconds: time that was spent on it, of those steps and of the probes.
+        pilot_seconds: time that was spent on it: of those steps and of the probes, or of a recipe that needs the images alone.
     """
 
     name: str

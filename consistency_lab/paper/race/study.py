@@ -16,7 +16,7 @@ import xarray as xr
 
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.data.sources import load_images
-from consistency_lab.devices import measuring
+from consistency_lab.devices import machine_name, measuring
 from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.errors import UserError
 from consistency_lab.paper.race.aggregation import SUSTAINED
@@ -34,7 +34,7 @@ from consistency_lab.paper.race.contestants import Contestant
 from consistency_lab.paper.race.crossing import arrival, losses_at
 from consistency_lab.paper.race.findings import Findings, findings, findings_spec, from_row, unknown
 from consistency_lab.paper.race.pace import ROUNDS, WARM_UP, known_pace, works_of
-from consistency_lab.paper.race.parallel_runs import run_all
+from consistency_lab.paper.race.parallel_runs import as_one_of, run_all
 from consistency_lab.paper.race.race import FOLLOWED, TARGETS, Live, race
 from consistency_lab.paper.race.running import RaceRun, Watch, evaluation_steps, recorded
 from consistency_lab.paper.rows import Rows
@@ -51,6 +51,7 @@ RATES = (0.5, 1.0, 2.0)  # in units of the base's: what each optimizer and preco
 MOST_RATES = 7  # that one of them is tried at, while the best is the lowest or the highest
 Haste = tuple[bool, float, float]  # never arrived, when it did, loss at its end: the least is the fastest
 TURNS = "steps, timed in turns"
+MADE = 5  # times that a recipe without a pilot is made, to know what it takes
 _TIMED = 64  # images of a timed forward pass
 
 
@@ -121,12 +122,13 @@ def race_contestants(
     foreign: Mapping[str, Recipe] | None = None,
     free: Recipe | None = None,
     rates: Mapping[str, float] | None = None,
+    seconds: float = 0.0,
 ) -> list[Contestant]:
     """The contestants. Raises `UserError` for a set that does not exist, or recipes for one that has none.
 
     Args:
         found, foreign: of the standard ones.
-        free, rates: of those without a pilot, see `pilot_free_contestants`.
+        free, rates, seconds: of those without a pilot, see `pilot_free_contestants`.
     """
     _check_contestant_set(contestant_set, foreign)
     if contestant_set == "centers":
@@ -134,7 +136,7 @@ def race_contestants(
     if contestant_set == "pilot-free":
         assert free is not None
         return pilot_free_contestants(
-            plan.base, free, rates or {}, horizons=plan.horizons, length=plan.length, muon=plan.muon
+            plan.base, free, rates or {}, horizons=plan.horizons, length=plan.length, muon=plan.muon, seconds=seconds
         )
     options = {"pilot_steps": plan.pilot_steps, "horizons": plan.horizons, "length": plan.length, "foreign": foreign}
     return standard_contestants(plan.base, found, **options)  # type: ignore[arg-type]
@@ -143,6 +145,23 @@ def race_contestants(
 def free_recipe(plan: RacePlan, images: ImageSet) -> Recipe:
     """The recipe that needs no pilot, for the base of a plan."""
     return Recipe.from_images(images, settings=plan.base)
+
+
+def recipe_seconds(plan: RacePlan, images: ImageSet, rows: Rows, device: torch.device, executor: Executor) -> float:
+    """What it takes to make `free_recipe` and the denoiser that its runs begin with: the median of some, a row of the race."""
+
+    def once() -> float:
+        began = time.perf_counter()
+        build_denoiser(training_spec(images, free_recipe(plan, images).apply(plan.base), device)).to(device)
+        return time.perf_counter() - began
+
+    def compute() -> dict[str, Any]:
+        with as_one_of(executor, device):
+            once()  # warms up
+            return {"machine": machine_name(device), "seconds": float(np.median([once() for _ in range(MADE)]))}
+
+    spec = {"row": "recipe", "made": MADE, "run": training_spec(images, plan.base, device)}
+    return float(rows.row(spec, compute)["seconds"])
 
 
 def rates_of(plan: RacePlan, free: Recipe, watch: Watch | None, rows: Rows) -> tuple[list[RaceRun], dict[str, float]]:
@@ -267,7 +286,7 @@ def run_race(
     whole, images, held_out = plan.sets()
     say(f"{images.name}: {len(images)} images, {len(held_out)} held out")
     watch = _watch(plan, whole, images, held_out, store, place)
-    found, free, rates = unknown(), None, dict[str, float]()
+    found, free, rates, seconds = unknown(), None, dict[str, float](), 0.0
     if contestant_set == "pilot-free":
         free = free_recipe(plan, images)
         for reason in free.reasons:
@@ -277,12 +296,13 @@ def run_race(
             if not missing:
                 break
             run_all(watch, missing, rows, where, say=say)
+        seconds = recipe_seconds(plan, images, rows, place, where)
         say("learning rates: " + ", ".join(f"{name} {rate:g}" for name, rate in rates.items()))
     if contestant_set == "standard":
         say(f"pilot of {plan.pilot_steps} steps and its findings")
         found = findings(images, plan.pilot, rows, place, where)
         say("training {:.1f} s, probes {:.1f} s".format(*found.seconds))
-    contestants = race_contestants(plan, contestant_set, found, foreign, free, rates)
+    contestants = race_contestants(plan, contestant_set, found, foreign, free, rates, seconds)
     options = {"seeds": range(plan.seeds), "target_seed": plan.target_seed, "target_settings": plan.base}
     more = {"targets": plan.targets, "followed": plan.followed, "executor": where, "live": live, "say": say}
     return race(contestants, watch, rows, **options, **more)  # type: ignore[arg-type]
