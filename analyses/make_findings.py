@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 import pandas as pd
 import torch
 from _claims import CLAIMS, Claim, Part, ends, entry, ratio, schedule_of, twin, verdict
@@ -26,8 +27,10 @@ from shipped import pairs
 
 from consistency_lab.intervals import interval_of
 from consistency_lab.paper.plots import frames
-from consistency_lab.paper.race.table import AGAINST, MATCHED, finals_table, race_table
+from consistency_lab.paper.race.crossing import speedup
+from consistency_lab.paper.race.table import AGAINST, MATCHED, crossings, finals_table, race_table
 from consistency_lab.store.atomic import atomic_write
+from consistency_lab.store.results import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "findings.md"
@@ -297,6 +300,7 @@ class Findings:
         for name, own in table[table["fastest"]].groupby("entry", sort=False):
             by, first = own.set_index("against"), own.iloc[0]
             line = {"contestant": f"**{name}**" if name == recipe else str(name)}
+            line |= self.ran(preset, str(first["contestant"]))
             line["steps"] = f"{'> ' if first['censored'] else ''}{first['crossing']:.0f}"
             for against in (*GOALS, AGAINST["density"]):
                 line[f"sooner than {against}"] = _times(by.loc[against]) if against in by.index else ""
@@ -308,7 +312,7 @@ class Findings:
         """The recipe without a pilot against what it was to reach, a line for each control and unit."""
         lines = []
         for against, goal in GOALS.items():
-            for unit, prefix in (("steps", ""), ("seconds", "seconds_")):
+            for unit, prefix in (("steps", ""), ("seconds", "pilot_seconds_")):  # with those of making the recipe
                 line = {"times sooner than": f"{against}, in {unit}", "goal": f"{goal:g}"}
                 for preset, label in self.free_races().items():
                     row = self._free(preset).loc[against]
@@ -322,14 +326,46 @@ class Findings:
             p: label for p, label in FREE_RACED.items() if (self.sources[p].folder / p / "race-pilot-free.nc").is_file()
         }
 
-    @functools.cache  # noqa: B019
-    def finals(self, preset: str) -> pd.DataFrame:
-        """Of the race without a pilot."""
-        return finals_table(self.sources[preset].race("pilot-free")).set_index("contestant")
+    def made(self, preset: str) -> str:
+        """Seconds in which the recipe without a pilot is made."""
+        race = self.sources[preset].race("pilot-free")
+        return f"{float(race['pilot_seconds'].max()):.2f} s"
 
-    def frechet(self, preset: str, contestant: str) -> str:
-        """Of the samples at the end of the runs of a contestant of the race without a pilot."""
-        return ends(interval_of(self.finals(preset).loc[contestant], "frechet"), 1)
+    def seeds(self, preset: str) -> int:
+        return int(self.sources[preset].race("pilot-free").sizes["seed"])
+
+    def ran(self, preset: str, contestant: str) -> dict[str, str]:
+        """The learning rate and the length of a contestant's runs in the race without a pilot."""
+        race = self.sources[preset].race("pilot-free")
+        settings = provenance(race)["settings"][contestant]
+        return {"rate": f"{settings['lr']:g}", "of": f"{settings['steps']}"}
+
+    @functools.cache  # noqa: B019
+    def finals(self, preset: str, contestants: str = "pilot-free") -> pd.DataFrame:
+        return finals_table(self.sources[preset].race(contestants)).set_index("contestant")
+
+    def frechet(self, preset: str, contestant: str, contestants: str = "pilot-free") -> str:
+        """Of the samples at the end of the runs of a contestant, or of a reference."""
+        return ends(interval_of(self.finals(preset, contestants).loc[contestant], "frechet"), 1)
+
+    def at_best_rate(self, preset: str, raced: str) -> str:
+        """An entry of the standard race against the control of the one without a pilot, uniform Adam at its best rate: the seeds and
+        the target are the same."""
+        standard, free = (self.sources[preset].race(name) for name in ("standard", "pilot-free"))
+        target = float(standard["target"].values[-1])
+        same = np.isclose(*(float(race["target_loss"].sel(target=target)) for race in (standard, free)), rtol=1e-4)
+        if not same or standard["seed"].values.tolist() != free["seed"].values.tolist():
+            raise ValueError(f"the races of {preset} differ in seeds or target, so that they cannot be compared.")
+        own = crossings(standard, entry(self.sources[preset], raced), target)
+        return ends(speedup(crossings(free, str(free.attrs["control"]), target), own)[:3], 2)
+
+    def at_one_rate(self, preset: str, name: str) -> str:
+        """An entry of the race without a pilot against the fastest annealed run, both at the rate that uniform times were tuned to."""
+        race = self.sources[preset].race("pilot-free")
+        tuned = [str(each) for each in race["contestant"].values if ", rate " not in str(each)]
+        table = race_table(race.sel(contestant=tuned))
+        own = table[(table["entry"] == name) & table["fastest"] & (table["against"] == AGAINST["annealed"])]
+        return _times(own.iloc[0])
 
     def beside(self, first: str, second: str, seconds: bool = False) -> str:
         """How many times as fast as another entry one is in the race without a pilot, on every set that has both."""
@@ -346,7 +382,9 @@ class Findings:
         rows = self.drawn(preset, "speedup_curve").figures[""][1]
         own = rows[rows["contestant"].str.startswith("recipe") & rows["qualified"] & rows["against"].isin(GOALS)]
         good = {
-            fraction: all(_reached(row, "", GOALS[row["against"]]).startswith("reached") for _, row in part.iterrows())
+            fraction: all(
+                _reached(row, "", GOALS[row["against"]])[:5] in ("reach", "above") for _, row in part.iterrows()
+            )
             for fraction, part in own.groupby("fraction")
         }
         first = next((at for at in good if all(fine for later, fine in good.items() if later >= at)), None)
@@ -484,7 +522,9 @@ def _reached(row: pd.Series, prefix: str, goal: float) -> str:
     enough = bool(found.estimate >= goal)
     if bound:
         return {("at least", True): "reached", ("at most", False): "missed"}.get((bound, enough), "not told")
-    return f"{'reached' if enough else 'missed'}{', its interval holds the goal' if found.low < goal <= found.high else ''}"
+    if found.low < goal <= found.high:
+        return f"{'above' if enough else 'below'}, its interval holds the goal"
+    return "reached" if enough else "missed"
 
 
 def _times(row: pd.Series, prefix: str = "") -> str:

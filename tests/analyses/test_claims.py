@@ -99,7 +99,11 @@ def test_claims_on_probes(judged, name, write, verdict):
 
 
 def test_smoothness_is_that_of_hulls(judged, builders):
-    assert judged("smooth", builders.why) == "confirmed"
+    def smooth(folder):
+        builders.likeness(folder, poor=())
+        builders.why(folder)
+
+    assert judged("smooth", smooth) == "confirmed"
 
     def rough(folder):
         """The diffusion models' rows become the GAN's, and the other way round."""
@@ -118,6 +122,15 @@ def test_smoothness_is_that_of_hulls(judged, builders):
     assert judged("smooth", rough) in ("contradicted", "partly contradicted")
 
 
+def test_a_gan_of_poor_images_is_no_evidence_of_smoothness(judged, builders):
+    def write(folder):
+        builders.likeness(folder, poor=("gan",))
+        builders.why(folder)
+
+    with pytest.raises(MissingRows, match="nothing to be judged"):
+        judged("smooth", write)
+
+
 def test_likeness_of_families(judged, builders):
     assert judged("alike", lambda folder: builders.likeness(folder, contrast={"vae": 0.1})) == "confirmed"
 
@@ -128,7 +141,7 @@ def test_likeness_that_others_reach(judged, builders):
 
 @pytest.mark.parametrize(("others", "verdict"), [(0.1, "confirmed"), (0.95, "contradicted"), (0.88, "undecided")])
 def test_where_images_are_too_poor_to_be_evidence_the_models_that_ship_are(judged, builders, others, verdict):
-    """The GAN of the made-up rows is unfit; alone it decides nothing, whatever it scores."""
+    """The GAN of the made-up rows is unfit; alone it decides nothing, whatever it scores. Nor do the VAEs that ship, alike as they are."""
     with pytest.raises(MissingRows, match="zoo"):
         judged("alike", lambda folder: builders.likeness(folder, contrast={"gan": 0.99}))
     assert judged("alike", lambda folder: builders.shipped(folder, others=others)) == verdict
@@ -159,19 +172,22 @@ def test_flow_matching_alone_agrees(judged, builders):
 
 
 def near_gaussian(builders, kind, shares):
-    """Writes families whose scores with the Gaussian denoiser are given, +- 0.02, by step."""
+    """Writes families whose scores with the Gaussian denoiser are given, +- 0.02, by step; with two others they are 0.5 and 0.6."""
 
     def write(folder):
         rows = Rows(folder / f"{'origins' if kind == 'family' else kind}.jsonl")
         for step, share in shares.items():
             values = builders.family_values(0.9) | builders.bounds("to_gaussian", share)
+            values |= builders.bounds("to_local(window=3)", 0.5) | builders.bounds("to_optimal", 0.6)
             spec = {"row": kind, "family": "unet", "models": builders.models("unet"), **builders.RULER}
             rows.row(spec if step is None else {**spec, "step": step}, lambda v=values: v)
 
     return write
 
 
-@pytest.mark.parametrize(("share", "verdict"), [(0.8, "confirmed"), (0.3, "contradicted"), (0.51, "undecided")])
+@pytest.mark.parametrize(
+    ("share", "verdict"), [(0.8, "confirmed"), (0.3, "contradicted"), (0.61, "undecided"), (0.55, "contradicted")]
+)
 def test_nearness_to_the_linear_denoiser(judged, builders, share, verdict):
     assert judged("linear", near_gaussian(builders, "family", {None: share})) == verdict
 
@@ -186,7 +202,7 @@ def test_agreement_under_a_stochastic_sampler(judged, builders, both, verdict):
     [
         ({25: 0.1, 200: 0.9, 1500: 0.8}, "confirmed"),
         ({25: 0.1, 200: 0.81, 1500: 0.8}, "undecided"),
-        ({25: 0.1, 200: 0.8}, "contradicted"),
+        ({25: 0.1, 200: 0.8}, "undecided"),  # a longer run may leave it
     ],
 )
 def test_the_linear_denoiser_is_learnt_first_where_models_leave_it_again(judged, builders, shares, verdict):
@@ -195,7 +211,7 @@ def test_the_linear_denoiser_is_learnt_first_where_models_leave_it_again(judged,
 
 @pytest.mark.parametrize(
     ("predicted", "verdict"),
-    [((0.2, 0.55, 0.9), "confirmed"), ((0.2, 0.7, 0.9), "depends"), ((0.5, 0.7, 0.99), "contradicted")],
+    [((0.2, 0.55, 0.9), "confirmed"), ((0.2, 0.7, 0.9), "undecided"), ((0.5, 0.7, 0.99), "contradicted")],
 )
 def test_sets_that_share_no_image_against_theory(judged, builders, predicted, verdict):
     """Models of such sets score 0.2, 0.55 and 0.9; those of one set 0.95 at every size."""
@@ -251,6 +267,19 @@ def test_momentum_decay_against_the_same_decay_of_the_rate(judged, builders, fir
     second = {"uniform + MDLRC": "uniform + decay to .1"}.get(first, "uniform + MDLRC")
     names = {**RACE, first: "momentum", second: "momentum"}
     assert judged("momentum", raced(builders, names)) == ("contradicted" if first == "uniform + MDLRC" else "confirmed")
+
+
+def test_a_seed_that_never_arrived_decides_nothing_about_momentum(judged, claims, script, builders, tmp_path):
+    made = builders.race({**RACE, "uniform + decay to .1": "momentum", "uniform + MDLRC": "momentum"})
+    made["censored"] = made["censored"].astype(bool)
+    made["censored"].loc[{"contestant": "uniform + MDLRC", "seed": 1, "target": 0.9}] = True
+
+    def write(folder):
+        save_result(made, folder / "race-standard.nc")
+
+    assert judged("momentum", write) == "undecided"
+    (part,) = claims.CLAIMS["momentum"].parts(script("_common").Source("digits", tmp_path))
+    assert part.text == "it never arrived in 1 of 3 seeds, its control in 0"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
+import xarray as xr
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
@@ -49,3 +51,25 @@ def test_numbers_of_the_readme_stand_on_the_page():
     for found in said:
         half = 0.5000001 * 10.0 ** -len(found[1])
         assert any(abs(each - float(found[0])) <= half for each in known), found[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "raced"), [("at_best_rate", "recipe, followed density"), ("at_one_rate", "followed draws")]
+)
+def test_speedups_across_races_and_at_one_rate_are_ratios_of_crossings(made, method, raced):
+    """Digits: 750 steps are the length of both entries that is fastest."""
+    standard, free = (xr.open_dataset(ROOT / f"figures/digits/race-{name}.nc") for name in ("standard", "pilot-free"))
+    own = {"at_best_rate": standard, "at_one_rate": free}[method].sel(contestant=f"{raced}, 750 steps", target=0.6)
+    if method == "at_best_rate":
+        control = free.sel(contestant="uniform", target=0.6)
+    else:  # of the annealed runs at the rate that has no mark
+        plain = [str(each) for each in free.contestant.values if ", rate" not in str(each)]
+        annealed = free.sel(
+            contestant=[each for each in plain if "uniform + " in each and "closed" not in each], target=0.6
+        )
+        annealed = annealed.isel(
+            contestant=(annealed["role"] == "annealed").values & ~annealed["censored"].any("seed").values
+        )
+        control = annealed.isel(contestant=int(np.log(annealed["crossing"]).mean("seed").argmin()))
+    ratio = float(np.exp(np.log(control["crossing"] / own["crossing"]).mean()))
+    assert getattr(made.Findings(ROOT / "figures"), method)("digits", raced).startswith(f"{ratio:.2f} [")

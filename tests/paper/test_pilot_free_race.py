@@ -142,7 +142,9 @@ def test_the_race_and_its_cost(tmp_path, monkeypatch):
     (made,) = [row["values"]["seconds"] for row in rows.finished() if row["spec"].get("row") == "recipe"]
     assert made > 0
     assert result["pilot_seconds"].to_series().to_dict() == {name: made * (name == few[2]) for name in few}
-    assert table["pilot_seconds_speedup"].lt(table["seconds_speedup"]).tolist() == (table["contestant"] == few[2]).tolist()
+    assert (
+        table["pilot_seconds_speedup"].lt(table["seconds_speedup"]).tolist() == (table["contestant"] == few[2]).tolist()
+    )
     # It begins at the closed form's loss: the first record is below what the control has there.
     assert float(result["loss"].sel(contestant=few[2], seed=0)[0]) < float(
         result["loss"].sel(contestant="uniform", seed=0)[0]
