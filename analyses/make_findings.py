@@ -326,6 +326,16 @@ class Findings:
             p: label for p, label in FREE_RACED.items() if (self.sources[p].folder / p / "race-pilot-free.nc").is_file()
         }
 
+    def speedup(self, preset: str, entry: str, kind: str, seconds: bool = False) -> str:
+        """An entry of the race without a pilot against a kind of control, on one set."""
+        return _times(self._free(preset, entry).loc[AGAINST[kind]], "seconds_" if seconds else "")
+
+    def head_start(self, preset: str) -> str:
+        """The target of the race without a pilot as a share of the Gaussian denoiser's loss, which needs no training."""
+        race = self.sources[preset].race("pilot-free")
+        loss = race["reference_value"].sel(reference="Gaussian denoiser").values[0]
+        return f"{float(race['target_loss'].values[-1]) / float(loss):.2f}"
+
     def made(self, preset: str) -> str:
         """Seconds in which the recipe without a pilot is made."""
         race = self.sources[preset].race("pilot-free")
