@@ -100,7 +100,6 @@ def produce(source: Source) -> Drawn:
         line("score", network, wide, "between")
         line("set", network, wide, "set")
     for network, wide in every.items():
-        line("score", f"{network}, one set", wide, "within")
         for name in REFERENCES:
             if f"explained_{name}" in wide:
                 panel = f"explained, {network}"
