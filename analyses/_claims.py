@@ -14,7 +14,7 @@ from shipped import OTHERS, pairs
 from theory import beside_theory
 
 from consistency_lab.diffusion.schedule import SCHEDULES, Schedule
-from consistency_lab.intervals import Interval, interval_of
+from consistency_lab.intervals import Interval, estimates, interval_of
 from consistency_lab.paper.plots import frames
 from consistency_lab.paper.race.table import AGAINST, fastest, race_table, sooner
 from consistency_lab.presets import likeness_plan
@@ -223,9 +223,7 @@ def _alike_under_noise(source: Source) -> Iterable[Part]:
 def _near_linear(source: Source) -> Iterable[Part]:
     """Nearer than other denoisers in closed form, which are near too: all know the data."""
     for row in frames.families(source.rows("origins")).to_dict("records"):
-        others = {
-            key: interval_of(row, key) for key in row if key.startswith("to_") and not key.endswith(("_low", "_high"))
-        }
+        others = {key: interval_of(row, key) for key in estimates(row) if key.startswith("to_")}
         near = others.pop("to_gaussian")
         nearer = [True if near.low > each.high else False if near.high < each.low else None for each in others.values()]
         texts = (f"{key.removeprefix('to_').partition('(')[0]} {ends(each)}" for key, each in others.items())
