@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -86,6 +86,16 @@ def beyond(interval: Iterable[float], value: float) -> bool | None:
     return True if low > value else False if high < value else None
 
 
+def apart(first: Interval, second: Interval) -> bool | None:
+    """Whether the first interval lies above the second (True), below it (False) or overlaps it (None)."""
+    return True if first.low > second.high else False if first.high < second.low else None
+
+
+def all_of(signs: Sequence[bool | None]) -> bool | None:
+    """False where one is, True where all are, None where it is not told."""
+    return False if False in signs else True if all(signs) else None
+
+
 def above(first: pd.Series, second: pd.Series, column: str) -> bool | None:
     """Whether the first row's interval lies above the second's (True), below it (False) or overlaps it (None)."""
     return {"lies above": True, "lies below": False}.get(relation(first, second, column))
@@ -142,14 +152,14 @@ SMOOTHNESS = (("line", "roughness"), ("line", "relative_curvature"), ("curvature
 
 def _smoother(source: Source) -> Iterable[Part]:
     rows = source.rows("why")
+    fit = frames.families(source.rows("likeness")).set_index("family")["fit"]
     for probe, number in SMOOTHNESS:
         try:
             table = frames.probes(rows, probe)
         except frames.MissingRows:
             continue
-        fit = frames.families(source.rows("likeness")).set_index("family")["fit"]
-        table = table[[source.kind(family) != "GAN" or bool(fit.get(family, True)) for family in table["family"]]]
-        table = table.assign(kind=[source.kind(family) for family in table["family"]])
+        table["kind"] = [source.kind(family) for family in table["family"]]
+        table = table[table["kind"].ne("GAN") | table["family"].map(fit).ne(False)]
         ours, theirs = hull(table, number, "diffusion"), hull(table, number, "GAN")
         if ours and theirs:
             lower = True if ours[1] < theirs[0] else False if ours[0] > theirs[1] else None
@@ -225,10 +235,9 @@ def _near_linear(source: Source) -> Iterable[Part]:
     for row in frames.families(source.rows("origins")).to_dict("records"):
         others = {key: interval_of(row, key) for key in estimates(row) if key.startswith("to_")}
         near = others.pop("to_gaussian")
-        nearer = [True if near.low > each.high else False if near.high < each.low else None for each in others.values()]
+        nearer = [apart(near, each) for each in others.values()]
         texts = (f"{key.removeprefix('to_').partition('(')[0]} {ends(each)}" for key, each in others.items())
-        holds = False if False in nearer else True if all(nearer) else None
-        yield Part(holds, f"{row['family']} Gaussian {ends(near)}, {listed(texts)}")
+        yield Part(all_of(nearer), f"{row['family']} Gaussian {ends(near)}, {listed(texts)}")
 
 
 def _linear_first(source: Source) -> Iterable[Part]:
@@ -270,7 +279,7 @@ def _as_linear(source: Source) -> Iterable[Part]:
         met, texts = [], []
         for row in table.to_dict("records"):
             measured, theory = interval_of(row, "between"), interval_of(row, "predicted")
-            met.append(bool(measured.low <= theory.high and theory.low <= measured.high))
+            met.append(apart(measured, theory) is None)
             texts.append(f"{row['size']:.0f} images {ends(measured)}, in theory {ends(theory)}")
         holds = True if all(met) else False if sum(met) < len(met) / 2 else None
         yield Part(holds, f"{network} at {sum(met)} of {len(met)} sizes: {', '.join(texts)}")
@@ -331,8 +340,8 @@ def _center(source: Source) -> Iterable[Part]:
         texts.append(f"{name} {bound}{ends(interval_of(other, 'speedup'), 2)}")
         if name != claimed.name:
             signs.append(None if other["bound"] or claimed["bound"] else above(claimed, other, "speedup"))
-    best = False if False in signs else True if all(signs) else None  # one that is better is enough
-    yield Part(best, f"{listed(texts)} times as soon as uniform")
+    # One that is better is enough.
+    yield Part(all_of(signs), f"{listed(texts)} times as soon as uniform")
 
 
 FLAT = "the same at every t: then half lies there where the measured t are spread evenly (digits), 0.35 where they follow EDM's schedule"

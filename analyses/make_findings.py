@@ -74,6 +74,7 @@ CONTESTANTS = {
 }
 NAMED = {**FREE_RACED, "cifar10": "CIFAR-10, 32x32"}
 IN_WORDS = {preset: label.replace(",", " at") for preset, label in NAMED.items()}
+KINDS = {**AGAINST, "matched": MATCHED}  # of controls
 # What a recipe was to reach: how many times sooner than which control, in steps and in seconds of training.
 GOALS = {AGAINST["control"]: 2.6, AGAINST["annealed"]: 1.5, MATCHED: 1.5}
 
@@ -326,9 +327,9 @@ class Findings:
             p: label for p, label in FREE_RACED.items() if (self.sources[p].folder / p / "race-pilot-free.nc").is_file()
         }
 
-    def speedup(self, preset: str, entry: str, kind: str, seconds: bool = False) -> str:
+    def sooner_on(self, preset: str, entry: str, kind: str, seconds: bool = False) -> str:
         """An entry of the race without a pilot against a kind of control, on one set."""
-        return _times(self._free(preset, entry).loc[AGAINST[kind]], "seconds_" if seconds else "")
+        return _times(self._free(preset, entry).loc[KINDS[kind]], "seconds_" if seconds else "")
 
     def head_start(self, preset: str) -> str:
         """The target of the race without a pilot as a share of the Gaussian denoiser's loss, which needs no training."""
@@ -392,9 +393,7 @@ class Findings:
         rows = self.drawn(preset, "speedup_curve").figures[""][1]
         own = rows[rows["contestant"].str.startswith("recipe") & rows["qualified"] & rows["against"].isin(GOALS)]
         good = {
-            fraction: all(
-                _reached(row, "", GOALS[row["against"]])[:5] in ("reach", "above") for _, row in part.iterrows()
-            )
+            fraction: all(_enough(row, "", GOALS[row["against"]]) for _, row in part.iterrows())
             for fraction, part in own.groupby("fraction")
         }
         first = next((at for at in good if all(fine for later, fine in good.items() if later >= at)), None)
@@ -402,13 +401,8 @@ class Findings:
 
     def sooner(self, entry: str, kind: str, seconds: bool = False) -> str:
         """An entry of the race without a pilot against a kind of control, on every set: ``1.8 [1.7, 1.9] on digits at 8x8 and ...``."""
-        against = {**AGAINST, "matched": MATCHED}[kind]
-        told = []
-        for preset in self.free_races():
-            own = self._free(preset, entry)
-            if against in own.index:
-                told.append(f"{_times(own.loc[against], 'seconds_' if seconds else '')} on {IN_WORDS[preset]}")
-        return listed(told)
+        with_it = [preset for preset in self.free_races() if KINDS[kind] in self._free(preset, entry).index]
+        return listed([f"{self.sooner_on(preset, entry, kind, seconds)} on {IN_WORDS[preset]}" for preset in with_it])
 
     def recipe(self, preset: str) -> str:
         """The entry of the recipe of the race without a pilot, which differs between sets."""
@@ -524,14 +518,20 @@ def _distances(row: dict[str, Any] | None) -> str:
     return "" if row is None else f"{row['mse_median_distance']:.3f}; {row['mse_distance']:.3f}"
 
 
-def _reached(row: pd.Series, prefix: str, goal: float) -> str:
-    """Whether a speed-up is as large as it was to be; a bound on one side tells what lies on the other alone."""
-    found, bound = interval_of(row, f"{prefix}speedup"), row[f"{prefix}bound"]
+def _enough(row: pd.Series, prefix: str, goal: float) -> bool | None:
+    """Whether a speed-up is as large as it was to be; None where a bound on one side does not tell."""
+    estimate, bound = float(row[f"{prefix}speedup"]), row[f"{prefix}bound"]
     if bound == "unknown":
-        return "unknown"
-    enough = bool(found.estimate >= goal)
-    if bound:
-        return {("at least", True): "reached", ("at most", False): "missed"}.get((bound, enough), "not told")
+        return None
+    enough = estimate >= goal
+    return None if bound and enough != (bound == "at least") else enough
+
+
+def _reached(row: pd.Series, prefix: str, goal: float) -> str:
+    """The same in words, with what its interval says."""
+    enough, found = _enough(row, prefix, goal), interval_of(row, f"{prefix}speedup")
+    if enough is None:
+        return "unknown" if row[f"{prefix}bound"] == "unknown" else "not told"
     if found.low < goal <= found.high:
         return f"{'above' if enough else 'below'}, its interval holds the goal"
     return "reached" if enough else "missed"

@@ -15,17 +15,23 @@ from consistency_lab.diffusion.sampling import Sampler
 from consistency_lab.model_kinds import kind_of
 from consistency_lab.store.runs import Store
 from consistency_lab.studies.fleet import fleet_runs
+from consistency_lab.training.run_io import Loop
 from consistency_lab.training.settings import LoopSettings
 
 _FIRST = 2  # steps that are not timed: they warm up
 _LEAST, _LONG_ENOUGH = 5, 0.25  # steps and seconds that are looked at, both at least
 
 
+def loop_unkept(images: ImageSet, settings: LoopSettings, device: torch.device) -> Loop:
+    """The beginning of a run that is not kept: its model is built, and no step is taken."""
+    kind = kind_of(settings)
+    module = kind.build(kind.spec(images, settings, device)).to(device)
+    return kind.loop(module, images, settings, device)
+
+
 def losses_unkept(images: ImageSet, settings: LoopSettings, device: torch.device) -> Iterator[float]:
     """The losses of a run that is not kept, step by step, for as long as one is asked for: to be told one, an accelerator is waited for."""
-    kind, settings = kind_of(settings), settings.replace(steps=max(settings.steps, 10_000), snapshots=0)
-    module = kind.build(kind.spec(images, settings, device)).to(device)
-    for step in kind.loop(module, images, settings, device):
+    for step in loop_unkept(images, settings.replace(steps=max(settings.steps, 10_000), snapshots=0), device):
         yield float(step.loss)
 
 

@@ -41,10 +41,10 @@ from consistency_lab.paper.rows import Rows
 from consistency_lab.recipe import Recipe
 from consistency_lab.similarity.quality import set_classifier
 from consistency_lab.store.runs import Store
-from consistency_lab.studies.cost import seconds_per_step
+from consistency_lab.studies.cost import loop_unkept, seconds_per_step
 from consistency_lab.studies.executors import Executor, executor_of
 from consistency_lab.training.settings import TrainingSettings
-from consistency_lab.training.train import DIFFUSION_KIND, build_denoiser, training_spec
+from consistency_lab.training.train import build_denoiser, training_spec
 
 CONTESTANT_SETS = ("standard", "pilot-free", "centers")
 RATES = (0.5, 1.0, 2.0)  # in units of the base's: what each optimizer and preconditioning is tried at first
@@ -152,9 +152,7 @@ def recipe_seconds(plan: RacePlan, images: ImageSet, rows: Rows, device: torch.d
 
     def once() -> float:
         began = time.perf_counter()
-        settings = free_recipe(plan, images).apply(plan.base)
-        module = build_denoiser(training_spec(images, settings, device)).to(device)
-        DIFFUSION_KIND.loop(module, images, settings, device)
+        loop_unkept(images, free_recipe(plan, images).apply(plan.base), device)
         return time.perf_counter() - began
 
     def compute() -> dict[str, Any]:
