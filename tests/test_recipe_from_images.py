@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import consistency_lab as cl
 from consistency_lab.cli import main
@@ -11,7 +12,9 @@ from consistency_lab.diffusion.references import GaussianDenoiser
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
 from consistency_lab.recipe.closed_form import COMPLETE, WORTH, closed_form_of, expected_loss, target_noise
+from consistency_lab.recipe.step_arithmetic import iterations_of, step_arithmetic
 from consistency_lab.training.settings import TrainingSettings
+from consistency_lab.training.train import build_denoiser, training_spec
 
 LINEAR = SCHEDULES.build("linear")
 
@@ -111,6 +114,47 @@ def test_a_target_of_less_noise_is_used_where_the_target_has_noise():
     apart = cl.Recipe.from_images(ImageSet("far apart", far), settings=settings)
     assert "target" not in apart.changes
     assert "not worth a target of less noise" in str(apart)
+
+
+def test_iterations_are_counted_as_the_products_they_are():
+    """What torch's counter finds in a step of its own Muon, and of a network's step."""
+    for shape in ((8, 72), (16, 16), (33, 5)):
+        weight = torch.nn.Parameter(torch.randn(shape))
+        weight.grad = torch.randn(shape)
+        optimizer = torch.optim.Muon([weight])
+        with FlopCounterMode(display=False) as counter:
+            optimizer.step()
+        assert iterations_of(*shape) == counter.get_total_flops()
+    digits, settings = cl.load_images("digits"), TrainingSettings.of(network="mlp(width=16, depth=1)", batch=7)
+    denoiser = build_denoiser(training_spec(digits, settings, torch.device("cpu")))
+    x, t = torch.randn(7, 1, 8, 8), torch.full((7,), 0.5)
+    with FlopCounterMode(display=False) as counter:
+        denoiser(x, t).eps.sum().backward()
+    counted = step_arithmetic(digits, settings)
+    # The first layer's input needs no gradient, so that its backward pass is one product and not two.
+    assert counted.network * 0.6 < counter.get_total_flops() <= counted.network
+    twice = step_arithmetic(digits, settings.replace(batch=14))
+    assert (twice.network, twice.muon) == (2 * counted.network, counted.muon)
+
+
+def test_muon_is_taken_where_its_iterations_are_a_small_part_of_a_step(monkeypatch):
+    digits = cl.load_images("digits")
+    wide = TrainingSettings.of(network="mlp", steps=400)
+    kept = cl.Recipe.from_images(digits, settings=wide)
+    assert "optimizer" not in kept.changes
+    assert "Muon's iterations are 12.5 times the arithmetic of a step of mlp on batches of 128" in str(kept)
+    assert "the optimizer stays Adam" in str(kept)
+    convolutions = TrainingSettings.of(network="unet(width=8)", optimizer="adam(beta1=0.8)", steps=400)
+    taken = cl.Recipe.from_images(digits, settings=convolutions)
+    assert str(taken.changes["optimizer"]) == "muon(beta1=0.8)"
+    assert "of the arithmetic of a step of unet(width=8) on batches of 128, less than 10 %" in str(taken)
+    # A batch so small that the iterations are most of its step.
+    assert "optimizer" not in cl.Recipe.from_images(digits, settings=convolutions.replace(batch=8)).changes
+    named = cl.Recipe.from_images(digits, settings=convolutions.replace(optimizer="sgd(momentum=0.5)"))
+    assert "optimizer" not in named.changes
+    assert "stays sgd(momentum=0.5), which the settings name" in str(named)
+    monkeypatch.delattr(torch.optim, "Muon")
+    assert "it came with torch 2.9" in str(cl.Recipe.from_images(digits, settings=convolutions))
 
 
 def test_it_trains_and_is_saved(tmp_path):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from consistency_lab.data.imageset import ImageSet
 from consistency_lab.errors import UserError
 
 
@@ -22,6 +24,20 @@ class Gaussian(NamedTuple):
     eps: Tensor
     x0: Tensor
     error: Tensor
+
+
+class PrincipalAxes(NamedTuple):
+    """The moments of a set, its covariance by its axes, float64.
+
+    Attributes:
+        mean: ``(D,)``.
+        variances: along the axes, rising and none below 0, ``(D,)``.
+        axes: orthonormal columns ``(D, D)``.
+    """
+
+    mean: Tensor
+    variances: Tensor
+    axes: Tensor
 
 
 class WithMoments(nn.Module):
@@ -66,10 +82,8 @@ class WithMoments(nn.Module):
         return (self.variances.sum() + (pixels - kept) * self.rest) / pixels
 
     @torch.no_grad()
-    def measure(self, mean: Tensor, covariance: Tensor) -> None:
-        """Take the moments of a set: ``(D,)`` and ``(D, D)``, float64. Raises `UserError` where all images are one."""
-        variances, axes = torch.linalg.eigh(covariance)
-        variances = variances.clamp_min(0.0)  # rounding leaves tiny negative ones
+    def measure(self, mean: Tensor, variances: Tensor, axes: Tensor) -> None:
+        """Take the `PrincipalAxes` of a set. Raises `UserError` where all images are one."""
         if not variances[-1] > 0:
             raise UserError(
                 "all images of the set are the same, so that there is nothing to correct; use predicts=eps."
@@ -112,3 +126,21 @@ def moments_of(images: Tensor, chunks: int = 4096) -> tuple[Tensor, Tensor]:
         centred = part.double() - mean
         covariance.addmm_(centred.T, centred)
     return mean, covariance / len(flat)
+
+
+def axes_of(mean: Tensor, covariance: Tensor) -> PrincipalAxes:
+    """The axes of a covariance."""
+    variances, axes = torch.linalg.eigh(covariance)
+    return PrincipalAxes(mean, variances.clamp_min(0.0), axes)  # rounding leaves tiny negative ones
+
+
+# A recipe and the run that follows it ask for the same; kept for as long as the set is, two matrices of (D, D).
+_KNOWN: WeakKeyDictionary[ImageSet, dict[bool, PrincipalAxes]] = WeakKeyDictionary()
+
+
+def principal_axes(images: ImageSet, flip: bool = False) -> PrincipalAxes:
+    """Of a set, where its pixels are; ``flip``: with its mirror images. Computed once for each set."""
+    known = _KNOWN.setdefault(images, {})
+    if flip not in known:
+        known[flip] = axes_of(*moments_of((images.mirrored() if flip else images).all()))
+    return known[flip]

@@ -35,6 +35,10 @@ images of the set could have made a noisy one, and the loss pulls towards the on
 mean gradient (`consistency_lab.training.targets`). What that takes out of the target is measured on the images alone, in a second; where it
 is a tenth of the closed form's loss or more, the recipe does it.
 
+**Optimizer.** Muon's steps go further than Adam's in the races of docs/findings.md; what they cost are products of matrices whose number
+does not depend on the batch. Where that is less than a tenth of the arithmetic of a step the recipe takes it: in convolutional networks,
+whose weights are used at every pixel, and not in a wide MLP on small images, where it would be several times the step.
+
 **Momentum.** On a quadratic with curvatures from h to H, heavy-ball descent is fastest at (Polyak 1964)
 
     beta* = ((sqrt(kappa) - 1) / (sqrt(kappa) + 1))^2,        kappa = H / h.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from consistency_lab.data.imageset import ImageSet
-from consistency_lab.diffusion.moments import moments_of
+from consistency_lab.diffusion.moments import principal_axes
 from consistency_lab.diffusion.noise import SharedNoise
 from consistency_lab.diffusion.schedule import Schedule
 from consistency_lab.errors import UserError
@@ -56,8 +56,7 @@ class ClosedForm(NamedTuple):
 def closed_form_of(images: ImageSet, schedule: Schedule, flip: bool = False) -> ClosedForm:
     """Measure a set; ``flip``: with its mirror images. Raises `UserError` for one whose images are all the same."""
     pool = (images.mirrored() if flip else images).all()
-    _, covariance = moments_of(pool)
-    variances = torch.linalg.eigvalsh(covariance).clamp_min(0.0).flip(0).cpu().numpy()
+    variances = principal_axes(images, flip).variances.flip(0).cpu().numpy()
     if not variances[0] > 0:
         raise UserError(f"all images of {images.name!r} are the same, so that there is nothing to learn from them.")
     pixels = len(variances)

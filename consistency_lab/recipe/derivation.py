@@ -7,11 +7,15 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
 import xarray as xr
 
 from consistency_lab.choices import Choice
+from consistency_lab.data.imageset import ImageSet
 from consistency_lab.errors import UserError
+from consistency_lab.networks.own import is_own
 from consistency_lab.recipe.closed_form import COMPLETE, WORTH, ClosedForm
+from consistency_lab.recipe.step_arithmetic import step_arithmetic
 from consistency_lab.store.shapes import whole
 from consistency_lab.training.settings import TrainingSettings
 
@@ -147,6 +151,28 @@ def target_of(found: ClosedForm, name: str) -> tuple[dict[str, object], str]:
     if found.noise_share < WORTH:
         return {}, f"{known}. Less than {100 * WORTH:g} % is not worth a target of less noise."
     return {"target": Choice("posterior")}, f"{known}. So the network learns the mean over them."
+
+
+def optimizer_of(images: ImageSet, settings: TrainingSettings) -> tuple[dict[str, object], str]:
+    """Muon where its iterations are a small part of a step, and the reason as text."""
+    chosen = settings.optimizer
+    if chosen.name != "adam":
+        return {}, f"The optimizer stays {chosen}, which the settings name."
+    if is_own(settings.network):
+        return {}, "The optimizer stays Adam: of a network of one's own it is not known what Muon's iterations cost."
+    share = step_arithmetic(images, settings).muon_share
+    size = f"{100 * share:.2g} % of" if share < 1 else f"{share:.3g} times"
+    known = (
+        f"Muon's iterations are {size} the arithmetic of a step of {settings.network} on batches of {settings.batch}"
+    )
+    if share >= WORTH:
+        return {}, f"{known}; from {100 * WORTH:g} % on they cost more than they gain, and the optimizer stays Adam."
+    if not hasattr(torch.optim, "Muon"):
+        return {}, f"{known}, but it came with torch 2.9, and this is {torch.__version__}: the optimizer stays Adam."
+    return {"optimizer": Choice("muon", chosen.options)}, (
+        f"{known}, less than {100 * WORTH:g} %: weights that are matrices, convolutions among them, are stepped by Muon, at the rate that "
+        "is right for Adam or near it."
+    )
 
 
 def followed_exponent(difficulty: xr.Dataset, exponent: float, adam: bool) -> tuple[float, str]:

@@ -31,6 +31,7 @@ from consistency_lab.recipe.derivation import (
     from_curvature,
     from_roughness,
     of_kind,
+    optimizer_of,
     pilot_of,
     preconditioning_of,
     quarters,
@@ -137,7 +138,8 @@ class Recipe:
 
         Args:
             images: the training set.
-            settings: what is to be trained: its schedule, whether images are mirrored, and, for the annealing, optimizer and steps.
+            settings: what is to be trained: its schedule, whether images are mirrored, for the optimizer its network and batch, and for
+                the annealing its optimizer and steps.
 
         Raises:
             UserError: a set whose images are all the same.
@@ -157,9 +159,10 @@ class Recipe:
         target, noise = target_of(found, images.name)
         if settings.conditional:
             target, noise = {}, "A conditional model's target is the noise of the sample."
-        changes: dict[str, object] = {"predicts": predicts, **target, "timesteps": timesteps}
+        optimizer, stepped = optimizer_of(images, settings)
+        changes: dict[str, object] = {"predicts": predicts, **target, "timesteps": timesteps, **optimizer}
         more, annealing = from_curvature(None, Rough(()), settings, measured_momentum=False)
-        reasons = (preconditioning, noise, draws, *annealing)
+        reasons = (preconditioning, noise, draws, stepped, *annealing)
         return cls({**changes, **more}, reasons, density_pairs(found.t, values), "importance")
 
     @classmethod

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from consistency_lab.choices import Registry
 from consistency_lab.errors import UserError
@@ -73,17 +71,24 @@ def as_matrix(weight: Tensor) -> Tensor:
     )
 
 
-class _InFloat32(TorchFunctionMode):
-    """Leaves the matrices of torch's Muon in float32 where it would make them bfloat16.
+class _InFloat32(torch.Tensor):
+    """A gradient whose step of torch's Muon is iterated in float32 where it would be in bfloat16.
 
     Many CPUs have no instructions for bfloat16 and multiply large matrices up to 25 times as slowly in it (`make bench ROW=muon`), and how
-    they round differs between processors.
+    they round differs between processors. Only the two methods that lie between a gradient and its iterations are changed: a mode that
+    looks at every call of torch costs as much as the iterations of small matrices do.
     """
 
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function is torch.Tensor.bfloat16:
-            return args[0].clone()  # a copy as the cast is one: it is divided in place
-        return function(*args, **(kwargs or {}))
+    # What is computed from it is a tensor as any other.
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    def lerp(self, end: Tensor, weight: float) -> Tensor:  # type: ignore[override]
+        """Nesterov's step, which is what is iterated."""
+        return super().lerp(end, weight).as_subclass(_InFloat32)
+
+    def bfloat16(self) -> Tensor:
+        """A copy, as the cast is one: it is divided in place."""
+        return self.as_subclass(Tensor).clone()
 
 
 class Muon(torch.optim.Optimizer):
@@ -153,9 +158,8 @@ class Muon(torch.optim.Optimizer):
                 matrix.data = as_matrix(weight)
             gradient = weight.grad
             matrix.grad = None if gradient is None else _laid_out(gradient, weight, matrix)
-        with _InFloat32() if self._weights[0].device.type == "cpu" else nullcontext():
-            for part in self.parts:
-                part.step()
+        for part in self.parts:
+            part.step()
         return value
 
     def state_dict(self) -> dict[str, Any]:
@@ -171,7 +175,8 @@ class Muon(torch.optim.Optimizer):
 def _laid_out(gradient: Tensor, weight: Tensor, matrix: Tensor) -> Tensor:
     """A weight's gradient with its numbers where those of the weight's matrix are."""
     alike = torch.empty_strided(weight.shape, weight.stride(), dtype=gradient.dtype, device=gradient.device)
-    return as_matrix(alike.copy_(gradient)).reshape(matrix.shape)
+    laid = as_matrix(alike.copy_(gradient)).reshape(matrix.shape)
+    return laid.as_subclass(_InFloat32) if laid.device.type == "cpu" else laid
 
 
 OPTIMIZERS: Registry[torch.optim.Optimizer] = Registry(

@@ -20,7 +20,7 @@ from consistency_lab.devices import plain_defaults
 from consistency_lab.diffusion.denoiser import NetworkDenoiser
 from consistency_lab.diffusion.loss import denoising_loss
 from consistency_lab.diffusion.model import DiffusionModel, described, specs_of
-from consistency_lab.diffusion.moments import WithMoments, moments_of
+from consistency_lab.diffusion.moments import WithMoments, principal_axes
 from consistency_lab.diffusion.parametrisation import PREDICTIONS
 from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
@@ -99,7 +99,7 @@ class _DiffusionKind(ModelKind[TrainingSettings, NetworkDenoiser, DiffusionModel
         if (
             isinstance(module.network, WithMoments) and not first
         ):  # a model that is gone on from brings those of its own set
-            module.network.measure(*moments_of((images.mirrored() if settings.flip else images).all()))
+            module.network.measure(*principal_axes(images, settings.flip))
         if settings.lockstep:
             refuse_several("models in lock-step are trained")
         make = LockstepLoop if settings.lockstep else loop_class()

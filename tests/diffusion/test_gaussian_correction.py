@@ -1,5 +1,8 @@
 """A network that corrects the closed-form denoiser of its set's mean and covariance."""
 
+import dataclasses
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +10,7 @@ from torch import nn
 import consistency_lab as cl
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.diffusion.denoiser import NetworkDenoiser
-from consistency_lab.diffusion.moments import WithMoments, moments_of
+from consistency_lab.diffusion.moments import WithMoments, axes_of, moments_of, principal_axes
 from consistency_lab.diffusion.parametrisation import PREDICTIONS
 from consistency_lab.diffusion.references import GaussianDenoiser
 from consistency_lab.diffusion.schedule import SCHEDULES
@@ -39,7 +42,7 @@ def images():
 
 def denoiser_of(network, moments, components=256, shape=SHAPE):
     around = PREDICTIONS.build(f"gaussian(components={components})").around(network, shape)
-    around.measure(*moments)
+    around.measure(*axes_of(*moments))
     return NetworkDenoiser(around, SCHEDULE, shape, f"gaussian(components={components})")
 
 
@@ -130,7 +133,7 @@ def test_it_is_trained_kept_and_loaded_with_the_moments_of_its_set(images, tmp_p
     around = model.denoiser.network
     assert isinstance(around, WithMoments)
     fresh = WithMoments(nn.Identity(), SHAPE, 256)
-    fresh.measure(*moments_of(images.all()))
+    fresh.measure(*axes_of(*moments_of(images.all())))
     for name in ("mean", "axes", "variances", "rest"):  # to the bit: neither trained nor averaged
         assert torch.equal(getattr(around, name), getattr(fresh, name))
     assert [step for step, _ in cl.load_snapshots(model)][-1] == 8
@@ -141,6 +144,24 @@ def test_its_loss_begins_at_the_closed_forms(images):
     x_t, t = noisy(images)
     closed = GaussianDenoiser.fit(images.all(), SCHEDULE)(x_t, t)
     torch.testing.assert_close(model.denoiser(x_t, t).eps, closed.eps, rtol=1e-3, atol=2e-4)
+
+
+def test_the_axes_of_a_set_are_found_once_and_go_with_it(images):
+    again = dataclasses.replace(images)
+    first, mirrored = principal_axes(images), principal_axes(images, flip=True)
+    assert principal_axes(images) is first
+    assert principal_axes(again) is not first
+    assert torch.equal(principal_axes(again).axes, first.axes)
+    assert not torch.equal(mirrored.variances, first.variances)
+    covariance = first.axes @ torch.diag(first.variances) @ first.axes.T
+    assert torch.allclose(covariance, torch.cov(images.all().flatten(1).double().T, correction=0), atol=1e-12)
+    gone = weakref.ref(first.axes)
+    del first, again
+    assert gone() is not None  # of a set that is still here
+    some = images.take(range(50), "few")
+    gone = weakref.ref(principal_axes(some).axes)
+    del some
+    assert gone() is None
 
 
 def test_flipped_images_have_the_moments_of_both(images):

@@ -34,9 +34,14 @@ def free():
     return Recipe.from_images(cl.load_images("digits"), settings=BASE)
 
 
-def test_every_optimizer_and_preconditioning_has_a_control_that_differs_in_its_draws_alone(free):
+@pytest.fixture(scope="module")
+def with_muon(free):
+    return dataclasses.replace(free, changes={**free.changes, "optimizer": "muon"})
+
+
+def test_every_optimizer_and_preconditioning_has_a_control_that_differs_in_its_draws_alone(free, with_muon):
     rates = {"base": 0.004, MUON: 0.5, CLOSED_FORM: 0.001, EDM: BASE.lr}
-    contestants = pilot_free_contestants(BASE, free, rates)
+    contestants = pilot_free_contestants(BASE, with_muon, rates)
     by_name = {each.name: each for each in contestants}
     assert len(by_name) == len(contestants)
     entries = {each.entry for each in contestants}
@@ -73,10 +78,26 @@ def test_every_optimizer_and_preconditioning_has_a_control_that_differs_in_its_d
     assert {each.name for each in standard if each.role == "annealed"} < {name for name, _, _ in annealed}
     assert by_name["followed draws, 60 steps"].settings.predicts == "eps"
     assert not any(each.pilot_steps for each in contestants)
-    timed = pilot_free_contestants(BASE, free, {}, seconds=0.25)
+    timed = pilot_free_contestants(BASE, with_muon, {}, seconds=0.25)
     assert {each.role for each in timed if each.pilot_seconds == 0.25} == {"recipe"}
     assert {each.pilot_seconds for each in timed} == {0.0, 0.25}
     assert by_name[f"{CLOSED_FORM} + followed draws, MDLRC, 60 steps"].settings.momentum == "mdlrc"
+
+
+def test_the_recipe_has_the_optimizer_that_it_takes_and_its_control_has_it_too(free, with_muon):
+    """The other one is an ablation of it; where the recipe leaves Adam nobody races with Muon."""
+    both = f"{CLOSED_FORM} + followed draws + {POSTERIOR}"
+    for recipe, leading in ((free, both), (with_muon, f"{MUON}, {both}")):
+        contestants = pilot_free_contestants(BASE, recipe, {CLOSED_FORM: 0.001, f"{MUON}, {CLOSED_FORM}": 0.001})
+        assert {each.entry for each in contestants if each.role == "recipe"} == {leading}
+        own = next(each for each in contestants if each.name == f"{leading}, 60 steps")
+        assert own.settings == recipe.apply(BASE).replace(lr=0.001, steps=60, ema_half_life=own.settings.ema_half_life)
+        controls = [each for each in contestants if each.entry == own.matched]
+        assert {each.settings.optimizer for each in controls} == {own.settings.optimizer}
+        assert {each.settings.steps for each in controls} == {36, 54, 60, 120}
+        assert [each.settings.lr_final for each in controls].count(BASE.lr_final) == 1
+    assert {each.role for each in contestants if each.entry == both} == {"ablation"}
+    assert not any(each.settings.optimizer.name == "muon" for each in pilot_free_contestants(BASE, free, {}))
 
 
 def test_the_recipe_has_targets_of_less_noise_or_races_beside_them(free):
@@ -121,7 +142,7 @@ def test_the_race_and_its_cost(tmp_path, monkeypatch):
         f"{CLOSED_FORM}, uniform + {POSTERIOR}, 15 steps",
     )
     monkeypatch.setattr(study, "pilot_free_contestants", lambda *a, **k: [c for c in whole(*a, **k) if c.name in few])
-    monkeypatch.setattr(study, "families_of", lambda free, muon: {CLOSED_FORM: {"predicts": free.changes["predicts"]}})
+    monkeypatch.setattr(study, "families_of", lambda free: {CLOSED_FORM: {"predicts": free.changes["predicts"]}})
     before = race_dry_run(plan, store, rows, contestant_set="pilot-free")
     assert set(before) == {"target pilot", "learning rates", study.TURNS, *few}
     assert before["learning rates"][0] > 2 * before["uniform"][0] > 0
@@ -153,20 +174,19 @@ def test_the_race_and_its_cost(tmp_path, monkeypatch):
         run_race(plan, store, rows, contestant_set="pilot-free", foreign={"x": Recipe.paper()})
 
 
-def test_the_rate_that_reaches_the_target_first_is_chosen(free, monkeypatch):
+def test_the_rate_that_reaches_the_target_first_is_chosen(free, with_muon, monkeypatch):
     """The lowest or the highest is not, before the next one beyond it has been tried too."""
-    plan, watch = dataclasses.replace(small(), muon=True), object()
+    plan, watch = small(), object()
     families = ("base", CLOSED_FORM, EDM, MUON, f"{MUON}, {CLOSED_FORM}")
-    pilot, *trials = rates_of(plan, free, None, None)[0]
+    pilot, *trials = rates_of(plan, with_muon, None, None)[0]
     assert pilot.settings == plan.base.replace(seed=plan.target_seed)
     assert [run.name for run in trials] == [
         f"{name} at {factor:g} of the rate" for name in families for factor in RATES
     ]
     assert {run.settings.seed for run in trials} == {plan.rate_seed}
     assert not {plan.rate_seed} & {plan.target_seed, plan.pilot_seed, *range(plan.seeds)}
-    without = dataclasses.replace(plan, muon=False)
-    assert len(rates_of(without, free, None, None)[0]) == 1 + 3 * len(RATES)
-    assert not any(MUON in each.name for each in race_contestants(without, "pilot-free", unknown(), free=free))
+    assert len(rates_of(plan, free, None, None)[0]) == 1 + 3 * len(RATES)
+    assert not any(MUON in each.name for each in race_contestants(plan, "pilot-free", unknown(), free=free))
 
     # The target, at 18 of 30 steps of the pilot, is 0.6. The faster, the sooner, up to four times the rate.
     curves = {0.5: [1, 0.7, 0.65], 1.0: [1, 0.5, 0.4], 2.0: [0.9, 0.4, 0.35], 4.0: [0.5, 0.4, 0.38]}
@@ -185,17 +205,17 @@ def test_the_rate_that_reaches_the_target_first_is_chosen(free, monkeypatch):
 
     monkeypatch.setattr(study, "recorded", found)
     for beyond in (4, 8):
-        missing, rates = rates_of(plan, free, watch, None)
+        missing, rates = rates_of(plan, with_muon, watch, None)
         assert [run.name for run in missing] == [
             f"{name} at {beyond:g} of the rate" for name in families if name != MUON
         ]
         assert not rates
         known.add(beyond)
-    missing, rates = rates_of(plan, free, watch, None)
+    missing, rates = rates_of(plan, with_muon, watch, None)
     assert not missing
     assert rates == {name: plan.base.lr * (1 if name == MUON else 4) for name in families}
     known.update(2.0**k for k in range(20))
     curves.update({2.0**k: [0.5 - k / 100, 0.1, 0.1] for k in range(2, 20)})
     curves[8.0] = [0.1, 0.1, 0.1]
-    rates_of(plan, free, watch, None)
+    rates_of(plan, with_muon, watch, None)
     assert max(asked) <= 2.0 ** (MOST_RATES - 1)

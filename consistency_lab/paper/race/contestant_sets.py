@@ -112,12 +112,16 @@ def _annealed(
     ]
 
 
-def families_of(free: Recipe, *, muon: bool = True) -> dict[str, dict[str, object]]:
-    """What a rate is looked for, besides the base as it is: optimizers and preconditionings, with uniform times at a constant rate."""
+def families_of(free: Recipe) -> dict[str, dict[str, object]]:
+    """What a rate is looked for, besides the base as it is: optimizers and preconditionings, with uniform times at a constant rate.
+
+    Muon is among them where the recipe takes it: elsewhere a step with it takes several times as long.
+    """
     closed = {"predicts": free.changes["predicts"]}
     families: dict[str, dict[str, object]] = {CLOSED_FORM: closed, EDM: {"predicts": "edm"}}
-    if muon:
-        families |= {MUON: {"optimizer": "muon"}, f"{MUON}, {CLOSED_FORM}": {"optimizer": "muon", **closed}}
+    if "optimizer" in free.changes:
+        muon = {"optimizer": free.changes["optimizer"]}
+        families |= {MUON: muon, f"{MUON}, {CLOSED_FORM}": {**muon, **closed}}
     return families
 
 
@@ -128,13 +132,13 @@ def pilot_free_contestants(
     *,
     horizons: Sequence[float] = (0.3, 0.45, 0.5, 1.0),
     length: float = 0.5,
-    muon: bool = True,
     seconds: float = 0.0,
 ) -> list[Contestant]:
     """A recipe from the images of the set alone, and what each of its parts is worth.
 
     Every optimizer and preconditioning runs with the recipe's draws and, as their matched control, with uniform times; the draws also run
-    without either. That of the recipe runs as often as the other controls: at all lengths, and at a constant rate. The draws of others
+    without either. Matched controls with the recipe's preconditioning run as often as the other controls: at all lengths, and at a constant
+    rate. The draws of others
     that were fastest run with the recipe's preconditioning and without. Targets of less noise are tried with its preconditioning and draws
     where the recipe has none; where it has them its matched control has them too, and they also run without the preconditioning. Whoever
     anneals or draws otherwise without it runs at the base's own rate as well. All share the recipe's annealing where nothing else is said.
@@ -144,11 +148,10 @@ def pilot_free_contestants(
         free: `Recipe.from_images` of the set, for ``base``.
         rates: of `BASE` and `families_of`, name -> learning rate; the base's own where a name is not there.
         horizons, length: as in `standard_contestants`.
-        muon: with Muon among the optimizers.
         seconds: that it takes to make the recipe.
     """
     draws, annealing = ({key: free.changes[key]} for key in ("timesteps", "lr_final"))
-    cells, at, several = _DENSITIES[CELLS], [length], sorted({min(*horizons, length), length})
+    cells, at = _DENSITIES[CELLS], [length]
     tuned = base.replace(lr=rates.get(BASE, base.lr))
     contestants = [Contestant("uniform", tuned, "control")]
     # The best rate is that of runs at a constant one: who anneals or draws otherwise may bear more.
@@ -162,50 +165,67 @@ def pilot_free_contestants(
             made += at_horizons(Contestant(f"uniform + {POSTERIOR}", quiet, "ablation"), at)
             made += at_horizons(Contestant(f"followed draws + {POSTERIOR}", quiet.replace(**draws), "ablation"), at)
         contestants += made if at_rate == tuned else [replace(c, name=f"{c.name}, rate {base.lr:g}") for c in made]
-    for name, changes in families_of(free, muon=muon).items():
+    families = families_of(free)
+    leading = list(families)[-1] if "optimizer" in free.changes else CLOSED_FORM
+    for name, changes in families.items():
         own = base.replace(**annealing, **changes, lr=rates.get(name, base.lr))
+        if CLOSED_FORM in name:
+            contestants += _of_closed_form(name, base, free, own, horizons, length, leads=name == leading)
         if name == CLOSED_FORM:
-            contestants += _of_closed_form(base, free, own, horizons, length)
-            continue
-        lengths, matched = several if CLOSED_FORM in name else at, f"{name}, uniform"
-        both = Contestant(f"{name} + followed draws", own.replace(**draws), "ablation", matched=matched)
-        contestants += [
-            *at_horizons(both, lengths),
-            *at_horizons(Contestant(matched, own, "matched"), lengths),
-        ]
+            contestants += _ablations(base, free, own, at)
+        if CLOSED_FORM not in name:
+            both = Contestant(f"{name} + followed draws", own.replace(**draws), "ablation", matched=f"{name}, uniform")
+            contestants += at_horizons(both, at) + at_horizons(Contestant(both.matched, own, "matched"), at)
     return [replace(each, pilot_seconds=seconds) if each.role == "recipe" else each for each in contestants]
 
 
 def _of_closed_form(
-    base: TrainingSettings, free: Recipe, own: TrainingSettings, horizons: Sequence[float], length: float
+    name: str,
+    base: TrainingSettings,
+    free: Recipe,
+    own: TrainingSettings,
+    horizons: Sequence[float],
+    length: float,
+    *,
+    leads: bool,
 ) -> list[Contestant]:
-    """With the recipe's preconditioning: the recipe, what its parts are worth, and its matched controls. ``own``: with uniform times."""
-    at, several = [length], sorted({min(*horizons, length), length})
-    draws, target = {"timesteps": free.changes["timesteps"]}, {"target": free.changes.get("target", "posterior")}
-    both, uniform = f"{CLOSED_FORM} + followed draws", f"{CLOSED_FORM}, uniform"
-    plain, quiet = own.replace(**draws), own.replace(**draws, **target)
+    """With one optimizer and the recipe's preconditioning: its draws, and its target if it has one, each beside its matched control.
 
-    def controls(name: str, settings: TrainingSettings) -> list[Contestant]:
-        """At as many lengths as the other controls, and at a constant rate, where the length is of no matter."""
-        constant = Contestant(f"{name}, constant rate", settings.replace(lr_final=base.lr_final), "matched", entry=name)
-        return [*at_horizons(Contestant(name, settings, "matched"), sorted({*horizons, length})), constant]
+    Args:
+        name: of the two.
+        own: their settings with uniform times.
+        leads: it is the optimizer that the recipe takes, so that this is the recipe.
+    """
+    several, made = sorted({min(*horizons, length), length}), []
+    targets = {"": {}, f" + {POSTERIOR}": {"target": free.changes["target"]}} if "target" in free.changes else {"": {}}
+    for what, target in targets.items():
+        uniform = Contestant(f"{name}, uniform{what}", own.replace(**target), "matched")
+        # At as many lengths as the other controls, and at a constant rate, where the length is of no matter.
+        constant = uniform.settings.replace(lr_final=base.lr_final)
+        made += at_horizons(uniform, sorted({*horizons, length}))
+        made += [replace(uniform, name=f"{uniform.name}, constant rate", settings=constant)]
+        drawn = uniform.settings.replace(timesteps=free.changes["timesteps"])
+        role = "recipe" if leads and what == list(targets)[-1] else "ablation"
+        made += at_horizons(Contestant(f"{name} + followed draws{what}", drawn, role, matched=uniform.entry), several)
+    return made
 
-    chosen, made = "target" in free.changes, controls(uniform, own)
-    control = f"{uniform} + {POSTERIOR}" if chosen else uniform
-    if chosen:
-        made += controls(control, own.replace(**target))
-    made += at_horizons(Contestant(both, plain, "ablation" if chosen else "recipe", matched=uniform), several)
-    with_target = Contestant(f"{both} + {POSTERIOR}", quiet, "recipe" if chosen else "ablation", matched=control)
-    made += at_horizons(with_target, several if chosen else at)
+
+def _ablations(base: TrainingSettings, free: Recipe, own: TrainingSettings, at: Sequence[float]) -> list[Contestant]:
+    """With Adam and the recipe's preconditioning, ``own`` with uniform times: what other draws, targets and annealings are worth."""
+    both, plain = f"{CLOSED_FORM} + followed draws", own.replace(timesteps=free.changes["timesteps"])
     others = {
         f"{CLOSED_FORM} + {CELLS}": (own.replace(**_DENSITIES[CELLS]), "density"),
         f"{both}, constant rate": (plain.replace(lr_final=base.lr_final), "ablation"),
         f"{both}, MDLRC": (plain.replace(momentum="mdlrc", lr_final=base.lr_final), "ablation"),
         f"{CLOSED_FORM} + CLTS": (own.replace(timesteps="clts"), "ablation"),
     }
-    for name, (settings, role) in others.items():
-        made += at_horizons(Contestant(name, settings, role, matched=uniform), at)
-    return made
+    if "target" not in free.changes:
+        others = {f"{both} + {POSTERIOR}": (plain.replace(target="posterior"), "ablation"), **others}
+    return [
+        each
+        for name, (settings, role) in others.items()
+        for each in at_horizons(Contestant(name, settings, role, matched=f"{CLOSED_FORM}, uniform"), at)
+    ]
 
 
 def center_contestants(base: TrainingSettings, *, centers: Sequence[float] = CENTERS) -> list[Contestant]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,8 +73,6 @@ class RacePlan:
         followed: seeds whose controls and recipes are sampled at every evaluation; all others at the last.
         batch, every, count, nfe: samples of the frozen batch, steps between its records, samples of an evaluation and network evaluations a
             sample.
-        muon: with Muon among the pilot-free contestants. Its iterations cost the same whatever the batch is, so that a step of a network
-            whose other work is small takes several times as long.
         data_dir: folder with the files of published sets; no row depends on where they lie.
     """
 
@@ -95,7 +93,6 @@ class RacePlan:
     count: int = 1000
     nfe: int = 20
     followed: int = 1
-    muon: bool = True
     data_dir: Path | None = None
 
     @property
@@ -136,7 +133,7 @@ def race_contestants(
     if contestant_set == "pilot-free":
         assert free is not None
         return pilot_free_contestants(
-            plan.base, free, rates or {}, horizons=plan.horizons, length=plan.length, muon=plan.muon, seconds=seconds
+            plan.base, free, rates or {}, horizons=plan.horizons, length=plan.length, seconds=seconds
         )
     options = {"pilot_steps": plan.pilot_steps, "horizons": plan.horizons, "length": plan.length, "foreign": foreign}
     return standard_contestants(plan.base, found, **options)  # type: ignore[arg-type]
@@ -151,8 +148,9 @@ def recipe_seconds(plan: RacePlan, images: ImageSet, rows: Rows, device: torch.d
     """What it takes to make `free_recipe` and to begin a run of it, the closed form among it: the median of some, a row of the race."""
 
     def once() -> float:
+        fresh = replace(images)  # of which no moments are known
         began = time.perf_counter()
-        loop_unkept(images, free_recipe(plan, images).apply(plan.base), device)
+        loop_unkept(fresh, free_recipe(plan, fresh).apply(plan.base), device)
         return time.perf_counter() - began
 
     def compute() -> dict[str, Any]:
@@ -160,7 +158,9 @@ def recipe_seconds(plan: RacePlan, images: ImageSet, rows: Rows, device: torch.d
             once()  # warms up
             return {"machine": machine_name(device), "seconds": float(np.median([once() for _ in range(MADE)]))}
 
-    spec = {"row": "recipe", "made": MADE, "run": training_spec(images, plan.base, device)}
+    # What is done to make it: a row of what was done before is not found.
+    steps = ["moments, once", "noise of the target", "arithmetic of a step"]
+    spec = {"row": "recipe", "made": MADE, "steps": steps, "run": training_spec(images, plan.base, device)}
     return float(rows.row(spec, compute)["seconds"])
 
 
@@ -175,7 +175,7 @@ def rates_of(plan: RacePlan, free: Recipe, watch: Watch | None, rows: Rows) -> t
         watch: None where nothing has been run yet.
     """
     pilot = _target_pilot(plan)
-    families: dict[str, dict[str, object]] = {BASE: {}, **families_of(free, muon=plan.muon)}
+    families: dict[str, dict[str, object]] = {BASE: {}, **families_of(free)}
 
     def at(name: str, factor: float) -> RaceRun:
         settings = plan.base.replace(**families[name], lr=factor * plan.base.lr, seed=plan.rate_seed)
