@@ -102,9 +102,10 @@ class Race(SideBySide):
 
     preset: str = "digits"
     """data, network and seeds: digits, fashion-16 (Fashion-MNIST at 16x16), fashion (at 28x28)"""
-    contestants: Literal["standard", "pilot-free", "centers"] = "standard"
+    contestants: Literal["standard", "pilot-free", "fresh-seeds", "centers"] = "standard"
     """standard: controls, published methods, the paper's recipe and ours from a pilot. pilot-free: a recipe from the images of
-    the set, its ablations, Muon, and a matched control of each. centers: the paper's ablation over the center of CLTS"""
+    the set, its ablations, and a matched control of each. fresh-seeds: of that race the recipe and the fastest control of each kind
+    again, on seeds that nothing was chosen on. centers: the paper's ablation over the center of CLTS"""
     recipes: tuple[Path, ...] = ()
     """recipes from findings on another set, such as the recipe-*.json that its race writes: they cost no pilot here"""
     consistency: bool = False
@@ -131,7 +132,9 @@ class Race(SideBySide):
             raise UserError("a race has no --force: its rows are committed. Remove those that are to be run again.")
         plan, folder = replace(race_plan(self.preset), data_dir=self.data_dir), self.out / self.preset
         what = "consistency" if self.consistency else self.contestants
-        store, rows, where = Store(self.store), Rows(folder / f"race-{what}.jsonl"), self.where
+        # What races on fresh seeds was chosen by the rows of the race without a pilot, whose target and rates it has.
+        kept = {"fresh-seeds": "pilot-free"}.get(what, what)
+        store, rows, where = Store(self.store), Rows(folder / f"race-{kept}.jsonl"), self.where
         foreign = {f"recipe from {path.stem.removeprefix('recipe-')}": Recipe.load(path) for path in self.recipes}
         options: dict[str, Any] = {
             "contestant_set": self.contestants,

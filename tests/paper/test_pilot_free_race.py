@@ -219,3 +219,41 @@ def test_the_rate_that_reaches_the_target_first_is_chosen(free, with_muon, monke
     curves[8.0] = [0.1, 0.1, 0.1]
     rates_of(plan, with_muon, watch, None)
     assert max(asked) <= 2.0 ** (MOST_RATES - 1)
+
+
+def test_who_was_fastest_races_again_on_fresh_seeds(tmp_path, monkeypatch, with_muon):
+    plan, store, rows = small(), Store(tmp_path / "runs"), Rows(tmp_path / "rows.jsonl")
+    plan = dataclasses.replace(plan, horizons=(0.5, 1.0), fresh_seeds=2)
+    classify = study.set_classifier
+    monkeypatch.setattr(study, "set_classifier", lambda whole, store: classify(whole, store, steps=20))
+    whole = study.pilot_free_contestants
+    leading = f"{CLOSED_FORM} + followed draws + {POSTERIOR}, 15 steps"
+    few = ("uniform", "uniform + annealing", "uniform + annealing, 15 steps", "followed draws, 15 steps", leading)
+    controls = [f"{CLOSED_FORM}, uniform + {POSTERIOR}{what}" for what in ("", ", 15 steps", ", constant rate")]
+    kept = (*few, *controls)
+    monkeypatch.setattr(study, "pilot_free_contestants", lambda *a, **k: [c for c in whole(*a, **k) if c.name in kept])
+    monkeypatch.setattr(study, "families_of", lambda free: {CLOSED_FORM: {"predicts": free.changes["predicts"]}})
+    before = race_dry_run(plan, store, rows, contestant_set="fresh-seeds")
+    assert before["uniform, fresh seeds"][0] > 0
+    first = run_race(plan, store, rows, contestant_set="pilot-free")
+    count = len(rows)
+    told = []
+    result = run_race(plan, store, rows, contestant_set="fresh-seeds", say=told.append)
+    table = race_table(first)
+    goals = table[(table["role"] == "recipe") & (table["against"] != AGAINST.get("density"))]
+    raced = result["contestant"].values.tolist()
+    assert set(raced) == {leading, *goals["control"]}
+    assert len(raced) == 4
+    assert [str(each) for each in result["role"].values] == ["control", "annealed", "matched", "recipe"]
+    assert result["seed"].values.tolist() == [4000, 4001]
+    assert not {*plan.fresh} & {plan.target_seed, plan.pilot_seed, plan.rate_seed, *range(plan.seeds)}
+    assert any(line.startswith("on fresh seeds: uniform;") for line in told)
+    assert (result["target_loss"] == first["target_loss"]).all()  # the target does not move
+    assert result.sizes["seed"] * len(raced) <= len(rows) - count  # and all else is of the rows there were
+    assert set(race_dry_run(plan, store, Rows(rows.path), contestant_set="fresh-seeds").values()) >= {(0.0, 0.0)}
+    assert [each.role for each in study.leaders(whole(BASE, with_muon, {}), None)] == [
+        "control",
+        "annealed",
+        "matched",
+        "recipe",
+    ]

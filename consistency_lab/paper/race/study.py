@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 import xarray as xr
 
@@ -37,6 +38,7 @@ from consistency_lab.paper.race.pace import ROUNDS, WARM_UP, known_pace, works_o
 from consistency_lab.paper.race.parallel_runs import as_one_of, run_all
 from consistency_lab.paper.race.race import FOLLOWED, TARGETS, Live, race
 from consistency_lab.paper.race.running import RaceRun, Watch, evaluation_steps, recorded
+from consistency_lab.paper.race.table import AGAINST, MATCHED, race_table
 from consistency_lab.paper.rows import Rows
 from consistency_lab.recipe import Recipe
 from consistency_lab.similarity.quality import set_classifier
@@ -46,11 +48,13 @@ from consistency_lab.studies.executors import Executor, executor_of
 from consistency_lab.training.settings import TrainingSettings
 from consistency_lab.training.train import build_denoiser, training_spec
 
-CONTESTANT_SETS = ("standard", "pilot-free", "centers")
+FRESH = "fresh-seeds"
+CONTESTANT_SETS = ("standard", "pilot-free", FRESH, "centers")
 RATES = (0.5, 1.0, 2.0)  # in units of the base's: what each optimizer and preconditioning is tried at first
 MOST_RATES = 7  # that one of them is tried at, while the best is the lowest or the highest
 Haste = tuple[bool, float, float]  # never arrived, when it did, loss at its end: the least is the fastest
 TURNS = "steps, timed in turns"
+_FROM_IMAGES = ("pilot-free", FRESH)
 MADE = 5  # times that a recipe without a pilot is made, to know what it takes
 _TIMED = 64  # images of a timed forward pass
 
@@ -70,6 +74,7 @@ class RacePlan:
         targets: fractions of the target pilot's run.
         target_seed, pilot_seed, rate_seed: of the target pilot, of the pilot whose findings the recipes follow, and of the runs that
             learning rates are chosen by.
+        fresh_seed, fresh_seeds: the first seed, and how many, of the race between those that another race has chosen.
         followed: seeds whose controls and recipes are sampled at every evaluation; all others at the last.
         batch, every, count, nfe: samples of the frozen batch, steps between its records, samples of an evaluation and network evaluations a
             sample.
@@ -88,6 +93,8 @@ class RacePlan:
     target_seed: int = 1000
     pilot_seed: int = 2000
     rate_seed: int = 3000
+    fresh_seed: int = 4000
+    fresh_seeds: int = 5
     batch: int = 512
     every: int = 25
     count: int = 1000
@@ -99,6 +106,11 @@ class RacePlan:
     def pilot(self) -> TrainingSettings:
         """The settings of the pilot whose findings recipes follow."""
         return self.base.replace(steps=self.pilot_steps, seed=self.pilot_seed)
+
+    @property
+    def fresh(self) -> range:
+        """Seeds that nothing was chosen on."""
+        return range(self.fresh_seed, self.fresh_seed + self.fresh_seeds)
 
     def sets(self) -> tuple[ImageSet, ImageSet, ImageSet]:
         """The whole set, what is trained on, and what is held out."""
@@ -130,13 +142,27 @@ def race_contestants(
     _check_contestant_set(contestant_set, foreign)
     if contestant_set == "centers":
         return center_contestants(plan.base)
-    if contestant_set == "pilot-free":
+    if contestant_set in _FROM_IMAGES:
         assert free is not None
         return pilot_free_contestants(
             plan.base, free, rates or {}, horizons=plan.horizons, length=plan.length, seconds=seconds
         )
     options = {"pilot_steps": plan.pilot_steps, "horizons": plan.horizons, "length": plan.length, "foreign": foreign}
     return standard_contestants(plan.base, found, **options)  # type: ignore[arg-type]
+
+
+def leaders(contestants: Sequence[Contestant], table: pd.DataFrame | None) -> list[Contestant]:
+    """The recipe at its fastest length and the fastest control of each kind that a goal is set against, by a race's table.
+
+    Before there has been one: the first of each role.
+    """
+    if table is None:
+        first = {each.role: each for each in reversed(contestants)}
+        return [first[role] for role in ("control", "annealed", "matched", "recipe")]
+    recipe = table[(table["role"] == "recipe") & table["fastest"]]
+    goals = recipe[recipe["against"].isin([AGAINST[role] for role in ("control", "annealed")] + [MATCHED])]
+    names = {*goals["contestant"], *goals["control"]}
+    return [each for each in contestants if each.name in names]
 
 
 def free_recipe(plan: RacePlan, images: ImageSet) -> Recipe:
@@ -273,8 +299,9 @@ def run_race(
         plan: what to do; see `presets`.
         store: where the classifier is kept.
         rows: where findings, runs and evaluations are kept.
-        contestant_set: ``"standard"``; ``"pilot-free"``: a recipe from the images of the set, with its ablations and matched controls; or
-            ``"centers"``: the paper's ablation over the center of CLTS.
+        contestant_set: ``"standard"``; ``"pilot-free"``: a recipe from the images of the set, with its ablations and matched controls;
+            ``"fresh-seeds"``: of that race, which is run first, the recipe and the fastest control of each kind, on seeds that nothing was
+            chosen on; or ``"centers"``: the paper's ablation over the center of CLTS.
         foreign: name -> recipe from findings on another set.
         device: the CPU by default.
         workers, executor: where runs are trained, see `executor_of`.
@@ -287,7 +314,7 @@ def run_race(
     say(f"{images.name}: {len(images)} images, {len(held_out)} held out")
     watch = _watch(plan, whole, images, held_out, store, place)
     found, free, rates, seconds = unknown(), None, dict[str, float](), 0.0
-    if contestant_set == "pilot-free":
+    if contestant_set in _FROM_IMAGES:
         free = free_recipe(plan, images)
         for reason in free.reasons:
             say(reason)
@@ -303,9 +330,27 @@ def run_race(
         found = findings(images, plan.pilot, rows, place, where)
         say("training {:.1f} s, probes {:.1f} s".format(*found.seconds))
     contestants = race_contestants(plan, contestant_set, found, foreign, free, rates, seconds)
-    options = {"seeds": range(plan.seeds), "target_seed": plan.target_seed, "target_settings": plan.base}
-    more = {"targets": plan.targets, "followed": plan.followed, "executor": where, "live": live, "say": say}
-    return race(contestants, watch, rows, **options, **more)  # type: ignore[arg-type]
+    if contestant_set != FRESH:
+        return _raced(plan, contestants, range(plan.seeds), watch, rows, where, say, live)
+    before = _raced(plan, contestants, range(plan.seeds), watch, rows, where, say)
+    chosen = leaders(contestants, race_table(before))
+    say("on fresh seeds: " + "; ".join(each.name for each in chosen))
+    return _raced(plan, chosen, plan.fresh, watch, rows, where, say, live)
+
+
+def _raced(
+    plan: RacePlan,
+    contestants: Sequence[Contestant],
+    seeds: range,
+    watch: Watch,
+    rows: Rows,
+    executor: Executor,
+    say: Callable[[str], None],
+    live: Live | None = None,
+) -> xr.Dataset:
+    options = {"target_seed": plan.target_seed, "target_settings": plan.base, "targets": plan.targets}
+    more = {"followed": plan.followed, "executor": executor, "live": live, "say": say}
+    return race(contestants, watch, rows, seeds=seeds, **options, **more)  # type: ignore[arg-type]
 
 
 def race_dry_run(
@@ -330,7 +375,7 @@ def race_dry_run(
     row = rows.find(findings_spec(images, plan.pilot, place))
     # Rows are known by the classifier's facts among others; where there are rows there has been a classifier.
     watch = _watch(plan, whole, images, held_out, store, place) if len(rows) else None
-    free = free_recipe(plan, images) if contestant_set == "pilot-free" else None
+    free = free_recipe(plan, images) if contestant_set in _FROM_IMAGES else None
     trials, rates = rates_of(plan, free, watch, rows) if free else ([], {})
     known = from_row(row) if row else unknown()
     contestants = race_contestants(plan, contestant_set, known, foreign, free, rates)
@@ -352,16 +397,20 @@ def race_dry_run(
     planned = {"target pilot": [_target_pilot(plan)]}
     if trials:
         planned["learning rates"] = [run for run in trials if run != _target_pilot(plan)]
-    for each in contestants:
-        follow = each.role in FOLLOWED
-        planned[each.name] = [
-            RaceRun(each.name, each.settings.replace(seed=seed), follow and seed < plan.followed)
-            for seed in range(plan.seeds)
-        ]
-    for seed in range(plan.seeds):
-        raced = [planned[each.name][seed] for each in contestants]
-        if watch is None or known_pace(watch, raced, rows) is None:
-            turns += sum(step_of(settings) for settings in works_of(raced)) * (WARM_UP + ROUNDS)
+    rounds = {"": (contestants, range(plan.seeds))}
+    if contestant_set == FRESH:
+        rounds[", fresh seeds"] = (leaders(contestants, None), plan.fresh)
+    for what, (racing, seeds) in rounds.items():
+        for each in racing:
+            follow = each.role in FOLLOWED
+            planned[each.name + what] = [
+                RaceRun(each.name, each.settings.replace(seed=seed), follow and k < plan.followed)
+                for k, seed in enumerate(seeds)
+            ]
+        for k in range(len(seeds)):
+            raced = [planned[each.name + what][k] for each in racing]
+            if watch is None or known_pace(watch, raced, rows) is None:
+                turns += sum(step_of(settings) for settings in works_of(raced)) * (WARM_UP + ROUNDS)
     for name, its in planned.items():
         missing = [run for run in its if watch is None or recorded(watch, run, rows) is None]
         training = sum(step_of(run.settings) * run.settings.steps for run in missing)
