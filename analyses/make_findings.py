@@ -309,23 +309,22 @@ class Findings:
             lines.append(line)
         return in_markdown(pd.DataFrame(lines))
 
-    def goals(self) -> str:
-        """The recipe without a pilot against what it was to reach, a line for each control and unit."""
+    def goals(self, contestants: str = "pilot-free") -> str:
+        """The recipe without a pilot against what it was to reach, a line for each control and unit; in that race or on fresh seeds."""
         lines = []
         for against, goal in GOALS.items():
             for unit, prefix in (("steps", ""), ("seconds", "pilot_seconds_")):  # with those of making the recipe
                 line = {"times sooner than": f"{against}, in {unit}", "goal": f"{goal:g}"}
-                for preset, label in self.free_races().items():
-                    row = self._free(preset).loc[against]
+                for preset, label in self.free_races(contestants).items():
+                    row = self._free(preset, contestants=contestants).loc[against]
                     line[label] = f"{_times(row, prefix)}: {_reached(row, prefix, goal)}"
                 lines.append(line)
         return in_markdown(pd.DataFrame(lines))
 
-    def free_races(self) -> dict[str, str]:
-        """The sets of which there is a race without a pilot, with their labels."""
-        return {
-            p: label for p, label in FREE_RACED.items() if (self.sources[p].folder / p / "race-pilot-free.nc").is_file()
-        }
+    def free_races(self, contestants: str = "pilot-free") -> dict[str, str]:
+        """The sets of which there is a race without a pilot, or one on fresh seeds, with their labels."""
+        files = {p: self.sources[p].folder / p / f"race-{contestants}.nc" for p in FREE_RACED}
+        return {p: label for p, label in FREE_RACED.items() if files[p].is_file()}
 
     def sooner_on(self, preset: str, entry: str, kind: str, seconds: bool = False) -> str:
         """An entry of the race without a pilot against a kind of control, on one set."""
@@ -342,8 +341,8 @@ class Findings:
         race = self.sources[preset].race("pilot-free")
         return f"{float(race['pilot_seconds'].max()):.2f} s"
 
-    def seeds(self, preset: str) -> int:
-        return int(self.sources[preset].race("pilot-free").sizes["seed"])
+    def seeds(self, preset: str, contestants: str = "pilot-free") -> int:
+        return int(self.sources[preset].race(contestants).sizes["seed"])
 
     def ran(self, preset: str, contestant: str) -> dict[str, str]:
         """The learning rate and the length of a contestant's runs in the race without a pilot."""
@@ -410,8 +409,8 @@ class Findings:
         (entry,) = rows[rows["role"] == "recipe"]["entry"].unique()
         return str(entry)
 
-    def _free(self, preset: str, entry: str = "") -> pd.DataFrame:
-        rows = self.raced(preset, "pilot-free")
+    def _free(self, preset: str, entry: str = "", contestants: str = "pilot-free") -> pd.DataFrame:
+        rows = self.raced(preset, contestants)
         return rows[(rows["entry"] == (entry or self.recipe(preset))) & rows["fastest"]].set_index("against")
 
     def targets(self, name: str = "") -> str:

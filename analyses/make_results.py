@@ -18,10 +18,11 @@ from consistency_lab.errors import UserError
 from consistency_lab.presets import LikenessPlan
 
 STUDIES = tuple(name for name in PLANS if name != "race")
-# By the name that its rows have, race-NAME.jsonl.
+# By the name that its files have, race-NAME.nc.
 RACES = {
     "standard": (),
     "pilot-free": ("--contestants", "pilot-free"),
+    "fresh-seeds": ("--contestants", "fresh-seeds"),
     "centers": ("--contestants", "centers"),
     "consistency": ("--consistency",),
 }

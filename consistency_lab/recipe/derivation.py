@@ -170,8 +170,8 @@ def optimizer_of(images: ImageSet, settings: TrainingSettings) -> tuple[dict[str
     if not hasattr(torch.optim, "Muon"):
         return {}, f"{known}, but it came with torch 2.9, and this is {torch.__version__}: the optimizer stays Adam."
     return {"optimizer": Choice("muon", chosen.options)}, (
-        f"{known}, less than {100 * WORTH:g} %: weights that are matrices, convolutions among them, are stepped by Muon, at the rate that "
-        "is right for Adam or near it."
+        f"{known}, less than {100 * WORTH:g} %: weights that are matrices, convolutions among them, are stepped by Muon, at a "
+        "rate of once to twice what is right for Adam."
     )
 
 

@@ -211,9 +211,9 @@ def test_results_are_foretold_and_shared_models_counted_once(script, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "study likeness --preset digits --store S: 11.0 min"
     assert lines[2] == "study why --preset digits --store S: 1.0 min"
-    # 10 + 1 of likeness, 3 of sizes, 1 of why, the races share their jobs: 3; the fourth cannot be foretold.
-    assert "in all 18 min" in lines[7]
-    assert lines[6].endswith("--consistency --store S: not foretold")
+    # 10 + 1 of likeness, 3 of sizes, 1 of why, the races share their jobs: 3; the last cannot be foretold.
+    assert "in all 18 min" in lines[8]
+    assert lines[7].endswith("--consistency --store S: not foretold")
     assert [each for each in asked if not each[2]] == [
-        ("study", "likeness", False), ("study", "sizes", False), ("study", "why", False), *[("race", "--preset", False)] * 4
+        ("study", "likeness", False), ("study", "sizes", False), ("study", "why", False), *[("race", "--preset", False)] * 5
     ]  # fmt: skip

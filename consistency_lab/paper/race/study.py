@@ -367,7 +367,7 @@ def race_dry_run(
 
     Nothing is trained but a classifier that committed rows were made with and the store lacks. Before there are findings the recipes
     are not known; uniform ones of the same cost stand in for them, and the pilot's probes count as evaluation, with twice the pilot's
-    training, which is about what they take.
+    training, which is about what they take. Before it is known who races on fresh seeds, the first of each role stand for them.
     """
     place = device or torch.device("cpu")
     _check_contestant_set(contestant_set, foreign)
@@ -391,28 +391,42 @@ def race_dry_run(
         return per_step[alike]
 
     cost: dict[str, tuple[float, float]] = {}
-    turns = 0.0
     if contestant_set == "standard" and not row:
         cost["pilot"] = pilot_cost(plan, step_of(plan.pilot))
     planned = {"target pilot": [_target_pilot(plan)]}
     if trials:
         planned["learning rates"] = [run for run in trials if run != _target_pilot(plan)]
-    rounds = {"": (contestants, range(plan.seeds))}
-    if contestant_set == FRESH:
-        rounds[", fresh seeds"] = (leaders(contestants, None), plan.fresh)
-    for what, (racing, seeds) in rounds.items():
+
+    def missing_of(its: Sequence[RaceRun]) -> list[RaceRun]:
+        return [run for run in its if watch is None or recorded(watch, run, rows) is None]
+
+    def plan_runs(racing: Sequence[Contestant], seeds: range, what: str = "") -> float:
+        """Add the runs of a race; seconds of its turns that are not known yet."""
         for each in racing:
             follow = each.role in FOLLOWED
             planned[each.name + what] = [
                 RaceRun(each.name, each.settings.replace(seed=seed), follow and k < plan.followed)
                 for k, seed in enumerate(seeds)
             ]
+        missing = 0.0
         for k in range(len(seeds)):
             raced = [planned[each.name + what][k] for each in racing]
             if watch is None or known_pace(watch, raced, rows) is None:
-                turns += sum(step_of(settings) for settings in works_of(raced)) * (WARM_UP + ROUNDS)
+                missing += sum(step_of(settings) for settings in works_of(raced)) * (WARM_UP + ROUNDS)
+        return missing
+
+    turns = plan_runs(contestants, range(plan.seeds))
+    if contestant_set == FRESH:
+        if watch is None or trials or turns or any(missing_of(its) for its in planned.values()):
+            chosen = leaders(contestants, None)
+        else:  # nothing is run: that race is of the rows
+            before = _raced(
+                plan, contestants, range(plan.seeds), watch, rows, executor_of("local"), say=lambda line: None
+            )
+            chosen = leaders(contestants, race_table(before))
+        turns += plan_runs(chosen, plan.fresh, ", fresh seeds")
     for name, its in planned.items():
-        missing = [run for run in its if watch is None or recorded(watch, run, rows) is None]
+        missing = missing_of(its)
         training = sum(step_of(run.settings) * run.settings.steps for run in missing)
         evaluation = sum(
             looked * run.settings.steps / plan.every
