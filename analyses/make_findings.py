@@ -424,7 +424,8 @@ class Findings:
                 own = rows[leading & (rows["against"] == against) & rows["qualified"]]
                 cells = {f"{row['fraction']:g}": _times(row) for _, row in own.iterrows()}
                 lines.append({"target: share of a uniform run's steps": f"{label}: than {against}", **cells})
-        return in_markdown(pd.DataFrame(lines).fillna(""))
+        first, *fractions = (table := pd.DataFrame(lines).fillna("")).columns
+        return in_markdown(table[[first, *sorted(fractions, key=float)]])
 
     # Numbers in sentences.
 

@@ -73,3 +73,19 @@ def test_speedups_across_races_and_at_one_rate_are_ratios_of_crossings(made, met
         control = annealed.isel(contestant=int(np.log(annealed["crossing"]).mean("seed").argmin()))
     ratio = float(np.exp(np.log(control["crossing"] / own["crossing"]).mean()))
     assert getattr(made.Findings(ROOT / "figures"), method)("digits", raced).startswith(f"{ratio:.2f} [")
+
+
+def test_goals_on_fresh_seeds_are_ratios_of_crossings_on_seeds_that_no_other_race_has(made):
+    first, fresh = (
+        xr.open_dataset(ROOT / f"figures/fashion-16/race-{name}.nc") for name in ("pilot-free", "fresh-seeds")
+    )
+    assert not set(first["seed"].values) & set(fresh["seed"].values)
+    assert float(first["target_loss"][-1]) == float(fresh["target_loss"][-1])
+    by_role = {str(role): fresh.isel(contestant=i) for i, role in enumerate(fresh["role"].values)}
+    assert set(by_role) == {"control", "annealed", "matched", "recipe"}
+    lines = made.Findings(ROOT / "figures").goals("fresh-seeds")
+    for role, words in made.KINDS.items():
+        if role in by_role:
+            ratio = by_role[role]["crossing"].sel(target=0.6) / by_role["recipe"]["crossing"].sel(target=0.6)
+            (line,) = [each for each in lines.splitlines() if each.startswith(f"| {words}, in steps")]
+            assert f"{float(np.exp(np.log(ratio).mean())):.2f} [" in line
