@@ -160,6 +160,8 @@ class Muon(torch.optim.Optimizer):
             matrix.grad = None if gradient is None else _laid_out(gradient, weight, matrix)
         for part in self.parts:
             part.step()
+        for _, matrix in self._matrices:  # a copy of the weight's, of this step alone
+            matrix.grad = None
         return value
 
     def state_dict(self) -> dict[str, Any]:
