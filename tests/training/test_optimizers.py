@@ -1,5 +1,7 @@
 """Muon for matrices and kernels, Adam for the rest."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
