@@ -137,6 +137,16 @@ def test_iterations_are_counted_as_the_products_they_are():
     assert (twice.network, twice.muon) == (2 * counted.network, counted.muon)
 
 
+def test_the_products_of_attention_are_counted():
+    """Q K' and the weights' product with V, of n tokens in each block: 4 n^2 width each forward pass."""
+    digits = cl.load_images("digits")
+    settings = TrainingSettings.of(network="dit", batch=1)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(torch.nn.functional, "scaled_dot_product_attention", lambda q, k, v, **_: v)
+        without = step_arithmetic(digits, settings).network
+    assert step_arithmetic(digits, settings).network > without
+
+
 def test_muon_is_taken_where_its_iterations_are_a_small_part_of_a_step(monkeypatch):
     digits = cl.load_images("digits")
     wide = TrainingSettings.of(network="mlp", steps=400)
@@ -150,6 +160,9 @@ def test_muon_is_taken_where_its_iterations_are_a_small_part_of_a_step(monkeypat
     assert "of the arithmetic of a step of unet(width=8) on batches of 128, less than 10 %" in str(taken)
     # A batch so small that the iterations are most of its step.
     assert "optimizer" not in cl.Recipe.from_images(digits, settings=convolutions.replace(batch=8)).changes
+    ruled = cl.Recipe.from_images(digits, settings=convolutions.replace(momentum="mdlrc"))
+    assert "optimizer" not in ruled.changes
+    assert "which the momentum rule mdlrc" in str(ruled)
     named = cl.Recipe.from_images(digits, settings=convolutions.replace(optimizer="sgd(momentum=0.5)"))
     assert "optimizer" not in named.changes
     assert "stays sgd(momentum=0.5), which the settings name" in str(named)

@@ -158,6 +158,8 @@ def optimizer_of(images: ImageSet, settings: TrainingSettings) -> tuple[dict[str
     chosen = settings.optimizer
     if chosen.name != "adam":
         return {}, f"The optimizer stays {chosen}, which the settings name."
+    if settings.momentum.name != "constant":
+        return {}, f"The optimizer stays Adam, which the momentum rule {settings.momentum} is defined for."
     if is_own(settings.network):
         return {}, "The optimizer stays Adam: of a network of one's own it is not known what Muon's iterations cost."
     share = step_arithmetic(images, settings).muon_share
