@@ -253,7 +253,9 @@ def test_who_was_fastest_races_again_on_fresh_seeds(tmp_path, monkeypatch, with_
     after = race_dry_run(plan, store, Rows(rows.path), contestant_set="fresh-seeds")
     assert set(after.values()) == {(0.0, 0.0)}
     assert {name for name in after if "fresh" in name} == {f"{name}, fresh seeds" for name in raced}
-    assert [each.role for each in study.leaders(whole(BASE, with_muon, {}), None)] == [
+    stand_in = study.leaders(whole(BASE, with_muon, {}), None)
+    assert stand_in[2].entry == stand_in[3].matched
+    assert [each.role for each in stand_in] == [
         "control",
         "annealed",
         "matched",

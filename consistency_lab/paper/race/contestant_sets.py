@@ -171,11 +171,11 @@ def pilot_free_contestants(
         own = base.replace(**annealing, **changes, lr=rates.get(name, base.lr))
         if CLOSED_FORM in name:
             contestants += _of_closed_form(name, base, free, own, horizons, length, leads=name == leading)
-        if name == CLOSED_FORM:
-            contestants += _ablations(base, free, own, at)
-        if CLOSED_FORM not in name:
+        else:
             both = Contestant(f"{name} + followed draws", own.replace(**draws), "ablation", matched=f"{name}, uniform")
             contestants += at_horizons(both, at) + at_horizons(Contestant(both.matched, own, "matched"), at)
+        if name == CLOSED_FORM:
+            contestants += _ablations(base, free, own, at)
     return [replace(each, pilot_seconds=seconds) if each.role == "recipe" else each for each in contestants]
 
 

@@ -154,11 +154,12 @@ def race_contestants(
 def leaders(contestants: Sequence[Contestant], table: pd.DataFrame | None) -> list[Contestant]:
     """The recipe at its fastest length and the fastest control of each kind that a goal is set against, by a race's table.
 
-    Before there has been one: the first of each role.
+    Before there has been one: the first of each kind.
     """
     if table is None:
         first = {each.role: each for each in reversed(contestants)}
-        return [first[role] for role in ("control", "annealed", "matched", "recipe")]
+        matched = next(each for each in contestants if each.entry == first["recipe"].matched)
+        return [first["control"], first["annealed"], matched, first["recipe"]]
     recipe = table[(table["role"] == "recipe") & table["fastest"]]
     goals = recipe[recipe["against"].isin([AGAINST[role] for role in ("control", "annealed")] + [MATCHED])]
     names = {*goals["contestant"], *goals["control"]}
@@ -367,7 +368,7 @@ def race_dry_run(
 
     Nothing is trained but a classifier that committed rows were made with and the store lacks. Before there are findings the recipes
     are not known; uniform ones of the same cost stand in for them, and the pilot's probes count as evaluation, with twice the pilot's
-    training, which is about what they take. Before it is known who races on fresh seeds, the first of each role stand for them.
+    training, which is about what they take. Before it is known who races on fresh seeds, the first of each kind stand for them.
     """
     place = device or torch.device("cpu")
     _check_contestant_set(contestant_set, foreign)
