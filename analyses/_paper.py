@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from consistency_lab.choices import Choice
 from consistency_lab.networks.registry import build_network
 from consistency_lab.paper.race.findings import unknown
-from consistency_lab.paper.race.study import race_contestants
+from consistency_lab.paper.race.plan import race_contestants
 from consistency_lab.presets import likeness_plan, race_plan
 from consistency_lab.training.settings import TrainingSettings
 

@@ -12,7 +12,7 @@ from consistency_lab.paper.plans import LikenessPlan, SizesPlan
 from consistency_lab.training.settings import LoopSettings, TrainingSettings
 
 if TYPE_CHECKING:
-    from consistency_lab.paper.race.study import RacePlan
+    from consistency_lab.paper.race.plan import RacePlan
     from consistency_lab.studies.demo import DemoPlan, QuickPlan
 
 T = TypeVar("T")
@@ -307,7 +307,7 @@ TABLES: dict[str, Callable[[str], LikenessPlan]] = {
 
 def race_plan(preset: str) -> RacePlan:
     """The race of a preset. Raises `UserError` for one that does not exist."""
-    from consistency_lab.paper.race.study import RacePlan  # imports torch, which --help must not wait for
+    from consistency_lab.paper.race.plan import RacePlan  # imports torch, which --help must not wait for
 
     # The average's half-life is 5 % of the steps so far at every step, see paper/race/race.py.
     base = _MLP.replace(steps=1200, snapshots=0, ema_half_life=0.05)

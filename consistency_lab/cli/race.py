@@ -120,8 +120,9 @@ class Race(SideBySide):
 
     def run(self) -> None:
         from consistency_lab.devices import resolve_device
+        from consistency_lab.paper.race.dry_run import race_dry_run
         from consistency_lab.paper.race.recipe_consistency import what_is_learnt_cost
-        from consistency_lab.paper.race.study import race_dry_run, race_recipes, run_race
+        from consistency_lab.paper.race.study import race_recipes, run_race
         from consistency_lab.paper.rows import Rows
         from consistency_lab.presets import race_plan
         from consistency_lab.recipe import Recipe

@@ -10,7 +10,8 @@ from consistency_lab.cli import main as command_line
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.errors import UserError
 from consistency_lab.paper import tables, why_cost
-from consistency_lab.paper.race import study
+from consistency_lab.paper.race import dry_run
+from consistency_lab.paper.race import plan as planning
 from consistency_lab.studies import cost
 
 
@@ -35,12 +36,12 @@ def run(monkeypatch, tmp_path):
         pixels = torch.randint(256, (128, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         return ImageSet(name, pixels.repeat(-(-count // 128), 1, 1, 1)[:count], labels)
 
-    for module in (tables, study):
+    for module in (tables, planning):
         monkeypatch.setattr(module, "load_images", noise)
-    for module in (tables, study, cost):
+    for module in (tables, dry_run, cost):
         monkeypatch.setattr(module, "seconds_per_step", lambda *told: 1.0)
     monkeypatch.setattr(cost, "seconds_per_image", lambda *told: 1.0)
-    monkeypatch.setattr(study, "_seconds_to_evaluate", lambda *told: 1.0)
+    monkeypatch.setattr(dry_run, "_seconds_to_evaluate", lambda *told: 1.0)
     monkeypatch.setattr(why_cost, "_Prices", Prices)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))  # where the weights of LPIPS would be
 

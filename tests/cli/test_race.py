@@ -10,7 +10,7 @@ import xarray as xr
 from consistency_lab import presets
 from consistency_lab.cli import main
 from consistency_lab.cli.race import Race
-from consistency_lab.paper.race import study
+from consistency_lab.paper.race import plan as planning
 from consistency_lab.recipe import Recipe
 from consistency_lab.store.results import load_result, save_result
 from consistency_lab.studies import cost
@@ -90,8 +90,8 @@ def test_race_beforehand_and_itself(tmp_path, monkeypatch, capsys):
     )
     monkeypatch.setattr(presets, "race_plan", lambda preset: plan)
     monkeypatch.setattr(cost, "_LONG_ENOUGH", 0.01)
-    classify = study.set_classifier
-    monkeypatch.setattr(study, "set_classifier", lambda whole, store: classify(whole, store, steps=10))
+    classify = planning.set_classifier
+    monkeypatch.setattr(planning, "set_classifier", lambda whole, store: classify(whole, store, steps=10))
     Recipe.paper(center=0.6).save(tmp_path / "elsewhere.json")
     common = ["--store", str(tmp_path / "runs"), "--out", str(tmp_path / "figures"), "--device", "cpu"]
     recipe = ["--recipes", str(tmp_path / "elsewhere.json")]
@@ -111,9 +111,9 @@ def test_race_beforehand_and_itself(tmp_path, monkeypatch, capsys):
     for name in ("race-centers.jsonl", "race-centers.csv", "race-centers-finals.csv", "race-centers-curves.png"):
         assert (folder / name).stat().st_size > 0
     # Three contestants of the standard contestants, in two processes, on the rows that are there.
-    whole = study.standard_contestants
+    whole = planning.standard_contestants
     few = ("uniform", "recipe, followed density, 10 steps", "recipe from elsewhere, 10 steps")
-    monkeypatch.setattr(study, "standard_contestants", lambda *a, **k: [c for c in whole(*a, **k) if c.name in few])
+    monkeypatch.setattr(planning, "standard_contestants", lambda *a, **k: [c for c in whole(*a, **k) if c.name in few])
     assert main(["race", *common[:-2], *recipe, "--quiet", "--workers", "2"]) == 0
     assert "recipe from elsewhere" in capsys.readouterr().out
     standard = load_result(folder / "race-standard.nc")

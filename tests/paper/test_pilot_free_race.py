@@ -6,7 +6,8 @@ import pytest
 
 import consistency_lab as cl
 from consistency_lab.errors import UserError
-from consistency_lab.paper.race import study
+from consistency_lab.paper.race import plan as planning
+from consistency_lab.paper.race import rates as rating
 from consistency_lab.paper.race.contestant_sets import (
     CELLS,
     CLOSED_FORM,
@@ -16,8 +17,11 @@ from consistency_lab.paper.race.contestant_sets import (
     pilot_free_contestants,
     standard_contestants,
 )
+from consistency_lab.paper.race.dry_run import TURNS, race_dry_run
 from consistency_lab.paper.race.findings import unknown
-from consistency_lab.paper.race.study import MOST_RATES, RATES, race_contestants, race_dry_run, rates_of, run_race
+from consistency_lab.paper.race.plan import leaders, race_contestants
+from consistency_lab.paper.race.rates import MOST_RATES, RATES, rates_of
+from consistency_lab.paper.race.study import run_race
 from consistency_lab.paper.race.table import AGAINST, MATCHED, race_table
 from consistency_lab.paper.rows import Rows
 from consistency_lab.presets import race_plan
@@ -132,19 +136,21 @@ def small():
 
 def test_the_race_and_its_cost(tmp_path, monkeypatch):
     plan, store, rows = small(), Store(tmp_path / "runs"), Rows(tmp_path / "rows.jsonl")
-    classify = study.set_classifier
-    monkeypatch.setattr(study, "set_classifier", lambda whole, store: classify(whole, store, steps=20))
-    whole = study.pilot_free_contestants
+    classify = planning.set_classifier
+    monkeypatch.setattr(planning, "set_classifier", lambda whole, store: classify(whole, store, steps=20))
+    whole = planning.pilot_free_contestants
     few = (
         "uniform",
         "uniform + annealing",
         f"{CLOSED_FORM} + followed draws + {POSTERIOR}, 15 steps",
         f"{CLOSED_FORM}, uniform + {POSTERIOR}, 15 steps",
     )
-    monkeypatch.setattr(study, "pilot_free_contestants", lambda *a, **k: [c for c in whole(*a, **k) if c.name in few])
-    monkeypatch.setattr(study, "families_of", lambda free: {CLOSED_FORM: {"predicts": free.changes["predicts"]}})
+    monkeypatch.setattr(
+        planning, "pilot_free_contestants", lambda *a, **k: [c for c in whole(*a, **k) if c.name in few]
+    )
+    monkeypatch.setattr(rating, "families_of", lambda free: {CLOSED_FORM: {"predicts": free.changes["predicts"]}})
     before = race_dry_run(plan, store, rows, contestant_set="pilot-free")
-    assert set(before) == {"target pilot", "learning rates", study.TURNS, *few}
+    assert set(before) == {"target pilot", "learning rates", TURNS, *few}
     assert before["learning rates"][0] > 2 * before["uniform"][0] > 0
     assert not rows.path.exists()
     told = []
@@ -203,7 +209,7 @@ def test_the_rate_that_reaches_the_target_first_is_chosen(free, with_muon, monke
         loss = (slow if run.name.startswith(f"{MUON} at") else curves).get(factor, [0.1, 0.1, 0.1])
         return {"steps": [10, 20, 30], "loss": loss, "diverged_at": 3 if factor == 8 else None}
 
-    monkeypatch.setattr(study, "recorded", found)
+    monkeypatch.setattr(rating, "recorded", found)
     for beyond in (4, 8):
         missing, rates = rates_of(plan, with_muon, watch, None)
         assert [run.name for run in missing] == [
@@ -224,15 +230,17 @@ def test_the_rate_that_reaches_the_target_first_is_chosen(free, with_muon, monke
 def test_who_was_fastest_races_again_on_fresh_seeds(tmp_path, monkeypatch, with_muon):
     plan, store, rows = small(), Store(tmp_path / "runs"), Rows(tmp_path / "rows.jsonl")
     plan = dataclasses.replace(plan, horizons=(0.5, 1.0), fresh_seeds=2)
-    classify = study.set_classifier
-    monkeypatch.setattr(study, "set_classifier", lambda whole, store: classify(whole, store, steps=20))
-    whole = study.pilot_free_contestants
+    classify = planning.set_classifier
+    monkeypatch.setattr(planning, "set_classifier", lambda whole, store: classify(whole, store, steps=20))
+    whole = planning.pilot_free_contestants
     leading = f"{CLOSED_FORM} + followed draws + {POSTERIOR}, 15 steps"
     few = ("uniform", "uniform + annealing", "uniform + annealing, 15 steps", "followed draws, 15 steps", leading)
     controls = [f"{CLOSED_FORM}, uniform + {POSTERIOR}{what}" for what in ("", ", 15 steps", ", constant rate")]
     kept = (*few, *controls)
-    monkeypatch.setattr(study, "pilot_free_contestants", lambda *a, **k: [c for c in whole(*a, **k) if c.name in kept])
-    monkeypatch.setattr(study, "families_of", lambda free: {CLOSED_FORM: {"predicts": free.changes["predicts"]}})
+    monkeypatch.setattr(
+        planning, "pilot_free_contestants", lambda *a, **k: [c for c in whole(*a, **k) if c.name in kept]
+    )
+    monkeypatch.setattr(rating, "families_of", lambda free: {CLOSED_FORM: {"predicts": free.changes["predicts"]}})
     before = race_dry_run(plan, store, rows, contestant_set="fresh-seeds")
     assert before["uniform, fresh seeds"][0] > 0
     first = run_race(plan, store, rows, contestant_set="pilot-free")
@@ -253,7 +261,7 @@ def test_who_was_fastest_races_again_on_fresh_seeds(tmp_path, monkeypatch, with_
     after = race_dry_run(plan, store, Rows(rows.path), contestant_set="fresh-seeds")
     assert set(after.values()) == {(0.0, 0.0)}
     assert {name for name in after if "fresh" in name} == {f"{name}, fresh seeds" for name in raced}
-    stand_in = study.leaders(whole(BASE, with_muon, {}), None)
+    stand_in = leaders(whole(BASE, with_muon, {}), None)
     assert stand_in[2].entry == stand_in[3].matched
     assert [each.role for each in stand_in] == [
         "control",

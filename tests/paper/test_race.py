@@ -13,7 +13,8 @@ from consistency_lab.diffusion.schedule import SCHEDULES
 from consistency_lab.errors import UserError
 from consistency_lab.metrics.classifier import train_classifier
 from consistency_lab.paper import protocol
-from consistency_lab.paper.race import findings, parallel_runs, recipe_consistency, study
+from consistency_lab.paper.race import findings, parallel_runs, recipe_consistency
+from consistency_lab.paper.race import plan as planning
 from consistency_lab.paper.race.aggregation import LOSS, qualifies
 from consistency_lab.paper.race.contestant_sets import (
     FIXED,
@@ -26,9 +27,11 @@ from consistency_lab.paper.race.contestant_sets import (
 )
 from consistency_lab.paper.race.contestants import Contestant, as_density, at_horizons, static_twins
 from consistency_lab.paper.race.curve import speedup_curve, with_targets
+from consistency_lab.paper.race.dry_run import TURNS, race_dry_run
+from consistency_lab.paper.race.plan import race_contestants, watch_of
 from consistency_lab.paper.race.race import race
 from consistency_lab.paper.race.running import RaceRun, Watch, evaluation_steps, frozen_batch
-from consistency_lab.paper.race.study import race_contestants, race_dry_run, run_race
+from consistency_lab.paper.race.study import race_recipes, run_race
 from consistency_lab.paper.race.table import finals_table, race_table
 from consistency_lab.paper.rows import Rows
 from consistency_lab.presets import race_plan
@@ -336,11 +339,11 @@ def small(plan):
 
 def test_a_presets_race_and_its_cost(tmp_path, monkeypatch):
     plan, store, rows = small(race_plan("digits")), Store(tmp_path / "runs"), Rows(tmp_path / "rows.jsonl")
-    classify = study.set_classifier
-    monkeypatch.setattr(study, "set_classifier", lambda whole, store: classify(whole, store, steps=20))
+    classify = planning.set_classifier
+    monkeypatch.setattr(planning, "set_classifier", lambda whole, store: classify(whole, store, steps=20))
     centers = [f"CLTS, center {c:g}" for c in (0.1, 0.3, 0.5, 0.7, 0.9)]
     before = race_dry_run(plan, store, rows, contestant_set="centers")
-    timing = before.pop(study.TURNS)
+    timing = before.pop(TURNS)
     assert timing[0] == 0 < timing[1]
     assert set(before) == {"target pilot", "uniform", *centers}  # no recipe, so no pilot of findings
     assert all(training > 0 and evaluation > 0 for training, evaluation in before.values())
@@ -361,18 +364,18 @@ def test_a_presets_race_and_its_cost(tmp_path, monkeypatch):
     after = race_dry_run(plan, store, Rows(rows.path), contestant_set="centers")
     assert set(after.values()) == {(0.0, 0.0)}
     with pytest.raises(UserError, match="no findings yet"):
-        study.race_recipes(plan, rows)
+        race_recipes(plan, rows)
     # The standard contestants follow the pilot's findings; what the two sets share is not run again.
     rows.row(findings.findings_spec(plan.sets()[1], plan.pilot, CPU), lambda: FOUND)
     few = {
         name: race_contestants(plan, "standard", findings.from_row(FOUND))[i] for i, name in enumerate(("a", "b", "c"))
     }
-    monkeypatch.setattr(study, "standard_contestants", lambda *a, **k: list(few.values()))
+    monkeypatch.setattr(planning, "standard_contestants", lambda *a, **k: list(few.values()))
     cost = race_dry_run(plan, store, rows)
     assert "pilot" not in cost
     assert (cost["target pilot"], cost["uniform"][0]) == ((0.0, 0.0), 0.0)
     assert cost["uniform + annealing, 9 steps"][0] > 0
-    assert study.race_recipes(plan, rows)["fixed"].changes["lr_final"] > 0
+    assert race_recipes(plan, rows)["fixed"].changes["lr_final"] > 0
     with pytest.raises(UserError, match="contestants of a race are"):
         run_race(plan, store, rows, contestant_set="sprint")
     with pytest.raises(UserError, match="at least one worker"):
@@ -385,7 +388,7 @@ def test_a_presets_race_and_its_cost(tmp_path, monkeypatch):
 
 
 def _watch(plan, store):
-    return study._watch(plan, *plan.sets(), store, CPU)
+    return watch_of(plan, *plan.sets(), store, CPU)
 
 
 def test_findings_are_measured_and_kept(tmp_path):
@@ -408,7 +411,7 @@ def test_findings_are_measured_and_kept(tmp_path):
 @pytest.mark.slow
 def test_what_is_learnt_is_compared_within_and_between(tmp_path, monkeypatch):
     plan = small(race_plan("digits"))
-    classify = study.set_classifier
+    classify = planning.set_classifier
     monkeypatch.setattr(protocol, "set_classifier", lambda whole, store: classify(whole, store, steps=20))
     rows = Rows(tmp_path / "rows.jsonl")
     table = recipe_consistency.what_is_learnt(plan, Store(tmp_path / "runs"), rows, seeds=3, count=12).set_index(

@@ -85,14 +85,8 @@ def race(
     refuse_several("a race is run")
     control = _check(contestants, watch, seeds, target_seed, targets)
     references = _references(watch, rows)
-    first = RaceRun("target pilot", (target_settings or control.settings).replace(seed=target_seed))
-    shown = [each.settings for each in contestants if each.role in FOLLOWED]
-    planned = {
-        seed: [
-            RaceRun(c.name, c.settings.replace(seed=seed), k < followed and c.settings in shown) for c in contestants
-        ]
-        for k, seed in enumerate(seeds)
-    }
+    first = target_pilot(target_settings or control.settings, target_seed)
+    planned = runs_of(contestants, seeds, followed)
     told: list[int] = []
 
     def known(run: RaceRun) -> dict[str, Any]:
@@ -132,6 +126,23 @@ def race(
     if live is not None:
         live(result)
     return result
+
+
+def target_pilot(settings: TrainingSettings, seed: int) -> RaceRun:
+    """The run that sets the targets."""
+    return RaceRun("target pilot", settings.replace(seed=seed))
+
+
+def runs_of(contestants: Sequence[Contestant], seeds: Sequence[int], followed: int) -> dict[int, list[RaceRun]]:
+    """Seed -> the runs of a race in the order of its contestants, see `race` for ``followed``."""
+    # A contestant of another role that is the same run as one of those is the same row, so it is followed as well.
+    shown = [each.settings for each in contestants if each.role in FOLLOWED]
+    return {
+        seed: [
+            RaceRun(c.name, c.settings.replace(seed=seed), k < followed and c.settings in shown) for c in contestants
+        ]
+        for k, seed in enumerate(seeds)
+    }
 
 
 def _check(

@@ -15,8 +15,9 @@ import torch
 from consistency_lab.paper.likeness import likeness_table
 from consistency_lab.paper.protocol import Classifier, Protocol
 from consistency_lab.paper.race.contestant_sets import FOLLOWING, recipes_of
+from consistency_lab.paper.race.dry_run import pilot_cost
 from consistency_lab.paper.race.findings import Findings, findings, findings_spec, from_row, unknown
-from consistency_lab.paper.race.study import RacePlan, pilot_cost
+from consistency_lab.paper.race.plan import RacePlan
 from consistency_lab.paper.rows import Rows
 from consistency_lab.store.runs import Store
 from consistency_lab.studies.cost import fleet_cost, seconds_per_step
