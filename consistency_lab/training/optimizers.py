@@ -164,6 +164,11 @@ class Muon(torch.optim.Optimizer):
             matrix.grad = None
         return value
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All there is, for copies and pickles: torch's own lists three attributes by name and would leave both optimizers behind."""
+        own = {name: getattr(self, name) for name in ("parts", "_weights", "_matrices")}
+        return {**super().__getstate__(), **own}
+
     def state_dict(self) -> dict[str, Any]:
         """The states of both."""
         return {"parts": [part.state_dict() for part in self.parts]}

@@ -1,6 +1,7 @@
 """Muon for matrices and kernels, Adam for the rest."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -119,6 +120,25 @@ def test_a_state_goes_on_to_the_same_bits_and_rates_are_those_of_the_groups():
         group["lr"] = 0.0
     ours.step()
     assert all(torch.equal(a, b) for a, b in zip(first, before, strict=True))
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))], ids=["copy", "pickle"]
+)
+def test_a_duplicate_steps_its_own_weights_as_the_original_would(duplicate):
+    first = weights((5, 4), (6, 3, 2, 2), (7,))
+    ours = Muon(first, 0.01)
+    with_gradients(first)
+    ours.step()
+    second, other = duplicate((first, ours))
+    before = [p.detach().clone() for p in first]
+    for optimizer, parameters in ((other, second), (ours, first)):
+        with_gradients(parameters, 5)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.5
+        optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(first, before, strict=True))
 
 
 def test_a_weight_without_a_gradient_stays_and_gradients_are_cleared():
