@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -48,6 +49,12 @@ class Drawn(NamedTuple):
     table: pd.DataFrame | None = None  # what has no room in a figure, for reading
 
 
+@functools.lru_cache(maxsize=16)
+def _race(path: Path, changed: int) -> xr.Dataset:
+    """A race as it lies there since then: a page asks for the same ones a hundred times."""
+    return load_result(path)
+
+
 @dataclass(frozen=True)
 class Source:
     """Where rows come from.
@@ -87,7 +94,7 @@ class Source:
                 f"race --preset {self.preset}{'' if contestants == 'standard' else f' --contestants {contestants}'}"
             )
             raise self.missing("race", f"there is no {path}", command)
-        return load_result(path)
+        return _race(path, path.stat().st_mtime_ns)
 
     def races(self) -> dict[str, xr.Dataset]:
         """By the name that their figures have: the standard race (``""``), and the one without a pilot where it was run.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,12 +25,9 @@ MATCHED = "uniform, same optimizer and preconditioning"
 
 def crossings(race: xr.Dataset, contestant: str, target: float, seconds: bool = False) -> list[Crossing]:
     """When each seed of a contestant arrived, in steps or in seconds of training."""
-    part = race.sel(contestant=contestant, target=target)
-    scale = part["seconds_per_step"].values if seconds else np.ones(race.sizes["seed"])
-    return [
-        Crossing(float(at * each), bool(late))
-        for at, late, each in zip(part["crossing"].values, part["censored"].values, scale, strict=True)
-    ]
+    at, late = (race[name].sel(contestant=contestant, target=target).values for name in ("crossing", "censored"))
+    scale = race["seconds_per_step"].sel(contestant=contestant).values if seconds else 1.0
+    return [Crossing(float(step), bool(never)) for step, never in zip(at * scale, late, strict=True)]
 
 
 def sooner(
@@ -43,6 +39,10 @@ def sooner(
         extra: added to the contestant's crossings.
     """
     base, own = (crossings(race, name, target, seconds) for name in (control, contestant))
+    return _sooner(base, own, extra)
+
+
+def _sooner(base: Sequence[Crossing], own: Sequence[Crossing], extra: float) -> Speedup:
     if np.isnan([each.at for each in (*base, *own)]).any():
         return Speedup(np.nan, np.nan, np.nan, "unknown", len(own), 0)
     return speedup(base, own, extra)
@@ -78,43 +78,41 @@ def race_table(race: xr.Dataset, target: float | None = None) -> pd.DataFrame:
         raise UserError(f"the race was run for the targets {wanted}, not {target!r}.")
     names = [str(name) for name in race["contestant"].values]
     roles, entries = ([str(x) for x in race[key].values] for key in ("role", "entry"))
+    steps, seconds = ({name: crossings(race, name, target, timed) for name in names} for timed in (False, True))
+
+    def first(members: Iterable[str]) -> str:
+        return min(members, key=lambda name: haste(steps[name]))
+
+    of_entry = {own: [name for name, its in zip(names, entries, strict=True) if its == own] for own in entries}
     controls = {}
     for role, label in AGAINST.items():
-        members = [name for name, own in zip(names, roles, strict=True) if own == role]
-        if members:
-            controls[label] = fastest(race, members, target)
+        if members := [name for name, own in zip(names, roles, strict=True) if own == role]:
+            controls[label] = first(members)
     table = []
     for name, role, entry in zip(names, roles, entries, strict=True):
-        own = crossings(race, name, target)
         part = race.sel(contestant=name)
-        pilot = float(part["pilot_steps"])
         audit = {
             "total_variation": float(part["total_variation"].mean()),
             "effective_sample_size": float(part["effective_share"].mean()) * int(part["batch"]),
         }
-        rivals = [other for other, its in zip(names, entries, strict=True) if its == entry]
         against = dict(controls)
-        if own_control := str(part["matched"].item() if "matched" in part else ""):
-            members = [other for other, its in zip(names, entries, strict=True) if its == own_control]
-            if members:
-                against[MATCHED] = fastest(race, members, target)
+        if members := of_entry.get(str(part["matched"].item() if "matched" in part else "")):
+            against[MATCHED] = first(members)
+        late, crossing = typical(steps[name])
+        own: dict[str, Any] = {
+            "contestant": name,
+            "role": role,
+            "entry": entry,
+            "fastest": first(of_entry[entry]) == name,
+        }
+        found = {"crossing": crossing, "censored": late, "diverged": int(part["diverged_at"].notnull().sum())}
+        pilot, pilot_seconds = float(part["pilot_steps"]), float(part["pilot_seconds"])
         for label, control in against.items():
-            row: dict[str, Any] = {
-                "contestant": name,
-                "role": role,
-                "entry": entry,
-                "fastest": fastest(race, rivals, target) == name,
-                "against": label,
-                "control": control,
-                "crossing": typical(own)[1],
-                "censored": typical(own)[0],
-                "diverged": int(part["diverged_at"].notnull().sum()),
-            }
-            over = partial(sooner, race, name, control, target)
-            row |= _columns("", over())
-            row |= _columns("seconds_", over(seconds=True))
-            row |= _columns("pilot_", over(extra=pilot))
-            row |= _columns("pilot_seconds_", over(seconds=True, extra=float(part["pilot_seconds"])))
+            row = {**own, "against": label, "control": control, **found}
+            row |= _columns("", _sooner(steps[control], steps[name], 0.0))
+            row |= _columns("seconds_", _sooner(seconds[control], seconds[name], 0.0))
+            row |= _columns("pilot_", _sooner(steps[control], steps[name], pilot))
+            row |= _columns("pilot_seconds_", _sooner(seconds[control], seconds[name], pilot_seconds))
             table.append({**row, **audit})
     return pd.DataFrame(table)
 
