@@ -245,7 +245,8 @@ def relation(first: pd.Series, second: pd.Series, column: str) -> str:
 
 
 def sweeps(rows: Sequence[frames.Row]) -> dict[str, pd.DataFrame]:
-    """Of the sweep over the size of the training set: by architecture, a row a size, its spec and values.
+    """Of the sweep over the size of the training set: by architecture, without options that tell none apart, a row a size, its spec and
+    values.
 
     Raises:
         MissingRows: there are none.
@@ -253,11 +254,11 @@ def sweeps(rows: Sequence[frames.Row]) -> dict[str, pd.DataFrame]:
     networks: dict[str, list[frames.Row]] = {}
     for row in rows:
         networks.setdefault(str(row["spec"].get("settings", {}).get("network", "models")), []).append(row)
-    tables = {}
-    for network, own in networks.items():
+    tables, bases = {}, [network.partition("(")[0] for network in networks]
+    for (network, own), base in zip(networks.items(), bases, strict=True):
         alike = frames.measured_alike(own, "size")
         wide = pd.DataFrame([{**row["spec"], **row["values"]} for row in alike])
-        tables[network] = wide.sort_values("size", ignore_index=True)
+        tables[base if bases.count(base) == 1 else network] = wide.sort_values("size", ignore_index=True)
     return tables
 
 

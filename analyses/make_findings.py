@@ -20,7 +20,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 import torch
-from _claims import CLAIMS, Claim, Part, ends, entry, ratio, schedule_of, twin, verdict
+from _claims import CLAIMS, Claim, Part, copies, ends, entry, ratio, schedule_of, twin, verdict
 from _common import METRICS, Drawn, Source, in_markdown, listed, stem, sweeps
 from make_results import RACES, STUDIES
 from shipped import pairs
@@ -201,9 +201,9 @@ class Findings:
         lines = []
         for network, wide in sweeps(self.sources[preset].rows("sizes")).items():
             for row in wide.to_dict("records"):
-                copies = ends(interval_of(row, "copies")) if row["copies_high"] else f"none of {row['count']}"
+                share = ends(copies(row)) if row["copies_high"] else f"none of {row['count']}"
                 line = {"network": network, "images a set": str(row["size"])}
-                line |= {"score across sets": ends(interval_of(row, "between")), "share of copies": copies}
+                line |= {"score across sets": ends(interval_of(row, "between")), "share of copies": share}
                 line |= {"score within a set": ends(interval_of(row, "within"))}
                 if "predicted" in row:
                     line["linear, in theory"] = ends(interval_of(row, "predicted"))

@@ -221,14 +221,22 @@ def test_sets_that_share_no_image_against_theory(judged, builders, predicted, ve
 
 
 @pytest.mark.parametrize(
-    ("within", "verdict"),
-    [((0.9, 0.7, 0.9), "confirmed"), ((0.9, 0.95, 0.9), "contradicted"), ((0.9, 0.7, 0.71), "undecided")],
+    ("within", "copied", "verdict"),
+    [
+        ((0.9, 0.7, 0.9), (0.8, 0.3, 0.0), "confirmed"),
+        ((0.9, 0.95, 0.9), (0.8, 0.3, 0.0), "contradicted"),
+        ((0.9, 0.7, 0.71), (0.8, 0.3, 0.0), "undecided"),
+        ((0.9, 0.95, 0.9), (0.4, 0.3, 0.0), "undecided"),  # nothing was memorised
+        ((0.9, 0.7, 0.9), (0.8, 0.3, 0.2), "undecided"),  # some still is
+    ],
 )
-def test_models_of_one_set_over_its_size(judged, builders, within, verdict):
+def test_models_of_one_set_over_its_size(judged, builders, within, copied, verdict):
     def write(folder):
         rows = Rows(folder / "sizes.jsonl")
-        for size, score in zip((8, 100, 900), within, strict=True):
-            values = builders.bounds("within", score) | builders.bounds("between", 0.5) | builders.bounds("copies", 0.4)
+        for size, score, share in zip((8, 100, 900), within, copied, strict=True):
+            values = (
+                builders.bounds("within", score) | builders.bounds("between", 0.5) | builders.bounds("copies", share)
+            )
             own = {"row": "size", "size": size, "count": 64, "settings": {"network": "mlp"}, "data": "others"}
             rows.row(own, lambda v=values: v)
 

@@ -96,7 +96,7 @@ def race_table(race: xr.Dataset, target: float | None = None) -> pd.DataFrame:
             "effective_sample_size": float(part["effective_share"].mean()) * int(part["batch"]),
         }
         against = dict(controls)
-        if members := of_entry.get(str(part["matched"].item() if "matched" in part else "")):
+        if members := of_entry.get(str(part["matched"].item() if "matched" in part else ""), []):
             against[MATCHED] = first(members)
         late, crossing = typical(steps[name])
         own: dict[str, Any] = {
