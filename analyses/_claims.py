@@ -266,7 +266,7 @@ def copies(row: pd.Series) -> Interval:
 def _both_regimes(table: pd.DataFrame) -> bool:
     """Whether the smallest sets of a sweep were memorised and the largest were not."""
     small, large = table.iloc[0], table.iloc[-1]
-    return beyond(interval_of(small, "copies"), 0.5) is True and bool(large["copies_high"] < FEW)
+    return beyond(copies(small), 0.5) is True and bool(large["copies_high"] < FEW)
 
 
 def _two_regimes(source: Source) -> Iterable[Part]:
@@ -505,7 +505,7 @@ CLAIMS = {
         "Models of one set agree where they memorise and where they generalise, and less in between.",
         "[Zhang et al. 2024](https://arxiv.org/abs/2310.05264)",
         "confirmed where models of one set agree less at some size than at the smallest and at the largest; contradicted where they agree "
-        f"more there than at one of these; not told where fewer than half of the smallest sets' samples are "
+        "more there than at one of these; not told where fewer than half of the smallest sets' samples are "
         f"copies, or more than {FEW:.0%} of the largest sets'",
         "the same network and steps at every size",
         _two_regimes,

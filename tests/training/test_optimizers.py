@@ -32,6 +32,17 @@ def with_gradients(parameters, seed=1):
         p.grad = torch.randn(p.shape, generator=made).contiguous()
 
 
+def check_steps_are_alike(*pairs):
+    """Each pair, in this order, is given the same gradients and the same new rate, and ends at the same bits."""
+    for parameters, optimizer in pairs:
+        with_gradients(parameters, 5)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.5
+        optimizer.step()
+    (first, _), (second, _) = pairs
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
 def test_a_kernel_is_stepped_as_the_matrix_of_its_outputs():
     (kernel,), (flat,) = weights((6, 4, 3, 3)), weights((6, 36))
     with torch.no_grad():
@@ -109,12 +120,7 @@ def test_a_state_goes_on_to_the_same_bits_and_rates_are_those_of_the_groups():
         for a, b in zip(second, first, strict=True):
             a.copy_(b)
     other.load_state_dict(copy.deepcopy(ours.state_dict()))  # torch takes the tensors themselves
-    for parameters, optimizer in ((first, ours), (second, other)):
-        with_gradients(parameters, 5)
-        for group in optimizer.param_groups:
-            group["lr"] = 0.5
-        optimizer.step()
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    check_steps_are_alike((first, ours), (second, other))
     before = [p.detach().clone() for p in first]
     for group in ours.param_groups:
         group["lr"] = 0.0
@@ -132,12 +138,7 @@ def test_a_duplicate_steps_its_own_weights_as_the_original_would(duplicate):
     ours.step()
     second, other = duplicate((first, ours))
     before = [p.detach().clone() for p in first]
-    for optimizer, parameters in ((other, second), (ours, first)):
-        with_gradients(parameters, 5)
-        for group in optimizer.param_groups:
-            group["lr"] = 0.5
-        optimizer.step()
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    check_steps_are_alike((second, other), (first, ours))
     assert not any(torch.equal(a, b) for a, b in zip(first, before, strict=True))
 
 

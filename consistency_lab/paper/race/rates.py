@@ -10,10 +10,7 @@ from typing import Any
 import numpy as np
 
 from consistency_lab.paper.race.aggregation import SUSTAINED
-from consistency_lab.paper.race.contestant_sets import (
-    BASE,
-    families_of,
-)
+from consistency_lab.paper.race.contestant_sets import BASE, families_of
 from consistency_lab.paper.race.crossing import arrival, losses_at
 from consistency_lab.paper.race.plan import RacePlan
 from consistency_lab.paper.race.running import RaceRun, Watch, recorded

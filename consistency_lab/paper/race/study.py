@@ -14,11 +14,7 @@ import xarray as xr
 from consistency_lab.data.imageset import ImageSet
 from consistency_lab.devices import machine_name
 from consistency_lab.errors import UserError
-from consistency_lab.paper.race.contestant_sets import (
-    FIXED,
-    FOLLOWING,
-    recipes_of,
-)
+from consistency_lab.paper.race.contestant_sets import FIXED, FOLLOWING, recipes_of
 from consistency_lab.paper.race.contestants import Contestant
 from consistency_lab.paper.race.findings import findings, findings_spec, from_row, unknown
 from consistency_lab.paper.race.parallel_runs import as_one_of, run_all
